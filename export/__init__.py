@@ -1,0 +1,1 @@
+"""Engines from checkpoints, and the one seam that runs them."""

@@ -1,0 +1,1 @@
+"""Answers and measurements: the server of an engine and the latency harness."""

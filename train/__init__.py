@@ -1,0 +1,1 @@
+"""Checkpoints from pictures: recipes, progressive learning, the loop and its record."""

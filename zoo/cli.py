@@ -1,0 +1,112 @@
+"""Owns the one console entry: a table of commands, loaded when used, and the one place errors become exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from zoo import __version__
+from zoo.errors import ZooError
+
+# "module:attribute" of each command and the line `zoo --help` shows for it. Being data, the table points upwards
+# without importing upwards, and help costs no framework.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "list": ("zoo.commands:list_models", "Show every network: parameters, MACs, sizes, weights."),
+    "show": ("zoo.commands:show_model", "Show one network stage by stage."),
+    "doctor": ("zoo.commands:doctor", "Say what this machine can do, and how to add the rest."),
+    "sample": ("zoo.commands:sample", "Write a few pictures of the embedded data set as files."),
+    "train": ("train.cli:train", "Train with progressive learning."),
+    "evaluate": ("export.cli:evaluate", "Measure accuracy of a checkpoint, .onnx or .plan."),
+    "export": ("export.cli:export", "Turn a checkpoint into ONNX and a TensorRT engine, checked."),
+    "predict": ("export.cli:predict", "Classify pictures."),
+    "serve": ("serve.cli:serve", "Serve an engine over HTTP, with a page to try it."),
+    "bench": ("zoo.cli:bench", "Measure latency, stages and training; make the report."),
+}
+BENCHMARKS: dict[str, tuple[str, str]] = {
+    "latency": ("serve.bench.cli:latency", "Latency percentiles and throughput of an artifact."),
+    "stages": ("serve.bench.cli:stages", "MBConv against Fused-MBConv, stage by stage."),
+    "train": ("train.cli:bench_train", "Training throughput at every stage's size."),
+    "report": ("serve.bench.cli:report", "One page with every result."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when one of them is called or asked for its own help."""
+
+    def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table: the order of the work."""
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module and return it."""
+        if cmd_name not in self.table:
+            return None
+        module, _, attribute = self.table[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Resolve, and name the nearest command for a misspelt one."""
+        from difflib import get_close_matches
+
+        if args and args[0] not in self.table and not args[0].startswith("-"):
+            near = get_close_matches(args[0], self.table, n=1)
+            guess = f" Did you mean {near[0]}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{guess}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self.table.items()])
+
+
+@click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="zoo")
+def cli() -> None:
+    """EfficientNetV2 from training to a served engine.
+
+    \b
+    zoo train s                     progressive training → runs/s/
+    zoo export s --trt fp16         s.onnx, s.plan, s.json, after the parity gate
+    zoo serve --engine s.plan       HTTP, a page, metrics
+    zoo bench latency s.onnx        percentiles; then `zoo bench report`
+    """
+
+
+@click.group(cls=LazyGroup, table=BENCHMARKS)
+def bench() -> None:
+    """Measure latency, stages and training throughput; results are JSON files that `report` turns into a page."""
+
+
+def main() -> None:
+    """Run the command line; turn our errors into one line with a hint and their exit code."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+    except ZooError as error:
+        click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.problem}", err=True)
+        if error.hint:
+            click.echo(f"{click.style('Hint:', bold=True)}  {error.hint}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # `zoo list | head` closed the pipe: nothing is wrong, and Python must not complain while it flushes.
+        sys.stdout = None
+        sys.exit(0)

@@ -1,0 +1,194 @@
+"""Owns which pictures a name means: the embedded digits or a folder, split into train and val; no augmentation.
+
+A picture's own problems surface when it is loaded, as `BrokenPictureError`, so that one broken file among a million
+good ones costs a line in the log and not the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from zoo.errors import BrokenPictureError, DataError
+from zoo.preprocess import SUFFIXES, open_picture, prepare
+from zoo.spec import Preprocessing
+
+Split = Literal["train", "val"]
+VAL_SHARE = 0.2
+VAL_NAMES = ("val", "valid", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Labelled pictures of one split.
+
+    `sources` are files or (H, W, 3) uint8 arrays; `labels` (N,) int64 index `classes`. `flip_keeps_class` says
+    whether a mirrored picture still belongs to its class: not for digits.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    sources: Sequence[Path | NDArray[np.uint8]]
+    labels: NDArray[np.int64]
+    flip_keeps_class: bool = True
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def describe(self, index: int) -> str:
+        """Name one picture for a message."""
+        source = self.sources[index]
+        return str(source) if isinstance(source, Path) else f"{self.name} picture {index}"
+
+    def open(self, index: int, *, min_size: int | None = None) -> Image.Image:
+        """Decode one picture to RGB; `min_size` as in `open_picture`.
+
+        Raises:
+            BrokenPictureError: it cannot be decoded.
+        """
+        source = self.sources[index]
+        return open_picture(source, min_size=min_size) if isinstance(source, Path) else Image.fromarray(source)
+
+    def head(self, count: int) -> Pictures:
+        """At most `count` pictures spread evenly over the split, so every class of a sorted folder is in it."""
+        if count >= len(self):
+            return self
+        chosen = np.linspace(0, len(self) - 1, count).round().astype(int)
+        return self.at(chosen)
+
+    def at(self, indices: NDArray[np.int64]) -> Pictures:
+        """The pictures at `indices`."""
+        sources = [self.sources[index] for index in indices]
+        return Pictures(self.name, self.classes, sources, self.labels[indices], self.flip_keeps_class)
+
+
+def load_prepared(pictures: Pictures, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], list[int], list[str]]:
+    """Decode and prepare every picture, going on without the broken ones.
+
+    Returns:
+        (N, S, S, 3) uint8, the indices they had in `pictures`, and one message per broken picture.
+    """
+    good: list[NDArray[np.uint8]] = []
+    indices: list[int] = []
+    broken: list[str] = []
+    for index in range(len(pictures)):
+        try:
+            good.append(prepare(pictures.open(index), preprocessing))
+            indices.append(index)
+        except BrokenPictureError as error:
+            broken.append(error.problem)
+    size = preprocessing.image_size
+    return np.stack(good) if good else np.empty((0, size, size, 3), np.uint8), indices, broken
+
+
+def open_splits(data: str, *, seed: int = 0) -> tuple[Pictures, Pictures]:
+    """Open `data` as (train, val).
+
+    Args:
+        data: "digits", or a folder: with `train/` and `val/`, or with one folder per class, which is then split by
+            `seed` (a fifth of every class is held out).
+        seed: decides the split of a folder that has none.
+
+    Raises:
+        DataError: no such folder, no pictures, one class only, or classes that differ between the splits.
+    """
+    if data == "digits":
+        return _digits("train"), _digits("val")
+    root = Path(data)
+    if not root.is_dir():
+        raise DataError(
+            f"There is no folder {data}.", "Use --data digits, or a folder with one sub-folder of pictures per class."
+        )
+    val_root = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
+    if (root / "train").is_dir() and val_root:
+        train, val = _folder(root / "train"), _folder(val_root)
+        if train.classes != val.classes:
+            missing = sorted(set(train.classes) ^ set(val.classes))
+            raise DataError(
+                f"{root / 'train'} and {val_root} differ in their classes: {', '.join(missing[:5])}.",
+                "Both need the same sub-folders.",
+            )
+        return train, val
+    everything = _folder(root / "train" if (root / "train").is_dir() else root)
+    held_out = np.array([_held_out(everything, index, seed) for index in range(len(everything))])
+    train, val = everything.at(np.flatnonzero(~held_out)), everything.at(np.flatnonzero(held_out))
+    if not len(val) or not len(train):
+        raise DataError(
+            f"{data} has {len(everything)} pictures, too few to hold a fifth out.",
+            "Add pictures, or make train/ and val/ folders.",
+        )
+    return train, val
+
+
+def open_val(data: str, *, seed: int = 0) -> Pictures:
+    """Open the pictures to evaluate on: the val split, or the whole folder where it has no split of its own.
+
+    Raises:
+        DataError: as `open_splits`.
+    """
+    root = Path(data)
+    if data != "digits" and root.is_dir() and not (root / "train").is_dir():
+        named = next((root / name for name in VAL_NAMES if (root / name).is_dir()), root)
+        return _folder(named)
+    return open_splits(data, seed=seed)[1]
+
+
+def sample_photographs() -> Pictures:
+    """Two photographs that come with scikit-learn, cut into tiles: real pictures for parity where no data is known."""
+    from sklearn.datasets import load_sample_images
+
+    tiles = [
+        np.ascontiguousarray(photo[top : top + 200, left : left + 200])
+        for photo in load_sample_images().images
+        for top in range(0, photo.shape[0] - 199, 113)
+        for left in range(0, photo.shape[1] - 199, 110)
+    ]
+    return Pictures("sample photographs", ("unknown",), tiles, np.zeros(len(tiles), np.int64))
+
+
+def _digits(split: Split) -> Pictures:
+    """scikit-learn's digits: 1,797 real handwritten digits, 8×8 grey (UCI, CC BY 4.0); 1,437 train, 360 val."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    raw = load_digits()
+    grey = np.round(raw.images * (255.0 / 16.0)).astype(np.uint8)
+    rgb = np.repeat(grey[..., None], 3, axis=-1)
+    parts = train_test_split(np.arange(len(rgb)), test_size=360, stratify=raw.target, random_state=0)
+    chosen = parts[0 if split == "train" else 1]
+    classes = tuple(str(name) for name in raw.target_names)
+    return Pictures("digits", classes, list(rgb[chosen]), raw.target[chosen].astype(np.int64), flip_keeps_class=False)
+
+
+def _folder(root: Path) -> Pictures:
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = {folder.name: _picture_files(folder) for folder in folders}
+    classes = tuple(name for name, files in found.items() if files)
+    if not classes:
+        raise DataError(
+            f"{root} has no pictures in sub-folders.",
+            f"Expected {root}/CLASS/PICTURE with one of {' '.join(SUFFIXES)}.",
+        )
+    if len(classes) == 1:
+        raise DataError(f"{root} has one class only ({classes[0]}).", "A classifier needs pictures of at least two.")
+    sources = [path for name in classes for path in found[name]]
+    labels = np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes]).astype(np.int64)
+    return Pictures(str(root), classes, sources, labels)
+
+
+def _picture_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def _held_out(pictures: Pictures, index: int, seed: int) -> bool:
+    """A picture's own name decides, so adding pictures never moves another one between the splits."""
+    source = pictures.sources[index]
+    name = f"{seed}/{pictures.classes[pictures.labels[index]]}/{source.name if isinstance(source, Path) else index}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") < VAL_SHARE * 2**32

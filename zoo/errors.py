@@ -1,0 +1,85 @@
+"""Owns every error the project raises on purpose, and the exit code each one ends in; it never prints.
+
+    ZooError                      exit 1: our error, one line and a hint
+    ├── UnknownNameError          no such model, recipe, precision …; names the nearest ones
+    ├── DataError                 a data set that cannot be used
+    │   └── BrokenPictureError    one picture that cannot be decoded; callers may go on without it
+    ├── CheckpointError           a checkpoint that is not ours, truncated, or does not fit
+    ├── ArtifactError             an .onnx, .plan or passport that cannot be used
+    ├── MissingCapabilityError    this machine lacks a GPU, a driver or a package; the hint says how to add it
+    ├── EngineBuildError          TensorRT refused the graph; carries the logger's text
+    └── VerdictError              exit 3: a check ran and failed (parity, accuracy gate, regression)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ZooError(Exception):
+    """An error with its remedy.
+
+    Args:
+        problem: what was wrong and what was expected, one line.
+        hint: what to do next, one line; may be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.problem} {self.hint}".strip()
+
+    def __reduce__(self) -> tuple[type[ZooError], tuple[str, str]]:
+        # Errors cross process boundaries (data-loading workers), so both parts must survive pickling.
+        return type(self), (self.problem, self.hint)
+
+
+class UnknownNameError(ZooError):
+    """A name that is not in the table it was looked up in."""
+
+
+class DataError(ZooError):
+    """A data set that cannot be used as given."""
+
+
+class BrokenPictureError(DataError):
+    """One picture that cannot be decoded safely."""
+
+
+class CheckpointError(ZooError):
+    """A checkpoint that is missing, truncated, or not one of ours."""
+
+
+class ArtifactError(ZooError):
+    """An exported artifact that is missing, foreign, or changed since its passport was written."""
+
+
+class MissingCapabilityError(ZooError):
+    """Something this machine cannot do until a package, driver or GPU is added."""
+
+
+class EngineBuildError(ZooError):
+    """TensorRT could not turn a graph into an engine."""
+
+
+class VerdictError(ZooError):
+    """A check that ran to its end and failed."""
+
+    exit_code = 3
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], hint: str) -> UnknownNameError:
+    """Describe a failed look-up and name the nearest entries: “Unknown model 'sm'. Did you mean s, m?”."""
+    known = list(known)
+    folded = {candidate.lower(): candidate for candidate in known}
+    near = [folded[match] for match in get_close_matches(name.lower(), folded, n=3, cutoff=0.4)]
+    # A long spelling of a short id ("efficientnetv2_s" for "s") shares no ratio with it, only its last word.
+    near += [c for c in known if c not in near and name.lower().replace("-", "_").endswith(f"_{c.lower()}")]
+    guess = f" Did you mean {', '.join(near[:3])}?" if near else ""
+    return UnknownNameError(f"Unknown {kind} {name!r}.{guess}", hint)

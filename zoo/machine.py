@@ -1,0 +1,110 @@
+"""Owns what this machine is: driver, GPU, processor and versions, probed without side effects; it installs nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "zoo",
+    "torch",
+    "torchvision",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt-rtx-cu13",
+    "tensorrt-cu13",
+    "pycuda",
+    "cuda-bindings",
+)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU as the driver describes it; memory in bytes, capability as (major, minor)."""
+
+    name: str
+    memory_bytes: int
+    compute_capability: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A CUDA driver that answered: the CUDA version it supports, and its GPUs."""
+
+    cuda_version: str
+    gpus: tuple[Gpu, ...]
+
+
+@cache
+def cuda_driver() -> Driver | None:
+    """Ask libcuda itself; None where there is no driver or no GPU.
+
+    The probe comes before anything that builds a TensorRT runtime, because without a driver some releases end the
+    process instead of raising. It creates no context, so it costs no GPU memory.
+    """
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
+    version, count = ctypes.c_int(), ctypes.c_int()
+    if library.cuInit(0) or library.cuDriverGetVersion(ctypes.byref(version)):
+        return None
+    if library.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return None
+    gpus = tuple(_gpu(library, ordinal) for ordinal in range(count.value))
+    return Driver(f"{version.value // 1000}.{version.value % 1000 // 10}", gpus)
+
+
+def _gpu(library: ctypes.CDLL, ordinal: int) -> Gpu:
+    device, name, memory = ctypes.c_int(), ctypes.create_string_buffer(256), ctypes.c_size_t()
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    library.cuDeviceGet(ctypes.byref(device), ordinal)
+    library.cuDeviceGetName(name, len(name), device)
+    library.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75, _MINOR = 76 (cuda.h)
+    library.cuDeviceGetAttribute(ctypes.byref(major), 75, device)
+    library.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
+    return Gpu(name.value.decode(), memory.value, (major.value, minor.value))
+
+
+def package_version(name: str) -> str | None:
+    """Version of an installed distribution, without importing it."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def processor_name() -> str:
+    """The processor's marketing name where the system tells, else its architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def environment() -> dict[str, Any]:
+    """What a measurement must carry to be read later: machine, versions, time. Plain JSON types, no paths or names."""
+    driver = cuda_driver()
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "cuda_driver": driver and driver.cuda_version,
+        "gpus": [gpu.name for gpu in driver.gpus] if driver else [],
+        "packages": {name: version for name in PACKAGES if (version := package_version(name))},
+    }
