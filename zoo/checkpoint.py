@@ -1,4 +1,4 @@
-"""Owns the checkpoint file: safetensors whose header says everything needed to use it; it trains and exports nothing."""
+"""Owns the checkpoint file: safetensors whose header says all that is needed to use it; no training, no export."""
 
 from __future__ import annotations
 
@@ -121,7 +121,9 @@ def _read(path: Path, *, weights: bool) -> tuple[Checkpoint, dict[str, torch.Ten
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()} if weights else {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or not a safetensors file: {error}.", "Copy or train it again.") from error
+        raise CheckpointError(
+            f"{path} is truncated or not a safetensors file: {error}.", "Copy or train it again."
+        ) from error
     try:
         fields = json.loads(metadata["zoo"])
         if fields["format"] != FORMAT:

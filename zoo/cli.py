@@ -92,7 +92,7 @@ def bench() -> None:
 def main() -> None:
     """Run the command line; turn our errors into one line with a hint and their exit code."""
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="zoo", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:

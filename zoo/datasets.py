@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.errors import BrokenPictureError, DataError
+from zoo.files import replacing
 from zoo.preprocess import SUFFIXES, open_picture, prepare
 from zoo.spec import Preprocessing
 
@@ -151,6 +152,18 @@ def sample_photographs() -> Pictures:
         for left in range(0, photo.shape[1] - 199, 110)
     ]
     return Pictures("sample photographs", ("unknown",), tiles, np.zeros(len(tiles), np.int64))
+
+
+def write_samples(folder: Path, count: int) -> list[Path]:
+    """Write `count` digits of the validation split as PNG files, their true class in the name; returns the paths."""
+    digits = _digits("val")
+    paths = []
+    for index in range(count):
+        path = folder / f"digit-{digits.classes[digits.labels[index]]}-{index:03d}.png"
+        with replacing(path) as temporary:
+            digits.open(index).save(temporary, format="PNG")
+        paths.append(path)
+    return paths
 
 
 def _digits(split: Split) -> Pictures:

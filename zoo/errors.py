@@ -1,14 +1,15 @@
 """Owns every error the project raises on purpose, and the exit code each one ends in; it never prints.
 
-    ZooError                      exit 1: our error, one line and a hint
-    ├── UnknownNameError          no such model, recipe, precision …; names the nearest ones
-    ├── DataError                 a data set that cannot be used
-    │   └── BrokenPictureError    one picture that cannot be decoded; callers may go on without it
-    ├── CheckpointError           a checkpoint that is not ours, truncated, or does not fit
-    ├── ArtifactError             an .onnx, .plan or passport that cannot be used
-    ├── MissingCapabilityError    this machine lacks a GPU, a driver or a package; the hint says how to add it
-    ├── EngineBuildError          TensorRT refused the graph; carries the logger's text
-    └── VerdictError              exit 3: a check ran and failed (parity, accuracy gate, regression)
+ZooError                      exit 1: our error, one line and a hint
+├── UnknownNameError          no such model, recipe, precision …; names the nearest ones
+├── DataError                 a data set that cannot be used
+│   └── BrokenPictureError    one picture that cannot be decoded; callers may go on without it
+├── CheckpointError           a checkpoint that is not ours, truncated, or does not fit
+├── ArtifactError             an .onnx, .plan or passport that cannot be used
+├── MissingCapabilityError    this machine lacks a GPU, a driver or a package; the hint says how to add it
+├── EngineBuildError          TensorRT refused the graph; carries the logger's text
+├── RequestError              one request got no prediction; serve/failures.py has the kinds and their statuses
+└── VerdictError              exit 3: a check ran and failed (parity, accuracy gate, regression)
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ class MissingCapabilityError(ZooError):
 
 class EngineBuildError(ZooError):
     """TensorRT could not turn a graph into an engine."""
+
+
+class RequestError(ZooError):
+    """A request the server refused or gave up; the server goes on."""
 
 
 class VerdictError(ZooError):

@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from zoo.counts import padding_of, squeeze_channels
 from zoo.spec import Activation, Padding, Stage, Variant
@@ -80,7 +80,8 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scale every channel of (N, C, H, W) by a gate in 0…1."""
         pooled = F.adaptive_avg_pool2d(x, 1)
-        return x * self.gate(self.expand(self.act(self.reduce(pooled))))
+        gate: Tensor = self.gate(self.expand(self.act(self.reduce(pooled))))
+        return x * gate
 
 
 class StochasticDepth(nn.Module):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from zoo.layers import Block, ConvNormAct, StageModule, StochasticDepth
 from zoo.spec import Padding, Preprocessing, Variant
@@ -29,12 +27,12 @@ class EfficientNet(nn.Module):
         self.stem = ConvNormAct(
             variant, 3, variant.stem_channels, 3, stride=2, activation=variant.activation, padding=padding
         )
-        stages: OrderedDict[str, nn.Module] = OrderedDict()
+        # A dict, not a Sequential: `stages["3"]` is stage 3 of the paper, where an index would be off by one.
+        self.stages = nn.ModuleDict()
         channels = variant.stem_channels
         for index, stage in enumerate(variant.stages, start=1):
-            stages[str(index)] = StageModule(variant, stage, channels, padding)
+            self.stages[str(index)] = StageModule(variant, stage, channels, padding)
             channels = stage.out_channels
-        self.stages = nn.Sequential(stages)
         self.head = ConvNormAct(
             variant, channels, variant.head_channels, 1, activation=variant.activation, padding=padding
         )
@@ -45,8 +43,10 @@ class EfficientNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Pooled features (N, head_channels)."""
-        x = self.head(self.stages(self.stem(x)))
-        return F.adaptive_avg_pool2d(x, 1).flatten(1)
+        x = self.stem(x)
+        for stage in self.stages.values():
+            x = stage(x)
+        return F.adaptive_avg_pool2d(self.head(x), 1).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes), before softmax."""
@@ -58,7 +58,7 @@ class EfficientNet(nn.Module):
         self.dropout.p = prob
 
     def set_stochastic_depth(self, prob: float) -> None:
-        """Block i of N is dropped with probability prob · i / N (automl effnetv2_model.py). 0.2, block 30 of 40: 0.15."""
+        """Block i of N is dropped with probability prob · i / N (automl). 0.2, block 30 of 40: 0.15."""
         blocks = [module for module in self.modules() if isinstance(module, Block)]
         for index, block in enumerate(blocks):
             for module in block.children():

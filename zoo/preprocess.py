@@ -45,7 +45,7 @@ def open_picture(source: Path | bytes, *, min_size: int | None = None) -> Image.
             image = Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise BrokenPictureError(
-                    f"{name} has {image.width} × {image.height} pixels; at most {MAX_PIXELS // 10**6} million are read.",
+                    f"{name} has {image.width} × {image.height} pixels; at most {MAX_PIXELS:,} are read.",
                     "Scale it down first.",
                 )
             if min_size:
@@ -55,7 +55,9 @@ def open_picture(source: Path | bytes, *, min_size: int | None = None) -> Image.
         raise BrokenPictureError(
             f"{name} is not a picture this project reads.", f"It reads {', '.join(FORMATS)}."
         ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise BrokenPictureError(f"{name} is a decompression bomb: {error}", "Scale it down first.") from error
+    except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise BrokenPictureError(f"There is no file {name}.") from error
         raise BrokenPictureError(f"{name} cannot be decoded: {error}.", "The file is damaged or incomplete.") from error

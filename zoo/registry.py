@@ -59,14 +59,14 @@ def load_model(model: str) -> tuple[EfficientNet, Checkpoint, str]:
         UnknownNameError, MissingCapabilityError: as `checkpoint_path` and `load_published`.
     """
     from zoo.checkpoint import load_checkpoint
-    from zoo.weights import find_weights, load_published
+    from zoo.pretrained import load_published
+    from zoo.weights import weights_of
 
     path = checkpoint_path(model)
     if path:
         return *load_checkpoint(path), str(path)
     variant = find_variant(model)
-    row = find_weights(variant.id)
-    if row:
+    for row in weights_of(variant.id):
         return *load_published(row), row.id
     raise CheckpointError(
         f"{variant.id} has no trained weights: there is no {run_folder(variant.id) / 'checkpoint.safetensors'}.",

@@ -1,0 +1,254 @@
+"""Whole runs of the tiny network: what they write, what they survive, and how they go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from train.loader import Augmented, epoch_batches
+from train.recipe import Recipe, override
+from train.run import Epoch, Run
+from train.session import RunRecord, recipe_for, train_model
+from zoo.checkpoint import load_checkpoint, read_card
+from zoo.datasets import open_splits
+from zoo.errors import DataError, MissingCapabilityError, ZooError
+from zoo.variants import find_variant
+
+TINY = find_variant("tiny")
+
+
+def small_recipe(data: str, **changes: int | float) -> Recipe:
+    return override(recipe_for(TINY, data, None), TINY, **{"epochs": 4, "image_size": 24, "batch_size": 8} | changes)
+
+
+@pytest.fixture(scope="module")
+def folder_run(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("folder-run") / "tiny"
+    data = str(picture_folder)
+    train_model(TINY, small_recipe(data), *open_splits(data), data=data, folder=folder, device="cpu", workers=0)
+    return folder
+
+
+def test_a_run_leaves_checkpoint_metrics_and_plots(tiny_run: Path) -> None:
+    assert {p.name for p in tiny_run.iterdir()} == {"checkpoint.safetensors", "metrics.jsonl", "curves.png", "confusion.png"}
+    lines = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert [line["stage"] for line in lines] == [1, 2, 3, 4]
+    assert lines[0]["image_size"] < lines[-1]["image_size"]
+    for name in ("curves.png", "confusion.png"):
+        assert np.asarray(Image.open(tiny_run / name).convert("L")).std() > 10
+
+
+def test_tiny_learns_the_digits(tiny_run: Path) -> None:
+    last = json.loads((tiny_run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["val_top1"] > 0.5  # chance is 0.1
+
+
+def test_the_checkpoint_says_all_that_is_needed(tiny_run: Path) -> None:
+    model, card = load_checkpoint(tiny_run / "checkpoint.safetensors")
+    assert card.variant == TINY
+    assert card.classes == tuple("0123456789")
+    assert card.preprocessing.image_size == card.recipe["test_size"] == 40
+    assert card.provenance["data"] == "digits"
+    assert card.provenance["environment"]["packages"]["torch"] == metadata.version("torch")
+    assert model.num_classes == 10
+
+
+def test_the_checkpoint_has_the_validated_accuracy(tiny_run: Path) -> None:
+    """The number in the header is reproduced from the file alone, by another path than the loop's."""
+    from zoo.datasets import load_prepared
+    from zoo.model import FromPictures
+
+    model, card = load_checkpoint(tiny_run / "checkpoint.safetensors")
+    val = open_splits("digits")[1]
+    prepared, _, _ = load_prepared(val, card.preprocessing)
+    with torch.inference_mode():
+        answers = FromPictures(model, card.preprocessing)(torch.from_numpy(prepared)).argmax(1).numpy()
+    assert (answers == val.labels).mean() == pytest.approx(card.provenance["val_top1"], abs=1e-9)
+
+
+def test_a_folder_of_pictures_trains_and_flips(folder_run: Path) -> None:
+    card = read_card(folder_run / "checkpoint.safetensors")
+    assert card.classes == ("blue", "green", "red")
+    assert card.recipe["name"] == "folder"
+
+
+def test_the_same_seed_gives_the_same_weights(picture_folder: Path, folder_run: Path, tmp_path: Path) -> None:
+    data = str(picture_folder)
+    train_model(TINY, small_recipe(data), *open_splits(data), data=data, folder=tmp_path / "b", device="cpu", workers=2)
+    first, second = (load_file(f / "checkpoint.safetensors") for f in (folder_run, tmp_path / "b"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+def test_a_resumed_run_is_bit_identical(
+    picture_folder: Path, folder_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = str(picture_folder)
+    splits = open_splits(data)
+    folder = tmp_path / "cut"
+    on_epoch = RunRecord.on_epoch
+
+    def die_after_three(self: RunRecord, run: Run, epoch: Epoch) -> None:
+        on_epoch(self, run, epoch)
+        if epoch.epoch == 3:
+            raise Stop
+
+    monkeypatch.setattr("train.loop.STATE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(RunRecord, "on_epoch", die_after_three)
+    with pytest.raises(Stop):
+        train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0)
+    assert (folder / "state.pt").is_file()
+    monkeypatch.setattr(RunRecord, "on_epoch", on_epoch)
+    train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0, resume=True)
+    whole, resumed = (load_file(f / "checkpoint.safetensors") for f in (folder_run, folder))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
+    assert not (folder / "state.pt").exists()
+
+
+def test_resume_refuses_another_recipe_and_a_damaged_state(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = str(picture_folder)
+    splits = open_splits(data)
+    folder = tmp_path / "run"
+    monkeypatch.setattr("train.loop.STATE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("train.record.RunRecord.finish", lambda *_: None)  # stop short of the end
+    train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0)
+    with pytest.raises(ZooError, match="other recipe"):
+        train_model(
+            TINY, small_recipe(data, epochs=8), *splits, data=data, folder=folder, device="cpu", workers=0, resume=True
+        )
+    state = folder / "state.pt"
+    state.write_bytes(state.read_bytes()[:2000])
+    with pytest.raises(ZooError, match="damaged"):
+        train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0, resume=True)
+
+
+def test_nothing_to_resume_says_so(folder_run: Path, picture_folder: Path) -> None:
+    data = str(picture_folder)
+    with pytest.raises(ZooError, match="that run is finished"):
+        train_model(TINY, small_recipe(data), *open_splits(data), data=data, folder=folder_run, resume=True)
+
+
+def test_an_earlier_run_is_kept(zoo: Callable, in_folder: Path, picture_folder: Path) -> None:
+    old = in_folder / "runs" / "tiny"
+    old.mkdir(parents=True)
+    (old / "checkpoint.safetensors").write_text("precious")
+    command = ("train", "tiny", "--data", picture_folder, "--epochs", 4, "--image-size", 16, "--batch-size", 8)
+    answer = zoo(*command, "--json")
+    assert answer.code == 0, answer.err
+    assert (in_folder / "runs" / "tiny.1" / "checkpoint.safetensors").read_text() == "precious"
+    assert json.loads(answer.out)["checkpoint"] == "runs/tiny/checkpoint.safetensors"
+    assert "kept as runs/tiny.1" in answer.err
+
+
+def test_a_broken_picture_is_named_counted_and_left_out(zoo: Callable, in_folder: Path, picture_folder: Path) -> None:
+    root = in_folder / "damaged"
+    shutil.copytree(picture_folder, root)
+    (root / "train" / "red" / "003.jpg").write_bytes(b"\xff\xd8\xff\xe0 damaged")
+    (root / "val" / "red" / "001.jpg").write_bytes(b"")
+    answer = zoo("train", "tiny", "--data", root, "--epochs", 4, "--image-size", 16, "--batch-size", 37, "--workers", 0)
+    assert answer.code == 0, answer.err
+    assert answer.err.count("003.jpg") == 1
+    assert answer.err.count("001.jpg") == 1
+    card = read_card(in_folder / "runs" / "tiny" / "checkpoint.safetensors")
+    assert card.provenance["broken_pictures"] == 2
+    assert card.provenance["val_pictures"] == 17
+
+
+def test_a_folder_of_broken_pictures_is_an_error(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for split in ("train", "val"):
+            (tmp_path / split / name).mkdir(parents=True)
+            (tmp_path / split / name / "x.jpg").write_bytes(b"no")
+    data = str(tmp_path)
+    with pytest.raises(DataError, match="Not one training picture"):
+        train_model(TINY, small_recipe(data), *open_splits(data), data=data, folder=tmp_path / "run", workers=0)
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_a_diverging_run_stops_and_says_where(picture_folder: Path, tmp_path: Path) -> None:
+    data = str(picture_folder)
+    recipe = small_recipe(data, learning_rate=1e30)
+    with pytest.raises(ZooError, match=r"loss became (nan|inf).* in epoch"):
+        train_model(TINY, recipe, *open_splits(data), data=data, folder=tmp_path / "run", device="cpu", workers=0)
+
+
+def test_plan_prints_and_trains_nothing(zoo: Callable, in_folder: Path) -> None:
+    plan = json.loads(zoo("train", "s", "--plan", "--json").out)
+    assert (plan["model"], plan["recipe"], len(plan["stages"])) == ("s", "digits", 4)
+    keys = "epochs image_size batch_size randaugment_magnitude mixup_alpha cutmix_alpha dropout stochastic_depth_prob"
+    assert all(set(stage) == set(keys.split()) for stage in plan["stages"])
+    table = zoo("train", "s", "--plan").out
+    assert "PMACs" in table
+    assert "RandAugment" in table
+    assert list(in_folder.iterdir()) == []
+
+
+def test_cuda_is_never_silently_the_cpu(picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    data = str(picture_folder)
+    with pytest.raises(MissingCapabilityError, match="no usable NVIDIA GPU"):
+        train_model(TINY, small_recipe(data), *open_splits(data), data=data, folder=tmp_path, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "sss"], "Unknown model 'sss'"),
+        (["train", "tiny", "--data", "nowhere"], "no folder nowhere"),
+        (["train", "tiny", "--recipe", "digit"], "Did you mean digits"),
+        (["train", "tiny", "--epochs", "2"], "one epoch for each of the 4 stages"),
+        (["train", "tiny", "--resume"], "Nothing to resume"),
+        (["train", "gone.safetensors"], "no checkpoint gone.safetensors"),
+        (["train", "tiny", "--precision", "fp16", "--device", "cpu"], "fp16 needs a GPU"),
+    ],
+)
+def test_wrong_commands_are_one_line_and_leave_nothing(
+    arguments: list[str], message: str, zoo: Callable, in_folder: Path
+) -> None:
+    answer = zoo(*arguments)
+    assert answer.code == 1
+    assert message in answer.err
+    assert "Hint:" in answer.err
+    assert "Traceback" not in answer.err
+    assert answer.out == ""
+    assert list(in_folder.iterdir()) == []
+
+
+def test_every_epoch_sees_full_batches_in_another_order() -> None:
+    train = open_splits("digits")[0]
+    recipe = small_recipe("digits", batch_size=32)
+    first, second = (epoch_batches(train, recipe, recipe.stages[0], seed=0, epoch=e) for e in (0, 1))
+    assert {len(indices) for indices in first} == {32}
+    assert len(first) == 44
+    assert len({index for indices in first for index in indices}) == 44 * 32
+    assert first != second
+
+
+def test_augmentation_depends_on_seed_epoch_and_index_alone() -> None:
+    train = open_splits("digits")[0]
+    recipe = small_recipe("digits")
+
+    def draw(seed: int, epoch: int) -> np.ndarray:
+        item = Augmented(train, recipe, recipe.stages[-1], seed, epoch)[5]
+        assert not isinstance(item, str)
+        return item[0]
+
+    assert np.array_equal(draw(0, 1), draw(0, 1))
+    assert not np.array_equal(draw(0, 1), draw(0, 2))
+    assert not np.array_equal(draw(0, 1), draw(1, 1))

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+from zoo.cli import BENCHMARKS, COMMANDS, cli
+
+Zoo = Callable[..., "object"]
+
+
+def test_help_and_import_load_no_framework() -> None:
+    program = (
+        "import sys\nfrom click.testing import CliRunner\nimport zoo\nfrom zoo.cli import cli\n"
+        "assert CliRunner().invoke(cli, ['--help']).exit_code == 0\n"
+        "print([m for m in ('torch', 'onnxruntime', 'starlette', 'numpy', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", [*([name] for name in COMMANDS), *(["bench", name] for name in BENCHMARKS)])
+def test_every_command_of_the_table_exists_and_explains_itself(path: list[str], zoo: Zoo) -> None:
+    answer = zoo(*path, "--help")
+    assert answer.code == 0
+    assert answer.out.startswith(f"Usage: zoo {' '.join(path)}")
+
+
+def test_no_commands_help_loads_torch() -> None:
+    commands = [*([name] for name in COMMANDS), *(["bench", name] for name in BENCHMARKS)]
+    program = (
+        "import sys\nfrom click.testing import CliRunner\nfrom zoo.cli import cli\n"
+        f"for path in {commands!r}:\n    assert CliRunner().invoke(cli, [*path, '--help']).exit_code == 0, path\n"
+        "print([m for m in ('torch', 'onnxruntime', 'starlette', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_option_has_a_help_text() -> None:
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.name}"
+
+
+def test_list_json_has_the_documented_fields(zoo: Zoo) -> None:
+    rows = json.loads(zoo("list", "--json").out)
+    s = next(row for row in rows if row["id"] == "s")
+    assert s["num_params"] == 21_458_488
+    assert s["macs"] == pytest.approx(8.37e9, rel=0.005)
+    assert (s["train_size"], s["eval_size"], s["weights"]) == (300, 384, [])
+    lite = next(row for row in rows if row["id"] == "lite0")
+    assert lite["weights"] == ["lite0.imagenet1k"]
+    assert set(s) == {"id", "family", "num_params", "macs", "train_size", "eval_size", "weights"}
+
+
+def test_list_and_show_are_tables(zoo: Zoo) -> None:
+    assert "lite2" in zoo("list").out
+    shown = zoo("show", "s").out
+    assert shown.count("Fused-MBConv") == 3
+    assert "21,458,488 parameters, 8.37 GMACs" in shown
+
+
+def test_show_json_sums_to_the_total(zoo: Zoo) -> None:
+    shown = json.loads(zoo("show", "s", "--json").out)
+    assert sum(stage["num_params"] for stage in shown["stages"]) == shown["num_params"]
+
+
+def test_unknown_model_names_the_nearest(zoo: Zoo) -> None:
+    answer = zoo("show", "efficientnet_s")
+    assert answer.code == 1
+    assert answer.out == ""
+    assert "Unknown model 'efficientnet_s'. Did you mean" in answer.err
+    assert "zoo list" in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_unknown_command_names_the_nearest(zoo: Zoo) -> None:
+    answer = zoo("trian")
+    assert answer.code == 2
+    assert "Did you mean train?" in answer.err
+
+
+def test_doctor_tries_everything(zoo: Zoo) -> None:
+    found = json.loads(zoo("doctor", "--json").out)
+    assert {"python", "torch", "gpu", "driver", "onnxruntime", "tensorrt", "tensorrt-rtx"} <= set(found)
+    assert all({"available", "version", "hint"} <= set(entry) for entry in found.values())
+    assert found["torch"]["available"]
+    assert found["onnxruntime"]["available"]
+    assert "working: CPU" in found["onnxruntime"]["detail"]
+    assert "zoo[tensorrt]" in zoo("doctor").out or found["tensorrt"]["available"]
+
+
+def test_sample_writes_digits(zoo: Zoo, in_folder: Path) -> None:
+    answer = zoo("sample", "--count", "3", "-o", "some")
+    assert len(answer.out.splitlines()) == 3
+    assert len(list((in_folder / "some").glob("digit-*.png"))) == 3

@@ -1,0 +1,33 @@
+"""Owns the exponential moving average of the weights, batch-norm statistics included; evaluation uses it."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+
+from train.schedule import ema_decay
+from zoo.model import EfficientNet
+
+
+class WeightAverage:
+    """An averaged copy of a model, in evaluation mode.
+
+    google/automl averages trainables and batch-norm statistics alike; averaged weights with unaveraged statistics
+    do not belong together.
+    """
+
+    def __init__(self, model: EfficientNet, decay: float) -> None:
+        self.model = deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
+
+    @torch.no_grad()
+    def update(self, model: EfficientNet, step: int) -> None:
+        """Move the average towards `model` after step `step` (from 0)."""
+        if self._pairs is None:  # the tensors never change, only their values: pair them once
+            pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
+            floats = [pair for pair in pairs if pair[0].is_floating_point()]
+            self._pairs = [own for own, _ in floats], [other for _, other in floats]
+        torch._foreach_lerp_(*self._pairs, 1.0 - ema_decay(self.decay, step))

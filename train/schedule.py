@@ -1,0 +1,86 @@
+"""Owns what changes while training runs, as pure functions of progress; it touches no model and no clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from train.recipe import Recipe, TrainingStage
+
+
+def interpolate(start: float, end: float, stage: int, num_stages: int) -> float:
+    """Value of a setting in a stage, Algorithm 1 of EfficientNetV2: φ_i = φ_0 + (φ_e − φ_0) · i / (M − 1).
+
+    RandAugment 5 → 15 in 4 stages: stage 1 gets 5 + 10 · 1/3 = 8.33. A single stage gets the end value.
+    """
+    return end if num_stages == 1 else start + (end - start) * stage / (num_stages - 1)
+
+
+def progressive_stages(
+    *,
+    epochs: int,
+    image_size: tuple[int, int],
+    randaugment_magnitude: tuple[float, float],
+    mixup_alpha: tuple[float, float],
+    dropout: tuple[float, float],
+    batch_size: Sequence[int],
+    cutmix_alpha: tuple[float, float] = (0.0, 0.0),
+    stochastic_depth_prob: tuple[float, float] = (0.2, 0.2),
+    size_step: int = 1,
+) -> tuple[TrainingStage, ...]:
+    """Lay out a progressive run: size and regularisation rise together from the first value of a pair to the second.
+
+    Args:
+        epochs: of the whole run; stages get equal shares, the last ones one more where they do not divide.
+        batch_size: one per stage; their number is the number of stages.
+        size_step: image sizes are rounded to a multiple of it (1 px as in the paper's code).
+    """
+    count = len(batch_size)
+
+    def at(pair: tuple[float, float], stage: int) -> float:
+        return interpolate(*pair, stage, count)
+
+    return tuple(
+        TrainingStage(
+            epochs=epochs * (stage + 1) // count - epochs * stage // count,
+            image_size=max(size_step, round(at(image_size, stage) / size_step) * size_step),
+            batch_size=batch_size[stage],
+            randaugment_magnitude=round(at(randaugment_magnitude, stage), 4),
+            mixup_alpha=round(at(mixup_alpha, stage), 4),
+            cutmix_alpha=round(at(cutmix_alpha, stage), 4),
+            dropout=round(at(dropout, stage), 4),
+            stochastic_depth_prob=round(at(stochastic_depth_prob, stage), 4),
+        )
+        for stage in range(count)
+    )
+
+
+def stage_of_epoch(stages: Sequence[TrainingStage], epoch: int) -> int:
+    """Index of the stage an epoch (from 0) belongs to; the last one after the end."""
+    for index, stage in enumerate(stages):
+        if epoch < stage.epochs:
+            return index
+        epoch -= stage.epochs
+    return len(stages) - 1
+
+
+def learning_rate(recipe: Recipe, progress_epochs: float) -> float:
+    """Learning rate after `progress_epochs` epochs, fractions included.
+
+    Linear warm-up from 0, then
+        cosine       lr · ½ (1 + cos π t), t from 0 at the end of the warm-up to 1 at the end of the run
+        exponential  lr · decay_rate ^ ⌊progress / decay_epochs⌋, counted from epoch 0 (google/automl utils.py)
+    ImageNet S, lr 0.256, 5 warm-up epochs, 0.97 every 2.4: at epoch 5 it is 0.256 · 0.97² = 0.2409.
+    """
+    if progress_epochs < recipe.warmup_epochs:
+        return recipe.learning_rate * progress_epochs / recipe.warmup_epochs
+    if recipe.schedule == "exponential":
+        return recipe.learning_rate * recipe.decay_rate ** math.floor(progress_epochs / recipe.decay_epochs + 1e-9)
+    after_warmup = max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+    share = min((progress_epochs - recipe.warmup_epochs) / after_warmup, 1.0)
+    return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def ema_decay(decay: float, step: int) -> float:
+    """Decay of the weight average at a step (from 0): min(decay, (1 + n) / (10 + n)) (TensorFlow's rule)."""
+    return min(decay, (1 + step) / (10 + step))

@@ -1,0 +1,150 @@
+"""Owns the commands that need no framework beyond tables: list, show, doctor, sample."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from zoo.spec import Variant
+
+OPERATOR_STYLES = {"fused_mbconv": ("Fused-MBConv", "orange3"), "mbconv": ("MBConv", "dodger_blue1")}
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_models(as_json: bool) -> None:
+    """Show every network: parameters, MACs, sizes, weights."""
+    from zoo.variants import VARIANTS
+
+    rows = [summary_of(variant) for variant in VARIANTS]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    from rich.table import Table
+
+    from zoo.console import results_console
+
+    table = Table("model", "family", box=None, pad_edge=False, header_style="bold")
+    for column in ("params, M", "GMACs", "train px", "eval px"):
+        table.add_column(column, justify="right")
+    table.add_column("weights")
+    for row in rows:
+        table.add_row(
+            f"[bold]{row['id']}[/]",
+            row["family"],
+            f"{row['num_params'] / 1e6:.2f}",
+            f"{row['macs'] / 1e9:.3g}",
+            str(row["train_size"]),
+            str(row["eval_size"]),
+            ", ".join(row["weights"]) or "train it",
+        )
+    results_console().print(table)
+
+
+def summary_of(variant: Variant) -> dict[str, Any]:
+    """One line of `zoo list --json`: MACs at the eval size, trainable parameters at 1,000 classes."""
+    from zoo.counts import count_macs, count_params
+    from zoo.weights import weights_of
+
+    return {
+        "id": variant.id,
+        "family": variant.family,
+        "num_params": count_params(variant),
+        "macs": count_macs(variant),
+        "train_size": variant.train_size,
+        "eval_size": variant.eval_size,
+        "weights": [row.id for row in weights_of(variant.id)],
+    }
+
+
+@click.command("show")
+@click.argument("model")
+@click.option("--image-size", type=click.IntRange(16), help="Pixels a side  [default: the eval size]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show_model(model: str, image_size: int | None, as_json: bool) -> None:
+    """Show MODEL stage by stage: operator, channels, layers, stride, parameters, MACs."""
+    from zoo.counts import parts
+    from zoo.registry import find_model_variant
+
+    variant = find_model_variant(model)
+    size = image_size or variant.eval_size
+    rows = list(parts(variant, image_size=size))
+    if as_json:
+        stages = [asdict(part) for part in rows]
+        click.echo(json.dumps(summary_of(variant) | {"image_size": size, "stages": stages}, indent=2))
+        return
+    from rich.table import Table
+
+    from zoo.console import results_console
+
+    total_params = sum(part.num_params for part in rows)
+    total_macs = sum(part.macs for part in rows)
+    table = Table("stage", "operator", box=None, pad_edge=False, header_style="bold")
+    for column in ("kernel", "stride", "expand", "SE", "channels", "layers", "out px", "params", "MMACs"):
+        table.add_column(column, justify="right")
+    table.add_column("share of MACs")
+    for part in rows:
+        name, style = OPERATOR_STYLES.get(part.operator, (part.operator, "grey62"))
+        bar = "█" * round(40 * part.macs / total_macs) or "▏"
+        table.add_row(
+            str(part.index),
+            f"[{style}]{name}[/]",
+            f"{part.kernel_size}×{part.kernel_size}",
+            str(part.stride),
+            str(part.expand_ratio),
+            f"{part.se_ratio:g}" if part.se_ratio else "",
+            f"{part.in_channels} → {part.out_channels}",
+            str(part.num_layers),
+            str(part.size),
+            f"{part.num_params:,}",
+            f"{part.macs / 1e6:,.1f}",
+            f"[{style}]{bar}[/] {part.macs / total_macs:.0%}",
+        )
+    console = results_console()
+    console.print(f"[bold]{variant.name}[/] ({variant.id}) at {size} px. {variant.source}")
+    console.print(table)
+    console.print(f"{total_params:,} parameters, {total_macs / 1e9:.2f} GMACs, 1,000 classes")
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine can do, and how to add the rest."""
+    from zoo.doctor import examine
+
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps({finding.name: finding.to_dict() for finding in findings}, indent=2))
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    from zoo.console import results_console
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        sign = "[green]✓[/]" if finding.available else "[yellow]–[/]"
+        table.add_row(sign, f"[bold]{finding.name}[/]", finding.version or "", escape(finding.detail))
+    console = results_console()
+    console.print(table)
+    for finding in findings:
+        if finding.hint:
+            console.print(f"[bold]{finding.name}:[/] {escape(finding.hint)}")
+
+
+@click.command("sample")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("pictures"), show_default=True
+)
+@click.option("--count", type=click.IntRange(1, 360), default=10, show_default=True, help="How many pictures.")
+def sample(out: Path, count: int) -> None:
+    """Write a few validation pictures of the embedded digits as PNG files, to try other commands with."""
+    from zoo.datasets import write_samples
+
+    for path in write_samples(out, count):
+        click.echo(path)

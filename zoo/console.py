@@ -1,0 +1,17 @@
+"""Owns the two consoles: results go to stdout, progress and remarks to stderr."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+
+def results_console() -> Console:
+    """A console on stdout; where it is piped, tables keep their full width instead of the 80 columns of a guess."""
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+def log_console() -> Console:
+    """A console on stderr; where it is not a terminal, lines are not wrapped at a guess of 80 columns."""
+    return Console(stderr=True, width=None if sys.stderr.isatty() else 200, highlight=False)
