@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zoo.spec import Variant
 
 DEVICES = click.Choice(["auto", "cpu", "cuda"])
+FOLDER = click.Path(path_type=Path, file_okay=False)
 PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 
 
@@ -35,7 +36,7 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 @click.option("--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works.")
 @click.option("--precision", type=PRECISIONS, default="auto", show_default=True, help="auto: bf16 or fp16 on a GPU.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode pictures.")
-@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder  [default: runs/MODEL]")
+@click.option("-o", "--out", type=FOLDER, help="Run folder  [default: runs/MODEL]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--plan", is_flag=True, help="Print the stages and what they cost; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result (or the plan) as JSON.")
@@ -173,3 +174,55 @@ def _plan_table(variant: Variant, recipe: Recipe, cost: RunCost) -> Table:
             )
         )
     return table
+
+
+@click.command("train")
+@click.argument("model")
+@click.option(
+    "--recipe", "recipe_name", default="folder", show_default=True, help="Whose stages to time: digits or folder."
+)
+@click.option("--batch-size", type=click.IntRange(2), help="Pictures a step  [default: the stages' own]")
+@click.option("--image-size", type=click.IntRange(16), help="Size of the last stage, px.")
+@click.option("--steps", type=click.IntRange(2), default=20, show_default=True, help="Timed steps a stage.")
+@click.option("--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works.")
+@click.option("--precision", type=PRECISIONS, default="auto", show_default=True, help="auto: bf16 or fp16 on a GPU.")
+@click.option("-o", "--out", type=FOLDER, default=Path("benchmarks"), show_default=True, help="Folder of the results.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def bench_train(
+    model: str,
+    recipe_name: str,
+    batch_size: int | None,
+    image_size: int | None,
+    steps: int,
+    device: str,
+    precision: str,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Time optimizer steps of MODEL at every stage's size: pictures a second."""
+    from train.recipe import override
+    from train.run import Settings
+    from train.session import choose_device, choose_precision, recipe_for
+    from train.throughput import measure_training
+    from zoo.console import log_console, results_console
+    from zoo.registry import find_model_variant
+    from zoo.results import write_result
+
+    variant = find_model_variant(model)
+    recipe = override(recipe_for(variant, "", recipe_name), variant, batch_size=batch_size, image_size=image_size)
+    chosen = choose_device(device)
+    settings = Settings(device=chosen, precision=choose_precision(precision, chosen), seed=0, workers=0)
+    result = measure_training(variant, recipe, settings, steps=steps, num_classes=1000, console=log_console())
+    path = write_result(out, result)
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+        return
+    console = results_console()
+    for row in result.data["rows"]:
+        summary = row["ms_per_step"]
+        console.print(
+            f"stage {row['stage']}  {row['image_size']:>3} px  batch {row['batch_size']:>4}  "
+            f"[bold]{row['pictures_per_second']:>8.1f}[/] pictures/s  p50 {summary['p50_ms']:.1f} ms  "
+            f"p99 {summary['p99_ms']:.1f} ms  n {summary['n']}"
+        )
+    console.print(str(path))

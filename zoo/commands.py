@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from zoo.spec import Variant
 
+FOLDER = click.Path(path_type=Path, file_okay=False)
 OPERATOR_STYLES = {"fused_mbconv": ("Fused-MBConv", "orange3"), "mbconv": ("MBConv", "dodger_blue1")}
 
 
@@ -138,9 +139,7 @@ def doctor(as_json: bool) -> None:
 
 
 @click.command("sample")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("pictures"), show_default=True
-)
+@click.option("-o", "--out", type=FOLDER, default=Path("pictures"), show_default=True, help="Folder to write to.")
 @click.option("--count", type=click.IntRange(1, 360), default=10, show_default=True, help="How many pictures.")
 def sample(out: Path, count: int) -> None:
     """Write a few validation pictures of the embedded digits as PNG files, to try other commands with."""

@@ -27,7 +27,9 @@ def test_operations_keep_size_and_content(name: str, share: float, sign: float, 
     assert np.asarray(out).std() > 1
 
 
-@pytest.mark.parametrize("name", ["shear_x", "translate_y", "rotate", "brightness", "contrast", "posterize", "solarize"])
+@pytest.mark.parametrize(
+    "name", ["shear_x", "translate_y", "rotate", "brightness", "contrast", "posterize", "solarize"]
+)
 def test_strength_grows_with_the_level(name: str, picture: Image.Image) -> None:
     before = np.asarray(picture).astype(float)
     change = [np.abs(np.asarray(OPERATIONS[name](picture, share, 1.0)) - before).mean() for share in (0.1, 0.5, 1.0)]

@@ -39,7 +39,12 @@ def folder_run(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_a_run_leaves_checkpoint_metrics_and_plots(tiny_run: Path) -> None:
-    assert {p.name for p in tiny_run.iterdir()} == {"checkpoint.safetensors", "metrics.jsonl", "curves.png", "confusion.png"}
+    assert {p.name for p in tiny_run.iterdir()} == {
+        "checkpoint.safetensors",
+        "metrics.jsonl",
+        "curves.png",
+        "confusion.png",
+    }
     lines = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert [line["stage"] for line in lines] == [1, 2, 3, 4]

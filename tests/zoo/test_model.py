@@ -20,7 +20,9 @@ def tiny() -> EfficientNet:
 
 def test_module_names_are_the_papers_words(tiny: EfficientNet) -> None:
     names = dict(tiny.named_modules())
-    assert {"stem.conv", "stages.1.block.0.fused", "stages.3.block.1.depthwise", "stages.3.block.0.se", "head"} <= set(names)
+    assert {"stem.conv", "stages.1.block.0.fused", "stages.3.block.1.depthwise", "stages.3.block.0.se", "head"} <= set(
+        names
+    )
     assert "stages.1.block.0.project" not in names  # Fused-MBConv with ratio 1 is a single convolution
 
 

@@ -60,7 +60,7 @@ def test_a_truncated_picture_is_broken() -> None:
 def test_text_is_not_a_picture(tmp_path: Path) -> None:
     path = tmp_path / "notes.jpg"
     path.write_text("not a picture")
-    with pytest.raises(BrokenPictureError, match="notes.jpg is not a picture"):
+    with pytest.raises(BrokenPictureError, match=r"notes\.jpg is not a picture"):
         open_picture(path)
 
 

@@ -1,0 +1,65 @@
+# Two commands for a newcomer, each doing all of its own set-up: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Three sets of packages, each a stamp newer than what it was made from.
+BASE := $(VENV)/.installed
+RTX := $(VENV)/.installed-demo
+DEV := $(VENV)/.installed-dev
+
+.PHONY: help demo test suite lint docs format bench bench-gpu clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+demo: $(RTX) ## Train, export, serve and measure on real pictures, from nothing, in minutes
+	$(BIN)/python examples/demo.py
+
+test: suite lint ## Set up and run the whole suite, then lint
+
+suite: $(DEV) ## The tests alone
+	$(BIN)/python -m pytest -n 2
+
+lint: $(DEV) ## Format, style, types, layers, generated docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+format: $(DEV) ## Put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(DEV) ## Write docs/cli.md and docs/models.md anew from the code
+	$(BIN)/python docs/generate.py
+
+bench: $(DEV) ## Latency, stages and training on this machine's processor
+	$(BIN)/zoo export s --random-weights -o build/bench
+	$(BIN)/zoo bench latency build/bench/s.onnx --device cpu
+	$(BIN)/zoo bench stages s --device cpu
+	$(BIN)/zoo bench train s --recipe digits --device cpu
+	$(BIN)/zoo bench report
+
+bench-gpu: $(BASE) ## The same on an NVIDIA GPU, in one go; without one it says so
+	$(BIN)/python benchmarks/gpu.py
+
+clean: ## Remove what the commands above made, but not the results
+	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(BASE): pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+$(RTX): pyproject.toml | $(VENV)/bin/python
+	@echo "Installing (PyTorch and TensorRT for RTX are large: a minute or two) …"
+	$(BIN)/python -m pip install --quiet -e '.[rtx,weights]'
+	@touch $@ $(BASE)
+
+$(DEV): pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[rtx,weights,dev]'
+	@touch $@ $(BASE) $(RTX)

@@ -1,0 +1,101 @@
+"""Writes the pages that are facts of the code: docs/cli.md from --help, docs/models.md from the rows.
+
+python docs/generate.py           write them
+python docs/generate.py --check   exit 1 where one is out of date
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from zoo.cli import LazyGroup, cli
+from zoo.counts import count_macs, count_params, parts
+from zoo.variants import VARIANTS
+from zoo.weights import WEIGHTS
+
+DOCS = Path(__file__).parent
+OPERATORS = {"conv": "Conv", "fused_mbconv": "Fused-MBConv", "mbconv": "MBConv", "head": "Conv 1×1, pool, FC"}
+
+
+def help_pages(command: click.Command, path: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
+    """Yield (command line, help text) of a command and everything under it."""
+    context = click.Context(
+        command, info_name=path.rpartition(" ")[2], parent=parent, max_content_width=100, terminal_width=100
+    )
+    yield path, command.get_help(context)
+    if isinstance(command, LazyGroup):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            if child:
+                yield from help_pages(child, f"{path} {name}", context)
+
+
+def cli_page() -> str:
+    """All commands with their help."""
+    blocks = [f"## `{path}`\n\n```text\n{text}\n```\n" for path, text in help_pages(cli, "zoo")]
+    head = "# Command line\n\nMade from `--help` by `make docs`; `make lint` checks that it is current.\n"
+    return "\n".join([head, *blocks])
+
+
+def models_page() -> str:
+    """All networks, their weights, and their stages."""
+    lines = [
+        "# Models",
+        "",
+        "Made from the rows in `zoo/variants.py` and `zoo/weights.py` by `make docs`. MACs are multiply-adds of one",
+        "picture at the eval size; parameters are trainable ones at 1,000 classes.",
+        "",
+        "| id | network | params | GMACs | train px | eval px | source |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for v in VARIANTS:
+        lines.append(
+            f"| `{v.id}` | {v.name} | {count_params(v):,} | {count_macs(v) / 1e9:.3g} "
+            f"| {v.train_size} | {v.eval_size} | {v.source} |"
+        )
+    lines += ["", "## Weights", "", "| id | licence | top-1 | read in | package |", "|---|---|---:|---|---|"]
+    for w in WEIGHTS:
+        lines.append(f"| `{w.id}` | {w.licence} | {w.accuracy.top1:.1%} | {w.accuracy.source} | `{w.package}` |")
+    for v in VARIANTS:
+        lines += [
+            "",
+            f"## `{v.id}`: {v.name}",
+            "",
+            f"At {v.eval_size} px.",
+            "",
+            "| stage | operator | kernel | stride | expand | SE | channels | layers | out px | params | MMACs |",
+            "|---:|---|---:|---:|---:|---:|---|---:|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {p.index} | {OPERATORS[p.operator]} | {p.kernel_size} | {p.stride} | {p.expand_ratio} "
+            f"| {p.se_ratio or ''} | {p.in_channels} → {p.out_channels} | {p.num_layers} | {p.size} "
+            f"| {p.num_params:,} | {p.macs / 1e6:,.1f} |"
+            for p in parts(v)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"cli.md": cli_page, "models.md": models_page}
+
+
+def main() -> None:
+    """Write the pages, or check them."""
+    stale = []
+    for name, page in PAGES.items():
+        path, text = DOCS / name, page()
+        if "--check" in sys.argv:
+            if not path.is_file() or path.read_text() != text:
+                stale.append(name)
+        else:
+            path.write_text(text)
+            print(path)
+    if stale:
+        sys.exit(f"Out of date: {', '.join(stale)}. Run `make docs`.")
+
+
+if __name__ == "__main__":
+    main()

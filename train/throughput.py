@@ -1,0 +1,121 @@
+"""Owns the training benchmark: real optimizer steps at every stage's size, timed; it keeps no weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from train.loader import Batch
+from train.loop import train_step
+from train.recipe import Recipe, TrainingStage
+from train.run import Run, Settings, start_run
+from zoo.errors import ZooError
+from zoo.results import Result, Summary, measured_on, summarize
+from zoo.spec import Variant
+
+# A tenth of the samples are warm-up, three at least: cuDNN picks its algorithms, allocators fill.
+WARMUP_STEPS = 3
+
+
+def measure_training(
+    variant: Variant, recipe: Recipe, settings: Settings, *, steps: int, num_classes: int, console: Console
+) -> Result:
+    """Time `steps` optimizer steps at every distinct stage of a recipe, on pictures already in memory.
+
+    What is timed: transfer, normalisation, mixing, forward, backward, clipping, AdamW and the weight average; not
+    decoding, which is another benchmark's. Pictures are uint8 noise: convolutions take the same time for any values,
+    and the loss of a few steps does not matter.
+
+    Raises:
+        ZooError: the device runs out of memory; names the stage and the remedy.
+    """
+    run = start_run(variant, num_classes, recipe, settings)
+    rows = []
+    for index, stage in enumerate(recipe.stages, start=1):
+        console.print(f"stage {index}/{len(recipe.stages)}: {stage.image_size} px, batch {stage.batch_size}")
+        rows.append({"stage": index} | _measure_stage(run, variant, recipe, stage, settings, steps))
+    device = torch.cuda.get_device_name() if settings.device.type == "cuda" else None
+    environment = measured_on(device or "")
+    environment["device"] = device or environment["processor"]
+    return Result(
+        kind="train",
+        name=f"{variant.id}-{recipe.name}-{settings.precision}",
+        environment=environment,
+        settings={
+            "model": variant.id,
+            "recipe": recipe.name,
+            "precision": settings.precision,
+            "threads": torch.get_num_threads(),
+            "memory_format": "channels_last",
+            "steps": steps,
+            "warmup_steps": WARMUP_STEPS,
+        },
+        data={"rows": rows},
+    )
+
+
+def _measure_stage(
+    run: Run, variant: Variant, recipe: Recipe, stage: TrainingStage, settings: Settings, steps: int
+) -> dict[str, Any]:
+    run.model.train()
+    run.model.set_dropout(stage.dropout)
+    run.model.set_stochastic_depth(stage.stochastic_depth_prob)
+    batch = _noise(stage, run.model.num_classes, pin=settings.device.type == "cuda")
+    scaler = torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16")
+    rng = np.random.default_rng(0)
+    preprocessing = variant.preprocessing.at(stage.image_size)
+
+    def step() -> None:
+        train_step(run, batch, recipe, stage, preprocessing, settings, scaler, rng)
+
+    try:
+        for _ in range(WARMUP_STEPS):
+            step()
+        samples = list(_time_on_gpu(step, steps) if settings.device.type == "cuda" else _time_on_cpu(step, steps))
+    except torch.OutOfMemoryError as error:
+        raise ZooError(
+            f"Batch {stage.batch_size} at {stage.image_size} px does not fit into the GPU's memory.",
+            "Use a smaller --batch-size.",
+        ) from error
+    summary: Summary = summarize(samples)
+    memory = torch.cuda.max_memory_allocated() if settings.device.type == "cuda" else None
+    return asdict(stage) | {
+        "pictures_per_second": 1000.0 * stage.batch_size / summary.p50_ms,
+        "ms_per_step": summary.to_dict(),
+        "peak_memory_bytes": memory,
+    }
+
+
+def _noise(stage: TrainingStage, num_classes: int, *, pin: bool) -> Batch:
+    rng = np.random.default_rng(0)
+    shape = (stage.batch_size, stage.image_size, stage.image_size, 3)
+    pictures = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
+    batch = Batch(pictures, torch.from_numpy(rng.integers(0, num_classes, stage.batch_size)), ())
+    return batch.pin_memory() if pin else batch
+
+
+def _time_on_cpu(step: Any, steps: int) -> Iterator[float]:
+    for _ in range(steps):
+        started = time.perf_counter_ns()
+        step()
+        yield (time.perf_counter_ns() - started) / 1e6
+
+
+def _time_on_gpu(step: Any, steps: int) -> Iterator[float]:
+    """Time between events at the steps' borders: the host runs ahead as it does in training."""
+    borders = [torch.cuda.Event(enable_timing=True) for _ in range(steps + 1)]  # type: ignore[no-untyped-call]
+    torch.cuda.reset_peak_memory_stats()
+    borders[0].record()
+    for border in borders[1:]:
+        step()
+        border.record()
+    torch.cuda.synchronize()  # the one host–device synchronisation: after the last step
+    for before, after in pairwise(borders):
+        yield before.elapsed_time(after)
