@@ -98,18 +98,27 @@ def randaugment(image: Image.Image, magnitude: float, num_layers: int, rng: Gene
 
 
 def random_crop_box(
-    width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float], rng: Generator
+    width: int,
+    height: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: Generator,
+    *,
+    padding: tuple[int, int] = (0, 0),
 ) -> tuple[float, float, float, float]:
     """Draw a crop (left, top, right, bottom): area share uniform in `scale`, aspect log-uniform in `ratio`.
 
-    Ten attempts, then the whole picture (TensorFlow's sample_distorted_bounding_box does the same).
+    It may reach `padding` pixels (x, y) beyond the picture. Ten attempts, then the whole picture (TensorFlow's
+    sample_distorted_bounding_box does the same).
     """
+    pad_x, pad_y = padding
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
         aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
         crop_w, crop_h = math.sqrt(area * aspect), math.sqrt(area / aspect)
         if crop_w <= width and crop_h <= height:
-            left, top = rng.uniform(0, width - crop_w), rng.uniform(0, height - crop_h)
+            left = rng.uniform(-pad_x, width + pad_x - crop_w)
+            top = rng.uniform(-pad_y, height + pad_y - crop_h)
             return left, top, left + crop_w, top + crop_h
     return 0, 0, width, height
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -55,12 +56,25 @@ class Augmented(Dataset[tuple[NDArray[np.uint8], int] | str]):
             image = self.pictures.open(index, min_size=round(size / self.recipe.crop_scale[0] ** 0.5))
         except BrokenPictureError as error:
             return error.problem
-        box = random_crop_box(image.width, image.height, self.recipe.crop_scale, self.recipe.crop_ratio, rng)
+        image, box = self._draw_crop(image, rng)
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)  # Pillow's resize is antialiased
         if self.pictures.flip_keeps_class and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         image = randaugment(image, self.stage.randaugment_magnitude, self.recipe.randaugment_layers, rng)
         return np.asarray(image), int(self.pictures.labels[index])
+
+    def _draw_crop(self, image: Image.Image, rng: Generator) -> tuple[Image.Image, tuple[float, float, float, float]]:
+        """The picture, padded where the recipe says so, and a crop box in its pixels."""
+        recipe = self.recipe
+        pad_x, pad_y = (round(side * recipe.crop_padding) for side in image.size)
+        box = random_crop_box(
+            image.width, image.height, recipe.crop_scale, recipe.crop_ratio, rng, padding=(pad_x, pad_y)
+        )
+        if not (pad_x or pad_y):
+            return image, box
+        left, top, right, bottom = box
+        padded = ImageOps.expand(image, (pad_x, pad_y, pad_x, pad_y))
+        return padded, (left + pad_x, top + pad_y, right + pad_x, bottom + pad_y)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ class Recipe:
     """Everything a run depends on besides network, data and seed.
 
     `test_size` is what validation and export use, about a fifth above the last stage's size. `crop_scale` is the
-    share of the picture's area a random crop takes, `crop_ratio` its aspect. `weight_decay` spares norms and biases.
+    share of the picture's area a random crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the
+    side beyond the picture, where it is black. `weight_decay` spares norms and biases.
     """
 
     name: str
@@ -49,13 +50,16 @@ class Recipe:
     warmup_epochs: float = 0.0
     decay_rate: float = 0.97
     decay_epochs: float = 2.4
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     clip_grad_norm: float | None = None
     ema_decay: float = 0.9999
     label_smoothing: float = 0.1
     crop_scale: tuple[float, float] = (0.05, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_padding: float = 0.0
     randaugment_layers: int = 2
+    zero_init_residuals: bool = False
 
     @property
     def epochs(self) -> int:
@@ -66,6 +70,7 @@ class Recipe:
         """Return plain JSON types."""
         return asdict(self) | {
             "stages": [asdict(stage) for stage in self.stages],
+            "betas": list(self.betas),
             "crop_scale": list(self.crop_scale),
             "crop_ratio": list(self.crop_ratio),
         }

@@ -14,7 +14,7 @@ from train.recipe import Recipe
 from zoo.datasets import Pictures
 from zoo.errors import CheckpointError
 from zoo.files import replacing
-from zoo.model import EfficientNet
+from zoo.model import EfficientNet, zero_init_residuals
 from zoo.spec import Variant
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -64,11 +64,13 @@ def start_run(variant: Variant, num_classes: int, recipe: Recipe, settings: Sett
     """A freshly initialised network with its optimizer and average, on the device."""
     torch.manual_seed(settings.seed)
     model = EfficientNet(variant, num_classes)
+    if recipe.zero_init_residuals:
+        zero_init_residuals(model)
     model.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [p for p in model.parameters() if p.ndim > 1]
     spared = [p for p in model.parameters() if p.ndim <= 1]  # norms and biases
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
     return Run(model, WeightAverage(model, recipe.ema_decay), optimizer)
 
 

@@ -64,54 +64,232 @@ V2_S = Variant(
     preprocessing=Preprocessing(image_size=384),
     source="V2 Table 4; google/automl efficientnetv2/effnetv2_configs.py",
 )
-
-# Lite, unscaled: the V1 blocks without squeeze-and-excitation.
-LITE_0 = Variant(
-    id="lite0",
-    name="efficientnet_lite0",
-    family="EfficientNet-Lite",
+V2_M = replace(
+    V2_S,
+    id="m",
+    name="efficientnetv2_m",
+    stages=(
+        fused(24, 3, stride=1, expand_ratio=1),
+        fused(48, 5, stride=2, expand_ratio=4),
+        fused(80, 5, stride=2, expand_ratio=4),
+        mbconv(160, 7, stride=2, expand_ratio=4),
+        mbconv(176, 14, stride=1, expand_ratio=6),
+        mbconv(304, 18, stride=2, expand_ratio=6),
+        mbconv(512, 5, stride=1, expand_ratio=6),
+    ),
+    dropout=0.3,
+    train_size=384,
+    eval_size=480,
+    preprocessing=Preprocessing(image_size=480),
+    source="google/automl efficientnetv2/effnetv2_configs.py",
+)
+V2_L = replace(
+    V2_M,
+    id="l",
+    name="efficientnetv2_l",
     stem_channels=32,
     stages=(
-        mbconv(16, 1, stride=1, expand_ratio=1, se_ratio=0),
-        mbconv(24, 2, stride=2, expand_ratio=6, se_ratio=0),
-        mbconv(40, 2, stride=2, expand_ratio=6, kernel_size=5, se_ratio=0),
-        mbconv(80, 3, stride=2, expand_ratio=6, se_ratio=0),
-        mbconv(112, 3, stride=1, expand_ratio=6, kernel_size=5, se_ratio=0),
-        mbconv(192, 4, stride=2, expand_ratio=6, kernel_size=5, se_ratio=0),
-        mbconv(320, 1, stride=1, expand_ratio=6, se_ratio=0),
+        fused(32, 4, stride=1, expand_ratio=1),
+        fused(64, 7, stride=2, expand_ratio=4),
+        fused(96, 7, stride=2, expand_ratio=4),
+        mbconv(192, 10, stride=2, expand_ratio=4),
+        mbconv(224, 19, stride=1, expand_ratio=6),
+        mbconv(384, 25, stride=2, expand_ratio=6),
+        mbconv(640, 7, stride=1, expand_ratio=6),
+    ),
+    dropout=0.4,
+)
+V2_XL = replace(
+    V2_L,
+    id="xl",
+    name="efficientnetv2_xl",
+    stages=(
+        fused(32, 4, stride=1, expand_ratio=1),
+        fused(64, 8, stride=2, expand_ratio=4),
+        fused(96, 8, stride=2, expand_ratio=4),
+        mbconv(192, 16, stride=2, expand_ratio=4),
+        mbconv(256, 24, stride=1, expand_ratio=6),
+        mbconv(512, 32, stride=2, expand_ratio=6),
+        mbconv(640, 8, stride=1, expand_ratio=6),
+    ),
+    eval_size=512,
+    max_size=512,  # the released code evaluates XL beyond the paper's own cap of 480
+    preprocessing=Preprocessing(image_size=512),
+)
+
+# ImageNet statistics on the 0…255 scale (0.485, 0.456, 0.406 and 0.229, 0.224, 0.225 of it).
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+def centre_crop(image_size: int) -> Preprocessing:
+    """The legacy pipeline of V1 and V2-B: centre crop of size / (size + 32), bicubic, ImageNet statistics (automl)."""
+    return Preprocessing(
+        image_size=image_size,
+        resize="crop",
+        resize_size=image_size + 32,
+        interpolation="bicubic",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )
+
+
+# V2-B0: the base that the B family scales, by the V2 code's rounding, which has no 90 % rule.
+V2_B0 = replace(
+    V2_S,
+    id="b0",
+    name="efficientnetv2_b0",
+    stem_channels=32,
+    stages=(
+        fused(16, 1, stride=1, expand_ratio=1),
+        fused(32, 2, stride=2, expand_ratio=4),
+        fused(48, 2, stride=2, expand_ratio=4),
+        mbconv(96, 3, stride=2, expand_ratio=4),
+        mbconv(112, 5, stride=1, expand_ratio=6),
+        mbconv(192, 8, stride=2, expand_ratio=6),
+    ),
+    train_size=192,
+    eval_size=224,
+    preprocessing=centre_crop(224),
+    source="google/automl efficientnetv2/effnetv2_configs.py",
+)
+
+# V1 Table 1; the strides of stages 4 and 5 are the code's (their author in tensorflow/tpu#383).
+V1_B0 = Variant(
+    id="v1-b0",
+    name="efficientnet_b0",
+    family="EfficientNet",
+    stem_channels=32,
+    stages=(
+        mbconv(16, 1, stride=1, expand_ratio=1),
+        mbconv(24, 2, stride=2, expand_ratio=6),
+        mbconv(40, 2, stride=2, expand_ratio=6, kernel_size=5),
+        mbconv(80, 3, stride=2, expand_ratio=6),
+        mbconv(112, 3, stride=1, expand_ratio=6, kernel_size=5),
+        mbconv(192, 4, stride=2, expand_ratio=6, kernel_size=5),
+        mbconv(320, 1, stride=1, expand_ratio=6),
     ),
     head_channels=1280,
-    activation="relu6",
     dropout=0.2,
     train_size=224,
     eval_size=224,
-    preprocessing=Preprocessing(
-        image_size=224, resize="crop", resize_size=256, interpolation="bicubic", mean=(127.0, 127.0, 127.0)
-    ),
+    max_size=600,
+    preprocessing=centre_crop(224),
+    source="V1 Table 1; tensorflow/tpu models/official/efficientnet",
+)
+
+# Lite: no squeeze-and-excitation, ReLU6, (x − 127) / 128.
+LITE_0 = replace(
+    V1_B0,
+    id="lite0",
+    name="efficientnet_lite0",
+    family="EfficientNet-Lite",
+    stages=tuple(replace(stage, se_ratio=0) for stage in V1_B0.stages),
+    activation="relu6",
+    max_size=480,
+    preprocessing=replace(centre_crop(224), mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)),
     source="tensorflow/tpu models/official/efficientnet/lite",
 )
 
 
-def scale_lite(id: str, *, width: float, depth: float, image_size: int, dropout: float) -> Variant:
-    """Scale Lite0: stem, head and the number of layers of the first and last stage stay as they are."""
-    last = len(LITE_0.stages) - 1
+def scale(
+    base: Variant,
+    id: str,
+    *,
+    width: float,
+    depth: float,
+    train_size: int,
+    eval_size: int,
+    dropout: float,
+    keep_90_percent: bool,
+    fixed_ends: bool = False,
+) -> Variant:
+    """Compound scaling of a base row: channels by `width`, layers by `depth`, both rounded as the code does.
+
+    `fixed_ends` is the Lite rule: stem, head and the number of layers of the first and last stage stay.
+    """
+
+    def channels(count: int) -> int:
+        return round_channels(count * width, keep_90_percent=keep_90_percent)
+
+    last = len(base.stages) - 1
     stages = tuple(
         replace(
             stage,
-            out_channels=round_channels(stage.out_channels * width, keep_90_percent=True),
-            num_layers=stage.num_layers if index in (0, last) else round_layers(stage.num_layers * depth),
+            out_channels=channels(stage.out_channels),
+            num_layers=stage.num_layers
+            if fixed_ends and index in (0, last)
+            else round_layers(stage.num_layers * depth),
         )
-        for index, stage in enumerate(LITE_0.stages)
+        for index, stage in enumerate(base.stages)
     )
+    crop = base.preprocessing
     return replace(
-        LITE_0,
+        base,
         id=id,
-        name=f"efficientnet_{id}",
+        name=base.name.removesuffix(base.id.rpartition("-")[2]) + id.rpartition("-")[2],
+        stem_channels=base.stem_channels if fixed_ends else channels(base.stem_channels),
+        head_channels=base.head_channels if fixed_ends else channels(base.head_channels),
         stages=stages,
         dropout=dropout,
-        train_size=image_size,
-        eval_size=image_size,
-        preprocessing=replace(LITE_0.preprocessing, image_size=image_size, resize_size=image_size + 32),
+        train_size=train_size,
+        eval_size=eval_size,
+        preprocessing=replace(crop, image_size=eval_size, resize_size=eval_size + 32),
+    )
+
+
+def _v2(id: str, width: float, depth: float, train_size: int, eval_size: int, dropout: float) -> Variant:
+    return scale(
+        V2_B0,
+        id,
+        width=width,
+        depth=depth,
+        train_size=train_size,
+        eval_size=eval_size,
+        dropout=dropout,
+        keep_90_percent=False,
+    )
+
+
+def _v1(id: str, width: float, depth: float, size: int, dropout: float) -> Variant:
+    return scale(
+        V1_B0, id, width=width, depth=depth, train_size=size, eval_size=size, dropout=dropout, keep_90_percent=True
+    )
+
+
+def _lite(id: str, width: float, depth: float, size: int, dropout: float) -> Variant:
+    return scale(
+        LITE_0,
+        id,
+        width=width,
+        depth=depth,
+        train_size=size,
+        eval_size=size,
+        dropout=dropout,
+        keep_90_percent=True,
+        fixed_ends=True,
+    )
+
+
+V1_B4 = _v1("v1-b4", 1.4, 1.8, 380, 0.4)
+
+
+def _b4_fused(last: int, kernel_sizes: dict[int, int], params: str) -> Variant:
+    """Table 3 of V2: B4 with Fused-MBConv in stages 1 … `last`.
+
+    The paper does not state kernel and squeeze-and-excitation of the fused blocks. Squeeze-and-excitation is kept,
+    and kernels are those that come nearest to its parameter counts.
+    """
+    stages = tuple(
+        replace(stage, operator="fused_mbconv", kernel_size=kernel_sizes.get(index, 3)) if index <= last else stage
+        for index, stage in enumerate(V1_B4.stages, start=1)
+    )
+    return replace(
+        V1_B4,
+        id=f"v1-b4-fused1{last}",
+        name=f"efficientnet_b4_fused1{last}",
+        stages=stages,
+        source=f"V2 Table 3 (“Fused stage1-{last}”, {params} M), which states neither kernels nor SE of fused blocks",
     )
 
 
@@ -136,9 +314,32 @@ TINY = Variant(
 
 VARIANTS: tuple[Variant, ...] = (
     V2_S,
+    V2_M,
+    V2_L,
+    V2_XL,
+    V2_B0,
+    _v2("b1", 1.0, 1.1, 192, 240, 0.2),
+    _v2("b2", 1.1, 1.2, 208, 260, 0.3),
+    _v2("b3", 1.2, 1.4, 240, 300, 0.3),
+    V1_B0,
+    _v1("v1-b1", 1.0, 1.1, 240, 0.2),
+    _v1("v1-b2", 1.1, 1.2, 260, 0.3),
+    _v1("v1-b3", 1.2, 1.4, 300, 0.3),
+    V1_B4,
+    _v1("v1-b5", 1.6, 2.2, 456, 0.4),
+    _v1("v1-b6", 1.8, 2.6, 528, 0.5),
+    _v1("v1-b7", 2.0, 3.1, 600, 0.5),
+    _b4_fused(3, {}, "20.0"),
+    _b4_fused(5, {5: 5}, "43.4"),
+    _b4_fused(7, {5: 5, 6: 5}, "132.0"),
     LITE_0,
-    scale_lite("lite1", width=1.0, depth=1.1, image_size=240, dropout=0.2),
-    scale_lite("lite2", width=1.1, depth=1.2, image_size=260, dropout=0.3),
+    _lite("lite1", 1.0, 1.1, 240, 0.2),
+    _lite("lite2", 1.1, 1.2, 260, 0.3),
+    _lite("lite3", 1.2, 1.4, 280, 0.3),
+    _lite("lite4", 1.4, 1.8, 300, 0.3),
+    replace(
+        V2_S, id="s-relu6", name="efficientnetv2_s_relu6", activation="relu6", source="S with ReLU6 (automl g3doc)"
+    ),
     TINY,
 )
 

@@ -1,0 +1,43 @@
+"""Owns HTML and SVG as text: elements whose content is escaped unless it already is markup; it knows no page."""
+
+from __future__ import annotations
+
+from html import escape
+
+
+class Markup(str):
+    """Text that is markup already and must not be escaped again."""
+
+    __slots__ = ()
+
+
+Child = str | int | None
+_VOID = frozenset({"meta", "line", "rect", "circle", "path", "br"})
+
+
+def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Markup:
+    """An element. `class_` gives class, `stroke_width` gives stroke-width; None leaves an attribute or a child out."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value), quote=True)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    if name in _VOID and not children:
+        return Markup(f"<{name}{written}/>")  # SVG inside HTML nests what follows an element that is not closed
+    return Markup(f"<{name}{written}>{join(*children)}</{name}>")
+
+
+def join(*children: Child) -> Markup:
+    """Children one after the other, escaped where they are plain text."""
+    return Markup(
+        "".join(
+            child if isinstance(child, Markup) else escape(str(child), quote=False)
+            for child in children
+            if child is not None
+        )
+    )
+
+
+def _number(value: str | float) -> str:
+    """Coordinates to a tenth of a thousandth: enough for a pixel, short in the file."""
+    return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

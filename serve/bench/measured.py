@@ -1,0 +1,178 @@
+"""Owns results read back as typed rows, grouped by the device that gave them; it renders and measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from serve.bench.latency import LatencyRow
+from serve.bench.stages import StageRow
+from zoo.errors import ZooError
+from zoo.results import Result, Summary
+from zoo.spec import Variant
+
+Run = TypeVar("Run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagesRun:
+    """MBConv against Fused-MBConv on one device, at one size, batch and precision."""
+
+    result: Result
+    variant: Variant
+    image_size: int
+    batch_size: int
+    precision: str
+    rows: tuple[StageRow, ...]
+
+    @property
+    def conditions(self) -> str:
+        """What two runs must share to be compared: “s at 384 px, batch 8, fp16”."""
+        return f"{self.variant.id} at {self.image_size} px, batch {self.batch_size}, {self.precision}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """What was timed: the runner's own words, and what its contract says."""
+
+    artifact: str
+    model: str
+    backend: str
+    device: str
+    image_size: int
+    num_classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyRun:
+    """Artifacts timed in turn in one call."""
+
+    result: Result
+    artifacts: tuple[Artifact, ...]
+    rows: tuple[LatencyRow, ...]
+    comparisons: tuple[Mapping[str, Any], ...]
+    picture: Mapping[str, Any]
+    decode: Summary
+    prepare: Summary
+
+    def rows_of(self, artifact: str) -> list[LatencyRow]:
+        """One artifact's rows, smallest batch first."""
+        return sorted((row for row in self.rows if row.artifact == artifact), key=lambda row: row.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRow:
+    """Training at one image size."""
+
+    image_size: int
+    batch_size: int
+    pictures_per_second: float
+    ms_per_step: Summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """Training throughput at every stage's size."""
+
+    result: Result
+    rows: tuple[TrainingRow, ...]
+
+    @property
+    def label(self) -> str:
+        """What was trained: “s (folder, bf16)”, or the result's name where it does not say."""
+        known = [str(self.result.settings[key]) for key in ("recipe", "precision") if key in self.result.settings]
+        model = self.result.settings.get("model")
+        return f"{model} ({', '.join(known)})" if model and known else self.result.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRuns:
+    """Everything measured on one device."""
+
+    device: str
+    stages: list[StagesRun] = field(default_factory=list)
+    latency: list[LatencyRun] = field(default_factory=list)
+    training: list[TrainingRun] = field(default_factory=list)
+
+    @property
+    def results(self) -> list[Result]:
+        """The results behind the rows."""
+        runs: list[StagesRun | LatencyRun | TrainingRun] = [*self.stages, *self.latency, *self.training]
+        return [run.result for run in runs]
+
+
+def group_by_device(results: Iterable[Result]) -> list[DeviceRuns]:
+    """Type every result's rows and group them, devices in alphabetical order.
+
+    Raises:
+        ZooError: a result whose data lacks what its kind holds.
+    """
+    devices: dict[str, DeviceRuns] = {}
+    for result in results:
+        runs = devices.setdefault(result.device, DeviceRuns(device=result.device))
+        if result.kind == "stages":
+            runs.stages.append(_typed(_stages_run, result))
+        elif result.kind == "latency":
+            runs.latency.append(_typed(_latency_run, result))
+        else:
+            runs.training.append(_typed(_training_run, result))
+    return [devices[device] for device in sorted(devices)]
+
+
+def _typed(read: Callable[[Result], Run], result: Result) -> Run:
+    try:
+        return read(result)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ZooError(
+            f"The {result.kind} result {result.name!r} of {result.device} is damaged or of another version: "
+            f"{type(error).__name__} {error}.",
+            f"Measure again with `zoo bench {result.kind}`, or take the file away.",
+        ) from error
+
+
+def _stages_run(result: Result) -> StagesRun:
+    data = result.data
+    return StagesRun(
+        result=result,
+        variant=Variant.from_dict(data["variant"]),
+        image_size=data["image_size"],
+        batch_size=data["batch_size"],
+        precision=data["precision"],
+        rows=_some(StageRow.from_dict(row) for row in data["rows"]),
+    )
+
+
+def _latency_run(result: Result) -> LatencyRun:
+    data = result.data
+    picture = dict(data["picture"])
+    return LatencyRun(
+        result=result,
+        artifacts=_some(Artifact(**artifact) for artifact in data["artifacts"]),
+        rows=_some(LatencyRow.from_dict(row) for row in data["rows"]),
+        comparisons=tuple(data["comparisons"]),
+        decode=Summary.from_dict(picture.pop("decode")),
+        prepare=Summary.from_dict(picture.pop("prepare")),
+        picture=picture,
+    )
+
+
+def _training_run(result: Result) -> TrainingRun:
+    rows = (
+        TrainingRow(
+            image_size=row["image_size"],
+            batch_size=row["batch_size"],
+            pictures_per_second=row["pictures_per_second"],
+            ms_per_step=Summary.from_dict(row["ms_per_step"]),
+        )
+        for row in result.data["rows"]
+    )
+    return TrainingRun(result=result, rows=_some(rows))
+
+
+def _some(rows: Iterable[Run]) -> tuple[Run, ...]:
+    """Rows of a result; a result without any is damaged."""
+    found = tuple(rows)
+    if not found:
+        raise ValueError("no rows")
+    return found

@@ -1,0 +1,185 @@
+"""Owns the parts of the page that show latency and training, and the tables and labels all parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from serve.bench.charts import Bar, Group, Line, bar_chart, line_chart
+from serve.bench.markup import Child, Markup, join, tag
+from serve.bench.measured import LatencyRun, TrainingRun
+from serve.bench.stages import times
+from serve.bench.wording import digits, milliseconds
+from zoo.results import Summary
+
+SUMMARY_HEADS = ("p50 ms", "p90 ms", "p99 ms", "variation", "n")
+_SERIES = ("series-1", "series-2", "series-3", "series-4")
+
+
+def table(
+    heads: Sequence[Child],
+    rows: Sequence[Sequence[Child]],
+    *,
+    caption: str = "",
+    words: Sequence[int] = (0,),
+    prose: bool = False,
+) -> Markup:
+    """A table that scrolls on a narrow page; the columns in `words` are text, the others figures; prose may wrap."""
+
+    def cells(name: str, row: Sequence[Child]) -> list[Markup]:
+        return [tag(name, cell, class_=None if index in words else "num") for index, cell in enumerate(row)]
+
+    head = tag("thead", tag("tr", *cells("th", heads)))
+    body = tag("tbody", *(tag("tr", *cells("td", row)) for row in rows))
+    title = tag("caption", tag("span", caption)) if caption else None
+    return tag("div", tag("table", title, head, body, class_="prose" if prose else None), class_="scroll")
+
+
+def pill(text: str, colour: str) -> Markup:
+    """A small coloured label."""
+    return tag("span", text, class_=f"pill {colour}")
+
+
+def summary_cells(summary: Summary) -> list[Child]:
+    """p50, p90, p99, spread and n of a measurement, as cells of `SUMMARY_HEADS`."""
+    figures = [digits(value) for value in (summary.p50_ms, summary.p90_ms, summary.p99_ms)]
+    return [*figures, variation(summary), f"{summary.n:,}"]
+
+
+def variation(summary: Summary) -> Markup:
+    """The coefficient of variation, marked where trtexec would warn of it."""
+    share = f"{summary.coefficient_of_variation * 100:.1f} %"
+    return join(pill("unstable", "warning"), " ", share) if summary.unstable else join(share)
+
+
+def latency_section(run: LatencyRun) -> Markup:
+    """Percentiles per artifact and batch size, throughput over batch size, and what comes before the network."""
+    title = " and ".join(artifact.artifact for artifact in run.artifacts)
+    colours = {artifact.artifact: _SERIES[index % len(_SERIES)] for index, artifact in enumerate(run.artifacts)}
+    groups = [
+        Group(
+            heading=artifact.artifact,
+            detail=f"{artifact.backend} · {artifact.image_size} px",
+            bars=[
+                Bar(
+                    label=f"batch {row.batch_size}",
+                    value=row.latency.p50_ms,
+                    text=milliseconds(row.latency.p50_ms),
+                    colour=colours[artifact.artifact],
+                    spoken=_spoken(artifact.artifact, row.batch_size, row.latency),
+                    marks=(("p90", row.latency.p90_ms), ("p99", row.latency.p99_ms)),
+                )
+                for row in run.rows_of(artifact.artifact)
+            ],
+        )
+        for artifact in run.artifacts
+    ]
+    bars = bar_chart(
+        groups,
+        title="Latency",
+        description="Bars end at p50; the ticks are p90 and p99. One batch in flight, copies included.",
+        axis="ms",
+        legend=[("mark-key p90", "p90"), ("mark-key p99", "p99")],
+    )
+    return tag(
+        "section",
+        tag("h3", f"Latency of {title}"),
+        bars,
+        _latency_table(run),
+        _throughput(run, colours),
+        _before_the_network(run),
+    )
+
+
+def training_section(run: TrainingRun) -> Markup:
+    """Training throughput at each stage's image size."""
+    rows = sorted(run.rows, key=lambda row: row.image_size)
+    bars = [
+        Bar(
+            label=f"{row.image_size} px",
+            value=row.pictures_per_second,
+            text=f"{digits(row.pictures_per_second)}/s",
+            colour="series-1",
+            spoken=f"{row.image_size} px, batch {row.batch_size}: {digits(row.pictures_per_second)} pictures/s",
+        )
+        for row in rows
+    ]
+    cells = [
+        (f"{row.image_size} px", str(row.batch_size), digits(row.pictures_per_second), *summary_cells(row.ms_per_step))
+        for row in rows
+    ]
+    figures = table(
+        ("image size", "batch", "pictures/s", *SUMMARY_HEADS), cells, caption="Milliseconds are of one step"
+    )
+    chart = bar_chart(
+        [Group(heading=run.label, bars=bars)],
+        title="Training throughput",
+        description="Pictures per second at the image size of each progressive stage.",
+        axis="/s",
+    )
+    return tag("section", tag("h3", f"Training {run.label}"), chart, figures)
+
+
+def _spoken(name: str, batch_size: int, latency: Summary) -> str:
+    return (
+        f"{name}, batch {batch_size}: p50 {milliseconds(latency.p50_ms)}, p90 {milliseconds(latency.p90_ms)}, "
+        f"p99 {milliseconds(latency.p99_ms)}, n {latency.n}"
+    )
+
+
+def _latency_table(run: LatencyRun) -> Markup:
+    speedups = {(one["artifact"], one["batch_size"]): one for one in run.comparisons}
+    listed = [row for artifact in run.artifacts for row in run.rows_of(artifact.artifact)]
+    rows: list[list[Child]] = []
+    for row in listed:
+        one = speedups.get((row.artifact, row.batch_size))
+        ratio = (times(one["speedup"]) if one["separated"] else "even") if one else "1×"
+        cells = [row.artifact, str(row.batch_size), *summary_cells(row.latency), digits(row.pictures_per_second)]
+        rows.append([*cells, ratio] if speedups else cells)
+    heads = ["artifact", "batch", *SUMMARY_HEADS, "pictures/s", *(["speed"] if speedups else [])]
+    few = any(row.latency.n < 100 for row in listed)
+    caption = "Milliseconds per batch" + ("; below n = 100, p99 is the slowest sample" if few else "")
+    return table(heads, rows, caption=caption)
+
+
+def _throughput(run: LatencyRun, colours: dict[str, str]) -> Markup | None:
+    lines = [
+        Line(
+            label=artifact.artifact,
+            colour=colours[artifact.artifact],
+            points=[(f"batch {row.batch_size}", row.pictures_per_second) for row in run.rows_of(artifact.artifact)],
+        )
+        for artifact in run.artifacts
+    ]
+    if len(lines[0].points) < 2:
+        return None  # one point is no curve; the table above has it
+    return line_chart(
+        lines, title="Throughput", description="One caller, one batch after the other.", axis="pictures/s"
+    )
+
+
+def _before_the_network(run: LatencyRun) -> Markup:
+    first = run.artifacts[0]
+    network = run.rows_of(first.artifact)[0]
+    steps = (
+        ("decode", run.decode, "series-4"),
+        ("resize", run.prepare, "series-3"),
+        (f"network, batch {network.batch_size}", network.latency, "series-1"),
+    )
+    bars = [
+        Bar(
+            label=name,
+            value=summary.p50_ms,
+            text=milliseconds(summary.p50_ms),
+            colour=colour,
+            spoken=f"{name}: {milliseconds(summary.p50_ms)}, n {summary.n}",
+            marks=(("p90", summary.p90_ms), ("p99", summary.p99_ms)),
+        )
+        for name, summary, colour in steps
+    ]
+    size = f"{run.picture['width_px']} × {run.picture['height_px']}"
+    return bar_chart(
+        [Group(heading=f"One {size} JPEG", detail=f"to {first.image_size} px, then {first.artifact}", bars=bars)],
+        title="Where the time goes",
+        description="Decoding and resizing on the processor, one thread, before the network sees the picture.",
+        axis="ms",
+    )

@@ -1,0 +1,154 @@
+"""Owns how a call is timed: warm-up, duration, rounds in turn, the host's clock or CUDA events; it judges nothing.
+
+Two timers, never mixed in one comparison: `time_call` reads the host's clock around a call that has finished when it
+returns; `time_cuda` reads the GPU's own clock around work that is queued on a stream.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, cast
+
+Call = Callable[[], object]
+Clock = Callable[[], int]
+
+# Calls queued beyond the one being measured. With none the GPU would idle between calls and every sample would
+# contain a launch; trtexec keeps two queries in flight for the same reason.
+QUEUED_AHEAD = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long to measure. Both bounds of a pair must be reached.
+
+    Defaults are trtexec's: 200 ms of warm-up, 3 s, at least 10 iterations (samples/common/sampleOptions.h), divided
+    among `rounds` visits so that drifting clocks and temperatures touch everything that is compared alike.
+    """
+
+    warmup_ms: float = 200.0
+    min_warmup_iterations: int = 3
+    duration_ms: float = 3000.0
+    min_iterations: int = 10
+    rounds: int = 5
+
+    def visit(self, index: int) -> Schedule:
+        """One round's share; only the first warms up in full, later ones with a single call that refills caches."""
+        share = replace(
+            self,
+            duration_ms=self.duration_ms / self.rounds,
+            min_iterations=-(-self.min_iterations // self.rounds),
+            rounds=1,
+        )
+        return share if index == 0 else replace(share, warmup_ms=0.0, min_warmup_iterations=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What one visit measured: milliseconds of each iteration, and the host's time for all of them together."""
+
+    ms: tuple[float, ...]
+    wall_ms: float
+
+
+Timer = Callable[[Call, Schedule], Samples]
+
+
+class CudaEvent(Protocol):
+    """The part of `torch.cuda.Event` that timing needs."""
+
+    def record(self) -> None:
+        """Mark this point of the current stream."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until the mark was reached."""
+        ...
+
+    def elapsed_time(self, end_event: Any) -> float:
+        """Milliseconds from this mark to `end_event`'s, on the GPU's clock (resolution about 0.5 µs)."""
+        ...
+
+
+def time_call(call: Call, schedule: Schedule, *, clock: Clock = time.perf_counter_ns) -> Samples:
+    """Time a synchronous call with the host's clock; `clock` counts nanoseconds."""
+    _warm_up(call, schedule, clock)
+    samples: list[float] = []
+    start = end = clock()
+    while len(samples) < schedule.min_iterations or end - start < schedule.duration_ms * 1e6:
+        before = clock()
+        call()
+        end = clock()
+        samples.append((end - before) / 1e6)
+    return Samples(tuple(samples), (end - start) / 1e6)
+
+
+def torch_event() -> CudaEvent:
+    """An event on the current device's current stream."""
+    import torch
+
+    return cast(CudaEvent, torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+
+
+def time_cuda(
+    call: Call,
+    schedule: Schedule,
+    *,
+    new_event: Callable[[], CudaEvent] = torch_event,
+    clock: Clock = time.perf_counter_ns,
+) -> Samples:
+    """Time queued GPU work: one pair of events per iteration, on the GPU's clock.
+
+    `call` queues work on the current stream and returns; transfers and Python are outside unless `call` queues them.
+    """
+
+    def finish_warmup() -> None:
+        # SYNC: warm-up is measured in time, and time means nothing for work that is only queued.
+        mark = new_event()
+        mark.record()
+        mark.synchronize()
+
+    def read(begin: CudaEvent, end: CudaEvent) -> float:
+        # SYNC: on a pair QUEUED_AHEAD calls back, so the queue never runs dry while this thread waits.
+        end.synchronize()
+        return begin.elapsed_time(end)
+
+    _warm_up(call, schedule, clock, finish_warmup)
+    samples: list[float] = []
+    pending: deque[tuple[CudaEvent, CudaEvent]] = deque()
+    start = clock()
+    call()  # not timed: the GPU is busy when the first event is recorded, so the first sample holds no launch gap
+    while len(samples) < schedule.min_iterations or clock() - start < schedule.duration_ms * 1e6:
+        begin, end = new_event(), new_event()
+        begin.record()
+        call()
+        end.record()
+        pending.append((begin, end))
+        if len(pending) > QUEUED_AHEAD:
+            samples.append(read(*pending.popleft()))
+    samples += [read(*pair) for pair in pending]
+    return Samples(tuple(samples), (clock() - start) / 1e6)
+
+
+def time_in_turn(calls: Sequence[Call], schedule: Schedule, timer: Timer = time_call) -> list[list[Samples]]:
+    """Time several calls in interleaved rounds, A B A B…; returns one list of visits per call."""
+    visits: list[list[Samples]] = [[] for _ in calls]
+    for index in range(schedule.rounds):
+        for call, of_call in zip(calls, visits, strict=True):
+            of_call.append(timer(call, schedule.visit(index)))
+    return visits
+
+
+def _warm_up(call: Call, schedule: Schedule, clock: Clock, finish: Callable[[], None] | None = None) -> None:
+    start, iterations = clock(), 0
+    while iterations < schedule.min_warmup_iterations or clock() - start < schedule.warmup_ms * 1e6:
+        call()
+        if finish:
+            finish()
+        iterations += 1

@@ -1,0 +1,56 @@
+"""Owns how figures become words: milliseconds, counts, lists of stages; it decides nothing about them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+
+def digits(value: float, significant: int = 3) -> str:
+    """Three significant digits without exponents, thousands with commas: 0.0123, 1.23, 12.3, 1,234."""
+    if value == 0:
+        return "0"
+    decimals = 0
+    while decimals < 9 and round(abs(value), decimals) < 10 ** (significant - 1 - decimals):
+        decimals += 1
+    return f"{value:,.{decimals}f}"
+
+
+def milliseconds(value: float) -> str:
+    """1.23 → “1.23 ms”."""
+    return f"{digits(value)} ms"
+
+
+def count(value: float) -> str:
+    """Large counts by their prefix: 21,458,488 → “21.5 M”, 8.37e9 → “8.37 G”."""
+    for limit, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{digits(value / limit)} {prefix}"
+    return f"{value:,.0f}"
+
+
+def percent(share: float) -> str:
+    """0.0231 → “2.3 %”, 0.52 → “52 %”."""
+    return f"{share * 100:.1f} %" if share < 0.0995 else f"{share * 100:.0f} %"
+
+
+def plain_name(device: str) -> str:
+    """A device's name without its trademark signs: “Intel(R) Core(TM) i7” → “Intel Core i7”."""
+    return " ".join(re.sub(r"\((R|TM|C)\)|[®™]", "", device, flags=re.IGNORECASE).split())
+
+
+def stage_list(indices: Sequence[int]) -> str:
+    """Runs of numbers: [1, 2, 3, 5] → “stages 1–3 and 5”, [4] → “stage 4”."""
+    runs: list[list[int]] = []
+    for index in sorted(indices):
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    named = [f"{run[0]}–{run[-1]}" if len(run) > 2 else joined([str(index) for index in run]) for run in runs]
+    return f"stage{'s' if len(indices) > 1 else ''} {joined(named)}"
+
+
+def joined(words: Sequence[str]) -> str:
+    """["a", "b", "c"] → “a, b and c”."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from export.graph import export_onnx
+from export.runners import Contract
+from zoo.machine import cuda_driver
+from zoo.model import EfficientNet
+from zoo.variants import find_variant
+
+Zoo = Callable[..., "object"]
+BRIEF = ("--duration-s", 0.01, "--warmup-ms", 0, "--rounds", 3, "--device", "cpu", "-o", "results")
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real graph of `tiny` with random weights and ten classes."""
+    variant = find_variant("tiny")
+    contract = Contract(model="tiny", classes=tuple("0123456789"), preprocessing=variant.preprocessing)
+    path = tmp_path_factory.mktemp("exported") / "tiny.onnx"
+    onnx.save(export_onnx(EfficientNet(variant, 10), contract, checkpoint={}), path)
+    return path
+
+
+def test_latency_of_a_real_graph(zoo: Zoo, in_folder: Path, tiny_onnx: Path) -> None:
+    answer = zoo("bench", "latency", tiny_onnx, "--batch-size", 1, "--batch-size", 3, *BRIEF, "--json")
+    assert answer.code == 0, answer.err
+    result = json.loads(answer.out)  # nothing but JSON on stdout
+    assert (result["format"], result["kind"], result["name"]) == ("zoo-result-1", "latency", "tiny.onnx")
+    (kept,) = (in_folder / "results").glob("latency-tiny-onnx-*.json")
+    assert json.loads(kept.read_text()) == result
+    assert [row["batch_size"] for row in result["data"]["rows"]] == [1, 3]
+    for row in result["data"]["rows"]:
+        assert row["latency"]["n"] >= 10
+        assert row["latency"]["min_ms"] <= row["latency"]["p50_ms"] <= row["latency"]["p99_ms"]
+        assert np.isfinite(row["pictures_per_second"])
+    assert result["data"]["artifacts"][0]["num_classes"] == 10
+    assert str(tiny_onnx.parent) not in answer.out
+    assert "checking the answers" in answer.err
+
+
+def test_a_graph_beside_its_checkpoint(zoo: Zoo, in_folder: Path, tiny_onnx: Path, tiny_run: Path) -> None:
+    answer = zoo("bench", "latency", tiny_onnx, tiny_run / "checkpoint.safetensors", "--batch-size", 1, *BRIEF)
+    assert answer.code == 0, answer.err
+    assert "tiny.onnx" in answer.out
+    assert "Beside tiny.onnx, checkpoint.safetensors is" in answer.out
+
+
+def test_stages_then_a_report(zoo: Zoo, in_folder: Path) -> None:
+    answer = zoo("bench", "stages", "tiny", "--image-size", 32, "--batch-size", 2, *BRIEF, "--json")
+    assert answer.code == 0, answer.err
+    result = json.loads(answer.out)
+    assert result["name"] == "tiny-32px-b2-fp32"
+    assert [row["index"] for row in result["data"]["rows"]] == [1, 2, 3]
+    for row in result["data"]["rows"]:
+        assert row["winner"] in ("mbconv", "fused_mbconv", "even")
+        assert row["mbconv"]["latency"]["n"] >= 10
+    assert answer.err.count("stage ") >= 3
+    table = zoo("bench", "stages", "tiny", "--image-size", 32, *BRIEF)
+    assert "Fused-MBConv" in table.out
+    assert "zoo bench report results" in table.err
+
+    made = zoo("bench", "report", "results", "-o", "page/report.html", "--json")
+    assert made.code == 0, made.err
+    said = json.loads(made.out)
+    assert said["report"] == "page/report.html"
+    assert (in_folder / "page" / "report.html").read_text().startswith("<!doctype html>")
+    assert json.loads((in_folder / "page" / "report.json").read_text())["headlines"] == said["headlines"]
+    plain = zoo("bench", "report", "results", "-o", "page/report.html")
+    assert plain.out.startswith("• On ")
+    assert "page/report.html" in plain.out
+
+
+def test_a_checkpoints_row_can_be_asked_too(zoo: Zoo, in_folder: Path, tiny_run: Path) -> None:
+    answer = zoo("bench", "stages", tiny_run / "checkpoint.safetensors", "--image-size", 16, *BRIEF, "--json")
+    assert json.loads(answer.out)["data"]["model"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem", "hint"),
+    [
+        (("stages", "efficientnetv2_small"), "Unknown model", "zoo list"),
+        (("latency", "no-such.onnx"), "no-such.onnx", "zoo export"),
+        (("latency", "notes.txt"), "notes.txt is none of", "zoo export"),
+        (("report",), "There is no result benchmarks", "zoo bench stages"),
+        (("report", "empty"), "empty holds no results", "zoo bench stages"),
+        (("report", "foreign"), "not a result of `zoo bench`", "Take it out"),
+        (("stages", "tiny", "--precision", "tf32", "--device", "cpu"), "tf32", "fp32"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_a_hint(
+    zoo: Zoo, in_folder: Path, arguments: tuple[str, ...], problem: str, hint: str
+) -> None:
+    (in_folder / "empty").mkdir()
+    (in_folder / "foreign").mkdir()
+    (in_folder / "foreign" / "package.json").write_text('{"name": "left-pad"}')
+    answer = zoo("bench", *arguments)
+    assert answer.code == 1
+    assert problem in answer.err
+    assert hint in answer.err
+    assert "Traceback" not in answer.err
+    assert answer.out == ""
+    assert sorted(path.name for path in in_folder.iterdir()) == ["empty", "foreign"]
+
+
+@pytest.mark.skipif(cuda_driver() is not None, reason="this machine has a GPU")
+@pytest.mark.parametrize("command", ["latency", "stages"])
+def test_cuda_without_a_gpu_is_an_error_not_a_processor(
+    zoo: Zoo, in_folder: Path, tiny_onnx: Path, command: str
+) -> None:
+    answer = zoo("bench", command, tiny_onnx if command == "latency" else "tiny", "--device", "cuda")
+    assert answer.code == 1
+    assert "GPU" in answer.err
+    assert "--device cpu" in answer.err
+    assert not list(in_folder.iterdir())
+
+
+def test_help_is_quick_to_load() -> None:
+    loaded = "import sys, serve.bench.cli; print([m for m in ('torch', 'onnxruntime', 'numpy') if m in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
