@@ -1,0 +1,211 @@
+"""Owns the HTTP face: routes, answers, and errors as JSON; everything behind it is `serve.service`.
+
+    GET  /          a page to drop a picture on
+    POST /predict   a picture's bytes → {"model", "predictions", "timings_ms", "batch_size"}; ?top=N
+    GET  /info      contract, engine and limits
+    GET  /examples  pictures to try, where the model's data set is embedded; /examples/N.png
+    GET  /healthz   200 while the process answers
+    GET  /readyz    200 when warm and not draining, else 503
+    GET  /metrics   Prometheus
+
+Every error is {"error", "hint"} with a status from `serve.failures`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from export.predict import best_of
+from export.runners import Contract
+from serve.access import AccessMiddleware
+from serve.batcher import Answer, Batcher
+from serve.examples import find_examples
+from serve.failures import SlowBodyError, UnavailableError, find_failure
+from serve.intake import check_media_type, read_body, read_top, while_connected
+from serve.metrics import CONTENT_TYPE
+from serve.service import EngineInfo, Limits, Service
+from zoo.errors import ZooError
+from zoo.preprocess import softmax
+
+logger = logging.getLogger(__name__)
+
+PAGE_HEADERS = {
+    # The page is one file: nothing from elsewhere may load, run, or frame it.
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+}
+
+
+def create_app(batcher: Batcher, contract: Contract, info: EngineInfo, limits: Limits) -> Starlette:
+    """Build the application. Its lifespan starts the batcher, which then warms up, and drains it at the end.
+
+    Args:
+        batcher: not started yet.
+        contract: of the artifact its runners hold.
+        info: what to tell people about the engine.
+        limits: what a request may cost.
+    """
+    service = Service(batcher, contract, info, limits)
+    routes = [
+        Route("/", show_page),
+        Route("/predict", predict, methods=["POST"]),
+        Route("/info", show_info),
+        Route("/examples", list_examples),
+        Route("/examples/{number:int}.png", show_example),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", show_metrics),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[
+            Middleware(
+                AccessMiddleware, metrics=service.metrics, paths={route.endpoint: route.path for route in routes}
+            )
+        ],
+        exception_handlers={ZooError: answer_error, HTTPException: answer_http_error, Exception: answer_crash},
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    return app
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Start the runners' threads; at the end answer what is left and stop them."""
+    service: Service = app.state.service
+    service.batcher.start()
+    yield
+    await run_in_threadpool(service.drain)
+
+
+async def predict(request: Request) -> Response:
+    """Classify the picture in the body."""
+    began_s = time.monotonic()
+    service: Service = request.app.state.service
+    deadline_s = began_s + service.limits.timeout_s
+    with service.admit():
+        top = read_top(request)
+        check_media_type(request)
+        body = await read_body(request, max_bytes=service.limits.max_body_bytes, deadline_s=deadline_s)
+        answer, decode_ms = await while_connected(
+            request, service.classify(body, deadline_s=deadline_s), deadline_s=deadline_s
+        )
+    total_ms = (time.monotonic() - began_s) * 1000.0
+    service.metrics.observe_prediction(decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=total_ms)
+    timings_ms = {
+        "decode": decode_ms,
+        "queue": answer.queue_ms,
+        "compute": answer.compute_ms,
+        "total": total_ms,
+    }
+    timings_ms = {stage: round(took_ms, 3) for stage, took_ms in timings_ms.items()}
+    split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())
+    request.state.timing = f"{split}, batch {answer.batch_size}"
+    return JSONResponse(
+        {
+            "model": service.contract.model,
+            "predictions": best_classes(answer, service.contract, top),
+            "timings_ms": timings_ms,
+            "batch_size": answer.batch_size,
+        },
+        headers={"Server-Timing": split},
+    )
+
+
+def best_classes(answer: Answer, contract: Contract, top: int) -> list[dict[str, Any]]:
+    """The `top` classes with softmax scores, best first, in the same form as `zoo predict --json`."""
+    best = best_of(softmax(answer.logits), contract.classes, top)
+    return [{"class": row.class_name, "index": row.index, "score": row.score} for row in best]
+
+
+async def show_page(request: Request) -> Response:
+    """The page, one file that loads nothing from elsewhere."""
+    return HTMLResponse(files("serve").joinpath("page", "index.html").read_text("utf-8"), headers=PAGE_HEADERS)
+
+
+async def show_info(request: Request) -> Response:
+    """Contract, engine and limits."""
+    return JSONResponse(request.app.state.service.describe())
+
+
+async def list_examples(request: Request) -> Response:
+    """Where the examples are, and what they show."""
+    examples = await run_in_threadpool(find_examples, request.app.state.service.contract.classes)
+    return JSONResponse([{"url": f"examples/{n}.png", "class": one.class_name} for n, one in enumerate(examples)])
+
+
+async def show_example(request: Request) -> Response:
+    """One example as PNG."""
+    examples = await run_in_threadpool(find_examples, request.app.state.service.contract.classes)
+    number = request.path_params["number"]
+    if number >= len(examples):
+        raise HTTPException(404)
+    return Response(examples[number].png, media_type="image/png")
+
+
+async def healthz(request: Request) -> Response:
+    """The process answers: nothing more is promised."""
+    return JSONResponse({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """Whether a picture would be taken now."""
+    if reason := request.app.state.service.unavailable():
+        raise reason
+    return JSONResponse({"status": "ready"})
+
+
+async def show_metrics(request: Request) -> Response:
+    """Prometheus' text format."""
+    return Response(request.app.state.service.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """One of our errors as JSON, with its status."""
+    assert isinstance(error, ZooError)
+    status = find_failure(error).status
+    if status == 500:
+        logger.error("%s", error.problem, exc_info=error.__cause__ or error)
+    headers = {}
+    if isinstance(error, UnavailableError):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, SlowBodyError):
+        headers["Connection"] = "close"  # the rest of the body must not be taken for the next request
+    return _error(status, error.problem, error.hint, headers)
+
+
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """No such route, or not with this method."""
+    assert isinstance(error, HTTPException)
+    hint = {
+        404: "GET / is the page, POST /predict takes a picture, GET /info describes the engine.",
+        405: f"{request.url.path} takes {(error.headers or {}).get('Allow', 'another method')}.",
+    }.get(error.status_code, "")
+    return _error(error.status_code, f"{error.detail}.", hint, error.headers)
+
+
+async def answer_crash(request: Request, error: Exception) -> Response:
+    """A fault of ours: the traceback goes to the log, not to the client."""
+    # uvicorn hangs up after an exception, so the client must not send its next request on this connection.
+    return _error(
+        500, "The server made a mistake.", "Its log has the details; please report them.", {"Connection": "close"}
+    )
+
+
+def _error(status: int, problem: str, hint: str, headers: Any) -> Response:
+    return JSONResponse({"error": problem[:1].upper() + problem[1:], "hint": hint}, status, headers)

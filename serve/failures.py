@@ -1,0 +1,92 @@
+"""Owns why a request gets no prediction: one error per reason, one row per error; it writes no response.
+
+The rows are the whole policy: the HTTP status of a failure and the label it is counted under in `/metrics`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from zoo.errors import BrokenPictureError, RequestError, ZooError
+
+
+class ParameterError(RequestError):
+    """A query parameter that cannot be read."""
+
+
+class TooLargeError(RequestError):
+    """A body above the limit, by its Content-Length or by counting."""
+
+
+class MediaTypeError(RequestError):
+    """A body that does not claim to be a picture."""
+
+
+class SlowBodyError(RequestError):
+    """A body that had not arrived in full when the request's time was up."""
+
+
+class ClientGoneError(RequestError):
+    """The client hung up before its answer was ready."""
+
+
+class DeadlineError(RequestError):
+    """No answer within the request's time."""
+
+
+class EngineError(RequestError):
+    """The engine failed on the batch this request was in."""
+
+
+class UnavailableError(RequestError):
+    """Not now, but soon: the request may come again after `retry_after_s` whole seconds."""
+
+    def __init__(self, problem: str, hint: str = "", retry_after_s: float = 1.0) -> None:
+        super().__init__(problem, hint)
+        self.retry_after_s = max(1, math.ceil(retry_after_s))
+
+
+class QueueFullError(UnavailableError):
+    """As many pictures wait as the queue holds."""
+
+
+class WarmingUpError(UnavailableError):
+    """The engine has not run its warm-up batches yet."""
+
+
+class DrainingError(UnavailableError):
+    """The server is finishing what it has and takes nothing new."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """What clients and dashboards see of an error: `status` is HTTP's, `reason` the metric's label."""
+
+    error: type[ZooError]
+    status: int
+    reason: str
+
+
+FAILURES = (
+    Failure(error=BrokenPictureError, status=400, reason="broken_picture"),
+    Failure(error=ParameterError, status=400, reason="bad_parameter"),
+    Failure(error=SlowBodyError, status=408, reason="slow_body"),
+    Failure(error=TooLargeError, status=413, reason="too_large"),
+    Failure(error=MediaTypeError, status=415, reason="media_type"),
+    # nginx's code for a client that left: nobody reads the answer, but the log and the metrics count it.
+    Failure(error=ClientGoneError, status=499, reason="client_gone"),
+    Failure(error=EngineError, status=500, reason="engine"),
+    Failure(error=QueueFullError, status=503, reason="queue_full"),
+    Failure(error=WarmingUpError, status=503, reason="warming_up"),
+    Failure(error=DrainingError, status=503, reason="draining"),
+    Failure(error=DeadlineError, status=504, reason="deadline"),
+)
+
+
+def find_failure(error: ZooError) -> Failure:
+    """The row of an error; one that has none is a fault of ours, so it reads as a failed engine: 500."""
+    return next((row for row in FAILURES if isinstance(error, row.error)), FAILURE_OF_OURS)
+
+
+FAILURE_OF_OURS = Failure(error=ZooError, status=500, reason="internal")

@@ -1,0 +1,117 @@
+"""Owns reading a request: its parameters, its media type, its body within limits of size and time; no pixels."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from serve.failures import (
+    ClientGoneError,
+    DeadlineError,
+    MediaTypeError,
+    ParameterError,
+    SlowBodyError,
+    TooLargeError,
+)
+
+DEFAULT_TOP = 5
+# curl --data-binary sends x-www-form-urlencoded unless told otherwise; the decoder decides what the bytes really are.
+RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+
+T = TypeVar("T")
+
+
+def read_top(request: Request) -> int:
+    """How many classes the client wants: `?top=N`, 5 where it does not say.
+
+    Raises:
+        ParameterError: not a whole number from 1 on.
+    """
+    text = request.query_params.get("top", str(DEFAULT_TOP))
+    if not (text.isascii() and text.isdigit() and 0 < len(text) <= 9 and int(text) > 0):
+        raise ParameterError(f"top={text[:40]!r} is not a whole number from 1 on.", "Example: /predict?top=3")
+    return int(text)
+
+
+def check_media_type(request: Request) -> None:
+    """Accept a picture's bytes as the body, and nothing that wraps them.
+
+    Raises:
+        MediaTypeError: a form, JSON, text or anything else that is not a picture.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in RAW_TYPES and not media_type.startswith("image/"):
+        raise MediaTypeError(
+            f"The body is {media_type[:80]}; expected the bytes of a picture.",
+            f"curl --data-binary @PICTURE {request.base_url}predict",
+        )
+
+
+async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
+    """Read the body, refusing it by its Content-Length or as soon as too much has come.
+
+    Args:
+        request: not read from yet.
+        max_bytes: the largest body.
+        deadline_s: on `time.monotonic`.
+
+    Raises:
+        TooLargeError, SlowBodyError, ClientGoneError: as they say. ParameterError: an empty body.
+    """
+    too_large = TooLargeError(
+        f"The body is larger than {max_bytes / 1e6:g} MB.",
+        "Scale the picture down, or start the server with a larger --max-body-mb.",
+    )
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(deadline_s - time.monotonic()):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise too_large
+    except TimeoutError as error:
+        raise SlowBodyError(
+            f"Only {len(body)} bytes of the body came within the request's time.", "Send it again, faster."
+        ) from error
+    except ClientDisconnect as error:
+        raise ClientGoneError("The client left while sending.") from error
+    if not body:
+        raise ParameterError(
+            "The body is empty; expected the bytes of a picture.",
+            f"curl --data-binary @PICTURE {request.base_url}predict",
+        )
+    return bytes(body)
+
+
+async def while_connected(request: Request, work: Coroutine[None, None, T], *, deadline_s: float) -> T:
+    """Await `work`, but cancel it when the client leaves or the time is up. The body must have been read.
+
+    Raises:
+        ClientGoneError, DeadlineError: it was cancelled. Whatever `work` raises.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_wait_for_disconnect(request))
+    try:
+        await asyncio.wait(
+            {task, gone}, timeout=max(0.0, deadline_s - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
+        )
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise ClientGoneError("The client left before its answer was ready.")
+        raise DeadlineError("No answer within the request's time.", "Send fewer at once, or raise --timeout-ms.")
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _wait_for_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,91 @@
+"""Owns what `/metrics` shows, in its own registry; it decides nothing and keeps no picture.
+
+    zoo_requests_total{path, status}     answers by route ("other" for unknown paths) and HTTP status
+    zoo_pictures_total                   pictures classified
+    zoo_rejected_total{reason}           /predict requests without a prediction; reasons: serve/failures.py
+    zoo_queue_depth                      pictures waiting for a runner
+    zoo_in_flight                        /predict requests being read, decoded, queued or computed
+    zoo_ready                            1 when warm and not draining, as /readyz
+    zoo_batch_size                       pictures per inference
+    zoo_decode_seconds                   body in hand → prepared picture, the wait for a decoding thread included
+    zoo_queue_seconds                    prepared → its batch begins
+    zoo_compute_seconds                  one inference of one batch
+    zoo_total_seconds                    request seen → prediction ready, the upload included
+    zoo_engine_info{model, artifact, backend, device, precision}   always 1
+    process_*                            memory, processor time, open files of this process
+
+Labels take their values from tables of ours, never from a client, so the number of series is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from serve.failures import FAILURES
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+# 0.5 ms (a small network on a large GPU) to 10 s (the default time of a request), about three buckets per decade.
+SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """Counters, gauges and histograms of one server. Thread-safe.
+
+    Args:
+        engine: labels of `zoo_engine_info`.
+        queue_depth, in_flight, ready: asked when `/metrics` is read.
+    """
+
+    def __init__(
+        self,
+        engine: Mapping[str, str],
+        *,
+        queue_depth: Callable[[], float],
+        in_flight: Callable[[], float],
+        ready: Callable[[], float],
+    ) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter("zoo_requests", "Answers by route and status.", ["path", "status"], registry=registry)
+        self.pictures = Counter("zoo_pictures", "Pictures classified.", registry=registry)
+        self.rejected = Counter("zoo_rejected", "Requests without a prediction.", ["reason"], registry=registry)
+        self.batch_size = Histogram(
+            "zoo_batch_size", "Pictures per inference.", buckets=BATCH_BUCKETS, registry=registry
+        )
+        self.decode_s = _seconds("decode", "From body to prepared picture.", registry)
+        self.queue_s = _seconds("queue", "From prepared picture to the start of its batch.", registry)
+        self.compute_s = _seconds("compute", "One inference of one batch.", registry)
+        self.total_s = _seconds("total", "From request to prediction.", registry)
+        for name, text, value in (
+            ("queue_depth", "Pictures waiting for a runner.", queue_depth),
+            ("in_flight", "Requests being read, decoded, queued or computed.", in_flight),
+            ("ready", "1 when warm and not draining.", ready),
+        ):
+            Gauge(f"zoo_{name}", text, registry=registry).set_function(value)
+        Gauge("zoo_engine_info", "What is served.", list(engine), registry=registry).labels(**engine).set(1)
+        for failure in FAILURES:
+            self.rejected.labels(failure.reason)  # shown as 0 from the start, so that an alert's rate has a first value
+
+    def observe_batch(self, batch_size: int, compute_s: float) -> None:
+        """Count one inference."""
+        self.batch_size.observe(batch_size)
+        self.compute_s.observe(compute_s)
+
+    def observe_prediction(self, *, decode_ms: float, queue_ms: float, total_ms: float) -> None:
+        """Count one answered picture."""
+        self.pictures.inc()
+        self.decode_s.observe(decode_ms / 1000.0)
+        self.queue_s.observe(queue_ms / 1000.0)
+        self.total_s.observe(total_ms / 1000.0)
+
+    def render(self) -> bytes:
+        """Everything in Prometheus' text format, of `CONTENT_TYPE`."""
+        return generate_latest(self._registry)
+
+
+def _seconds(stage: str, text: str, registry: CollectorRegistry) -> Histogram:
+    return Histogram(f"zoo_{stage}_seconds", text, buckets=SECONDS_BUCKETS, registry=registry)

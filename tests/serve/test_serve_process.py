@@ -1,0 +1,191 @@
+"""The real thing: `zoo serve` as a process, a real network in a real .onnx, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from shutil import copy
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from export.passport import FileCard, passport_path, read_passport, write_passport
+from zoo.datasets import open_val
+from zoo.machine import cuda_driver
+
+PATIENCE_S = 120.0
+Launch = Callable[..., "Process"]
+
+
+class Process:
+    """A `zoo serve` process whose stderr is read line by line."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        command = [sys.executable, "-c", "from zoo.cli import main; main()", "serve", "--port", "0"]
+        self.process = subprocess.Popen(
+            [*command, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        self.lines: list[str] = []
+        self.killer = threading.Timer(PATIENCE_S, self.process.kill)  # so that a hung server fails the test
+        self.killer.start()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Read stderr up to the line that matches."""
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if found := re.search(pattern, line):
+                return found
+        raise AssertionError(f"no {pattern!r} in: {''.join(self.lines)}")
+
+    def wait_until_ready(self) -> str:
+        """Wait for the banner's last line; return the URL it told."""
+        url = self.wait_for(r"page +(http://127\.0\.0\.1:\d+)/")[1]
+        self.wait_for("Ctrl-C")
+        return url
+
+    def finish(self) -> tuple[int, str, str]:
+        """Wait for the end: exit code, all of stdout and all of stderr."""
+        out, err = self.process.communicate()
+        self.killer.cancel()
+        return self.process.returncode, out, "".join(self.lines) + err
+
+
+@pytest.fixture
+def launch() -> Iterator[Launch]:
+    launched: list[Process] = []
+
+    def launch(*arguments: str | Path) -> Process:
+        launched.append(Process(*arguments))
+        return launched[-1]
+
+    yield launch
+    for one in launched:
+        one.process.kill()
+        one.finish()
+
+
+@pytest.fixture(scope="module")
+def onnx(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real .onnx with its passport."""
+    from export.pipeline import Options, export_model
+
+    folder = tmp_path_factory.mktemp("served")
+    return export_model(Options(model=str(tiny_run / "checkpoint.safetensors"), out=folder)).onnx
+
+
+@pytest.fixture(scope="module")
+def digit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A handwritten digit as PNG."""
+    path = tmp_path_factory.mktemp("pictures") / "digit.png"
+    open_val("digits").open(0).save(path)
+    return path
+
+
+def test_a_served_onnx_answers_as_predict_does(
+    onnx: Path, digit: Path, launch: Launch, zoo: Callable[..., Any], tmp_path: Path
+) -> None:
+    photograph = tmp_path / "photograph.jpg"
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 51, 3), np.uint8)
+    Image.fromarray(pixels).resize((370, 510)).save(photograph, quality=85)
+    expected = [
+        json.loads(line) for line in zoo("predict", onnx, digit, photograph, "--json", "--top", "3").out.splitlines()
+    ]
+    process = launch("--engine", onnx, "--max-batch-size", "2")
+    url = process.wait_until_ready()
+    for picture, one in zip((digit, photograph), expected, strict=True):
+        answer = httpx.post(f"{url}/predict?top=3", content=picture.read_bytes(), trust_env=False).json()
+        assert [row["class"] for row in answer["predictions"]] == [row["class"] for row in one["predictions"]]
+        # One picture at a time here and two there: the last digits of float32 sums may differ.
+        scores = [row["score"] for row in answer["predictions"]]
+        assert scores == pytest.approx([row["score"] for row in one["predictions"]], abs=1e-5)
+    info = httpx.get(f"{url}/info", trust_env=False).json()
+    assert (info["model"], info["artifact"], info["precision"]) == ("tiny", onnx.name, "fp32")
+    assert str(onnx.parent) not in json.dumps(info)
+    process.process.send_signal(signal.SIGINT)
+    code, out, err = process.finish()
+    assert (code, out) == (0, "")
+    assert err.startswith(f"Loading {onnx} …\n")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_loses_no_request_under_way(onnx: Path, digit: Path, launch: Launch, number: signal.Signals) -> None:
+    process = launch("--engine", onnx)
+    port = int(process.wait_until_ready().rpartition(":")[2])
+    body = digit.read_bytes()
+    clients = [open_request(port, len(body)) for _ in range(6)]
+    process.process.send_signal(number)
+    process.wait_for("Draining 6 requests")
+    for client in clients:
+        client.sendall(body)
+    answers = [client.makefile("rb").read() for client in clients]
+    for client in clients:
+        client.close()
+    assert process.finish()[:2] == (0, "")
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["predictions"]) == 5
+
+
+def test_a_second_signal_stops_at_once(onnx: Path, launch: Launch) -> None:
+    process = launch("--engine", onnx)
+    client = open_request(int(process.wait_until_ready().rpartition(":")[2]), 1000)
+    process.process.send_signal(signal.SIGINT)
+    process.wait_for("Draining 1 request,")
+    process.process.send_signal(signal.SIGINT)
+    code, out, err = process.finish()
+    client.close()
+    assert (code, out) == (130, "")
+    assert "Traceback" not in err
+
+
+def test_an_unanswered_request_at_the_drain_limit_is_an_error(onnx: Path, launch: Launch) -> None:
+    process = launch("--engine", onnx, "--drain-seconds", "0.1")
+    client = open_request(int(process.wait_until_ready().rpartition(":")[2]), 1000)
+    process.process.send_signal(signal.SIGINT)
+    answer = client.makefile("rb").read()
+    client.close()
+    code, out, err = process.finish()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert (code, out) == (1, "")
+    assert "1 request still unanswered after 0.1 s" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(cuda_driver() is not None, reason="this machine has a GPU, so the plan would be tried")
+def test_a_plan_without_a_gpu_names_the_onnx_beside_it(onnx: Path, launch: Launch, tmp_path: Path) -> None:
+    plan = tmp_path / "tiny.plan"
+    plan.write_bytes(b"an engine")
+    passport = read_passport(onnx)
+    write_passport(passport_path(plan), replace(passport, plan=FileCard.of(plan, "fp16")))
+    copy(onnx, tmp_path)
+    code, out, err = launch("--engine", plan).finish()
+    assert (code, out) == (1, "")
+    assert "GPU" in err and str(plan.with_suffix(".onnx")) in err
+    assert "Traceback" not in err
+
+
+def open_request(port: int, length: int) -> socket.socket:
+    """Send a request up to its body, and see that the server reads it."""
+    client = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+    client.sendall(head.encode())
+    assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+    return client
