@@ -1,0 +1,176 @@
+"""Owns how other projects name the same weights: one row a project, both directions from it; it touches no tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from zoo.spec import Stage, Variant
+
+BlockKind = Literal["fused-1", "fused", "mbconv-1", "mbconv"]
+# What a module of ours holds.
+CONV = ("weight",)
+NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+DENSE = ("weight", "bias")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyStyle:
+    """The names one project gives to our modules.
+
+    `outer` maps stem, head and classifier; `inner` maps the parts of a block, by its kind; `block` says where block
+    number `index` of stage `stage` (from 1) is, `flat` counting through all stages from 0, `count` being the number
+    of stages; it is for names that depend on the place.
+    """
+
+    id: str
+    outer: Callable[[Variant], dict[str, str]]
+    inner: dict[BlockKind, dict[str, str]]
+    block: Callable[[int, int, int], str]
+    source: str
+
+
+def block_kind(stage: Stage) -> BlockKind:
+    """Which parts a block has: those with expansion 1 lack a convolution, and other projects number around that."""
+    if stage.operator == "fused_mbconv":
+        return "fused-1" if stage.expand_ratio == 1 else "fused"
+    return "mbconv-1" if stage.expand_ratio == 1 else "mbconv"
+
+
+def blocks(variant: Variant) -> Iterator[tuple[Stage, int, int, int]]:
+    """Yield (stage row, stage number from 1, block number from 0, number through all stages from 0)."""
+    flat = 0
+    for number, stage in enumerate(variant.stages, start=1):
+        for index in range(stage.num_layers):
+            yield stage, number, index, flat
+            flat += 1
+
+
+def key_map(style: KeyStyle, variant: Variant) -> dict[str, str]:
+    """Every key of our state dict with the key `style` has for it; one to one."""
+    keys = dict(_expand(style.outer(variant)))
+    for stage, number, index, flat in blocks(variant):
+        theirs = style.block(number, index, flat)
+        parts = {ours: name for ours, name in style.inner[block_kind(stage)].items() if _present(ours, stage)}
+        for ours, other in _expand(parts):
+            keys[f"stages.{number}.block.{index}.{ours}"] = f"{theirs}.{other}"
+    return keys
+
+
+def _present(part: str, stage: Stage) -> bool:
+    return bool(stage.se_ratio) or not part.startswith("se.")
+
+
+def _expand(modules: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Module names to tensor names: what a module holds follows from its last word."""
+    for ours, theirs in modules.items():
+        kind = ours.rpartition(".")[2]
+        leaves = NORM if kind == "norm" else CONV if kind == "conv" else DENSE
+        for leaf in leaves:
+            yield f"{ours}.{leaf}", f"{theirs}.{leaf}"
+
+
+def _numbered(*units: str) -> dict[str, str]:
+    """torchvision: a block is a list `block.N` of (conv, norm) pairs, squeeze-and-excitation among them."""
+    names: dict[str, str] = {}
+    for unit in units:
+        position = len({name.split(".")[1] for name in names.values()})
+        if unit == "se":
+            names |= {"se.reduce": f"block.{position}.fc1", "se.expand": f"block.{position}.fc2"}
+        else:
+            names |= {f"{unit}.conv": f"block.{position}.0", f"{unit}.norm": f"block.{position}.1"}
+    return names
+
+
+def _torchvision_outer(variant: Variant) -> dict[str, str]:
+    last = len(variant.stages) + 1
+    return {
+        "stem.conv": "features.0.0",
+        "stem.norm": "features.0.1",
+        "head.conv": f"features.{last}.0",
+        "head.norm": f"features.{last}.1",
+        "classifier": "classifier.1",
+    }
+
+
+TORCHVISION = KeyStyle(
+    id="torchvision",
+    outer=_torchvision_outer,
+    inner={
+        "fused-1": _numbered("fused"),
+        "fused": _numbered("fused", "project"),
+        "mbconv-1": _numbered("depthwise", "se", "project"),
+        "mbconv": _numbered("expand", "depthwise", "se", "project"),
+    },
+    block=lambda stage, index, flat: f"features.{stage}.{index}",
+    source="pytorch/vision torchvision/models/efficientnet.py",
+)
+
+_TIMM_SE = {"se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand"}
+TIMM = KeyStyle(
+    id="timm",
+    outer=lambda variant: {
+        "stem.conv": "conv_stem",
+        "stem.norm": "bn1",
+        "head.conv": "conv_head",
+        "head.norm": "bn2",
+        "classifier": "classifier",
+    },
+    inner={
+        "fused-1": {"fused.conv": "conv", "fused.norm": "bn1"},
+        "fused": {
+            "fused.conv": "conv_exp",
+            "fused.norm": "bn1",
+            **_TIMM_SE,
+            "project.conv": "conv_pwl",
+            "project.norm": "bn2",
+        },
+        "mbconv-1": {
+            "depthwise.conv": "conv_dw",
+            "depthwise.norm": "bn1",
+            **_TIMM_SE,
+            "project.conv": "conv_pw",
+            "project.norm": "bn2",
+        },
+        "mbconv": {
+            "expand.conv": "conv_pw",
+            "expand.norm": "bn1",
+            "depthwise.conv": "conv_dw",
+            "depthwise.norm": "bn2",
+            **_TIMM_SE,
+            "project.conv": "conv_pwl",
+            "project.norm": "bn3",
+        },
+    },
+    block=lambda stage, index, flat: f"blocks.{stage - 1}.{index}",
+    source="huggingface/pytorch-image-models timm/models/efficientnet.py, _efficientnet_blocks.py",
+)
+
+_LUKEMELAS_DEPTHWISE = {
+    "depthwise.conv": "_depthwise_conv",
+    "depthwise.norm": "_bn1",
+    "se.reduce": "_se_reduce",
+    "se.expand": "_se_expand",
+    "project.conv": "_project_conv",
+    "project.norm": "_bn2",
+}
+LUKEMELAS = KeyStyle(
+    id="lukemelas",
+    outer=lambda variant: {
+        "stem.conv": "_conv_stem",
+        "stem.norm": "_bn0",
+        "head.conv": "_conv_head",
+        "head.norm": "_bn1",
+        "classifier": "_fc",
+    },
+    # It has no Fused-MBConv: networks with one have no names in this style.
+    inner={
+        "mbconv-1": _LUKEMELAS_DEPTHWISE,
+        "mbconv": {"expand.conv": "_expand_conv", "expand.norm": "_bn0", **_LUKEMELAS_DEPTHWISE},
+    },
+    block=lambda stage, index, flat: f"_blocks.{flat}",
+    source="lukemelas/EfficientNet-PyTorch efficientnet_pytorch/model.py",
+)
+
+KEY_STYLES = {style.id: style for style in (TORCHVISION, TIMM, LUKEMELAS)}
