@@ -14,8 +14,9 @@ import click
 
 from zoo.cli import LazyGroup, cli
 from zoo.counts import count_macs, count_params, parts
+from zoo.spec import Weights
 from zoo.variants import VARIANTS
-from zoo.weights import WEIGHTS
+from zoo.weights import weights_of
 
 DOCS = Path(__file__).parent
 OPERATORS = {"conv": "Conv", "fused_mbconv": "Fused-MBConv", "mbconv": "MBConv", "head": "Conv 1×1, pool, FC"}
@@ -57,9 +58,16 @@ def models_page() -> str:
             f"| `{v.id}` | {v.name} | {count_params(v):,} | {count_macs(v) / 1e9:.3g} "
             f"| {v.train_size} | {v.eval_size} | {v.source} |"
         )
-    lines += ["", "## Weights", "", "| id | licence | top-1 | read in | package |", "|---|---|---:|---|---|"]
-    for w in WEIGHTS:
-        lines.append(f"| `{w.id}` | {w.licence} | {w.accuracy.top1:.1%} | {w.accuracy.source} | `{w.package}` |")
+    lines += [
+        "",
+        "## Weights",
+        "",
+        "Fetched by `zoo pull ID`, or in a package. The hash is as much of the file's SHA-256 as is published.",
+        "",
+        "| id | input | licence | top-1 | top-5 | read in | file | SHA-256 |",
+        "|---|---|---|---:|---:|---|---|---|",
+    ]
+    lines += [weights_line(row) for v in VARIANTS for row in weights_of(v.id)]
     for v in VARIANTS:
         lines += [
             "",
@@ -77,6 +85,18 @@ def models_page() -> str:
             for p in parts(v)
         ]
     return "\n".join(lines) + "\n"
+
+
+def weights_line(row: Weights) -> str:
+    """One line of the table of published weights."""
+    contract, accuracy = row.preprocessing, row.accuracy
+    resize = "squash" if contract.resize == "squash" else f"crop of {contract.resize_size}"
+    top5 = f"{accuracy.top5:.2%}" if accuracy.top5 else ""
+    file = f"[{row.file}]({row.url})" if row.url else f"package `{row.package}`"
+    return (
+        f"| `{row.id}` | {contract.image_size} px, {resize}, {contract.interpolation} | {row.licence} "
+        f"| {accuracy.top1:.2%} | {top5} | {accuracy.source} | {file} | `{row.sha256_prefix}` |"
+    )
 
 
 PAGES = {"cli.md": cli_page, "models.md": models_page}

@@ -37,7 +37,8 @@ class Recipe:
 
     `test_size` is what validation and export use, about a fifth above the last stage's size. `crop_scale` is the
     share of the picture's area a random crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the
-    side beyond the picture, where it is black. `weight_decay` spares norms and biases.
+    side beyond the picture, where it is black. `weight_decay` spares norms and biases. `short_run_init` is
+    `zoo.model.initialize_for_short_run`.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Recipe:
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     crop_padding: float = 0.0
     randaugment_layers: int = 2
-    zero_init_residuals: bool = False
+    short_run_init: bool = False
 
     @property
     def epochs(self) -> int:

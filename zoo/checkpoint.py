@@ -96,21 +96,25 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], name: 
     Raises:
         CheckpointError: lists missing, unknown and misshapen keys, at most five of each.
     """
-    own = model.state_dict()
-    misshapen = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    wrong = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unknown": sorted(state.keys() - own.keys()),
-        "misshapen": misshapen,
-    }
-    if any(wrong.values()):
-        said = "; ".join(f"{len(keys)} {kind} ({', '.join(keys[:5])})" for kind, keys in wrong.items() if keys)
+    said = describe_misfit(model.state_dict(), state)
+    if said:
         raise CheckpointError(f"{name} does not fit the network: {said}.", "Is it another variant's file?")
     model.load_state_dict(state)
+
+
+def describe_misfit(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> str:
+    """Name the missing, unknown and misshapen keys of `state`, at most five of each; "" where it fits."""
+    misshapen = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
+    ]
+    wrong = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "unknown": sorted(state.keys() - expected.keys()),
+        "misshapen": misshapen,
+    }
+    return "; ".join(f"{len(keys)} {kind} ({', '.join(keys[:5])})" for kind, keys in wrong.items() if keys)
 
 
 def _read(path: Path, *, weights: bool) -> tuple[Checkpoint, dict[str, torch.Tensor]]:

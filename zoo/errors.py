@@ -6,6 +6,7 @@ ZooError                      exit 1: our error, one line and a hint
 │   └── BrokenPictureError    one picture that cannot be decoded; callers may go on without it
 ├── CheckpointError           a checkpoint that is not ours, truncated, or does not fit
 ├── ArtifactError             an .onnx, .plan or passport that cannot be used
+├── DownloadError             a file that could not be fetched, or is not the published one
 ├── MissingCapabilityError    this machine lacks a GPU, a driver or a package; the hint says how to add it
 ├── EngineBuildError          TensorRT refused the graph; carries the logger's text
 ├── RequestError              one request got no prediction; serve/failures.py has the kinds and their statuses
@@ -59,6 +60,10 @@ class CheckpointError(ZooError):
 
 class ArtifactError(ZooError):
     """An exported artifact that is missing, foreign, or changed since its passport was written."""
+
+
+class DownloadError(ZooError):
+    """A file that could not be fetched whole, or is not the one that was published."""
 
 
 class MissingCapabilityError(ZooError):

@@ -20,14 +20,16 @@ class KeyStyle:
     """The names one project gives to our modules.
 
     `outer` maps stem, head and classifier; `inner` maps the parts of a block, by its kind; `block` says where block
-    number `index` of stage `stage` (from 1) is, `flat` counting through all stages from 0, `count` being the number
-    of stages; it is for names that depend on the place.
+    number `index` of stage `stage` (from 1) is, `flat` counting through all stages from 0; `joint` ties it to a part.
+    What a module holds is always called as PyTorch calls it (`weight`, `running_mean`): readers of other formats
+    translate that.
     """
 
     id: str
     outer: Callable[[Variant], dict[str, str]]
     inner: dict[BlockKind, dict[str, str]]
     block: Callable[[int, int, int], str]
+    joint: str = "."
     source: str
 
 
@@ -54,7 +56,7 @@ def key_map(style: KeyStyle, variant: Variant) -> dict[str, str]:
         theirs = style.block(number, index, flat)
         parts = {ours: name for ours, name in style.inner[block_kind(stage)].items() if _present(ours, stage)}
         for ours, other in _expand(parts):
-            keys[f"stages.{number}.block.{index}.{ours}"] = f"{theirs}.{other}"
+            keys[f"stages.{number}.block.{index}.{ours}"] = f"{theirs}{style.joint}{other}"
     return keys
 
 
@@ -173,4 +175,75 @@ LUKEMELAS = KeyStyle(
     source="lukemelas/EfficientNet-PyTorch efficientnet_pytorch/model.py",
 )
 
-KEY_STYLES = {style.id: style for style in (TORCHVISION, TIMM, LUKEMELAS)}
+
+def _keras(id: str, depthwise: str, source: str) -> KeyStyle:
+    """Keras numbers stages from 1 and blocks by letters (`block4c_project_conv`)."""
+    project = {"project.conv": "project_conv", "project.norm": "project_bn"}
+    squeeze = {"se.reduce": "se_reduce", "se.expand": "se_expand"}
+    mbconv = {"depthwise.conv": depthwise, "depthwise.norm": "bn", **squeeze, **project}
+    return KeyStyle(
+        id=id,
+        outer=lambda variant: {
+            "stem.conv": "stem_conv",
+            "stem.norm": "stem_bn",
+            "head.conv": "top_conv",
+            "head.norm": "top_bn",
+            "classifier": "predictions",
+        },
+        inner={
+            "fused-1": {"fused.conv": "project_conv", "fused.norm": "project_bn"},
+            "fused": {"fused.conv": "expand_conv", "fused.norm": "expand_bn", **squeeze, **project},
+            "mbconv-1": mbconv,
+            "mbconv": {"expand.conv": "expand_conv", "expand.norm": "expand_bn", **mbconv},
+        },
+        block=lambda stage, index, flat: f"block{stage}{chr(ord('a') + index)}",
+        joint="_",
+        source=source,
+    )
+
+
+KERAS_V2 = _keras("keras", "dwconv2", "keras-team/keras keras/src/applications/efficientnet_v2.py")
+KERAS_V1 = _keras("keras-v1", "dwconv", "keras-team/keras keras/src/applications/efficientnet.py")
+
+# Google numbers convolutions and norms of a block in the order they are made, whatever they are for.
+_NORM = "tpu_batch_normalization"
+_GOOGLE_SE = {"se.reduce": "se/conv2d", "se.expand": "se/conv2d_1"}
+GOOGLE = KeyStyle(
+    id="google",
+    outer=lambda variant: {
+        "stem.conv": "stem/conv2d",
+        "stem.norm": f"stem/{_NORM}",
+        "head.conv": "head/conv2d",
+        "head.norm": f"head/{_NORM}",
+        "classifier": "head/dense",
+    },
+    inner={
+        "fused-1": {"fused.conv": "conv2d", "fused.norm": _NORM},
+        "fused": {
+            "fused.conv": "conv2d",
+            "fused.norm": _NORM,
+            **_GOOGLE_SE,
+            "project.conv": "conv2d_1",
+            "project.norm": f"{_NORM}_1",
+        },
+        "mbconv-1": {
+            "depthwise.conv": "depthwise_conv2d",
+            "depthwise.norm": _NORM,
+            **_GOOGLE_SE,
+            "project.conv": "conv2d",
+            "project.norm": f"{_NORM}_1",
+        },
+        "mbconv": {
+            "expand.conv": "conv2d",
+            "expand.norm": _NORM,
+            "depthwise.conv": "depthwise_conv2d",
+            "depthwise.norm": f"{_NORM}_1",
+            **_GOOGLE_SE,
+            "project.conv": "conv2d_1",
+            "project.norm": f"{_NORM}_2",
+        },
+    },
+    block=lambda stage, index, flat: f"blocks_{flat}",
+    joint="/",
+    source="google/automl efficientnetv2/effnetv2_model.py; tensorflow/tpu models/official/efficientnet",
+)

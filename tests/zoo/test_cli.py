@@ -56,9 +56,10 @@ def test_list_json_has_the_documented_fields(zoo: Zoo) -> None:
     s = next(row for row in rows if row["id"] == "s")
     assert s["num_params"] == 21_458_488
     assert s["macs"] == pytest.approx(8.37e9, rel=0.005)
-    assert (s["train_size"], s["eval_size"], s["weights"]) == (300, 384, [])
+    assert (s["train_size"], s["eval_size"]) == (300, 384)
+    assert s["weights"] == ["s.timm-in21k-ft-in1k", "s.torchvision-imagenet1k", "s.timm-in1k"]
     lite = next(row for row in rows if row["id"] == "lite0")
-    assert lite["weights"] == ["lite0.imagenet1k"]
+    assert lite["weights"] == ["lite0.imagenet1k", "lite0.timm-in1k"]
     assert set(s) == {"id", "family", "num_params", "macs", "train_size", "eval_size", "weights"}
 
 

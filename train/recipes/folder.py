@@ -38,5 +38,5 @@ def recipe(variant: Variant) -> Recipe:
         clip_grad_norm=1.0,
         ema_decay=0.999,
         crop_scale=(0.25, 1.0),
-        zero_init_residuals=True,
+        short_run_init=True,
     )

@@ -1,0 +1,167 @@
+"""Owns evaluation: labelled pictures through any `Runner`, accuracy out; it prints nothing and trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.passport import passport_path, read_passport
+from export.runners import Runner
+from zoo.datasets import Pictures, load_prepared, open_val
+from zoo.errors import DataError
+from zoo.registry import checkpoint_path
+
+TOP = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Accuracies in 0…1, mean cross-entropy in nats, and the number of pictures they are over."""
+
+    artifact: str
+    top1: float
+    top5: float
+    loss: float
+    n: int
+    broken: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `zoo evaluate --json` prints."""
+        return {"top1": self.top1, "top5": self.top5, "loss": self.loss, "n": self.n, "artifact": self.artifact}
+
+
+def evaluate(
+    runner: Runner, pictures: Pictures, *, batch_size: int = 32, on_progress: Callable[[int, int], None] | None = None
+) -> Evaluation:
+    """Measure a runner on labelled pictures, going on without the broken ones.
+
+    Args:
+        runner: any back end.
+        pictures: their classes are matched with the artifact's by name.
+        batch_size: at most this many at once, fewer where the runner takes fewer.
+        on_progress: called with the pictures done and the pictures there are.
+
+    Raises:
+        DataError: a class the artifact does not know, or no picture that can be decoded.
+    """
+    index_of = match_classes(pictures, runner.contract.classes)
+    step = min(batch_size, runner.max_batch_size or batch_size)
+    ranks: list[NDArray[np.int64]] = []
+    losses: list[NDArray[np.float64]] = []
+    broken: list[str] = []
+    for start in range(0, len(pictures), step):
+        chunk = pictures.at(np.arange(start, min(start + step, len(pictures))))
+        prepared, kept, messages = load_prepared(chunk, runner.contract.preprocessing)
+        broken += messages
+        if kept:
+            labels = index_of[chunk.labels[kept]]
+            logits = runner.infer(prepared)
+            ranks.append(rank_of(logits, labels))
+            losses.append(cross_entropy(logits, labels))
+        if on_progress:
+            on_progress(start + len(chunk), len(pictures))
+    if not ranks:
+        raise DataError(f"None of the {len(pictures)} pictures of {pictures.name} can be decoded.", broken[0])
+    rank = np.concatenate(ranks)
+    return Evaluation(
+        artifact=runner.artifact,
+        top1=float((rank < 1).mean()),
+        top5=float((rank < TOP).mean()),
+        loss=float(np.concatenate(losses).mean()),
+        n=len(rank),
+        broken=tuple(broken),
+    )
+
+
+def rank_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many classes score above the true one, per picture: 0 is right. (N, K) and (N,) → (N,).
+
+    A tie counts against the true class unless it comes first, as argmax would have it.
+    """
+    truth = np.take_along_axis(logits, labels[:, None], axis=1)
+    earlier = np.arange(logits.shape[1]) < labels[:, None]
+    rank: NDArray[np.int64] = ((logits > truth) | ((logits == truth) & earlier)).sum(axis=1)
+    return rank
+
+
+def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """−log softmax of the true class, in nats, without overflow. (N, K) and (N,) → (N,)."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    truth = np.take_along_axis(shifted, labels[:, None], axis=1)[:, 0]
+    loss: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1)) - truth
+    return loss
+
+
+def match_classes(pictures: Pictures, classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """Where each class of the data is among the artifact's, by name. Fewer classes than the artifact has are fine.
+
+    Raises:
+        DataError: a class the artifact does not have, or has under one name twice.
+    """
+    if pictures.classes == classes:
+        return np.arange(len(classes))
+    unknown = [name for name in pictures.classes if name not in classes]
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} of the {len(pictures.classes)} classes of {pictures.name} are not among the artifact's "
+            f"{len(classes)}: {_some(unknown)}.",
+            f"The artifact's classes are {_some(classes)}; name the folders after them.",
+        )
+    twice = [name for name in pictures.classes if classes.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"The artifact has two classes called {twice[0]!r}; the folder of that name could mean either.",
+            "Leave that folder out.",
+        )
+    return np.array([classes.index(name) for name in pictures.classes], np.int64)
+
+
+def _some(names: list[str] | tuple[str, ...], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
+
+
+def open_data(artifact: str, data: str | None, *, seed: int | None = None) -> Pictures:
+    """Open the pictures to evaluate an artifact on: `data`, or else those it was trained beside.
+
+    Args:
+        artifact: as `export.runners.open_runner` takes it.
+        data: digits or a folder; None means what the artifact remembers.
+        seed: split of a folder that has none; None means the one the artifact remembers for this data, else 0.
+
+    Raises:
+        DataError: the artifact remembers nothing, or the data cannot be used.
+    """
+    recorded = recorded_data(artifact)
+    chosen = data or (recorded and recorded[0])
+    if not chosen:
+        raise DataError(
+            f"{artifact} does not say which pictures it was trained beside.", "Pass --data digits or --data FOLDER."
+        )
+    remembered = recorded[1] if recorded and recorded[0] == chosen else 0
+    return open_val(chosen, seed=remembered if seed is None else seed)
+
+
+def recorded_data(artifact: str) -> tuple[str, int] | None:
+    """The data an artifact was trained with and the seed of its split, where it remembers them.
+
+    A checkpoint records a folder's path; an .onnx or .plan only its name, so of those only the embedded digits count.
+    """
+    path = Path(artifact)
+    provenance: Any = {}
+    if path.suffix in (".onnx", ".plan"):
+        if passport_path(path).is_file():
+            provenance = read_passport(path).checkpoint["provenance"]
+        if provenance.get("data") != "digits":
+            return None
+    else:
+        from zoo.checkpoint import read_card
+
+        checkpoint = checkpoint_path(artifact)
+        provenance = read_card(checkpoint).provenance if checkpoint else {}
+    data = provenance.get("data")
+    return (str(data), int(provenance.get("seed") or 0)) if data else None

@@ -1,0 +1,144 @@
+"""Owns model → ONNX: one file with weights, preprocessing and contract inside, its nodes named by module; no precision.
+
+A client with nothing but onnxruntime reads the classes so:
+
+    session = onnxruntime.InferenceSession("s.onnx")
+    classes = json.loads(session.get_modelmeta().custom_metadata_map["zoo"])["contract"]["classes"]
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import onnx
+import torch
+from onnx import ModelProto, NodeProto
+from torch.export import Dim
+
+from export.runners import GRAPH_FORMAT, GRAPH_KEY, Contract
+from zoo import __version__
+from zoo.errors import ArtifactError
+from zoo.model import EfficientNet, FromPictures
+
+# 20 is the exporter's own target (torch 2.11 and later); TensorRT 10.0 and later read it.
+OPSET = 20
+INPUT, OUTPUT = "pictures", "logits"
+PREPROCESSING = "preprocessing"
+
+# What the exporter calls the two outermost modules: the wrapper, whose own operations are the preprocessing, and the
+# network inside it, whose own operations (outside every sub-module) are the pooling and the flatten.
+_WRAPPED = "model"
+_OUTERMOST = {"": PREPROCESSING, _WRAPPED: "pool"}
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def export_onnx(model: EfficientNet, contract: Contract, *, checkpoint: Mapping[str, Any]) -> ModelProto:
+    """Export a network, on the CPU, as one self-contained ONNX graph. Leaves the network in evaluation mode.
+
+    Input `pictures` (batch, S, S, 3) uint8 RGB, output `logits` (batch, K) float32; the batch is the only dynamic
+    axis, S is the contract's image size, normalisation is inside. Batch norms are folded into the convolutions.
+
+    Args:
+        model: the network, its K equal to the number of the contract's classes.
+        contract: stored in the graph's metadata under "zoo", with `checkpoint` beside it.
+        checkpoint: where the weights come from, as plain JSON types.
+
+    Raises:
+        ArtifactError: the exporter left a node that belongs to no module of ours.
+    """
+    size = contract.preprocessing.image_size
+    wrapped = FromPictures(model, contract.preprocessing).eval()
+    # Two pictures, because an example of one would make the batch a constant.
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    with warnings.catch_warnings():
+        # The exporter warns of its own internals (deprecated calls inside torch and onnxscript), nothing of ours.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            wrapped,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={INPUT: {0: Dim("batch", min=1)}},
+            verbose=False,
+        )
+    assert program is not None  # only None for the TorchScript exporter's in-place form
+    graph = program.model_proto
+    name_by_module(graph)
+    _drop_exporter_notes(graph)
+    graph.graph.name = contract.model
+    graph.producer_name, graph.producer_version = "zoo", __version__
+    fields = {
+        "format": GRAPH_FORMAT,
+        "contract": contract.to_dict(),
+        "checkpoint": dict(checkpoint),
+        "zoo_version": __version__,
+    }
+    onnx.helper.set_model_props(graph, {GRAPH_KEY: json.dumps(fields, ensure_ascii=False)})
+    onnx.checker.check_model(graph, full_check=True)
+    return graph
+
+
+def name_by_module(model: ModelProto) -> None:
+    """Rename nodes and tensors, in place, after the modules they come from: `stages.3.block.5.depthwise.conv/Conv`.
+
+    A profiler's output can then be summed by stage, block and operator. The exporter numbers nodes
+    (`node_Conv_1737`) and keeps the module path only in a note on each node. Every tensor is called after the node
+    that makes it, every weight after the network's own key.
+
+    Raises:
+        ArtifactError: a node carries no such note.
+    """
+    graph = model.graph
+    renamed = {weight.name: _own_path(weight.name) for weight in graph.initializer}
+    used: Counter[str] = Counter()
+    for node in graph.node:
+        name = f"{_module_of(node, renamed)}/{node.op_type}"
+        used[name] += 1
+        node.name = name if used[name] == 1 else f"{name}_{used[name] - 1}"
+        for index, tensor in enumerate(node.output):
+            renamed[tensor] = node.name if index == 0 else f"{node.name}:{index}"
+    for fixed in (INPUT, OUTPUT):
+        renamed[fixed] = fixed
+    for node in graph.node:
+        node.input[:] = [renamed.get(tensor, tensor) for tensor in node.input]
+        node.output[:] = [renamed[tensor] for tensor in node.output]
+    for named in (*graph.initializer, *graph.value_info):
+        named.name = renamed.get(named.name, named.name)
+
+
+def _module_of(node: NodeProto, weights: Mapping[str, str]) -> str:
+    """A convolution belongs where its weight lives; with the norm folded in, the exporter says the norm."""
+    if len(node.input) > 1 and weights.get(node.input[1], "").endswith(".weight"):
+        return weights[node.input[1]].removesuffix(".weight")
+    notes = {note.key: note.value for note in node.metadata_props}
+    if _SCOPES not in notes:
+        raise ArtifactError(
+            f"torch {torch.__version__} exported the node {node.name!r} without saying which module it belongs to.",
+            "Use a torch release this version of zoo was tested with.",
+        )
+    # ['', 'model', 'model.stem', 'model.stem.act', 'silu']: the last one is the operation, the one before the module.
+    module: str = ast.literal_eval(notes[_SCOPES])[-2]
+    return _OUTERMOST.get(module) or _own_path(module)
+
+
+def _own_path(path: str) -> str:
+    """A path inside the wrapper as the network's own: `model.stem.conv` → `stem.conv`, `scale` → preprocessing."""
+    if path in ("scale", "shift"):
+        return f"{PREPROCESSING}.{path}"
+    return path.removeprefix(f"{_WRAPPED}.")
+
+
+def _drop_exporter_notes(model: ModelProto) -> None:
+    """Remove the exporter's notes: they hold stack traces with the paths of the machine that ran it."""
+    graph = model.graph
+    del graph.metadata_props[:]
+    for part in (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""

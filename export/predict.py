@@ -1,0 +1,76 @@
+"""Owns prediction: pictures in, the likeliest classes out, by any `Runner`; it prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.runners import Runner
+from zoo.errors import BrokenPictureError
+from zoo.preprocess import open_picture, prepare, softmax
+
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One class with its softmax score in 0…1."""
+
+    class_name: str
+    index: int
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The predictions for one picture, best first; or why there are none."""
+
+    picture: Path
+    predictions: tuple[Prediction, ...] = ()
+    error: BrokenPictureError | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """One line of `zoo predict --json`."""
+        rows = [{"class": row.class_name, "index": row.index, "score": row.score} for row in self.predictions]
+        return {"picture": str(self.picture), "predictions": rows}
+
+
+def predict(runner: Runner, pictures: Sequence[Path], *, top: int = 5) -> Iterator[Answer]:
+    """Classify picture files in batches, yielding one answer each in their order. A broken one does not stop the rest.
+
+    Args:
+        runner: any back end.
+        pictures: files.
+        top: how many classes to name; all of them where there are fewer.
+    """
+    step = min(BATCH_SIZE, runner.max_batch_size or BATCH_SIZE)
+    for start in range(0, len(pictures), step):
+        yield from _predict_batch(runner, pictures[start : start + step], top)
+
+
+def _predict_batch(runner: Runner, pictures: Sequence[Path], top: int) -> list[Answer]:
+    prepared: list[NDArray[np.uint8] | BrokenPictureError] = []
+    for picture in pictures:
+        try:
+            prepared.append(prepare(open_picture(picture), runner.contract.preprocessing))
+        except BrokenPictureError as error:
+            prepared.append(error)
+    good = [item for item in prepared if not isinstance(item, BrokenPictureError)]
+    scores = iter(softmax(runner.infer(np.stack(good)))) if good else iter(())
+    return [
+        Answer(picture=picture, error=item)
+        if isinstance(item, BrokenPictureError)
+        else Answer(picture=picture, predictions=best_of(next(scores), runner.contract.classes, top))
+        for picture, item in zip(pictures, prepared, strict=True)
+    ]
+
+
+def best_of(scores: NDArray[np.float32], classes: Sequence[str], top: int) -> tuple[Prediction, ...]:
+    """The `top` classes of one picture's scores (K,), best first; equal scores in index order."""
+    order = np.argsort(-scores, kind="stable")[:top]
+    return tuple(Prediction(class_name=classes[index], index=int(index), score=float(scores[index])) for index in order)

@@ -1,0 +1,155 @@
+"""Owns running an .onnx of ours in ONNX Runtime, on the processor or a CUDA GPU; it exports nothing.
+
+`get_available_providers` lists what was compiled in, not what works: the CUDA provider is listed without a driver,
+and then replaced by the CPU one in silence. So the driver is asked first, and the session says at the end what it got.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from export.runners import GRAPH_FORMAT, GRAPH_KEY, Contract, Device
+from zoo.errors import ArtifactError, MissingCapabilityError
+from zoo.machine import cuda_driver
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# TF32 would round the inputs of convolutions to 10 bits: an fp32 graph is computed as one.
+CUDA_OPTIONS = {"use_tf32": "0"}
+_SILENT = 4  # only fatal messages; whatever goes wrong below is raised as an error of ours
+
+# Everything onnxruntime raises for a file it cannot load; they share no base class of their own.
+_LOAD_ERRORS = (
+    ort_errors.EPFail,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoModel,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
+
+
+class OnnxRunner:
+    """An .onnx of ours as a `Runner`. Takes any batch size."""
+
+    max_batch_size: int | None = None
+
+    def __init__(
+        self, source: Path | bytes, *, device: Device = "auto", threads: int | None = None, artifact: str | None = None
+    ) -> None:
+        """Load a graph.
+
+        Args:
+            source: the file, or a serialised graph that is not a file yet.
+            device: as in `export.runners.open_runner`.
+            threads: intra-op threads; None leaves it to onnxruntime (one per core).
+            artifact: what to call it in reports; the path by default.
+
+        Raises:
+            ArtifactError: missing, truncated, or not exported by this project.
+            MissingCapabilityError: "cuda" without a GPU that onnxruntime can use.
+        """
+        self.artifact = artifact or (str(source) if isinstance(source, Path) else "graph in memory")
+        if isinstance(source, Path) and not source.is_file():
+            raise ArtifactError(f"There is no file {source}.", "`zoo export MODEL` writes one.")
+        ort.set_default_logger_severity(_SILENT)
+        self._session = self._open(source, device, threads)
+        self.contract = read_contract(self._session, self.artifact)
+        provider = self._session.get_providers()[0]
+        driver = cuda_driver()
+        self.backend = f"onnxruntime {ort.__version__} {provider}"
+        self.device = driver.gpus[0].name if provider == CUDA and driver else "CPU"
+
+    def _open(self, source: Path | bytes, device: Device, threads: int | None) -> ort.InferenceSession:
+        listed = cuda_driver() is not None and CUDA in ort.get_available_providers()
+        if device == "cuda" and not listed:
+            raise MissingCapabilityError(
+                "onnxruntime has no CUDA GPU to run on here.",
+                "`zoo doctor` says why; --device cpu runs on the processor.",
+            )
+        if device == "cpu" or not listed:
+            return self._session_on(CPU, {}, source, threads)
+        with redirect_stdout(sys.stderr):  # it prints the libraries it cannot find
+            ort.preload_dlls()
+        try:
+            return self._session_on(CUDA, CUDA_OPTIONS, source, threads)
+        except ArtifactError as error:
+            # A broken file fails here again; a sound one was refused because CUDA did not start.
+            session = self._session_on(CPU, {}, source, threads)
+            if device == "cuda":
+                raise MissingCapabilityError(
+                    "onnxruntime's CUDA provider does not start on this machine.",
+                    "`zoo doctor` says why; --device cpu runs on the processor.",
+                ) from error
+            return session
+
+    def _session_on(
+        self, provider: str, provider_options: dict[str, str], source: Path | bytes, threads: int | None
+    ) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.log_severity_level = _SILENT
+        if threads:
+            options.intra_op_num_threads = threads
+        if provider != CPU:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        model: Any = str(source) if isinstance(source, Path) else source
+        try:
+            return ort.InferenceSession(model, options, providers=[(provider, provider_options)])
+        except _LOAD_ERRORS as error:
+            raise ArtifactError(
+                f"onnxruntime cannot load {self.artifact}: {_one_line(error)}",
+                "The file is truncated or not an ONNX graph; `zoo export MODEL` writes it again.",
+            ) from error
+
+    def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Classify (N, S, S, 3) uint8 pictures: logits (N, K) float32. Waits for the device."""
+        logits: NDArray[np.float32] = self._session.run(None, {self._session.get_inputs()[0].name: pictures})[0]
+        return logits
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del self._session
+
+
+def read_contract(session: ort.InferenceSession, artifact: str) -> Contract:
+    """Read the contract a graph of ours carries in its metadata.
+
+    Raises:
+        ArtifactError: it carries none, or one this version does not read.
+    """
+    stored = session.get_modelmeta().custom_metadata_map.get(GRAPH_KEY)
+    if stored is None:
+        raise ArtifactError(
+            f"{artifact} was not exported by this project: it does not say its classes and preprocessing.",
+            "`zoo export MODEL` writes a graph that does.",
+        )
+    try:
+        fields = json.loads(stored)
+        if fields["format"] != GRAPH_FORMAT:
+            raise ArtifactError(
+                f"{artifact} has the format {fields['format']!r}; this version reads {GRAPH_FORMAT!r}.",
+                "Export it again with this version.",
+            )
+        return Contract.from_dict(fields["contract"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{artifact} carries damaged metadata: {error!r}.", "Export it again.") from error
+
+
+def _one_line(error: Exception) -> str:
+    """onnxruntime's text after its own prefix: "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : …"."""
+    return " ".join(str(error).split(" : ")[-1].split())[:300]

@@ -1,0 +1,97 @@
+"""Owns running a network in PyTorch: the reference every other back end is compared with; it loads through `zoo`."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from export.runners import Contract, Device
+from zoo.errors import MissingCapabilityError
+from zoo.model import EfficientNet, FromPictures
+from zoo.registry import load_model
+
+
+class TorchRunner:
+    """A network in memory as a `Runner`. Takes any batch size."""
+
+    max_batch_size: int | None = None
+
+    def __init__(
+        self,
+        model: EfficientNet,
+        contract: Contract,
+        *,
+        artifact: str = "model in memory",
+        device: Device = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        """Move `model` to the device, in evaluation mode.
+
+        Args:
+            model: the network; it is moved, not copied.
+            contract: its classes and preprocessing.
+            artifact: what to call it in reports.
+            device: as in `export.runners.open_runner`.
+            threads: intra-op threads of the whole process, put back when the runner closes.
+
+        Raises:
+            MissingCapabilityError: "cuda" without a GPU that PyTorch can use.
+        """
+        chosen = choose_device(device)
+        self.artifact = artifact
+        self.contract = contract
+        self.backend = f"torch {torch.__version__}"
+        self.device = torch.cuda.get_device_name() if chosen == "cuda" else "CPU"
+        self._device = torch.device(chosen)
+        # Tensor cores read channels last, and processors like it too: S at 384 px takes a quarter less time so.
+        network = FromPictures(model, contract.preprocessing).eval()
+        self._network = network.to(self._device).to(memory_format=torch.channels_last)
+        self._threads_before = torch.get_num_threads()
+        if threads:
+            torch.set_num_threads(threads)
+
+    @classmethod
+    def from_model(cls, model: str, *, device: Device = "auto", threads: int | None = None) -> Self:
+        """Open a checkpoint's path or a model id.
+
+        Raises:
+            CheckpointError, UnknownNameError, MissingCapabilityError: as `zoo.registry.load_model`.
+        """
+        choose_device(device)  # a missing GPU is said before a large file is read
+        network, card, _ = load_model(model)
+        contract = Contract(model=card.variant.id, classes=card.classes, preprocessing=card.preprocessing)
+        return cls(network, contract, artifact=model, device=device, threads=threads)
+
+    def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Classify (N, S, S, 3) uint8 pictures: logits (N, K) float32. Waits for the device."""
+        with torch.inference_mode():
+            logits = self._network(torch.tensor(pictures, device=self._device))
+            result: NDArray[np.float32] = logits.float().cpu().numpy()  # the copy back is the one synchronisation
+        return result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        torch.set_num_threads(self._threads_before)
+        del self._network
+
+
+def choose_device(device: Device) -> str:
+    """ "cuda" or "cpu".
+
+    Raises:
+        MissingCapabilityError: "cuda" without a GPU that PyTorch can use.
+    """
+    works = torch.cuda.is_available()
+    if device == "cuda" and not works:
+        raise MissingCapabilityError(
+            "PyTorch finds no CUDA GPU that works here.", "`zoo doctor` says why; --device cpu runs on the processor."
+        )
+    return "cuda" if works and device != "cpu" else "cpu"

@@ -1,0 +1,182 @@
+"""Owns running a .plan, of TensorRT or TensorRT-RTX, on an NVIDIA GPU; it builds none.
+
+Everything around the engine goes through the `export.runners.cuda` seam, so the logic is tested without a GPU. It
+has not run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.passport import Passport, check_plan
+from export.runners import Device
+from export.runners.cuda import Cuda, open_cuda
+from export.tensorrt_api import TensorRT, find_backend, load_tensorrt
+from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
+from zoo.machine import Driver, cuda_driver
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """One input or output of an engine: shape of one picture's share, buffers for the largest batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    device: int
+    host: NDArray[np.uint8]
+
+    def rows(self, count: int) -> NDArray[Any]:
+        """The host buffer's first `count` rows, in the tensor's own shape and type; no copy."""
+        return self.bytes_of(count).view(self.dtype).reshape(count, *self.shape)
+
+    def bytes_of(self, count: int) -> NDArray[np.uint8]:
+        """The same as bytes."""
+        return self.host[: count * math.prod(self.shape) * self.dtype.itemsize]
+
+
+class TensorRTRunner:
+    """A .plan as a `Runner`. Takes at most the largest batch of its profile; a smaller one than its least is padded.
+
+    One stream, pinned host buffers, device buffers for the largest batch allocated once. `infer` may be called from
+    any thread, one at a time.
+    """
+
+    def __init__(
+        self, plan: Path, *, device: Device = "auto", trust: bool = False, tensorrt: TensorRT | None = None
+    ) -> None:
+        """Check the plan's hash, then the driver, and only then construct a TensorRT runtime.
+
+        Args:
+            plan: the file, its passport beside it.
+            device: "cpu" is refused: a plan runs on a GPU only.
+            trust: as in `export.passport.check_plan`.
+            tensorrt: an already imported TensorRT, instead of the one the passport names.
+
+        Raises:
+            ArtifactError: the plan is missing, changed, or made for another TensorRT release or GPU.
+            MissingCapabilityError: no GPU, or TensorRT is not installed.
+        """
+        passport = check_plan(plan, trust=trust)
+        driver = cuda_driver()
+        if device == "cpu" or driver is None:
+            raise _needs_gpu(plan, "--device cpu was asked for" if driver else "this machine has none that works")
+        self.artifact = str(plan)
+        self.contract = passport.contract
+        builder = passport.builder or {}
+        self._tensorrt = tensorrt or load_tensorrt(find_backend(builder["name"]))
+        self.backend = f"{self._tensorrt.backend.name} {self._tensorrt.version}"
+        self.device = driver.gpus[0].name
+        self._cuda: Cuda = open_cuda()
+        try:
+            with self._cuda.current():
+                self._open(plan, passport, driver)
+        except ZooError:
+            self._close()
+            raise
+
+    def _open(self, plan: Path, passport: Passport, driver: Driver) -> None:
+        module: Any = self._tensorrt.module
+        self._tensorrt.log.clear()
+        self._runtime = module.Runtime(self._tensorrt.logger)
+        self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+        if self._engine is None:
+            raise _foreign_engine(plan, passport, self._tensorrt, driver)
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise _gpu_failed("execution context", self._tensorrt)
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        inputs = [name for name in names if self._engine.get_tensor_mode(name) == module.TensorIOMode.INPUT]
+        outputs = [name for name in names if name not in inputs]
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ArtifactError(f"{plan.name} has {len(inputs)} inputs and {len(outputs)} outputs instead of one each.")
+        least, _, most = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(inputs[0], 0))
+        self._min_batch_size, self._max_batch_size = int(least[0]), int(most[0])
+        self.max_batch_size: int | None = self._max_batch_size
+        self._input, self._output = self._allocate(inputs[0]), self._allocate(outputs[0])
+        for tensor in (self._input, self._output):
+            self._must(self._context.set_tensor_address(tensor.name, tensor.device), "set_tensor_address")
+
+    def _allocate(self, name: str) -> _Tensor:
+        shape = tuple(int(side) for side in tuple(self._engine.get_tensor_shape(name))[1:])
+        dtype = np.dtype(self._tensorrt.module.nptype(self._engine.get_tensor_dtype(name)))
+        num_bytes = self._max_batch_size * math.prod(shape) * dtype.itemsize
+        return _Tensor(name, shape, dtype, self._cuda.allocate(num_bytes), self._cuda.allocate_pinned(num_bytes))
+
+    def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Classify (N, S, S, 3) uint8 pictures: logits (N, K) float32. Waits for the GPU once, at the end.
+
+        Raises:
+            ZooError: more pictures than the engine's largest batch, or of another size.
+        """
+        count = len(pictures)
+        if count > self._max_batch_size or pictures.shape[1:] != self._input.shape:
+            raise ZooError(
+                f"{self.artifact} takes at most {self._max_batch_size} pictures of shape {self._input.shape}, "
+                f"not {pictures.shape}.",
+                "`zoo export --profile MIN OPT MAX` sets the batches.",
+            )
+        batch = max(count, self._min_batch_size)  # the rows beyond `count` hold old pictures; their logits are dropped
+        self._input.rows(count)[...] = pictures
+        with self._cuda.current():
+            self._must(self._context.set_input_shape(self._input.name, (batch, *self._input.shape)), "set_input_shape")
+            self._cuda.copy_to_device(self._input.device, self._input.bytes_of(batch))
+            self._must(self._context.execute_async_v3(self._cuda.stream), "execute_async_v3")
+            self._cuda.copy_to_host(self._output.bytes_of(batch), self._output.device)
+            self._cuda.synchronize()
+        return self._output.rows(count).astype(np.float32)  # a copy: the buffer is the next batch's
+
+    def _must(self, succeeded: bool, call: str) -> None:
+        if not succeeded:
+            raise _gpu_failed(call, self._tensorrt)
+
+    def _close(self) -> None:
+        """Let go in TensorRT's order (context, engine, runtime), then of the memory they used."""
+        with self._cuda.current():
+            self._context = self._engine = self._runtime = None
+        self._cuda.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+
+def _needs_gpu(plan: Path, why: str) -> MissingCapabilityError:
+    onnx = plan.with_suffix(".onnx")
+    hint = (
+        f"{onnx} beside it runs on the processor."
+        if onnx.is_file()
+        else f"`zoo export` writes an .onnx beside the plan, which runs on the processor; there is no {onnx.name} here."
+    )
+    return MissingCapabilityError(f"{plan} runs on an NVIDIA GPU only, and {why}.", hint)
+
+
+def _foreign_engine(plan: Path, passport: Passport, tensorrt: TensorRT, driver: Driver) -> ArtifactError:
+    """An engine is tied to its builder's exact release and, unless built ahead of time, to its model of GPU."""
+    builder = passport.builder or {}
+    built = f"{builder.get('name')} {builder.get('version')} for {', '.join(builder.get('targets', ())) or 'one GPU'}"
+    gpu = driver.gpus[0]
+    here = f"{tensorrt.backend.id} {tensorrt.version} on {gpu.name} ({'.'.join(map(str, gpu.compute_capability))})"
+    precision = passport.plan.precision if passport.plan else "fp16"
+    return ArtifactError(
+        f"{plan.name} was built by {built}; here is {here}, which refuses it: {tensorrt.log.errors()}",
+        f"Build it again here: `zoo export {passport.contract.model} --trt {precision}`.",
+    )
+
+
+def _gpu_failed(what: str, tensorrt: TensorRT) -> MissingCapabilityError:
+    return MissingCapabilityError(
+        f"{tensorrt.backend.name} failed at {what}: {tensorrt.log.errors()}",
+        "Is the GPU's memory full? `nvidia-smi` shows it.",
+    )

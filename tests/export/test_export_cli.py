@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from onnx import ModelProto
+
+from zoo.datasets import write_samples
+
+Zoo = Callable[..., Any]
+
+
+@pytest.fixture
+def exported(tiny_checkpoint: Path, in_folder: Path, exports_this_graph: ModelProto, zoo: Zoo) -> Any:
+    """`zoo export` of the trained tiny network into the working folder."""
+    return zoo("export", tiny_checkpoint, "--num-pictures", 8)
+
+
+def test_export_prints_a_table_and_reports_steps_on_stderr(exported: Any) -> None:
+    assert exported.code == 0
+    assert "tiny.onnx" in exported.out and "8 of 8" in exported.out and "fp32" in exported.out
+    assert "Compare ONNX Runtime with PyTorch" in exported.err
+    assert "✓" not in exported.out
+
+
+def test_export_json_is_only_json(tiny_checkpoint: Path, in_folder: Path, zoo: Zoo) -> None:
+    """With the real exporter, so that nothing it says reaches stdout."""
+    answer = zoo("export", tiny_checkpoint, "--json", "--num-pictures", 8, "-o", "out")
+    fields = json.loads(answer.out)
+    assert fields.keys() == {"onnx", "plan", "passport", "parity", "builder"}
+    assert fields["onnx"] == str(Path("out") / "tiny.onnx") and Path(fields["onnx"]).is_file()
+    assert Path(fields["passport"]).is_file() and fields["plan"] is None
+    assert fields["parity"]["onnx"]["passed"] is True
+
+
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
+def test_export_with_a_plan_then_predict_with_it(
+    tiny_checkpoint: Path, in_folder: Path, exports_this_graph: ModelProto, no_gpu: None, zoo: Zoo
+) -> None:
+    answer = zoo("export", tiny_checkpoint, "--trt", "fp16", "--target", "8.6", "--num-pictures", 8, "--json")
+    fields = json.loads(answer.out)
+    assert fields["builder"]["targets"] == ["8.6"] and fields["plan"] == "tiny.plan"
+    table = zoo("export", tiny_checkpoint, "--trt", "fp16", "--target", "8.6", "--num-pictures", 8).out
+    assert "Built by tensorrt-rtx" in table and "this machine has no GPU" in table
+    refused = zoo("evaluate", "tiny.plan", "--data", "digits")
+    assert refused.code == 1 and refused.out == ""
+    assert "tiny.onnx beside it" in refused.err and "Traceback" not in refused.err
+
+
+def test_failed_parity_exits_3_with_the_numbers(
+    tiny_checkpoint: Path, in_folder: Path, exports_this_graph: ModelProto, zoo: Zoo
+) -> None:
+    weights = {weight.name: weight for weight in exports_this_graph.graph.initializer}
+    weights["classifier.bias"].raw_data = (
+        weights["classifier.bias"].raw_data[4:] + weights["classifier.bias"].raw_data[:4]
+    )
+    answer = zoo("export", tiny_checkpoint, "--num-pictures", 8)
+    assert answer.code == 3
+    assert answer.out == "" and "differs from the checkpoint" in answer.err and "--no-parity" in answer.err
+    assert list(in_folder.iterdir()) == []
+
+
+def test_unordered_profile_is_one_line(tiny_checkpoint: Path, in_folder: Path, zoo: Zoo) -> None:
+    answer = zoo("export", tiny_checkpoint, "--trt", "fp16", "--profile", 8, 1, 2)
+    assert answer.code == 1 and "not ordered" in answer.err
+
+
+def test_predict_json_is_one_object_a_line(exported: Any, in_folder: Path, zoo: Zoo) -> None:
+    paths = write_samples(in_folder / "pictures", 3)
+    answer = zoo("predict", "tiny.onnx", *paths, "--json", "--top", 4)
+    rows = [json.loads(line) for line in answer.out.splitlines()]
+    assert answer.code == 0 and [row["picture"] for row in rows] == [str(path) for path in paths]
+    for row in rows:
+        scores = [prediction["score"] for prediction in row["predictions"]]
+        assert len(scores) == 4 and scores == sorted(scores, reverse=True) and 0 < sum(scores) <= 1.0001
+        assert all(prediction["class"] == str(prediction["index"]) for prediction in row["predictions"])
+
+
+def test_one_broken_picture_does_not_stop_the_others(exported: Any, in_folder: Path, zoo: Zoo) -> None:
+    good = write_samples(in_folder / "pictures", 2)
+    broken = in_folder / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    answer = zoo("predict", "tiny.onnx", good[0], broken, good[1], "--json")
+    assert answer.code == 1
+    assert [json.loads(line)["picture"] for line in answer.out.splitlines()] == [str(path) for path in good]
+    assert str(broken) in answer.err and "1 of 3 pictures could not be read" in answer.err
+
+
+def test_predict_draws_bars_for_people(exported: Any, in_folder: Path, zoo: Zoo) -> None:
+    (path,) = write_samples(in_folder / "[odd] name", 1)
+    answer = zoo("predict", "tiny.onnx", path)
+    assert answer.code == 0 and "[odd] name" in answer.out and "%" in answer.out
+    assert len(answer.out.strip().splitlines()) == 6
+
+
+def test_evaluate_takes_checkpoint_and_graph_alike(
+    exported: Any, tiny_checkpoint: Path, in_folder: Path, zoo: Zoo
+) -> None:
+    answers = [json.loads(zoo("evaluate", artifact, "--json").out) for artifact in (tiny_checkpoint, "tiny.onnx")]
+    reference, candidate = answers
+    assert reference.keys() == {"top1", "top5", "loss", "n", "artifact"}
+    assert reference["n"] == candidate["n"] == 360
+    assert candidate["artifact"] == "tiny.onnx"
+    assert candidate["loss"] == pytest.approx(reference["loss"], abs=1e-4)
+    assert candidate["top1"] == pytest.approx(reference["top1"], abs=1 / 360)
+
+
+def test_evaluate_needs_data_it_knows(exported: Any, in_folder: Path, zoo: Zoo) -> None:
+    Path("tiny.json").unlink()
+    answer = zoo("evaluate", "tiny.onnx")
+    assert answer.code == 1 and "--data" in answer.err
+    other_classes = zoo("evaluate", "tiny.onnx", "--data", "nowhere")
+    assert other_classes.code == 1 and "There is no folder nowhere" in other_classes.err
+
+
+def test_evaluate_names_classes_that_differ(exported: Any, picture_folder: Path, zoo: Zoo) -> None:
+    answer = zoo("evaluate", "tiny.onnx", "--data", picture_folder)
+    assert answer.code == 1 and "blue, green, red" in answer.err and "0, 1, 2, 3, 4, …" in answer.err
+
+
+def test_evaluate_names_broken_pictures_and_goes_on(
+    exported: Any, picture_folder: Path, in_folder: Path, zoo: Zoo
+) -> None:
+    for colour, digit in (("blue", "0"), ("green", "1")):
+        shutil.copytree(picture_folder / "val" / colour, in_folder / "labelled" / digit)
+    victim = next((in_folder / "labelled" / "1").iterdir())
+    victim.write_bytes(b"no picture")
+    answer = zoo("evaluate", "tiny.onnx", "--data", "labelled", "--json")
+    assert answer.code == 0 and json.loads(answer.out)["n"] == 11
+    assert victim.name in answer.err
+
+
+def test_somebody_elses_file_is_one_line(in_folder: Path, zoo: Zoo) -> None:
+    Path("theirs.onnx").write_bytes(b"not a graph")
+    for command in (("predict", "theirs.onnx", "x.png"), ("evaluate", "theirs.onnx", "--data", "digits")):
+        answer = zoo(*command)
+        assert answer.code == 1 and "cannot load theirs.onnx" in answer.err and "Traceback" not in answer.err

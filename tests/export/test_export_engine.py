@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import os
+import signal
+from importlib.util import find_spec
+
+import pytest
+from onnx import ModelProto
+
+from export.engine import BatchProfile, build_plan, choose_builder, compute_capabilities
+from export.precision import to_fp16
+from export.tensorrt_api import CLASSIC, RTX, Backend, Log, find_backend, load_tensorrt
+from zoo.errors import EngineBuildError, MissingCapabilityError, UnknownNameError, ZooError
+from zoo.machine import Driver, Gpu
+
+needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
+
+ADA = Driver("13.0", (Gpu("NVIDIA L4", 24 * 2**30, (8, 9)),))
+HOPPER = Driver("13.0", (Gpu("NVIDIA H100", 80 * 2**30, (9, 0)),))
+
+
+@pytest.mark.parametrize("batches", [(0, 1, 2), (2, 1, 4), (1, 8, 4), (-1, 1, 1)])
+def test_unordered_batch_profile_is_refused(batches: tuple[int, int, int]) -> None:
+    with pytest.raises(ZooError, match="not ordered"):
+        BatchProfile(min=batches[0], opt=batches[1], max=batches[2])
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, driver: Driver | None, *installed: Backend) -> None:
+    """A machine with this driver and these forms of TensorRT."""
+    monkeypatch.setattr("export.engine.cuda_driver", lambda: driver)
+    monkeypatch.setattr("export.engine.installed_module", lambda row: row.modules[0] if row in installed else None)
+
+
+def test_classic_tensorrt_builds_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, ADA, CLASSIC, RTX)
+    assert choose_builder() is CLASSIC
+
+
+def test_rtx_builds_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, None, CLASSIC, RTX)
+    assert choose_builder() is RTX
+
+
+def test_asking_for_a_target_means_the_ahead_of_time_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, ADA, CLASSIC, RTX)
+    assert choose_builder(targets=["8.6"]) is RTX
+    with pytest.raises(ZooError, match="GPU at hand only"):
+        choose_builder("tensorrt", targets=["8.6"])
+
+
+@pytest.mark.parametrize(("driver", "extra"), [(None, "zoo[rtx]"), (HOPPER, "zoo[tensorrt]")])
+def test_without_either_the_hint_is_the_install_line(
+    driver: Driver | None, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, driver)
+    with pytest.raises(MissingCapabilityError) as caught:
+        choose_builder()
+    assert caught.value.hint == f"pip install '{extra}'"
+
+
+def test_an_insisted_builder_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, None, CLASSIC)
+    with pytest.raises(MissingCapabilityError, match="builds on a GPU"):
+        choose_builder("tensorrt")
+    with pytest.raises(MissingCapabilityError, match="TensorRT-RTX is not installed"):
+        choose_builder("tensorrt-rtx")
+    with pytest.raises(UnknownNameError):
+        find_backend("tensort")
+
+
+@needs_rtx
+def test_rtx_is_not_chosen_unasked_for_a_gpu_it_never_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, HOPPER, RTX)
+    with pytest.raises(MissingCapabilityError, match="does not run on NVIDIA H100"):
+        choose_builder()
+    assert choose_builder("tensorrt-rtx") is RTX
+    assert choose_builder(targets=["8.9"]) is RTX
+
+
+def test_missing_module_names_the_install_line(no_tensorrt: None) -> None:
+    with pytest.raises(MissingCapabilityError, match="TensorRT is not installed"):
+        load_tensorrt.__wrapped__(CLASSIC)
+
+
+def test_log_keeps_warnings_and_worse_once() -> None:
+    log = Log()
+    for severity, text in ((4, "verbose"), (3, "info"), (2, "odd"), (2, "odd"), (1, "bad\nnews"), (0, "worse")):
+        log.add(severity, text)
+    assert log.warnings() == ("odd",)
+    assert log.errors() == "bad news worse"
+    log.clear()
+    assert log.errors() == "It gave no reason."
+
+
+@pytest.fixture(scope="session")
+def half_graph(tiny_graph: ModelProto) -> bytes:
+    return to_fp16(tiny_graph).SerializeToString()
+
+
+@needs_rtx
+def test_rtx_builds_a_real_fp16_plan_without_a_gpu(half_graph: bytes) -> None:
+    seen: list[tuple[str, int, int]] = []
+    plan = build_plan(
+        half_graph,
+        profile=BatchProfile(min=1, opt=4, max=16),
+        backend=RTX,
+        on_progress=lambda phase, done, total: seen.append((phase, done, total)),
+    )
+    rtx = load_tensorrt(RTX)
+    assert plan.version == rtx.version
+    assert plan.targets[0] == "8.0" and "7.5" not in plan.targets
+    assert seen and all(1 <= done <= total for _, done, total in seen)
+    assert plan.to_dict()["profile"] == {"min": 1, "opt": 4, "max": 16}
+
+
+@needs_rtx
+def test_tensorrt_rtx_recognises_the_plan(half_graph: bytes) -> None:
+    """Without a driver it calls every plan invalid here, but it still tells a malformed one from a sound one."""
+    rtx = load_tensorrt(RTX)
+    malformed = int(rtx.module.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
+    plan = build_plan(half_graph, profile=BatchProfile(), backend=RTX)
+    runtime = rtx.module.Runtime(rtx.logger)
+    _, of_plan = runtime.get_engine_validity(plan.data)
+    _, of_junk = runtime.get_engine_validity(b"junk" * 1000)
+    assert not int(of_plan) & malformed
+    assert int(of_junk) & malformed
+
+
+@needs_rtx
+def test_targets_are_the_ones_asked_for(half_graph: bytes) -> None:
+    plan = build_plan(half_graph, profile=BatchProfile(), backend=RTX, targets=["8.9", "8.6"])
+    assert plan.targets == ("8.6", "8.9")
+    with pytest.raises(UnknownNameError, match=r"compute capability '9\.0'"):
+        build_plan(half_graph, profile=BatchProfile(), backend=RTX, targets=["9.0"])
+    assert "8.6" in compute_capabilities(load_tensorrt(RTX))
+
+
+@needs_rtx
+def test_a_refused_graph_is_our_error_with_the_builders_words() -> None:
+    with pytest.raises(EngineBuildError, match=r"TensorRT-RTX .* does not take this graph: .*[Pp]arse"):
+        build_plan(b"no graph", profile=BatchProfile(), backend=RTX)
+
+
+@needs_rtx
+def test_ctrl_c_stops_a_build(half_graph: bytes) -> None:
+    interrupted = []
+
+    def interrupt_once(phase: str, done: int, total: int) -> None:
+        if not interrupted:
+            interrupted.append(phase)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            build_plan(half_graph, profile=BatchProfile(), backend=RTX, on_progress=interrupt_once)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert interrupted

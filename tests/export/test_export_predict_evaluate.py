@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from onnx import ModelProto
+from PIL import Image
+
+from export.evaluate import cross_entropy, evaluate, match_classes, rank_of, recorded_data
+from export.predict import best_of, predict
+from export.runners import open_runner
+from zoo.datasets import Pictures, open_val
+from zoo.errors import BrokenPictureError, DataError
+
+COLOURS = ("red", "green", "blue")
+
+
+def solid(colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    return np.full((10, 10, 3), colour, np.uint8)
+
+
+def pictures_of(labels: list[int], *, classes: tuple[str, ...] = COLOURS) -> Pictures:
+    """Red, green and blue pictures, labelled as told."""
+    sources = [solid(((200, 0, 0), (0, 200, 0), (0, 0, 200))[index % 3]) for index in range(len(labels))]
+    return Pictures("colours", classes, sources, np.array(labels, np.int64))
+
+
+def test_accuracy_counts_what_is_right(mean_colour_runner: Any) -> None:
+    # The pictures are red, green, blue, red; the labels claim red, green, red, blue.
+    result = evaluate(mean_colour_runner(COLOURS), pictures_of([0, 1, 0, 2]))
+    assert (result.top1, result.top5, result.n, result.broken) == (0.5, 1.0, 4, ())
+    assert result.to_dict().keys() == {"top1", "top5", "loss", "n", "artifact"}
+    # Logits are 8 for the true colour and 0 for both others.
+    right = np.log(np.exp(8) + 2) - 8
+    assert result.loss == pytest.approx((2 * right + 2 * (right + 8)) / 4)
+
+
+def test_top5_counts_the_first_five(mean_colour_runner: Any) -> None:
+    classes = (*COLOURS, "d", "e", "f")
+    result = evaluate(mean_colour_runner(classes), pictures_of([0, 4, 5], classes=classes))
+    assert result.top1 == pytest.approx(1 / 3)
+    assert result.top5 == pytest.approx(2 / 3), "the sixth of six classes is not among the first five"
+
+
+def test_classes_are_matched_by_name_not_by_place(mean_colour_runner: Any) -> None:
+    runner = mean_colour_runner(COLOURS)
+    shuffled = Pictures("shuffled", ("blue", "red"), [solid((200, 0, 0)), solid((0, 0, 200))], np.array([1, 0]))
+    assert evaluate(runner, shuffled).top1 == 1.0
+
+
+def test_a_class_the_artifact_does_not_know_is_named() -> None:
+    with pytest.raises(DataError, match=r"1 of the 2 classes of colours .* 3: mauve") as caught:
+        match_classes(pictures_of([0], classes=("red", "mauve")), COLOURS)
+    assert "red, green, blue" in caught.value.hint
+
+
+def test_a_name_that_two_classes_share_is_refused() -> None:
+    """ImageNet has two classes called crane, a bird and a machine."""
+    with pytest.raises(DataError, match="two classes called 'crane'"):
+        match_classes(pictures_of([0], classes=("crane",)), ("crane", "crate", "crane"))
+    same = ("crane", "crane")
+    np.testing.assert_array_equal(match_classes(pictures_of([0], classes=same), same), [0, 1])
+
+
+def test_broken_pictures_are_left_out_and_named(mean_colour_runner: Any, tmp_path: Path) -> None:
+    for name, colour in (("red", (200, 0, 0)), ("blue", (0, 0, 200))):
+        (tmp_path / name).mkdir()
+        for index in range(3):
+            Image.fromarray(solid(colour)).save(tmp_path / name / f"{index}.png")
+    (tmp_path / "red" / "1.png").write_bytes(b"no picture")
+    seen: list[tuple[int, int]] = []
+    result = evaluate(
+        mean_colour_runner(COLOURS, max_batch_size=2),
+        open_val(str(tmp_path)),
+        on_progress=lambda *done: seen.append(done),
+    )
+    assert (result.top1, result.n) == (1.0, 5)
+    assert len(result.broken) == 1 and str(Path("red") / "1.png") in result.broken[0]
+    assert seen == [(2, 6), (4, 6), (6, 6)]
+
+
+def test_only_broken_pictures_are_an_error(mean_colour_runner: Any, tmp_path: Path) -> None:
+    for name in ("red", "blue"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="None of the 2 pictures"):
+        evaluate(mean_colour_runner(COLOURS), open_val(str(tmp_path)))
+
+
+LOGITS = arrays(np.float32, (3, 6), elements=st.floats(-30, 30, width=32))
+LABELS = arrays(np.int64, 3, elements=st.integers(0, 5))
+
+
+@given(logits=LOGITS, labels=LABELS)
+def test_rank_agrees_with_a_stable_sort(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+    order = np.argsort(-logits, axis=1, kind="stable")
+    expected = [int(np.flatnonzero(row == label)[0]) for row, label in zip(order, labels, strict=True)]
+    assert rank_of(logits, labels).tolist() == expected
+
+
+@given(logits=LOGITS, labels=LABELS)
+def test_loss_agrees_with_torch(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+    expected = torch.nn.functional.cross_entropy(
+        torch.tensor(logits, dtype=torch.float64), torch.tensor(labels), reduction="none"
+    )
+    np.testing.assert_allclose(cross_entropy(logits, labels), expected.numpy(), rtol=1e-9, atol=1e-9)
+
+
+def test_loss_does_not_overflow() -> None:
+    logits = np.array([[1000.0, 0.0], [-1000.0, 0.0]], np.float32)
+    np.testing.assert_allclose(cross_entropy(logits, np.array([0, 0])), [0.0, 1000.0])
+
+
+def test_checkpoint_and_graph_have_the_same_accuracy(
+    tiny_checkpoint: Path, tiny_graph: ModelProto, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(tiny_graph.SerializeToString())
+    results = []
+    for artifact in (tiny_checkpoint, path):
+        with open_runner(str(artifact), device="cpu") as runner:
+            results.append(evaluate(runner, open_val("digits"), batch_size=60))
+    reference, candidate = results
+    assert reference.n == candidate.n == 360
+    assert candidate.top1 == pytest.approx(reference.top1, abs=1 / 360)
+    assert candidate.loss == pytest.approx(reference.loss, abs=1e-4)
+
+
+def test_a_checkpoint_evaluates_to_what_training_said(tiny_checkpoint: Path) -> None:
+    from zoo.checkpoint import read_card
+
+    with open_runner(str(tiny_checkpoint), device="cpu") as runner:
+        result = evaluate(runner, open_val("digits"))
+    assert result.top1 == pytest.approx(read_card(tiny_checkpoint).provenance["val_top1"], abs=1 / 360)
+
+
+def test_data_is_remembered_where_it_can_be(tiny_checkpoint: Path, in_folder: Path) -> None:
+    assert recorded_data(str(tiny_checkpoint)) == ("digits", 0)
+    assert recorded_data("lite0") is None
+    assert recorded_data("no-passport.onnx") is None
+
+
+def test_predictions_are_sorted_scores(mean_colour_runner: Any, tmp_path: Path) -> None:
+    path = tmp_path / "greenish.png"
+    Image.fromarray(solid((50, 100, 0))).save(path)
+    (answer,) = predict(mean_colour_runner(COLOURS), [path], top=2)
+    assert [row.class_name for row in answer.predictions] == ["green", "red"]
+    assert [row.index for row in answer.predictions] == [1, 0]
+    assert answer.predictions[0].score == pytest.approx(np.exp(4) / (np.exp(4) + np.exp(2) + 1), rel=1e-5)
+    assert answer.to_dict()["predictions"][0]["class"] == "green"
+
+
+def test_answers_come_in_the_order_of_the_pictures(mean_colour_runner: Any, tmp_path: Path) -> None:
+    paths = []
+    for index in range(11):
+        paths.append(tmp_path / f"{index}.png")
+        Image.fromarray(solid((200, 0, 0) if index % 2 else (0, 0, 200))).save(paths[-1])
+    paths[4].write_bytes(b"no picture")
+    paths.insert(9, tmp_path / "missing.png")
+    runner = mean_colour_runner(COLOURS, max_batch_size=4)
+    answers = list(predict(runner, paths, top=1))
+    assert [answer.picture for answer in answers] == paths
+    broken = [answer.picture.name for answer in answers if answer.error]
+    assert broken == ["4.png", "missing.png"]
+    assert all(isinstance(answer.error, BrokenPictureError) for answer in answers if answer.error)
+    good = [answer for answer in answers if not answer.error]
+    expected = ["red" if int(answer.picture.stem) % 2 else "blue" for answer in good]
+    assert [answer.predictions[0].class_name for answer in good] == expected
+    assert max(runner.batches) <= 4
+
+
+def test_a_batch_of_broken_pictures_runs_nothing(mean_colour_runner: Any, tmp_path: Path) -> None:
+    runner = mean_colour_runner(COLOURS)
+    (answer,) = predict(runner, [tmp_path / "missing.png"])
+    assert answer.error and not answer.predictions and runner.batches == []
+
+
+def test_more_classes_than_there_are_gives_all() -> None:
+    rows = best_of(np.array([0.2, 0.5, 0.3], np.float32), COLOURS, 5)
+    assert [row.class_name for row in rows] == ["green", "blue", "red"]
+    equal = best_of(np.array([0.4, 0.2, 0.4], np.float32), COLOURS, 2)
+    assert [row.index for row in equal] == [0, 2]
+
+
+def test_a_copied_folder_gives_the_same_numbers(mean_colour_runner: Any, picture_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(picture_folder, copy)
+    runner = mean_colour_runner(COLOURS)
+    first, second = (evaluate(runner, open_val(str(folder))) for folder in (picture_folder, copy))
+    assert (first.top1, first.loss, first.n) == (second.top1, second.loss, second.n)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from export.runners import Contract, open_runner
+from export.runners.onnx_runtime import OnnxRunner
+from export.runners.pytorch import TorchRunner
+from zoo.checkpoint import Checkpoint
+from zoo.errors import ArtifactError, CheckpointError, MissingCapabilityError, UnknownNameError
+from zoo.model import EfficientNet
+
+
+@pytest.fixture(scope="session")
+def onnx_file(tiny_graph: ModelProto, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("graph") / "tiny.onnx"
+    path.write_bytes(tiny_graph.SerializeToString())
+    return path
+
+
+def test_a_checkpoint_and_its_graph_give_the_same_answers(
+    tiny_checkpoint: Path, onnx_file: Path, digit_pictures: NDArray[np.uint8]
+) -> None:
+    with (
+        open_runner(str(tiny_checkpoint), device="cpu") as reference,
+        open_runner(str(onnx_file), device="cpu") as candidate,
+    ):
+        assert reference.contract == candidate.contract
+        assert (reference.artifact, candidate.artifact) == (str(tiny_checkpoint), str(onnx_file))
+        assert reference.device == candidate.device == "CPU"
+        assert reference.max_batch_size is candidate.max_batch_size is None
+        expected, answered = reference.infer(digit_pictures), candidate.infer(digit_pictures)
+    assert expected.dtype == answered.dtype == np.float32
+    np.testing.assert_allclose(answered, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_read_only_pictures_are_taken(tiny_checkpoint: Path, digit_pictures: NDArray[np.uint8]) -> None:
+    frozen = digit_pictures[:2].copy()
+    frozen.setflags(write=False)
+    with open_runner(str(tiny_checkpoint), device="cpu") as runner:
+        assert runner.infer(frozen).shape == (2, 10)
+
+
+def test_threads_are_the_callers_again_when_a_torch_runner_closes(
+    tiny_model: tuple[EfficientNet, Checkpoint], tiny_contract: Contract
+) -> None:
+    before = torch.get_num_threads()
+    with TorchRunner(tiny_model[0], tiny_contract, threads=before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_truncated_graph_is_one_error(onnx_file: Path, tmp_path: Path) -> None:
+    whole = onnx_file.read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 100):
+        cut = tmp_path / "cut.onnx"
+        cut.write_bytes(whole[:size])
+        with pytest.raises(ArtifactError) as caught:
+            OnnxRunner(cut, device="cpu")
+        assert "\n" not in caught.value.problem and caught.value.hint
+
+
+def test_somebody_elses_graph_is_one_error_with_a_hint(tmp_path: Path) -> None:
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    foreign = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "theirs", values[:1], values[1:]),
+        opset_imports=[onnx.helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(foreign.SerializeToString())
+    with pytest.raises(ArtifactError, match="not exported by this project") as caught:
+        open_runner(str(path), device="cpu")
+    assert "zoo export" in caught.value.hint
+
+
+@pytest.mark.parametrize("stored", ["", "{", "{}", "[]", '{"format": "zoo-graph-1"}', '{"format": "zoo-graph-9"}'])
+def test_damaged_metadata_is_one_error(stored: str, tiny_graph: ModelProto, tmp_path: Path) -> None:
+    graph = ModelProto()
+    graph.CopyFrom(tiny_graph)
+    onnx.helper.set_model_props(graph, {"zoo": stored})
+    with pytest.raises(ArtifactError):
+        OnnxRunner(graph.SerializeToString(), device="cpu")
+
+
+def test_missing_files_and_strange_suffixes_are_errors(in_folder: Path) -> None:
+    with pytest.raises(ArtifactError, match="There is no file"):
+        open_runner("missing.onnx")
+    with pytest.raises(ArtifactError, match="There is no file"):
+        open_runner("missing.plan")
+    with pytest.raises(CheckpointError):
+        open_runner("missing.safetensors")
+    with pytest.raises(ArtifactError, match="none of"):
+        open_runner("model.pt")
+    with pytest.raises(UnknownNameError):
+        open_runner("no-such-model")
+
+
+def test_cuda_that_is_not_there_is_refused_not_replaced(
+    tiny_checkpoint: Path, onnx_file: Path, no_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for artifact in (tiny_checkpoint, onnx_file):
+        with pytest.raises(MissingCapabilityError) as caught:
+            open_runner(str(artifact), device="cuda")
+        assert "--device cpu" in caught.value.hint
+        with open_runner(str(artifact), device="auto") as runner:
+            assert runner.device == "CPU"
+
+
+def test_cuda_provider_that_does_not_start_is_noticed(
+    onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that answers and a provider that is listed are not enough: the session itself has to say CUDA."""
+    import export.runners.onnx_runtime as module
+    from zoo.machine import Driver, Gpu
+
+    if module.cuda_driver():
+        pytest.skip("this machine has a GPU, so the provider starts")
+    monkeypatch.setattr(module, "cuda_driver", lambda: Driver("13.0", (Gpu("Imaginary", 1, (8, 9)),)))
+    monkeypatch.setattr(module.ort, "get_available_providers", lambda: [module.CUDA, module.CPU])
+    with pytest.raises(MissingCapabilityError, match="does not start"):
+        OnnxRunner(onnx_file, device="cuda")
+    with OnnxRunner(onnx_file, device="auto") as runner:
+        assert runner.device == "CPU" and "CPU" in runner.backend
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(b"no graph")
+    with pytest.raises(ArtifactError):
+        OnnxRunner(cut, device="cuda")

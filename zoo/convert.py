@@ -1,0 +1,134 @@
+"""Owns the translation of weights between projects: keys, layout and shapes, in both directions; it opens no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zoo.checkpoint import Checkpoint, describe_misfit
+from zoo.errors import CheckpointError
+from zoo.key_styles import key_map
+from zoo.model import EfficientNet, initialize
+from zoo.origins import ORIGINS, Origin
+from zoo.spec import Variant
+from zoo.variants import find_variant
+
+COUNTER = "num_batches_tracked"  # PyTorch's own; a count of updates, not a weight
+# A new classifier is drawn from a generator of its own: importing the same file twice gives the same network.
+HEAD_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outgoing:
+    """Weights under another project's keys, the line of Python that makes the network for them, and what differs."""
+
+    tensors: Mapping[str, Tensor]
+    constructor: str
+    notes: tuple[str, ...]
+
+
+def to_network(
+    tensors: Mapping[str, Tensor], variant: Variant, origin: Origin, *, name: str, num_classes: int | None = None
+) -> tuple[EfficientNet, int | None]:
+    """Make a network from another project's tensors, in evaluation mode; and say how many classes they have.
+
+    Args:
+        tensors: under that project's keys, in its layout.
+        variant: our row, with the project's batch-norm epsilon.
+        origin: the project.
+        name: of the file, for the error.
+        num_classes: another number than the tensors have makes a new classifier. None keeps theirs.
+
+    Raises:
+        CheckpointError: lists missing, unknown and misshapen keys by the names they have there.
+    """
+    keys = key_map(origin.key_style(variant), variant)
+    ours_of = {theirs: ours for ours, theirs in keys.items()}
+    given = {theirs: _as_pytorch(value, ours_of.get(theirs), origin) for theirs, value in tensors.items()}
+    for ours, theirs in keys.items():
+        if ours.endswith(COUNTER):
+            given.setdefault(theirs, torch.zeros((), dtype=torch.int64))
+    head = given.get(keys["classifier.weight"])
+    own_classes = head.shape[0] if head is not None and head.ndim == 2 else None
+    if num_classes and num_classes != own_classes:
+        given |= {keys[ours]: value for ours, value in _new_classifier(variant, num_classes).items()}
+    # On the meta device nothing is drawn or stored: the file's tensors become the parameters themselves.
+    with torch.device("meta"):
+        model = EfficientNet(variant, num_classes or own_classes or 1000, padding=origin.padding)
+    said = describe_misfit({keys[ours]: value for ours, value in model.state_dict().items()}, given)
+    if said:
+        problem = f"{name} does not fit {origin.id}'s {origin.networks[variant.id]}: {said}."
+        raise CheckpointError(problem, _whose(given))
+    model.load_state_dict({ours: given[theirs] for ours, theirs in keys.items()}, assign=True)
+    return model.eval(), own_classes
+
+
+def to_origin(model: nn.Module, card: Checkpoint, origin: Origin) -> Outgoing:
+    """Give weights of ours another project's keys; every tensor keeps its bits.
+
+    Raises:
+        ZooError: the project has no such network.
+    """
+    origin.check_has(card.variant)
+    keys = key_map(origin.key_style(card.variant), card.variant)
+    tensors = {keys[ours]: value.detach() for ours, value in model.state_dict().items()}
+    constructor, notes = _constructor(card, origin)
+    return Outgoing(tensors=tensors, constructor=constructor, notes=notes)
+
+
+def _as_pytorch(value: Tensor, ours: str | None, origin: Origin) -> Tensor:
+    """float32 in PyTorch's layout; the tensor of an unknown key is left alone."""
+    if value.is_floating_point():
+        value = value.float()
+    if ours is None or origin.layout == "pytorch":
+        return value
+    if value.ndim == 4:
+        # (k, k, in, out) → (out, in, k, k); depthwise (k, k, in, 1) → (in, 1, k, k)
+        order = (2, 3, 0, 1) if ours.endswith("depthwise.conv.weight") else (3, 2, 0, 1)
+        return value.permute(order).contiguous()
+    return value.t().contiguous() if value.ndim == 2 else value
+
+
+def _new_classifier(variant: Variant, num_classes: int) -> dict[str, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(HEAD_SEED)
+        layer = nn.Linear(variant.head_channels, num_classes)
+        initialize(layer)
+    return {f"classifier.{name}": value.detach() for name, value in layer.named_parameters()}
+
+
+def _whose(given: Mapping[str, Tensor]) -> str:
+    """Hint at the network and project whose keys these are, where there is one."""
+    names = {key for key in given if not key.endswith(COUNTER)}
+    for origin in ORIGINS.values():
+        for id, network in origin.networks.items():
+            variant = find_variant(id)
+            keys = key_map(origin.key_style(variant), variant)
+            if names != {theirs for ours, theirs in keys.items() if not ours.endswith(COUNTER)}:
+                continue
+            # Several networks of a family have the same keys and differ in width.
+            widths = (variant.stem_channels, variant.head_channels)
+            if widths == tuple(given[keys[f"{part}.norm.weight"]].numel() for part in ("stem", "head")):
+                return f"Its keys are those of {origin.id}'s {network}: `zoo import {id} --from {origin.id}`."
+    return "Is it another network's file?"
+
+
+def _constructor(card: Checkpoint, origin: Origin) -> tuple[str, tuple[str, ...]]:
+    """The call that makes the project's network for these weights, and what it cannot be told."""
+    variant, notes = card.variant, []
+    call = origin.constructor.format(network=origin.networks[variant.id], num_classes=len(card.classes))
+    arguments = []
+    if variant.batch_norm_eps != origin.eps_of(variant.id):
+        arguments.append(origin.eps_argument.format(eps=variant.batch_norm_eps))
+    if card.padding != origin.padding:
+        if origin.padding_argument:
+            arguments.append(origin.padding_argument)
+        else:
+            notes.append(
+                f"These weights expect {card.padding!r} padding and {origin.id} pads {origin.padding!r}: its answers "
+                "will differ."
+            )
+    return ", ".join([call.removesuffix(")"), *arguments]) + ")", tuple(notes)
