@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=Options.port, show_default=True, help="0 takes a free one."
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default=Options.device, show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default=Options.device,
+    show_default=True,
+    help="auto takes a GPU that works.",
+)
 @click.option(
     "--instances",
     type=click.IntRange(1),

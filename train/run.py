@@ -63,8 +63,6 @@ class Run:
 def start_run(variant: Variant, num_classes: int, recipe: Recipe, settings: Settings) -> Run:
     """A freshly initialised network with its optimizer and average, on the device."""
     torch.manual_seed(settings.seed)
-    # Moments of gradients that were ever 0 decay into denormals, which processors compute a hundred times slower.
-    torch.set_flush_denormal(True)
     model = EfficientNet(variant, num_classes)
     if recipe.short_run_init:
         initialize_for_short_run(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -94,8 +95,12 @@ def bench() -> None:
 
 def main() -> None:
     """Run the command line; turn our errors into one line with a hint and their exit code."""
+    # OpenMP threads that wait by spinning make a busy machine many times slower; sleeping costs an idle one little.
+    # It must be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        cli(prog_name="zoo", standalone_mode=False)
+        code = cli(prog_name="zoo", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)  # click returns the code of ctx.exit()
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
