@@ -17,7 +17,7 @@ def recipe(variant: Variant) -> Recipe:
         source="tuned by this project on two cores",
         stages=progressive_stages(
             epochs=10,
-            image_size=(34, 50),
+            image_size=(34, 54),
             randaugment_magnitude=(0.5, 2),
             mixup_alpha=(0.0, 0.05),
             dropout=(0.1, 0.2),
@@ -25,7 +25,7 @@ def recipe(variant: Variant) -> Recipe:
             batch_size=(32, 32, 32, 32),
             size_step=2,
         ),
-        test_size=60,
+        test_size=62,
         learning_rate=2e-3,
         warmup_epochs=0.7,
         betas=(0.9, 0.99),
