@@ -59,12 +59,15 @@ def train(
 ) -> None:
     """Train MODEL with progressive learning.
 
+    An id trains from scratch; a checkpoint's path, a run folder or the id of published weights starts from those
+    weights, with a new classifier where the classes differ.
+
     Image size, RandAugment, mixup and dropout rise together in stages. The run folder gets checkpoint.safetensors,
     metrics.jsonl, curves.png and confusion.png. Ctrl-C stops; --resume goes on.
     """
     from train.cost import estimate
     from train.recipe import override
-    from train.session import recipe_for, train_model
+    from train.session import find_start, recipe_for, train_model
     from zoo.console import log_console
     from zoo.datasets import open_splits
     from zoo.registry import find_model_variant, run_folder
@@ -101,6 +104,7 @@ def train(
         seed=seed,
         workers=workers,
         resume=resume,
+        start=find_start(model),
         console=log,
     )
     if as_json:

@@ -50,11 +50,12 @@ class RunRecord:
 
 
 def provenance(
-    *, data: str, seed: int, precision: str, device: str, run: Run, result: Validation, num_val: int
+    *, data: str, seed: int, precision: str, device: str, run: Run, result: Validation, num_val: int, start: str | None
 ) -> dict[str, Any]:
     """Where a checkpoint's weights come from, as plain JSON types."""
     return {
         "data": data,
+        "started_from": start,
         "seed": seed,
         "precision": precision,
         "device": device,

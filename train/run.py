@@ -11,6 +11,7 @@ import torch
 
 from train.ema import WeightAverage
 from train.recipe import Recipe
+from zoo.checkpoint import Checkpoint
 from zoo.datasets import Pictures
 from zoo.errors import CheckpointError
 from zoo.files import replacing
@@ -60,12 +61,30 @@ class Run:
     broken: set[str] = field(default_factory=set)
 
 
-def start_run(variant: Variant, num_classes: int, recipe: Recipe, settings: Settings) -> Run:
-    """A freshly initialised network with its optimizer and average, on the device."""
+@dataclass(frozen=True)
+class Start:
+    """Weights to begin from, with the card that says what they expect, and where they came from."""
+
+    network: EfficientNet
+    card: Checkpoint
+    label: str
+
+
+def start_run(
+    variant: Variant, classes: tuple[str, ...], recipe: Recipe, settings: Settings, start: Start | None = None
+) -> Run:
+    """A network with its optimizer and average, on the device.
+
+    Freshly initialised, or with the weights of `start`; its classifier is kept only for the same classes.
+    """
     torch.manual_seed(settings.seed)
-    model = EfficientNet(variant, num_classes)
+    model = EfficientNet(variant, len(classes), padding=start.card.padding if start else None)
     if recipe.short_run_init:
         initialize_for_short_run(model)
+    if start:
+        same_classes = start.card.classes == classes
+        kept = {k: v for k, v in start.network.state_dict().items() if same_classes or not k.startswith("classifier.")}
+        model.load_state_dict(model.state_dict() | kept)
     model.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [p for p in model.parameters() if p.ndim > 1]
     spared = [p for p in model.parameters() if p.ndim <= 1]  # norms and biases

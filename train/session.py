@@ -15,11 +15,13 @@ from train.loader import default_workers
 from train.loop import Validation, Watcher, fit
 from train.recipe import Recipe, TrainingStage, find_recipe
 from train.record import CHECKPOINT, STATE, RunRecord, provenance
-from train.run import Epoch, Precision, Run, Settings, load_state, start_run
+from train.run import Epoch, Precision, Run, Settings, Start, load_state, start_run
 from zoo.checkpoint import Checkpoint
 from zoo.datasets import Pictures
 from zoo.errors import CheckpointError, MissingCapabilityError, ZooError
+from zoo.registry import load_model
 from zoo.spec import Preprocessing, Variant
+from zoo.variants import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,17 @@ def recipe_for(variant: Variant, data: str, name: str | None) -> Recipe:
     return find_recipe(name or default_recipe(data), variant)
 
 
+def find_start(model: str) -> Start | None:
+    """The weights MODEL names: those of a path or of a published id; None for a network's own id, which is fresh.
+
+    Raises:
+        CheckpointError, MissingCapabilityError: they cannot be loaded.
+    """
+    if any(model in (variant.id, variant.name) for variant in VARIANTS):
+        return None
+    return Start(*load_model(model))
+
+
 def choose_device(name: str) -> torch.device:
     """Resolve "auto", "cpu" or "cuda".
 
@@ -103,10 +116,10 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     return cast(Precision, name)
 
 
-def run_preprocessing(variant: Variant, recipe: Recipe) -> Preprocessing:
-    """The contract of what a recipe trains: the network's normalisation at the recipe's test size."""
+def run_preprocessing(base: Preprocessing, recipe: Recipe) -> Preprocessing:
+    """The contract of what a recipe trains: the normalisation the weights expect, at the recipe's test size."""
     return replace(
-        variant.preprocessing,
+        base,
         image_size=recipe.test_size,
         resize=recipe.test_resize,
         resize_size=None,
@@ -127,6 +140,7 @@ def train_model(
     seed: int = 0,
     workers: int | None = None,
     resume: bool = False,
+    start: Start | None = None,
     console: Console | None = None,
 ) -> Outcome:
     """Train a network and write its run folder.
@@ -134,6 +148,7 @@ def train_model(
     Args:
         data: the name the pictures were opened by; kept in the checkpoint, so that later checks find them.
         folder: where to write. A finished run in it is moved aside, never overwritten.
+        start: weights to begin from instead of a fresh initialisation.
         console: where progress goes; None is silent.
 
     Raises:
@@ -153,11 +168,14 @@ def train_model(
         raise CheckpointError(f"Nothing to resume in {folder}: {done}.", "Leave --resume out to start a new run.")
     if not resume:
         _move_aside(folder, console)
-    run = start_run(variant, len(train_set.classes), recipe, settings)
+    run = start_run(variant, train_set.classes, recipe, settings, start)
+    if start and not resume:
+        head = "same classes" if start.card.classes == train_set.classes else "other classes: the classifier is new"
+        console.print(f"Starting from the weights of {start.label}; {head}.")
     if resume:
         load_state(run, recipe, settings, train_set, state_path)
         console.print(f"Resuming {folder} after epoch {len(run.history)} of {recipe.epochs}.")
-    preprocessing = run_preprocessing(variant, recipe)
+    preprocessing = run_preprocessing(start.card.preprocessing if start else variant.preprocessing, recipe)
     record = RunRecord(folder, recipe, f"{variant.name} on {data}: {recipe.name} recipe")
     with LiveView(recipe, len(train_set), console) as live:
         result = fit(
@@ -174,7 +192,7 @@ def train_model(
         variant=variant,
         classes=train_set.classes,
         preprocessing=preprocessing,
-        padding=variant.padding,
+        padding=run.model.padding,
         recipe=recipe.to_dict(),
         provenance=provenance(
             data=data,
@@ -184,6 +202,7 @@ def train_model(
             run=run,
             result=result,
             num_val=len(val_set),
+            start=start.label if start else None,
         ),
     )
     record.finish(run, card, result)

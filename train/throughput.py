@@ -36,7 +36,7 @@ def measure_training(
     Raises:
         ZooError: the device runs out of memory; names the stage and the remedy.
     """
-    run = start_run(variant, num_classes, recipe, settings)
+    run = start_run(variant, tuple(map(str, range(num_classes))), recipe, settings)
     rows = []
     for index, stage in enumerate(recipe.stages, start=1):
         console.print(f"stage {index}/{len(recipe.stages)}: {stage.image_size} px, batch {stage.batch_size}")

@@ -55,6 +55,8 @@ def find_model_variant(model: str) -> Variant:
     from zoo.checkpoint import read_card
 
     path = Path(model)
+    if path.is_dir():
+        path = path / "checkpoint.safetensors"
     if path.suffix == CHECKPOINT_SUFFIX:
         return read_card(path).variant
     if is_weights_id(model):

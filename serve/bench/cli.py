@@ -162,7 +162,7 @@ def stages(
     "-o",
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("report.html"),
+    default=FOLDER / "report.html",
     show_default=True,
     help="The page; its figures are written beside it as .json.",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from safetensors.torch import load_file
 from train.loader import Augmented, epoch_batches
 from train.recipe import Recipe, override
 from train.run import Epoch, Run
-from train.session import RunRecord, recipe_for, train_model
-from zoo.checkpoint import load_checkpoint, read_card
+from train.session import RunRecord, find_start, recipe_for, train_model
+from zoo.checkpoint import load_checkpoint, read_card, save_checkpoint
 from zoo.datasets import open_splits
 from zoo.errors import DataError, MissingCapabilityError, ZooError
 from zoo.variants import find_variant
@@ -257,3 +258,46 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone() -> None:
     assert np.array_equal(draw(0, 1), draw(0, 1))
     assert not np.array_equal(draw(0, 1), draw(0, 2))
     assert not np.array_equal(draw(0, 1), draw(1, 1))
+
+
+def test_training_starts_from_a_checkpoint(
+    zoo: Callable, in_folder: Path, tiny_run: Path, picture_folder: Path
+) -> None:
+    """A step of nearly no learning rate keeps the weights: the classifier too, where the classes are the same."""
+    before = load_file(tiny_run / "checkpoint.safetensors")
+    flags = ("--epochs", "4", "--lr", "1e-12", "--image-size", "24", "-o", "again", "--device", "cpu")
+    same = zoo("train", tiny_run, "--data", "digits", *flags)
+    assert same.code == 0, same.err
+    assert "same classes" in same.err
+    after = load_file("again/checkpoint.safetensors")
+    for key in ("classifier.weight", "stages.1.block.0.fused.conv.weight"):
+        torch.testing.assert_close(after[key], before[key], rtol=1e-3, atol=1e-5)
+    assert read_card(Path("again/checkpoint.safetensors")).provenance["started_from"] == str(
+        tiny_run / "checkpoint.safetensors"
+    )
+
+    other = zoo("train", tiny_run / "checkpoint.safetensors", "--data", picture_folder, *flags)
+    assert other.code == 0, other.err
+    assert "the classifier is new" in other.err
+    after = load_file("again/checkpoint.safetensors")
+    assert after["classifier.weight"].shape[0] == 3
+    torch.testing.assert_close(
+        after["stages.1.block.0.fused.conv.weight"], before["stages.1.block.0.fused.conv.weight"], rtol=1e-3, atol=1e-5
+    )
+
+
+def test_weights_keep_what_they_expect(monkeypatch: pytest.MonkeyPatch, tiny_run: Path, tmp_path: Path) -> None:
+    """Weights from elsewhere bring their normalisation and padding along into the new run."""
+    model, card = load_checkpoint(tiny_run / "checkpoint.safetensors")
+    card = replace(card, padding="same", preprocessing=replace(card.preprocessing, mean=(1.0, 2.0, 3.0)))
+    foreign = tmp_path / "foreign.safetensors"
+    save_checkpoint(foreign, model.state_dict(), card)
+    start = find_start(str(foreign))
+    assert start is not None
+    recipe = override(recipe_for(TINY, "digits", None), TINY, epochs=4, image_size=16)
+    data = open_splits("digits")
+    train_model(TINY, recipe, *data, data="digits", folder=tmp_path / "run", device="cpu", start=start)
+    made = read_card(tmp_path / "run" / "checkpoint.safetensors")
+    assert made.padding == "same"
+    assert made.preprocessing.mean == (1.0, 2.0, 3.0)
+    assert made.preprocessing.image_size == recipe.test_size
