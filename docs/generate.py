@@ -19,7 +19,13 @@ from zoo.variants import VARIANTS
 from zoo.weights import weights_of
 
 DOCS = Path(__file__).parent
-OPERATORS = {"conv": "Conv", "fused_mbconv": "Fused-MBConv", "mbconv": "MBConv", "head": "Conv 1×1, pool, FC"}
+OPERATORS = {
+    "conv": "Conv",
+    "fused_mbconv": "Fused-MBConv",
+    "mbconv": "MBConv",
+    "bottleneck": "Bottleneck",
+    "head": "Conv 1×1, pool, FC",
+}
 
 
 def help_pages(command: click.Command, path: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
@@ -48,7 +54,8 @@ def models_page() -> str:
         "# Models",
         "",
         "Made from the rows in `zoo/variants.py` and `zoo/weights.py` by `make docs`. MACs are multiply-adds of one",
-        "picture at the eval size; parameters are trainable ones at 1,000 classes.",
+        "picture at the eval size; parameters are trainable ones at 1,000 classes. A network of your own is a file:",
+        "[your-own-network.md](your-own-network.md).",
         "",
         "| id | network | params | GMACs | train px | eval px | source |",
         "|---|---|---:|---:|---:|---:|---|",

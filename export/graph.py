@@ -23,7 +23,7 @@ from torch.export import Dim
 from export.runners import GRAPH_FORMAT, GRAPH_KEY, Contract
 from zoo import __version__
 from zoo.errors import ArtifactError
-from zoo.model import EfficientNet, FromPictures
+from zoo.model import FromPictures, Network
 
 # 20 is the exporter's own target (torch 2.11 and later); TensorRT 10.0 and later read it.
 OPSET = 20
@@ -37,7 +37,7 @@ _OUTERMOST = {"": PREPROCESSING, _WRAPPED: "pool"}
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-def export_onnx(model: EfficientNet, contract: Contract, *, checkpoint: Mapping[str, Any]) -> ModelProto:
+def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, Any]) -> ModelProto:
     """Export a network, on the CPU, as one self-contained ONNX graph. Leaves the network in evaluation mode.
 
     Input `pictures` (batch, S, S, 3) uint8 RGB, output `logits` (batch, K) float32; the batch is the only dynamic

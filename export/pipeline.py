@@ -30,7 +30,7 @@ from zoo.checkpoint import Checkpoint
 from zoo.errors import EngineBuildError, MissingCapabilityError, VerdictError, ZooError
 from zoo.files import sha256_of
 from zoo.machine import cuda_driver, environment
-from zoo.model import EfficientNet
+from zoo.model import Network
 from zoo.registry import checkpoint_path, find_model_variant, load_model
 from zoo.spec import Preprocessing, Variant
 
@@ -83,7 +83,7 @@ class ExportResult:
 class _Source:
     """A network to export, with everything known of its origin."""
 
-    network: EfficientNet
+    network: Network
     contract: Contract
     card: Checkpoint | None
     checkpoint: Mapping[str, Any]

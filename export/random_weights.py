@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from zoo.datasets import load_prepared, sample_photographs
-from zoo.model import EfficientNet, FromPictures
+from zoo.model import FromPictures, Network, build_network
 from zoo.spec import Preprocessing, Variant
 
 NUM_CLASSES = 1000
@@ -19,21 +19,21 @@ NUM_CLASSES = 1000
 NUM_BATCHES, BATCH_SIZE = 8, 2
 
 
-def make_random_network(variant: Variant, preprocessing: Preprocessing, *, seed: int = 0) -> EfficientNet:
+def make_random_network(variant: Variant, preprocessing: Preprocessing, *, seed: int = 0) -> Network:
     """Build `variant` with seeded random weights and settled batch norms, in evaluation mode on the CPU.
 
     The global random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = EfficientNet(variant, NUM_CLASSES)
+        model = build_network(variant, NUM_CLASSES)
     pictures, _, _ = load_prepared(sample_photographs().head(NUM_BATCHES * BATCH_SIZE), preprocessing)
     settle_batch_norms(model, preprocessing, pictures, batch_size=BATCH_SIZE)
     return model
 
 
 def settle_batch_norms(
-    model: EfficientNet, preprocessing: Preprocessing, pictures: NDArray[np.uint8], *, batch_size: int
+    model: Network, preprocessing: Preprocessing, pictures: NDArray[np.uint8], *, batch_size: int
 ) -> None:
     """Replace every batch norm's running statistics by the average over (N, S, S, 3) `pictures`; ends in eval mode.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from train.schedule import ema_decay
-from zoo.model import EfficientNet
+from zoo.model import Network
 
 
 class WeightAverage:
@@ -18,13 +18,13 @@ class WeightAverage:
     do not belong together.
     """
 
-    def __init__(self, model: EfficientNet, decay: float) -> None:
+    def __init__(self, model: Network, decay: float) -> None:
         self.model = deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
 
     @torch.no_grad()
-    def update(self, model: EfficientNet, step: int) -> None:
+    def update(self, model: Network, step: int) -> None:
         """Move the average towards `model` after step `step` (from 0)."""
         if self._pairs is None:  # the tensors never change, only their values: pair them once
             pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)

@@ -22,7 +22,7 @@ from train.run import Epoch, Run, Settings, save_state
 from train.schedule import learning_rate, stage_of_epoch
 from zoo.datasets import Pictures
 from zoo.errors import DataError, ZooError
-from zoo.model import EfficientNet
+from zoo.model import Network
 from zoo.spec import Preprocessing
 
 # A state of S is 340 MB (weights, average, two moments of AdamW): not worth writing after epochs of seconds.
@@ -213,7 +213,7 @@ def autocast(settings: Settings) -> AbstractContextManager[object]:
 
 
 @torch.inference_mode()
-def validate(model: EfficientNet, pictures: Pictures, preprocessing: Preprocessing, settings: Settings) -> Validation:
+def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings) -> Validation:
     """Measure loss, accuracy and confusion over all readable pictures, in float32 sums.
 
     Raises:
@@ -233,7 +233,7 @@ def validate(model: EfficientNet, pictures: Pictures, preprocessing: Preprocessi
 
 
 def _answers(
-    model: EfficientNet, pictures: Pictures, preprocessing: Preprocessing, settings: Settings
+    model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings
 ) -> Iterator[tuple[Tensor, Tensor, tuple[str, ...]]]:
     loaded = load_validation(
         pictures, preprocessing, batch_size=64, workers=settings.workers, pin=settings.device.type == "cuda"

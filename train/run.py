@@ -15,7 +15,7 @@ from zoo.checkpoint import Checkpoint
 from zoo.datasets import Pictures
 from zoo.errors import CheckpointError
 from zoo.files import replacing
-from zoo.model import EfficientNet, initialize_for_short_run
+from zoo.model import Network, build_network, initialize_for_short_run
 from zoo.spec import Variant
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -53,7 +53,7 @@ class Epoch:
 class Run:
     """Everything that changes while training, and all that a resumed run needs."""
 
-    model: EfficientNet
+    model: Network
     average: WeightAverage
     optimizer: torch.optim.Optimizer
     step: int = 0
@@ -65,7 +65,7 @@ class Run:
 class Start:
     """Weights to begin from, with the card that says what they expect, and where they came from."""
 
-    network: EfficientNet
+    network: Network
     card: Checkpoint
     label: str
 
@@ -78,7 +78,7 @@ def start_run(
     Freshly initialised, or with the weights of `start`; its classifier is kept only for the same classes.
     """
     torch.manual_seed(settings.seed)
-    model = EfficientNet(variant, len(classes), padding=start.card.padding if start else None)
+    model = build_network(variant, len(classes), padding=start.card.padding if start else None)
     if recipe.short_run_init:
         initialize_for_short_run(model)
     if start:

@@ -19,7 +19,7 @@ from train.run import Epoch, Precision, Run, Settings, Start, load_state, start_
 from zoo.checkpoint import Checkpoint
 from zoo.datasets import Pictures
 from zoo.errors import CheckpointError, MissingCapabilityError, ZooError
-from zoo.registry import load_model
+from zoo.registry import ROW_SUFFIX, load_model
 from zoo.spec import Preprocessing, Variant
 from zoo.variants import VARIANTS
 
@@ -76,12 +76,12 @@ def recipe_for(variant: Variant, data: str, name: str | None) -> Recipe:
 
 
 def find_start(model: str) -> Start | None:
-    """The weights MODEL names: those of a path or of a published id; None for a network's own id, which is fresh.
+    """The weights MODEL names: those of a checkpoint or of a published id; None for a row's id or file: fresh.
 
     Raises:
         CheckpointError, MissingCapabilityError: they cannot be loaded.
     """
-    if any(model in (variant.id, variant.name) for variant in VARIANTS):
+    if Path(model).suffix == ROW_SUFFIX or any(model in (variant.id, variant.name) for variant in VARIANTS):
         return None
     return Start(*load_model(model))
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from zoo import __version__
 from zoo.errors import CheckpointError
 from zoo.files import replacing
-from zoo.model import EfficientNet
+from zoo.model import Network, build_network
 from zoo.spec import Padding, Preprocessing, Variant
 
 FORMAT = "zoo-checkpoint-1"
@@ -78,14 +78,14 @@ def read_card(path: Path) -> Checkpoint:
     return _read(path, weights=False)[0]
 
 
-def load_checkpoint(path: Path) -> tuple[EfficientNet, Checkpoint]:
+def load_checkpoint(path: Path) -> tuple[Network, Checkpoint]:
     """Rebuild the network of a checkpoint, in evaluation mode on the CPU.
 
     Raises:
         CheckpointError: as `read_card`, or the weights do not fit the row in the header.
     """
     card, state = _read(path, weights=True)
-    model = EfficientNet(card.variant, len(card.classes), padding=card.padding)
+    model = build_network(card.variant, len(card.classes), padding=card.padding)
     load_state(model, state, str(path))
     return model.eval(), card
 

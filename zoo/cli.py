@@ -18,6 +18,7 @@ from zoo.errors import ZooError
 COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("zoo.commands:list_models", "Show every network: parameters, MACs, sizes, weights."),
     "show": ("zoo.commands:show_model", "Show one network stage by stage."),
+    "scale": ("zoo.commands:scale_model", "Write a network of your own: one of these, scaled."),
     "doctor": ("zoo.commands:doctor", "Say what this machine can do, and how to add the rest."),
     "sample": ("zoo.commands:sample", "Write a few pictures of the embedded data set as files."),
     "train": ("train.cli:train", "Train with progressive learning."),

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from zoo.spec import Variant
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
-OPERATOR_STYLES = {"fused_mbconv": ("Fused-MBConv", "orange3"), "mbconv": ("MBConv", "dodger_blue1")}
+OPERATOR_STYLES = {
+    "fused_mbconv": ("Fused-MBConv", "orange3"),
+    "mbconv": ("MBConv", "dodger_blue1"),
+    "bottleneck": ("bottleneck", "green"),
+}
 
 
 @click.command("list")
@@ -110,6 +114,50 @@ def show_model(model: str, image_size: int | None, as_json: bool) -> None:
     console.print(f"[bold]{variant.name}[/] ({variant.id}) at {size} px. {variant.source}")
     console.print(table)
     console.print(f"{total_params:,} parameters, {total_macs / 1e9:.2f} GMACs, 1,000 classes")
+
+
+@click.command("scale")
+@click.argument("model")
+@click.option("--depth", type=float, default=1.0, show_default=True, help="Layers, times this.")
+@click.option("--width", type=float, default=1.0, show_default=True, help="Channels, times this, in multiples of 8.")
+@click.option("--resolution", type=float, default=1.0, show_default=True, help="Image size, times this, up to 480 px.")
+@click.option("--id", help="Name of the new network  [default: the file's]")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Row file to write: NAME.toml.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def scale_model(
+    model: str, depth: float, width: float, resolution: float, id: str | None, out: Path, as_json: bool
+) -> None:
+    """Write a row file: MODEL scaled by the paper's rule, to be edited, trained and exported like any other.
+
+    Compound scaling with two additions (EfficientNetV2 §3.3): the inference size is capped at 480 px, and a deeper
+    network gets more layers still in its later stages.
+
+    \b
+    zoo scale s --depth 1.2 --width 1.1 -o mynet.toml
+    zoo show mynet.toml
+    zoo train mynet.toml --data pictures/
+    """
+    from zoo.registry import ROW_SUFFIX, find_model_variant
+    from zoo.row_files import check_own_id, load_row, write_row
+    from zoo.scaling import scale_by_paper
+
+    if out.suffix != ROW_SUFFIX:
+        raise click.BadParameter(f"{out} does not end in {ROW_SUFFIX}.", param_hint="--out")
+    base = find_model_variant(model)
+    scaled = scale_by_paper(base, id or out.stem, width=width, depth=depth, resolution=resolution)
+    check_own_id(out, scaled.id)
+    write_row(out, scaled, f"`zoo scale {model} --depth {depth:g} --width {width:g} --resolution {resolution:g}`")
+    row = load_row(out)
+    if as_json:
+        click.echo(json.dumps(summary_of(row) | {"file": str(out)}, indent=2))
+        return
+    before, after = summary_of(base), summary_of(row)
+    click.echo(out)
+    click.echo(
+        f"{before['num_params'] / 1e6:.2f} → {after['num_params'] / 1e6:.2f} M parameters, "
+        f"{before['macs'] / 1e9:.3g} → {after['macs'] / 1e9:.3g} GMACs, "
+        f"{base.eval_size} → {row.eval_size} px. `zoo show {out}` draws it."
+    )
 
 
 @click.command("doctor")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zoo.checkpoint import Checkpoint, describe_misfit
 from zoo.errors import CheckpointError
 from zoo.key_styles import key_map
-from zoo.model import EfficientNet, initialize
+from zoo.model import Network, build_network, initialize
 from zoo.origins import ORIGINS, Origin
 from zoo.spec import Variant
 from zoo.variants import find_variant
@@ -32,7 +32,7 @@ class Outgoing:
 
 def to_network(
     tensors: Mapping[str, Tensor], variant: Variant, origin: Origin, *, name: str, num_classes: int | None = None
-) -> tuple[EfficientNet, int | None]:
+) -> tuple[Network, int | None]:
     """Make a network from another project's tensors, in evaluation mode; and say how many classes they have.
 
     Args:
@@ -57,7 +57,7 @@ def to_network(
         given |= {keys[ours]: value for ours, value in _new_classifier(variant, num_classes).items()}
     # On the meta device nothing is drawn or stored: the file's tensors become the parameters themselves.
     with torch.device("meta"):
-        model = EfficientNet(variant, num_classes or own_classes or 1000, padding=origin.padding)
+        model = build_network(variant, num_classes or own_classes or 1000, padding=origin.padding)
     said = describe_misfit({keys[ours]: value for ours, value in model.state_dict().items()}, given)
     if said:
         problem = f"{name} does not fit {origin.id}'s {origin.networks[variant.id]}: {said}."
@@ -95,7 +95,7 @@ def _as_pytorch(value: Tensor, ours: str | None, origin: Origin) -> Tensor:
 def _new_classifier(variant: Variant, num_classes: int) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(HEAD_SEED)
-        layer = nn.Linear(variant.head_channels, num_classes)
+        layer = nn.Linear(variant.num_features, num_classes)
         initialize(layer)
     return {f"classifier.{name}": value.detach() for name, value in layer.named_parameters()}
 
@@ -110,8 +110,8 @@ def _whose(given: Mapping[str, Tensor]) -> str:
             if names != {theirs for ours, theirs in keys.items() if not ours.endswith(COUNTER)}:
                 continue
             # Several networks of a family have the same keys and differ in width.
-            widths = (variant.stem_channels, variant.head_channels)
-            if widths == tuple(given[keys[f"{part}.norm.weight"]].numel() for part in ("stem", "head")):
+            ends = {"stem": variant.stem_channels, "head": variant.head_channels}
+            if variant.is_resnet or all(given[keys[f"{end}.norm.weight"]].numel() == ends[end] for end in ends):
                 return f"Its keys are those of {origin.id}'s {network}: `zoo import {id} --from {origin.id}`."
     return "Is it another network's file?"
 

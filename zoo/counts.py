@@ -71,6 +71,8 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, size: int, *, g
 
 
 def _block(stage: Stage, in_channels: int, out_channels: int, in_size: int, size: int) -> _Cost:
+    if stage.operator == "bottleneck":
+        return _bottleneck(stage, in_channels, in_size, size)
     expanded = in_channels * stage.expand_ratio
     if stage.operator == "fused_mbconv" and stage.expand_ratio == 1:
         cost = _conv(in_channels, out_channels, stage.kernel_size, size)
@@ -87,6 +89,16 @@ def _block(stage: Stage, in_channels: int, out_channels: int, in_size: int, size
     return cost
 
 
+def _bottleneck(stage: Stage, in_channels: int, in_size: int, size: int) -> _Cost:
+    """torchvision's form: the stride is in the 3×3 convolution, and a changed shape has a 1×1 shortcut."""
+    out_channels, width = stage.out_channels, stage.out_channels // stage.expand_ratio
+    cost = _conv(in_channels, width, 1, in_size) + _conv(width, width, stage.kernel_size, size)
+    cost += _conv(width, out_channels, 1, size)
+    if in_channels != out_channels or in_size != size:
+        cost += _conv(in_channels, out_channels, 1, size)
+    return cost
+
+
 def stage_cost(stage: Stage, in_channels: int, in_size: int) -> tuple[int, int]:
     """Parameters and MACs of one stage for an input of `in_channels` and `in_size` pixels a side, batch 1."""
     size = output_size(in_size, stage.stride)
@@ -98,13 +110,16 @@ def stage_cost(stage: Stage, in_channels: int, in_size: int) -> tuple[int, int]:
 
 def parts(variant: Variant, *, image_size: int | None = None, num_classes: int = 1000) -> Iterator[Part]:
     """Yield stem (index 0), stages (1…) and head of `variant` at `image_size` (default: its eval size)."""
+    kernel_size = 7 if variant.is_resnet else 3
     size = output_size(image_size or variant.eval_size, 2)
-    stem = _conv(3, variant.stem_channels, 3, size)
+    stem = _conv(3, variant.stem_channels, kernel_size, size)
+    if variant.is_resnet:
+        size = output_size(size, 2)  # its max-pool
     yield Part(
         index=0,
         operator="conv",
-        kernel_size=3,
-        stride=2,
+        kernel_size=kernel_size,
+        stride=4 if variant.is_resnet else 2,
         expand_ratio=1,
         se_ratio=0,
         in_channels=3,
@@ -133,9 +148,9 @@ def parts(variant: Variant, *, image_size: int | None = None, num_classes: int =
             macs=macs,
         )
         channels = stage.out_channels
-    head = _conv(channels, variant.head_channels, 1, size)
-    classifier = _Cost((variant.head_channels + 1) * num_classes, variant.head_channels * num_classes)
-    total = head + classifier
+    features = variant.num_features
+    head = _conv(channels, features, 1, size) if variant.head_channels else _Cost()
+    total = head + _Cost((features + 1) * num_classes, features * num_classes)
     yield Part(
         index=len(variant.stages) + 1,
         operator="head",

@@ -13,6 +13,9 @@ BlockKind = Literal["fused-1", "fused", "mbconv-1", "mbconv"]
 CONV = ("weight",)
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 DENSE = ("weight", "bias")
+# By the last word of its name; in torchvision's ResNets a shortcut is (convolution, norm).
+LEAVES: dict[str, tuple[str, ...]] = dict.fromkeys(("conv", "conv1", "conv2", "conv3", "0"), CONV)
+LEAVES |= dict.fromkeys(("norm", "bn1", "bn2", "bn3", "1"), NORM)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,8 @@ def blocks(variant: Variant) -> Iterator[tuple[Stage, int, int, int]]:
 
 def key_map(style: KeyStyle, variant: Variant) -> dict[str, str]:
     """Every key of our state dict with the key `style` has for it; one to one."""
+    if variant.is_resnet:
+        return dict(_expand(_resnet(variant)))
     keys = dict(_expand(style.outer(variant)))
     for stage, number, index, flat in blocks(variant):
         theirs = style.block(number, index, flat)
@@ -58,6 +63,17 @@ def key_map(style: KeyStyle, variant: Variant) -> dict[str, str]:
         for ours, other in _expand(parts):
             keys[f"stages.{number}.block.{index}.{ours}"] = f"{theirs}{style.joint}{other}"
     return keys
+
+
+def _resnet(variant: Variant) -> dict[str, str]:
+    """torchvision's names of a ResNet; its class is our backbone, so only the classifier is called otherwise."""
+    names = ["conv1", "bn1"]
+    for stage, number, index, _ in blocks(variant):
+        block = f"layer{number}.{index}"
+        names += [f"{block}.{part}{order}" for order in range(1, 4) for part in ("conv", "bn")]
+        if index == 0 and (stage.stride > 1 or number == 1):
+            names += [f"{block}.downsample.0", f"{block}.downsample.1"]
+    return {f"backbone.{name}": name for name in names} | {"classifier": "fc"}
 
 
 def _present(part: str, stage: Stage) -> bool:
@@ -68,8 +84,7 @@ def _expand(modules: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Module names to tensor names: what a module holds follows from its last word."""
     for ours, theirs in modules.items():
         kind = ours.rpartition(".")[2]
-        leaves = NORM if kind == "norm" else CONV if kind == "conv" else DENSE
-        for leaf in leaves:
+        for leaf in LEAVES.get(kind, DENSE):
             yield f"{ours}.{leaf}", f"{theirs}.{leaf}"
 
 

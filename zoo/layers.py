@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from zoo.counts import padding_of, squeeze_channels
 from zoo.spec import Activation, Padding, Stage, Variant
 
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {"silu": nn.SiLU, "relu6": nn.ReLU6}
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"silu": nn.SiLU, "relu6": nn.ReLU6, "relu": nn.ReLU}
 
 
 class Conv2dSame(nn.Conv2d):

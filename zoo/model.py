@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +13,57 @@ from zoo.layers import Block, ConvNormAct, StageModule, StochasticDepth
 from zoo.spec import Padding, Preprocessing, Variant
 
 
-class EfficientNet(nn.Module):
-    """Any EfficientNet of the zoo.
+class Network(nn.Module, ABC):
+    """Any network of the zoo: features, dropout, classifier; what a row, a checkpoint and a recipe need of it.
 
     Input (N, 3, H, W) float, normalised by the variant's preprocessing; output logits (N, num_classes).
-    Stages are named by the papers' numbers: `stem` is stage 0, `stages.1` the first one after it.
     """
 
-    def __init__(self, variant: Variant, num_classes: int = 1000, *, padding: Padding | None = None) -> None:
+    dropout: nn.Dropout
+    classifier: nn.Linear
+
+    def __init__(self, variant: Variant, num_classes: int, padding: Padding) -> None:
         super().__init__()
-        padding = padding or variant.padding
         self.variant = variant
         self.num_classes = num_classes
         self.padding = padding
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """Pooled features (N, variant.num_features)."""
+
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """The blocks of all stages, in order."""
+
+    @abstractmethod
+    def residual_norms(self) -> list[nn.BatchNorm2d]:
+        """The last norm of every residual branch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, num_classes), before softmax."""
+        logits: Tensor = self.classifier(self.dropout(self.features(x)))
+        return logits
+
+    def set_dropout(self, prob: float) -> None:
+        """Set the classifier's dropout; takes effect at the next forward pass."""
+        self.dropout.p = prob
+
+    def set_stochastic_depth(self, prob: float) -> None:
+        """Block i of N is dropped with probability prob · i / N (automl). 0.2, block 30 of 40: 0.15."""
+        blocks = self.blocks()
+        for index, block in enumerate(blocks):
+            for module in block.modules():
+                if isinstance(module, StochasticDepth):
+                    module.prob = prob * index / len(blocks)
+
+
+class EfficientNet(Network):
+    """Any EfficientNet of the zoo. Stages are named by the papers' numbers: `stem` is 0, `stages.1` the first."""
+
+    def __init__(self, variant: Variant, num_classes: int = 1000, *, padding: Padding | None = None) -> None:
+        padding = padding or variant.padding
+        super().__init__(variant, num_classes, padding)
         self.stem = ConvNormAct(
             variant, 3, variant.stem_channels, 3, stride=2, activation=variant.activation, padding=padding
         )
@@ -49,22 +88,27 @@ class EfficientNet(nn.Module):
             x = stage(x)
         return F.adaptive_avg_pool2d(self.head(x), 1).flatten(1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, num_classes), before softmax."""
-        logits: Tensor = self.classifier(self.dropout(self.features(x)))
-        return logits
+    def blocks(self) -> list[nn.Module]:
+        """The blocks of all stages, in order."""
+        return [module for module in self.modules() if isinstance(module, Block)]
 
-    def set_dropout(self, prob: float) -> None:
-        """Set the classifier's dropout; takes effect at the next forward pass."""
-        self.dropout.p = prob
+    def residual_norms(self) -> list[nn.BatchNorm2d]:
+        """The last norm of every residual branch."""
+        branches = (block for block in self.modules() if isinstance(block, Block) and block.residual)
+        return [[m for m in branch.modules() if isinstance(m, nn.BatchNorm2d)][-1] for branch in branches]
 
-    def set_stochastic_depth(self, prob: float) -> None:
-        """Block i of N is dropped with probability prob · i / N (automl). 0.2, block 30 of 40: 0.15."""
-        blocks = [module for module in self.modules() if isinstance(module, Block)]
-        for index, block in enumerate(blocks):
-            for module in block.children():
-                if isinstance(module, StochasticDepth):
-                    module.prob = prob * index / len(blocks)
+
+def build_network(variant: Variant, num_classes: int = 1000, *, padding: Padding | None = None) -> Network:
+    """Make a row's network, freshly initialised.
+
+    Raises:
+        ZooError: a ResNet row that torchvision cannot make.
+    """
+    if variant.is_resnet:
+        from zoo.resnet import ResNet
+
+        return ResNet(variant, num_classes)
+    return EfficientNet(variant, num_classes, padding=padding)
 
 
 def initialize(model: nn.Module) -> None:
@@ -86,17 +130,15 @@ def initialize(model: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def initialize_for_short_run(model: EfficientNet) -> None:
+def initialize_for_short_run(model: Network) -> None:
     """Start every residual block as the identity and the classifier undecided.
 
     The scale of each residual block's last norm is 0 (Goyal et al. 2017, §5.1): 40 blocks begin as a shallow network;
     70 steps of S at 36 px on the digits end at 93 % with it and at 45 … 61 % without. The classifier's weights are 0:
     the paper's ±1/√classes is meant for a thousand classes, with ten the first loss is 3.5 instead of ln 10 = 2.3.
     """
-    for module in model.modules():
-        if isinstance(module, Block) and module.residual:
-            norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
-            nn.init.zeros_(norms[-1].weight)
+    for norm in model.residual_norms():
+        nn.init.zeros_(norm.weight)
     nn.init.zeros_(model.classifier.weight)
 
 

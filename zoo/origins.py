@@ -64,14 +64,17 @@ def short_side_to_size(variant: Variant) -> Preprocessing:
 
 V1 = tuple(f"b{index}" for index in range(8))
 LITE = tuple(f"lite{index}" for index in range(5))
+RESNETS = ("resnet50", "resnet152")
 
 TORCHVISION_ORIGIN = Origin(
     id="torchvision",
-    networks={id: f"efficientnet_v2_{id}" for id in ("s", "m", "l")} | {f"v1-{b}": f"efficientnet_{b}" for b in V1},
+    networks={id: f"efficientnet_v2_{id}" for id in ("s", "m", "l")}
+    | {f"v1-{b}": f"efficientnet_{b}" for b in V1}
+    | {id: id for id in RESNETS},
     key_style=lambda variant: TORCHVISION,
     padding="symmetric",
     # Its builders pass 1e-3 for V2 and for b5 … b7 only; the others have PyTorch's default.
-    batch_norm_eps={f"v1-b{index}": 1e-5 for index in range(5)},
+    batch_norm_eps=dict.fromkeys((*(f"v1-b{index}" for index in range(5)), *RESNETS), 1e-5),
     constructor="torchvision.models.{network}(num_classes={num_classes})",
     eps_argument="norm_layer=partial(torch.nn.BatchNorm2d, eps={eps})",
     source="pytorch/vision torchvision/models/efficientnet.py",

@@ -10,7 +10,7 @@ from zoo.checkpoint import Checkpoint
 from zoo.convert import to_network
 from zoo.errors import DataError, ZooError
 from zoo.foreign import ForeignWeights, Published, read_foreign
-from zoo.model import EfficientNet
+from zoo.model import Network
 from zoo.origins import ORIGINS, Origin
 from zoo.pull import file_of, missing_weights
 from zoo.spec import Preprocessing, Variant, Weights
@@ -22,7 +22,7 @@ from zoo.weights import WEIGHTS, expected_preprocessing
 class Imported:
     """A network in evaluation mode on the CPU, its card, and what a person should know about how it came to be."""
 
-    model: EfficientNet
+    model: Network
     card: Checkpoint
     notes: tuple[str, ...]
 
@@ -59,7 +59,7 @@ def import_weights(
     return _adopt(variant, origin, read_foreign(file), len(classes) if classes else num_classes, classes, row)
 
 
-def load_published(row: Weights) -> tuple[EfficientNet, Checkpoint]:
+def load_published(row: Weights) -> tuple[Network, Checkpoint]:
     """Build a network with its published weights, in evaluation mode on the CPU.
 
     Raises:

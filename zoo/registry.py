@@ -1,4 +1,4 @@
-"""Owns what MODEL means on a command line: a checkpoint's path, an id with a run, or an id with published weights."""
+"""Owns what MODEL means on a command line: a path (checkpoint, run folder, row file) or an id (row, weights)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from zoo.weights import find_weights, is_weights_id, weights_of
 
 if TYPE_CHECKING:
     from zoo.checkpoint import Checkpoint
-    from zoo.model import EfficientNet
+    from zoo.model import Network
 
 CHECKPOINT_SUFFIX = ".safetensors"
+ROW_SUFFIX = ".toml"
 
 
 def run_folder(variant: str, out: Path | None = None) -> Path:
@@ -28,11 +29,11 @@ def run_folder(variant: str, out: Path | None = None) -> Path:
 def checkpoint_path(model: str) -> Path | None:
     """The checkpoint file MODEL stands for, or None where it has only published weights or none at all.
 
-    A path is taken as it is, a run folder means the checkpoint in it, an id means runs/ID/checkpoint.safetensors; the
-    id of published weights never means a run.
+    A path is taken as it is, a run folder means the checkpoint in it, an id or a row file means
+    runs/ID/checkpoint.safetensors; the id of published weights never means a run.
 
     Raises:
-        UnknownNameError: neither a file nor a known id.
+        UnknownNameError: neither a file nor a known id. DataError: a row file that is not one.
     """
     path = Path(model)
     if path.suffix == CHECKPOINT_SUFFIX:
@@ -41,16 +42,16 @@ def checkpoint_path(model: str) -> Path | None:
         return path / "checkpoint.safetensors"
     if is_weights_id(model):
         return None
-    of_run = run_folder(find_variant(model).id) / "checkpoint.safetensors"
+    of_run = run_folder(_find_row(model).id) / "checkpoint.safetensors"
     return of_run if of_run.is_file() else None
 
 
 def find_model_variant(model: str) -> Variant:
-    """The row of MODEL: of a checkpoint's header, of the table, or of published weights' network.
+    """The row of MODEL: of a checkpoint's header, of the table, of a row file, or of published weights' network.
 
     Raises:
         UnknownNameError: neither a file nor a known id.
-        CheckpointError: a file that is not a checkpoint of ours.
+        CheckpointError, DataError: a file that is not a checkpoint or a row of ours.
     """
     from zoo.checkpoint import read_card
 
@@ -62,10 +63,20 @@ def find_model_variant(model: str) -> Variant:
     if is_weights_id(model):
         row = find_weights(model)
         return replace(find_variant(row.variant), batch_norm_eps=ORIGINS[row.origin].eps_of(row.variant))
-    return find_variant(model)
+    return _find_row(model)
 
 
-def load_model(model: str) -> tuple[EfficientNet, Checkpoint, str]:
+def _find_row(model: str) -> Variant:
+    if Path(model).suffix != ROW_SUFFIX:
+        return find_variant(model)
+    from zoo.row_files import check_own_id, load_row
+
+    row = load_row(Path(model))
+    check_own_id(Path(model), row.id)
+    return row
+
+
+def load_model(model: str) -> tuple[Network, Checkpoint, str]:
     """Load MODEL with trained weights: its network in evaluation mode, its card, and where they came from.
 
     For an id, in this order: the checkpoint of its run, published weights that were pulled, published weights of an
@@ -81,11 +92,11 @@ def load_model(model: str) -> tuple[EfficientNet, Checkpoint, str]:
     path = checkpoint_path(model)
     if path:
         return *load_checkpoint(path), str(path)
-    row = find_weights(model) if is_weights_id(model) else _at_hand(find_variant(model))
+    row = find_weights(model) if is_weights_id(model) else _at_hand(_find_row(model), model)
     return *load_published(row), row.id
 
 
-def _at_hand(variant: Variant) -> Weights:
+def _at_hand(variant: Variant, model: str) -> Weights:
     """The published weights of a network to use: those that were pulled, else those of a package."""
     rows = sorted(weights_of(variant.id), key=lambda row: bool(row.package))
     there = [row for row in rows if file_of(row)]
@@ -96,5 +107,5 @@ def _at_hand(variant: Variant) -> Weights:
     fetch = f"`zoo pull {variant.id}` fetches published ones, " if rows else ""
     raise CheckpointError(
         f"{variant.id} has no trained weights: there is no {missing}.",
-        f"{fetch}`zoo train {variant.id}` makes one; or pass the path of a checkpoint.",
+        f"{fetch}`zoo train {model}` makes one; or pass the path of a checkpoint.",
     )

@@ -11,8 +11,7 @@ from typing import Any, get_args
 from zoo.errors import DataError, unknown_name
 from zoo.files import write_text
 from zoo.spec import Activation, Interpolation, Operator, Padding, Preprocessing, Resize, Stage, Variant
-
-SUFFIX = ".toml"
+from zoo.variants import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ VARIANT_RULES = {
     "name": _TEXT,
     "family": _TEXT,
     "stem_channels": _whole(1, 8192),
-    "head_channels": _whole(1, 65536),
+    "head_channels": _whole(0, 65536),
     "activation": _one_of(get_args(Activation)),
     "padding": _one_of(get_args(Padding)),
     "batch_norm_eps": _share(),
@@ -94,7 +93,7 @@ VARIANT_RULES = {
 }
 # A file need not repeat what follows from the rest.
 DEFAULTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "name": lambda row: row["id"],
+    "name": lambda row: row.get("id", ""),
     "family": lambda row: "user",
     "source": lambda row: "a file of the user",
     "preprocessing": lambda row: {},
@@ -118,7 +117,7 @@ def load_row(path: Path) -> Variant:
         raise DataError(
             f"{path} is not TOML: {error}.", "`zoo scale s -o mynet.toml` writes one to start from."
         ) from error
-    row = {key: default(raw) for key, default in DEFAULTS.items() if "id" in raw} | raw
+    row = {key: default(raw) for key, default in DEFAULTS.items()} | raw
     _check(path, "", row, VARIANT_RULES, _required(Variant))
     for index, stage in enumerate(row["stages"]):
         _check(path, f"stages[{index}].", stage, STAGE_RULES, _required(Stage))
@@ -128,7 +127,18 @@ def load_row(path: Path) -> Variant:
     built = {**row, "stages": tuple(Stage(**stage) for stage in row["stages"])}
     variant = Variant(**{**built, "preprocessing": Preprocessing(**contract)})
     _check_sizes(path, variant)
+    _check_head(path, variant)
     return variant
+
+
+def check_own_id(path: Path, id: str) -> None:
+    """Refuse the id of a network of the zoo, whose run and weights the row would be given.
+
+    Raises:
+        DataError: it is one.
+    """
+    if any(id in (known.id, known.name) for known in VARIANTS):
+        raise DataError(f"{path}: the id {id!r} belongs to a network of the zoo.", "Give it an id of its own.")
 
 
 def _required(kind: type) -> set[str]:
@@ -138,8 +148,13 @@ def _required(kind: type) -> set[str]:
 def _check(path: Path, where: str, table: Mapping[str, Any], rules: Mapping[str, Rule], required: set[str]) -> None:
     for key in table:
         if key not in rules:
-            raise unknown_name(f"field of {path}", f"{where}{key}", [where + name for name in rules], "")
-    for key in sorted(required):
+            raise unknown_name(
+                f"field of {path}",
+                f"{where}{key}",
+                [where + name for name in rules],
+                f"It can have {', '.join(rules)}.",
+            )
+    for key in sorted(required, key=list(rules).index):
         if key not in table:
             raise DataError(f"{path}: {where}{key} is missing; it is {rules[key].expects}.", "Add it.")
     for key, value in table.items():
@@ -165,9 +180,25 @@ def _check_sizes(path: Path, variant: Variant) -> None:
         )
 
 
+def _check_head(path: Path, variant: Variant) -> None:
+    if variant.is_resnet:
+        from zoo.resnet import check_row
+
+        check_row(variant)
+    elif not variant.head_channels:
+        raise DataError(
+            f"{path}: head_channels is 0, which only a ResNet has.", "EfficientNets end in a 1×1 convolution: 1280."
+        )
+
+
 def write_row(path: Path, variant: Variant, comment: str) -> None:
-    """Write a network's row as TOML that `load_row` reads back equal, whole or not at all."""
+    """Write a network's row as TOML that `load_row` reads back equal, whole or not at all.
+
+    Raises:
+        DataError: a field that `load_row` would refuse.
+    """
     row = variant.to_dict()
+    _check(path, "", row, VARIANT_RULES, set())
     stages, contract = row.pop("stages"), row.pop("preprocessing")
     lines = [f"# {line}" for line in comment.splitlines()]
     lines += [f"{key} = {_toml(value)}" for key, value in row.items()]

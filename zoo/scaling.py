@@ -70,8 +70,10 @@ def scale_by_paper(
     and 19; the training size keeps its share of the inference size.
 
     Raises:
-        ZooError: a factor outside 0.1 … 10.
+        ZooError: a factor outside 0.1 … 10, or a network that is no EfficientNet.
     """
+    if base.is_resnet:
+        raise ZooError(f"{base.id} is no EfficientNet: the rule does not fit it.", "Scale s, b0 or v1-b0, for example.")
     for name, factor in (("width", width), ("depth", depth), ("resolution", resolution)):
         if not 0.1 <= factor <= 10:
             raise ZooError(f"--{name} {factor:g} is outside 0.1 … 10.", "1 leaves it as it is.")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
-Operator = Literal["mbconv", "fused_mbconv"]
-Activation = Literal["silu", "relu6"]
+Operator = Literal["mbconv", "fused_mbconv", "bottleneck"]
+Activation = Literal["silu", "relu6", "relu"]
 Padding = Literal["same", "symmetric"]
 Interpolation = Literal["bilinear", "bicubic"]
 Resize = Literal["squash", "crop"]
@@ -18,7 +18,8 @@ Resize = Literal["squash", "crop"]
 class Stage:
     """A run of equal blocks; the first one carries the stride and the channel change.
 
-    `se_ratio` is the squeeze width as a share of the block's *input* channels; 0 means no squeeze-and-excitation.
+    `se_ratio` is the squeeze width as a share of the block's *input* channels; 0 means no squeeze-and-excitation. A
+    `bottleneck` (ResNet) is narrower inside: its width is `out_channels / expand_ratio`.
     """
 
     operator: Operator
@@ -69,7 +70,7 @@ class Variant:
 
     `id` is its name on the command line, `name` the long one. `dropout` and `stochastic_depth_prob` are the final
     values of training; progressive learning starts below them. `max_size` caps the inference resolution
-    (paper §3.3: 480 px).
+    (paper §3.3: 480 px). `head_channels` is 0 where the classifier stands on the last stage itself.
     """
 
     id: str
@@ -89,6 +90,16 @@ class Variant:
     max_size: int = 480
     preprocessing: Preprocessing
     source: str
+
+    @property
+    def is_resnet(self) -> bool:
+        """A ResNet: bottleneck stages behind a 7×7 stem with a max-pool."""
+        return any(stage.operator == "bottleneck" for stage in self.stages)
+
+    @property
+    def num_features(self) -> int:
+        """Width of the pooled features that the classifier takes."""
+        return self.head_channels or self.stages[-1].out_channels
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, enough for `from_dict` to rebuild the row in another process."""

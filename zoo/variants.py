@@ -44,6 +44,18 @@ def mbconv(
     )
 
 
+def bottleneck(out_channels: int, num_layers: int, *, stride: int) -> Stage:
+    """Row of a ResNet stage: inside, a quarter as wide as its output."""
+    return Stage(
+        operator="bottleneck",
+        kernel_size=3,
+        stride=stride,
+        expand_ratio=4,
+        out_channels=out_channels,
+        num_layers=num_layers,
+    )
+
+
 # V2, Table 4: the whole picture is squashed to a square at 320 px and above, (x − 128) / 128 (automl preprocessing.py).
 V2_S = Variant(
     id="s",
@@ -248,7 +260,35 @@ def _b4_fused(last: int, kernel_sizes: dict[int, int], params: str) -> Variant:
     )
 
 
-# For tests and for a first look: two stages, one of each operator, 8 channels, 32 px.
+# The baselines of V2 Table 12, of torchvision's blocks (its form has the stride in the 3×3 convolution).
+RESNET_50 = Variant(
+    id="resnet50",
+    name="resnet50",
+    family="ResNet",
+    stem_channels=64,
+    stages=tuple(
+        bottleneck(channels, layers, stride=stride)
+        for channels, layers, stride in ((256, 3, 1), (512, 4, 2), (1024, 6, 2), (2048, 3, 2))
+    ),
+    head_channels=0,
+    activation="relu",
+    batch_norm_eps=1e-5,
+    dropout=0.2,
+    train_size=224,
+    eval_size=224,
+    preprocessing=replace(centre_crop(224), interpolation="bilinear"),
+    source="He et al. 2016, as pytorch/vision torchvision/models/resnet.py; V2 Table 12",
+)
+RESNET_152 = replace(
+    RESNET_50,
+    id="resnet152",
+    name="resnet152",
+    stages=tuple(
+        replace(stage, num_layers=layers) for stage, layers in zip(RESNET_50.stages, (3, 8, 36, 3), strict=True)
+    ),
+)
+
+# For tests and for a first look: three stages, every kind of block, 32 px.
 TINY = Variant(
     id="tiny",
     name="efficientnetv2_tiny",
@@ -295,6 +335,8 @@ VARIANTS: tuple[Variant, ...] = (
     replace(
         V2_S, id="s-relu6", name="efficientnetv2_s_relu6", activation="relu6", source="S with ReLU6 (automl g3doc)"
     ),
+    RESNET_50,
+    RESNET_152,
     TINY,
 )
 

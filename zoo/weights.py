@@ -10,7 +10,7 @@ from zoo.spec import Accuracy, Interpolation, Preprocessing, Variant, Weights
 from zoo.variants import IMAGENET_MEAN, IMAGENET_STD, find_variant
 
 LITE_TABLE = "tensorflow/tpu models/official/efficientnet/lite/README.md"
-TORCHVISION_METRICS = "pytorch/vision torchvision/models/efficientnet.py"
+TORCHVISION_METRICS = "pytorch/vision torchvision/models/efficientnet.py, resnet.py"
 TIMM_RESULTS = "huggingface/pytorch-image-models results/results-imagenet.csv at 0173a13"
 TORCHVISION_FILES = "https://download.pytorch.org/models"
 TIMM_FILES = "https://github.com/huggingface/pytorch-image-models/releases/download"
@@ -132,6 +132,14 @@ WEIGHTS: tuple[Weights, ...] = (
     _torchvision("v1-b5", "imagenet1k", "efficientnet_b5_lukemelas-1a07897c.pth", 0.83444, 0.96628, 456, 456),
     _torchvision("v1-b6", "imagenet1k", "efficientnet_b6_lukemelas-24a108a5.pth", 0.84008, 0.96916, 528, 528),
     _torchvision("v1-b7", "imagenet1k", "efficientnet_b7_lukemelas-c5b4e57e.pth", 0.84122, 0.96908, 600, 600),
+    _torchvision(
+        "resnet50", "imagenet1k-v2", "resnet50-11ad3fa6.pth", 0.80858, 0.95434, 224, 232, IMAGENET, "bilinear"
+    ),
+    _torchvision("resnet50", "imagenet1k", "resnet50-0676ba61.pth", 0.76130, 0.92862, 224, 256, IMAGENET, "bilinear"),
+    _torchvision(
+        "resnet152", "imagenet1k-v2", "resnet152-f82ba261.pth", 0.82284, 0.96002, 224, 232, IMAGENET, "bilinear"
+    ),
+    _torchvision("resnet152", "imagenet1k", "resnet152-394f9c45.pth", 0.78312, 0.94046, 224, 256, IMAGENET, "bilinear"),
     # Columns: network, tag, file, top-1, top-5, size, crop_pct, statistics. timm carries Google's own weights.
     # in21k-ft-in1k: pre-trained on ImageNet-21k, fine-tuned on ImageNet-1k.
     _timm("s", "in21k-ft-in1k", "tf_efficientnetv2_s_21ft1k-d7dafa41.pth", 0.84288, 0.97252, 384, 1.0, HALF),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from export.runners import Contract, Device
 from zoo.errors import MissingCapabilityError
-from zoo.model import EfficientNet, FromPictures
+from zoo.model import FromPictures, Network
 from zoo.registry import load_model
 
 
@@ -22,7 +22,7 @@ class TorchRunner:
 
     def __init__(
         self,
-        model: EfficientNet,
+        model: Network,
         contract: Contract,
         *,
         artifact: str = "model in memory",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from serve.bench.measured import DeviceRuns, LatencyRun, StagesRun, TrainingRun
+from serve.bench.measured import DeviceRuns, LatencyRun, PeersRun, StagesRun, TrainingRun
 from serve.bench.stages import OPERATOR_NAMES, Winner, times, total_ms
 from serve.bench.wording import digits, joined, milliseconds, percent, plain_name, stage_list
 from zoo.results import UNSTABLE_ABOVE, Summary
@@ -26,6 +26,7 @@ def headlines(runs: DeviceRuns) -> list[str]:
         size = f"{first.picture['width_px']} × {first.picture['height_px']}"
         sentences.append(f"Before the network sees it, a {size} JPEG takes {before} to decode and resize.")
     sentences += [sentence for run in runs.training for sentence in _about_training(run)]
+    sentences += [_about_peers(run) for run in runs.peers]
     unstable = sum(summary.unstable for summary in _summaries(runs))
     if unstable:
         total = sum(1 for _ in _summaries(runs))
@@ -114,6 +115,16 @@ def _about_training(run: TrainingRun) -> Iterator[str]:
     )
 
 
+def _about_peers(run: PeersRun) -> str:
+    ratios = [row.ratio for row in run.rows]
+    slower = sum(row.verdict == "slower" for row in run.rows)
+    worst = f"slower than its twin by more than 2 % in {slower}" if slower else "nowhere slower than its twin by 2 %"
+    return (
+        f"Beside torchvision and timm ({run.result.name}), over {len(ratios)} pairs, a network of the zoo takes "
+        f"{percent(min(ratios))} to {percent(max(ratios))} of its twin's time: {worst}."
+    )
+
+
 def _summaries(runs: DeviceRuns) -> Iterator[Summary]:
     for stages in runs.stages:
         yield from (form.latency for row in stages.rows for form in row.forms)
@@ -121,3 +132,5 @@ def _summaries(runs: DeviceRuns) -> Iterator[Summary]:
         yield from (row.latency for row in latency.rows)
     for training in runs.training:
         yield from (row.ms_per_step for row in training.rows)
+    for peers in runs.peers:
+        yield from (summary for row in peers.rows for summary in (row.ours, row.theirs))

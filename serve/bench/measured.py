@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from serve.bench.latency import LatencyRow
 from serve.bench.stages import StageRow
@@ -13,6 +13,7 @@ from zoo.results import Result, Summary
 from zoo.spec import Variant
 
 Run = TypeVar("Run")
+EVEN_WITHIN = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,40 @@ class TrainingRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PeerRow:
+    """A network of ours and the same one of another project, with the same weights, in one pass."""
+
+    network: str
+    peer: str
+    peer_name: str
+    mode: str
+    image_size: int
+    batch_size: int
+    ours: Summary
+    theirs: Summary
+
+    @property
+    def ratio(self) -> float:
+        """Our median over theirs: below 1 we are faster."""
+        return self.ours.p50_ms / self.theirs.p50_ms
+
+    @property
+    def verdict(self) -> Literal["faster", "even", "slower"]:
+        """Ours beside theirs; within 2 % is even, as medians of the same module timed twice differ by as much."""
+        if abs(self.ratio - 1) <= EVEN_WITHIN:
+            return "even"
+        return "faster" if self.ratio < 1 else "slower"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeersRun:
+    """Networks beside their twins of other projects, pair by pair in turn."""
+
+    result: Result
+    rows: tuple[PeerRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeviceRuns:
     """Everything measured on one device."""
 
@@ -94,11 +129,17 @@ class DeviceRuns:
     stages: list[StagesRun] = field(default_factory=list)
     latency: list[LatencyRun] = field(default_factory=list)
     training: list[TrainingRun] = field(default_factory=list)
+    peers: list[PeersRun] = field(default_factory=list)
 
     @property
     def results(self) -> list[Result]:
         """The results behind the rows."""
-        runs: list[StagesRun | LatencyRun | TrainingRun] = [*self.stages, *self.latency, *self.training]
+        runs: list[StagesRun | LatencyRun | TrainingRun | PeersRun] = [
+            *self.stages,
+            *self.latency,
+            *self.training,
+            *self.peers,
+        ]
         return [run.result for run in runs]
 
 
@@ -115,6 +156,8 @@ def group_by_device(results: Iterable[Result]) -> list[DeviceRuns]:
             runs.stages.append(_typed(_stages_run, result))
         elif result.kind == "latency":
             runs.latency.append(_typed(_latency_run, result))
+        elif result.kind == "peers":
+            runs.peers.append(_typed(_peers_run, result))
         else:
             runs.training.append(_typed(_training_run, result))
     return [devices[device] for device in sorted(devices)]
@@ -168,6 +211,14 @@ def _training_run(result: Result) -> TrainingRun:
         for row in result.data["rows"]
     )
     return TrainingRun(result=result, rows=_some(rows))
+
+
+def _peers_run(result: Result) -> PeersRun:
+    rows = (
+        PeerRow(**{**row, "ours": Summary.from_dict(row["ours"]), "theirs": Summary.from_dict(row["theirs"])})
+        for row in result.data["rows"]
+    )
+    return PeersRun(result=result, rows=_some(rows))
 
 
 def _some(rows: Iterable[Run]) -> tuple[Run, ...]:

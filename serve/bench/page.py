@@ -9,7 +9,7 @@ from typing import Any
 from serve.bench.headlines import headlines
 from serve.bench.markup import Child, Markup, join, tag
 from serve.bench.measured import DeviceRuns, StagesRun
-from serve.bench.sections import latency_section, table, training_section
+from serve.bench.sections import latency_section, peers_section, table, training_section
 from serve.bench.stage_section import glance, stages_section
 from serve.bench.stages import OPERATOR_NAMES
 from serve.bench.wording import count, joined, percent, plain_name
@@ -20,7 +20,7 @@ from zoo.spec import Variant
 from zoo.variants import VARIANTS
 
 _STYLE = Path(__file__).with_name("report.css")
-_OPERATORS = OPERATOR_NAMES | {"conv": "Conv 3×3", "head": "Conv 1×1, pool, classifier"}
+_OPERATORS = OPERATOR_NAMES | {"conv": "Conv", "bottleneck": "Bottleneck", "head": "Conv 1×1, pool, classifier"}
 
 
 def render_page(devices: Sequence[DeviceRuns]) -> str:
@@ -79,6 +79,7 @@ def _device_section(runs: DeviceRuns, devices: int) -> Markup:
         *(stages_section(run) for run in runs.stages),
         *(latency_section(run) for run in runs.latency),
         *(training_section(run) for run in runs.training),
+        *(peers_section(run) for run in runs.peers),
         _how(runs),
         class_="device",
     )
@@ -170,9 +171,9 @@ def _network_table(variant: Variant, image_size: int, num_classes: int) -> Marku
 
 def _part_cells(part: Part, macs: int) -> list[Child]:
     share = part.macs / macs
-    kernel = (
-        f" {part.kernel_size}×{part.kernel_size}, expand {part.expand_ratio}" if part.operator in OPERATOR_NAMES else ""
-    )
+    kernel = "" if part.operator == "head" else f" {part.kernel_size}×{part.kernel_size}"
+    if part.operator in OPERATOR_NAMES:
+        kernel += f", expand {part.expand_ratio}"
     meter = tag("span", class_=f"meter {part.operator}", style=f"--share:{share * 100:.2f}%")
     return [
         {"conv": "stem", "head": "head"}.get(part.operator, str(part.index)),

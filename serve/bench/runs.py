@@ -12,6 +12,7 @@ from export.runners import Device, Runner, open_runner
 from serve.bench.gpu_trace import GpuTrace, is_gpu
 from serve.bench.latency import Subject, compare_latency, compare_rows, measure_picture, real_pictures
 from serve.bench.timing import Schedule
+from zoo.errors import ZooError
 from zoo.machine import processor_name
 from zoo.registry import find_model_variant
 from zoo.results import Result, measured_on
@@ -130,6 +131,8 @@ def bench_stages(
     from serve.bench.stages import total_ms
 
     variant = find_model_variant(model)
+    if variant.is_resnet:
+        raise ZooError(f"{variant.id} has no MBConv stages to compare.", "`zoo bench latency` times it as a whole.")
     chosen = torch.device(choose_device(device))
     image_size, schedule = image_size or variant.eval_size, schedule or Schedule(duration_ms=1000.0)
     threads_before = torch.get_num_threads()

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from serve.bench.charts import Bar, Group, Line, bar_chart, line_chart
 from serve.bench.markup import Child, Markup, join, tag
-from serve.bench.measured import LatencyRun, TrainingRun
+from serve.bench.measured import LatencyRun, PeersRun, TrainingRun
 from serve.bench.stages import times
-from serve.bench.wording import digits, milliseconds
+from serve.bench.wording import digits, milliseconds, percent
 from zoo.results import Summary
 
 SUMMARY_HEADS = ("p50 ms", "p90 ms", "p99 ms", "variation", "n")
@@ -117,6 +117,53 @@ def training_section(run: TrainingRun) -> Markup:
         axis="/s",
     )
     return tag("section", tag("h3", f"Training {run.label}"), chart, figures)
+
+
+PASSES = {"forward": "forward", "step": "forward and backward"}
+_VERDICTS = {"faster": ("faster", "good"), "even": ("even", "even"), "slower": ("slower", "warning")}
+
+
+def peers_section(run: PeersRun) -> Markup:
+    """Ours beside the same networks of other projects: one group a network and pass, one bar a project."""
+    keys = dict.fromkeys((row.network, row.image_size, row.batch_size, row.mode) for row in run.rows)
+    groups = []
+    for network, image_size, batch_size, mode in keys:
+        bars = []
+        for row in run.rows:
+            if (row.network, row.image_size, row.batch_size, row.mode) != (network, image_size, batch_size, mode):
+                continue
+            for name, summary, colour in (("zoo", row.ours, "series-1"), (row.peer, row.theirs, "series-4")):
+                text = milliseconds(summary.p50_ms)
+                spoken = f"{network} {mode}, {name} beside {row.peer}: {text}, n {summary.n}"
+                bars.append(Bar(label=name, value=summary.p50_ms, text=text, colour=colour, spoken=spoken))
+        detail = f"{image_size} px, batch {batch_size}"
+        groups.append(Group(heading=f"{network}, {PASSES.get(mode, mode)}", detail=detail, bars=bars))
+    cells: list[list[Child]] = [
+        [
+            row.network,
+            row.peer_name,
+            row.peer,
+            PASSES.get(row.mode, row.mode),
+            f"{row.image_size} px",
+            str(row.batch_size),
+            digits(row.ours.p50_ms),
+            digits(row.theirs.p50_ms),
+            percent(row.ratio),
+            pill(*_VERDICTS[row.verdict]),
+            f"{row.ours.n} + {row.theirs.n}",
+        ]
+        for row in run.rows
+    ]
+    heads = ("network", "there", "of", "pass", "size", "batch", "ours ms", "theirs ms", "ours / theirs", "", "n")
+    figures = table(heads, cells, caption="Medians; the pairs of a row were timed in turn", words=(0, 1, 2, 3, 9))
+    chart = bar_chart(
+        groups,
+        title="The same network, written by others",
+        description="Milliseconds per batch, median: the same weights, pictures, layout and device, pair by pair.",
+        axis="ms",
+        legend=[("series-1", "zoo"), ("series-4", "the other project")],
+    )
+    return tag("section", tag("h3", f"Beside torchvision and timm, {run.result.name}"), chart, figures)
 
 
 def _spoken(name: str, batch_size: int, latency: Summary) -> str:

@@ -112,6 +112,36 @@ def train_result() -> Result:
     )
 
 
+def peers_result() -> Result:
+    rows = [
+        {
+            "network": "s",
+            "image_size": 224,
+            "batch_size": 4,
+            "peer": peer,
+            "peer_name": name,
+            "mode": mode,
+            "ours": summarize([ours] * 20).to_dict(),
+            "theirs": summarize([100.0] * 20).to_dict(),
+        }
+        for peer, name, mode, ours in (
+            ("torchvision", "efficientnet_v2_s", "forward", 80.0),
+            ("torchvision", "efficientnet_v2_s", "step", 101.0),
+            ("timm", "tf_efficientnetv2_s", "forward", 103.0),
+        )
+    ]
+    return Result(kind="peers", name="fp32", environment=measured_on("CPU"), settings={}, data={"rows": rows})
+
+
+def test_peers_say_where_we_are_slower_too() -> None:
+    (runs,) = group_by_device([peers_result()])
+    assert [row.verdict for row in runs.peers[0].rows] == ["faster", "even", "slower"]
+    assert headlines(runs)[0].endswith("80 % to 103 % of its twin's time: slower than its twin by more than 2 % in 1.")
+    page = render_page([runs])
+    for said in ("tf_efficientnetv2_s", "forward and backward", "faster", "even", "slower", "20 + 20"):
+        assert said in page
+
+
 def said_of(*results: Result) -> list[str]:
     (runs,) = group_by_device(results)
     return headlines(runs)

@@ -7,16 +7,36 @@ import torch
 
 from zoo.counts import count_macs, count_params, padding_of, parts
 from zoo.layers import Conv2dSame
-from zoo.model import EfficientNet
+from zoo.model import build_network
 from zoo.variants import VARIANTS, find_variant
 
-# Trainable parameters at 1,000 classes and GMACs at the eval size; sources: torchvision's num_params for s,
-# tensorflow/tpu lite/README.md and an independent recount for the Lite family.
+# Trainable parameters at 1,000 classes and GMACs (convolutions and dense) at the eval size. Parameters are
+# torchvision's num_params where it has the network, google/automl's README and a recount of its configuration for the
+# rest of V2, tensorflow/tpu's lite/README.md and a recount for Lite.
 PUBLISHED = {
     "s": (21_458_488, 8.37),
+    "m": (54_139_356, 24.58),
+    "l": (118_515_272, 56.08),
+    "xl": (208_119_808, 93.35),
+    "b0": (7_139_704, 0.718),
+    "b1": (8_141_052, 1.197),
+    "b2": (10_096_086, 1.698),
+    "b3": (14_358_406, 3.011),
+    "v1-b0": (5_288_548, 0.386),
+    "v1-b1": (7_794_184, 0.687),
+    "v1-b2": (9_109_994, 0.994),
+    "v1-b3": (12_233_232, 1.827),
+    "v1-b4": (19_341_616, 4.394),
+    "v1-b5": (30_389_784, 10.27),
+    "v1-b6": (43_040_704, 19.07),
+    "v1-b7": (66_347_960, 37.75),
     "lite0": (4_652_008, 0.385),
     "lite1": (5_416_680, 0.600),
     "lite2": (6_092_072, 0.860),
+    "lite3": (8_197_096, 1.383),
+    "lite4": (13_006_568, 2.553),
+    "resnet50": (25_557_032, 4.09),
+    "resnet152": (60_192_808, 11.51),
 }
 
 
@@ -28,17 +48,23 @@ def test_counts_are_the_published_ones(id: str) -> None:
     assert count_macs(variant) / 1e9 == pytest.approx(gmacs, rel=0.005)
 
 
+@pytest.mark.parametrize(("last", "millions"), [(3, 20.0), (5, 43.4), (7, 132.0)])
+def test_the_networks_of_table_3_come_as_near_as_the_paper_determines_them(last: int, millions: float) -> None:
+    assert count_params(find_variant(f"v1-b4-fused1{last}")) / 1e6 == pytest.approx(millions, rel=0.02)
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.id)
 def test_rows_and_modules_count_the_same(variant) -> None:  # type: ignore[no-untyped-def]
     with torch.device("meta"):
-        model = EfficientNet(variant, 7)
+        model = build_network(variant, 7)
     assert sum(p.numel() for p in model.parameters()) == count_params(variant, 7)
 
 
-def test_macs_are_what_the_convolutions_do() -> None:
+@pytest.mark.parametrize("id", ["tiny", "resnet50"])
+def test_macs_are_what_the_convolutions_do(id: str) -> None:
     """Count multiply-adds with hooks on the real modules."""
-    variant = find_variant("tiny")
-    model = EfficientNet(variant, 5).eval()
+    variant = find_variant(id)
+    model = build_network(variant, 5).eval()
     counted = 0
 
     def hook(module: torch.nn.Module, _: object, output: torch.Tensor) -> None:

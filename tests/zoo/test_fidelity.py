@@ -57,7 +57,7 @@ NETWORKS = [
 
 
 def test_the_issues_networks_are_all_here() -> None:
-    assert set(TORCHVISION_ORIGIN.networks) == {"s", "m", "l", *(f"v1-b{i}" for i in range(8))}
+    assert set(TORCHVISION_ORIGIN.networks) == {"s", "m", "l", *(f"v1-b{i}" for i in range(8)), "resnet50", "resnet152"}
     assert set(TIMM_ORIGIN.networks) == {
         *("s", "m", "l", "xl", "b0", "b1", "b2", "b3"),
         *(f"v1-b{i}" for i in range(8)),

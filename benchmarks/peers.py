@@ -1,0 +1,164 @@
+"""Our networks beside torchvision's and timm's: the same weights, pictures, layout and device, timed in turn.
+
+    python benchmarks/peers.py                     the processor: small sizes, fp32
+    python benchmarks/peers.py --device cuda       bf16 autocast at evaluation sizes
+
+Two passes are timed: `forward` in evaluation mode without gradients, and `step`, forward and backward in training mode
+with dropout and stochastic depth off. Nothing is compiled and nothing folded: this compares the modules as written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from serve.bench.timing import Schedule, time_call, time_cuda, time_in_turn
+from zoo.convert import to_network
+from zoo.machine import processor_name
+from zoo.model import Network
+from zoo.origins import ORIGINS, Origin
+from zoo.results import Result, measured_on, summarize, write_result
+from zoo.variants import find_variant
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network at one size."""
+
+    network: str
+    image_size: int
+    batch_size: int
+
+
+CPU_CASES = (
+    Case("s", 224, 4),
+    Case("b0", 224, 8),
+    Case("v1-b0", 224, 8),
+    Case("lite0", 224, 8),
+    Case("resnet50", 224, 4),
+)
+GPU_CASES = (
+    *(Case("s", 384, batch) for batch in (1, 32, 128)),
+    Case("m", 480, 32),
+    Case("b0", 224, 128),
+    Case("v1-b0", 224, 128),
+    Case("v1-b4", 380, 64),
+    Case("lite0", 224, 128),
+    Case("resnet50", 224, 128),
+)
+
+
+def main() -> None:
+    """Measure every case against every peer that has it, and write one result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--seconds", type=float, default=6.0, help="per pair and pass")
+    parser.add_argument("--only", nargs="*", help="networks to measure")
+    parser.add_argument("-o", "--out", type=Path, default=HERE)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    schedule = Schedule(duration_ms=options.seconds * 1000, rounds=10, min_iterations=20)
+    rows = []
+    for case in CPU_CASES if device.type == "cpu" else GPU_CASES:
+        if options.only and case.network not in options.only:
+            continue
+        for peer in ("torchvision", "timm"):
+            if case.network in ORIGINS[peer].networks:
+                rows += measure(case, ORIGINS[peer], device, schedule)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else processor_name()
+    result = Result(
+        kind="peers",
+        name="fp32" if device.type == "cpu" else "bf16",
+        environment=measured_on(name),
+        settings={
+            "schedule": schedule.to_dict(),
+            "threads": torch.get_num_threads(),
+            "mode": "channels last, eager, same weights; step is forward and backward without the optimizer",
+        },
+        data={"rows": rows},
+    )
+    print(f"Wrote {write_result(options.out, result)}")
+
+
+def measure(case: Case, peer: Origin, device: torch.device, schedule: Schedule) -> list[dict]:
+    """Both passes of one pair, timed in turn."""
+    theirs, ours = pair(case, peer)
+    rows = []
+    pictures = torch.randn(case.batch_size, 3, case.image_size, case.image_size)
+    pictures = pictures.to(device, memory_format=torch.channels_last)
+    for network in (theirs, ours):
+        network.to(device, memory_format=torch.channels_last)
+    for mode, call in (("forward", forward), ("step", step)):
+        for network in (theirs, ours):
+            network.train(mode == "step")
+        calls: list[Callable[[], object]] = [partial(call, network, pictures) for network in (ours, theirs)]
+        timer = time_cuda if device.type == "cuda" else time_call
+        of_ours, of_theirs = (
+            summarize(ms for visit in visits for ms in visit.ms) for visits in time_in_turn(calls, schedule, timer)
+        )
+        rows.append(
+            asdict(case)
+            | {
+                "peer": peer.id,
+                "peer_name": peer.networks[case.network],
+                "mode": mode,
+                "ours": of_ours.to_dict(),
+                "theirs": of_theirs.to_dict(),
+            }
+        )
+        print(
+            f"{case.network:9} {case.image_size} px, batch {case.batch_size:3}  {mode:8} ours {of_ours.p50_ms:8.2f}  "
+            f"{peer.id} {of_theirs.p50_ms:8.2f}  ratio {of_ours.p50_ms / of_theirs.p50_ms:.3f}  "
+            f"n {of_ours.n} + {of_theirs.n}",
+            flush=True,
+        )
+    gc.collect()
+    return rows
+
+
+def pair(case: Case, peer: Origin) -> tuple[nn.Module, Network]:
+    """The peer's network with random weights, and ours with the same; regularisation off in both."""
+    constructor = peer.constructor.format(network=peer.networks[case.network], num_classes=1000)
+    torch.manual_seed(0)
+    theirs: nn.Module = eval(constructor, {"torchvision": torchvision, "timm": timm})
+    state = {key: value.clone() for key, value in theirs.state_dict().items()}
+    variant = replace(find_variant(case.network), batch_norm_eps=peer.eps_of(case.network))
+    ours, _ = to_network(state, variant, peer, name=peer.networks[case.network])
+    ours.requires_grad_(True)
+    ours.set_dropout(0.0)
+    ours.set_stochastic_depth(0.0)
+    for module in theirs.modules():
+        if isinstance(module, nn.Dropout | torchvision.ops.StochasticDepth):
+            module.p = 0.0
+    return theirs, ours
+
+
+@torch.no_grad()
+def forward(network: nn.Module, pictures: torch.Tensor) -> None:
+    """One forward pass."""
+    with torch.autocast(pictures.device.type, torch.bfloat16, enabled=pictures.is_cuda):
+        network(pictures)
+
+
+def step(network: nn.Module, pictures: torch.Tensor) -> None:
+    """One forward and backward pass."""
+    with torch.autocast(pictures.device.type, torch.bfloat16, enabled=pictures.is_cuda):
+        loss = network(pictures).float().square().mean()
+    for parameter in network.parameters():
+        parameter.grad = None
+    loss.backward()
+
+
+if __name__ == "__main__":
+    main()
