@@ -1,6 +1,9 @@
 """The embedded handwritten digits, from scratch, in minutes on two processor cores.
 
 Command    zoo train s
+Hardware   two cores of an Intel Xeon with AVX-512, fp32
+Wall time  3 min 50 s for S (some 60 pictures/s, validation included)
+Result     S, seed 0: 98.6 % of 360 validation pictures at 60 px
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ def recipe(variant: Variant) -> Recipe:
         name="digits",
         source="tuned by this project on two cores",
         stages=progressive_stages(
-            epochs=10,
+            epochs=9,
             image_size=(34, 54),
             randaugment_magnitude=(0.5, 2),
             mixup_alpha=(0.0, 0.05),
@@ -25,8 +28,8 @@ def recipe(variant: Variant) -> Recipe:
             batch_size=(32, 32, 32, 32),
             size_step=2,
         ),
-        # Of one seeded run of S, by test size: 54 px 97.8 %, 58 and 60 px 98.3 %, 62 px 97.2 %, 64 px 96.4 %. A map of
-        # 2 × 2 at the end leaves less room above the training size than the paper's fifth.
+        # Of that run, by test size: 54 px 97.2 %, 58 px 98.3 %, 60 px 98.6 %, 62 px 97.8 %, 64 px 96.4 %. A map of 2 × 2
+        # at the end leaves less room above the training size than the paper's fifth.
         test_size=60,
         learning_rate=2e-3,
         warmup_epochs=0.7,
