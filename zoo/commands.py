@@ -113,7 +113,7 @@ def show_model(model: str, image_size: int | None, as_json: bool) -> None:
     console = results_console()
     console.print(f"[bold]{variant.name}[/] ({variant.id}) at {size} px. {variant.source}")
     console.print(table)
-    console.print(f"{total_params:,} parameters, {total_macs / 1e9:.2f} GMACs, 1,000 classes")
+    console.print(f"{total_params:,} parameters, {total_macs / 1e9:.3g} GMACs, 1,000 classes")
 
 
 @click.command("scale")
