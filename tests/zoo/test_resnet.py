@@ -1,4 +1,4 @@
-"""ResNets go the same way as everything else: rows, training with stochastic depth, export, and the limits they have."""
+"""ResNets go the same way as everything else: rows, training with stochastic depth, export; and have their limits."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ def recipe(variant: Variant) -> Recipe:
             batch_size=(32, 32, 32, 32),
             size_step=2,
         ),
-        # Of that run, by test size: 54 px 97.2 %, 58 px 98.3 %, 60 px 98.6 %, 62 px 97.8 %, 64 px 96.4 %. A map of 2 × 2
-        # at the end leaves less room above the training size than the paper's fifth.
+        # Of that run, by test size: 54 px 97.2 %, 58 px 98.3 %, 60 px 98.6 %, 62 px 97.8 %, 64 px 96.4 %. A map of
+        # 2 × 2 at the end leaves less room above the training size than the paper's fifth.
         test_size=60,
         learning_rate=2e-3,
         warmup_epochs=0.7,
