@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from zoo.doctor import examine
@@ -48,6 +49,13 @@ def main() -> None:
             out = "" if command.startswith("export") else f" -o {HERE}"
             if run(command.format(work=work) + out):
                 failed.append(command)
+    if find_spec("timm"):
+        peers = [sys.executable, str(HERE / "peers.py"), "--device", "cuda"]
+        print(f"\n$ {shlex.join(peers)}", flush=True)
+        if subprocess.run(peers, check=False).returncode:
+            failed.append("peers.py")
+    else:
+        print("- skipped, timm is not installed (the dev extra has it): peers.py")
     run(f"bench report {HERE} -o {HERE / 'report.html'}")
     if failed:
         sys.exit("Failed: " + "; ".join(failed))

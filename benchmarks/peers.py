@@ -65,21 +65,24 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--seconds", type=float, default=6.0, help="per pair and pass")
     parser.add_argument("--only", nargs="*", help="networks to measure")
+    parser.add_argument("--image-size", type=int, help="px, for a quick look; the result is named after it")
     parser.add_argument("-o", "--out", type=Path, default=HERE)
     options = parser.parse_args()
     device = torch.device(options.device)
-    schedule = Schedule(duration_ms=options.seconds * 1000, rounds=10, min_iterations=20)
+    schedule = Schedule(duration_ms=options.seconds * 1000, rounds=5, min_iterations=15 if options.seconds >= 1 else 5)
     rows = []
     for case in CPU_CASES if device.type == "cpu" else GPU_CASES:
         if options.only and case.network not in options.only:
             continue
+        if options.image_size:
+            case = replace(case, image_size=options.image_size)
         for peer in ("torchvision", "timm"):
             if case.network in ORIGINS[peer].networks:
                 rows += measure(case, ORIGINS[peer], device, schedule)
     name = torch.cuda.get_device_name() if device.type == "cuda" else processor_name()
     result = Result(
         kind="peers",
-        name="fp32" if device.type == "cpu" else "bf16",
+        name=("fp32" if device.type == "cpu" else "bf16") + (f"-{options.image_size}px" if options.image_size else ""),
         environment=measured_on(name),
         settings={
             "schedule": schedule.to_dict(),
@@ -132,6 +135,7 @@ def pair(case: Case, peer: Origin) -> tuple[nn.Module, Network]:
     constructor = peer.constructor.format(network=peer.networks[case.network], num_classes=1000)
     torch.manual_seed(0)
     theirs: nn.Module = eval(constructor, {"torchvision": torchvision, "timm": timm})
+    settle(theirs, case.image_size)
     state = {key: value.clone() for key, value in theirs.state_dict().items()}
     variant = replace(find_variant(case.network), batch_norm_eps=peer.eps_of(case.network))
     ours, _ = to_network(state, variant, peer, name=peer.networks[case.network])
@@ -142,6 +146,18 @@ def pair(case: Case, peer: Origin) -> tuple[nn.Module, Network]:
         if isinstance(module, nn.Dropout | torchvision.ops.StochasticDepth):
             module.p = 0.0
     return theirs, ours
+
+
+@torch.no_grad()
+def settle(network: nn.Module, image_size: int) -> None:
+    """Give batch norms the statistics of real activations: without them evaluation times denormal numbers."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train()(torch.randn(4, 3, image_size, image_size))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 @torch.no_grad()

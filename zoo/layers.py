@@ -147,7 +147,8 @@ class Block(nn.Module):
         branch = x
         for module in self.children():
             branch = module(branch)
-        return branch + x if self.residual else branch
+        # In place: no layer needs its own output for the gradient, and a training step saves an allocation a block.
+        return branch.add_(x) if self.residual else branch
 
 
 class StageModule(nn.Module):

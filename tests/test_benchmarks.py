@@ -1,0 +1,48 @@
+"""The scripts of benchmarks/ run; what they measure is no test's business."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serve.bench.measured import group_by_device
+from zoo.machine import cuda_driver
+from zoo.results import read_results
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.mark.slow
+def test_peers_are_measured_in_both_passes(tmp_path: Path) -> None:
+    done = run("peers.py", "--only", "lite0", "--image-size", "32", "--seconds", "0.01", "-o", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (runs,) = group_by_device(read_results([tmp_path]))
+    rows = runs.peers[0].rows
+    assert {(row.network, row.peer, row.mode, row.image_size) for row in rows} == {
+        ("lite0", "timm", "forward", 32),
+        ("lite0", "timm", "step", 32),
+    }
+    assert all(row.ours.n >= 5 and row.theirs.n >= 5 for row in rows)
+
+
+@pytest.mark.skipif(cuda_driver() is not None, reason="there is an NVIDIA driver: this is about machines without")
+def test_the_gpu_benchmark_says_that_there_is_no_gpu() -> None:
+    done = run("gpu.py")
+    assert done.returncode == 0, done.stderr
+    assert "No usable NVIDIA GPU" in done.stdout
