@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from train.cost import RunCost
-    from train.recipe import Recipe
-    from zoo.spec import Variant
-
 DEVICES = click.Choice(["auto", "cpu", "cuda"])
 FOLDER = click.Path(path_type=Path, file_okay=False)
+TRACKERS = click.Choice(["tensorboard", "mlflow", "wandb"])
 PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 
 
@@ -25,19 +20,57 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 @click.option(
     "--data", default="digits", show_default=True, help="digits, or a folder: train/ and val/, or one folder per class."
 )
-@click.option("--recipe", "recipe_name", help="digits or folder; by default the one that fits the data.")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    metavar="NAME",
+    help="How to train, docs/training.md has the list; by default digits or folder, whichever fits the data.",
+)
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of the whole run.")
 @click.option("--batch-size", type=click.IntRange(2), help="Pictures a step, in every stage.")
 @click.option("--lr", "learning_rate", type=click.FloatRange(0, min_open=True), help="Peak learning rate.")
 @click.option(
-    "--image-size", type=click.IntRange(16), help="Size of the last stage, px; the others keep their shares of it."
+    "--image-size", type=click.IntRange(16), help="Size of the largest stage, px; the others keep their shares of it."
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Change any setting of the recipe, after the flags above; repeatable. stages.2.image_size=256 is the second "
+    "stage as --plan counts, stages.all.accumulate=4 every one, clip_grad_norm=1 the run's; --plan --json names all.",
+)
+@click.option("--class-weights", metavar="balanced|FILE", help='Count rare classes more; FILE is {"class": weight, …}.')
+@click.option("--teacher", metavar="MODEL", help="Distil from trained weights of the same classes.")
+@click.option("--distill-alpha", type=click.FloatRange(0, 1), help="The teacher's share of the loss  [default: 0.5]")
+@click.option(
+    "--temperature", type=click.FloatRange(0, min_open=True), help="Softens both sides of distillation  [default: 1]"
 )
 @click.option("--seed", default=0, show_default=True, help="Decides initialisation, order, augmentation and split.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works.")
 @click.option("--precision", type=PRECISIONS, default="auto", show_default=True, help="auto: bf16 or fp16 on a GPU.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode pictures.")
+@click.option(
+    "--auto-batch", is_flag=True, help="Where a stage does not fit the GPU's memory, accumulate until it does."
+)
+@click.option("--compile", "compiled", is_flag=True, help="torch.compile the network, once for each stage.")
+@click.option(
+    "--save-every",
+    type=click.FloatRange(0),
+    default=120,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often what --resume needs is written; 0: after every step.",
+)
 @click.option("-o", "--out", type=FOLDER, help="Run folder  [default: runs/MODEL]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option(
+    "--tracker",
+    "trackers",
+    multiple=True,
+    type=TRACKERS,
+    help="Send the run's figures there too; may be given several times.",
+)
 @click.option("--plan", is_flag=True, help="Print the stages and what they cost; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result (or the plan) as JSON.")
 def train(
@@ -48,12 +81,21 @@ def train(
     batch_size: int | None,
     learning_rate: float | None,
     image_size: int | None,
+    settings: tuple[str, ...],
+    class_weights: str | None,
+    teacher: str | None,
+    distill_alpha: float | None,
+    temperature: float | None,
     seed: int,
     device: str,
     precision: str,
     workers: int | None,
+    auto_batch: bool,
+    compiled: bool,
+    save_every: float,
     out: Path | None,
     resume: bool,
+    trackers: tuple[str, ...],
     plan: bool,
     as_json: bool,
 ) -> None:
@@ -63,11 +105,15 @@ def train(
     weights, with a new classifier where the classes differ.
 
     Image size, RandAugment, mixup and dropout rise together in stages. The run folder gets checkpoint.safetensors,
-    metrics.jsonl, curves.png and confusion.png. Ctrl-C stops; --resume goes on.
+    metrics.jsonl, report.html (also while it trains), curves.png and confusion.png. Ctrl-C and SIGTERM stop
+    it after writing where it was; --resume goes on from there.
     """
     from train.cost import estimate
-    from train.recipe import override
+    from train.overrides import apply_overrides
+    from train.plan import print_plan
+    from train.recipe import check_recipe, override
     from train.session import find_start, recipe_for, train_model
+    from train.stopping import RunStopped
     from zoo.console import log_console
     from zoo.datasets import open_splits
     from zoo.registry import find_model_variant, run_folder
@@ -81,32 +127,48 @@ def train(
         learning_rate=learning_rate,
         image_size=image_size,
     )
+    flags: dict[str, Any] = {
+        "class_weights": class_weights,
+        "teacher": teacher,
+        "distill_alpha": distill_alpha,
+        "temperature": temperature,
+    }
+    recipe = replace(recipe, **{name: value for name, value in flags.items() if value is not None})
+    recipe = check_recipe(apply_overrides(recipe, settings), variant)
     train_set, val_set = open_splits(data, seed=seed)
     cost = estimate(variant, recipe, len(train_set), len(train_set.classes))
     if plan:
-        _print_plan(variant, recipe, cost, as_json)
+        print_plan(variant, recipe, cost, as_json=as_json)
         return
     log = log_console()
     log.print(
         f"[bold]{variant.name}[/] on {data}: {len(train_set)} training and {len(val_set)} validation pictures, "
         f"{len(train_set.classes)} classes, recipe {recipe.name}, {cost.share_of_fixed_size:.0%} of the compute of "
-        f"training at {recipe.stages[-1].image_size} px throughout",
+        f"training at {recipe.largest_size} px throughout",
     )
-    outcome = train_model(
-        variant,
-        recipe,
-        train_set,
-        val_set,
-        data=data,
-        folder=run_folder(variant.id, out),
-        device=device,
-        precision=precision,
-        seed=seed,
-        workers=workers,
-        resume=resume,
-        start=find_start(model),
-        console=log,
-    )
+    try:
+        outcome = train_model(
+            variant,
+            recipe,
+            train_set,
+            val_set,
+            data=data,
+            folder=run_folder(variant.id, out),
+            device=device,
+            precision=precision,
+            seed=seed,
+            workers=workers,
+            resume=resume,
+            trackers=trackers,
+            start=find_start(model),
+            auto_batch=auto_batch,
+            compile=compiled,
+            save_every_s=save_every,
+            console=log,
+        )
+    except RunStopped as stopped:
+        log.print(f"Stopped {stopped.where}. The same command with --resume goes on from there.")
+        raise click.exceptions.Exit(stopped.exit_code) from stopped
     if as_json:
         result = {"checkpoint": str(outcome.checkpoint), "top1": outcome.result.top1, "loss": outcome.result.loss}
         click.echo(json.dumps(result))
@@ -114,82 +176,17 @@ def train(
         click.echo(f"{100 * outcome.result.top1:.2f} % top-1 at {recipe.test_size} px  {outcome.checkpoint}")
 
 
-def _print_plan(variant: Variant, recipe: Recipe, cost: RunCost, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from zoo.console import results_console
-
-    if as_json:
-        stages = [asdict(stage) for stage in recipe.stages]
-        click.echo(json.dumps({"model": variant.id, "recipe": recipe.name, "stages": stages}))
-        return
-    console = results_console()
-    console.print(_plan_table(variant, recipe, cost))
-    console.print(
-        f"{recipe.epochs} epochs, {sum(stage.steps for stage in cost.stages)} steps, {cost.macs / 1e15:.3g} PMACs: "
-        f"{cost.share_of_fixed_size:.0%} of training at {recipe.stages[-1].image_size} px throughout. "
-        f"Tested at {recipe.test_size} px.",
-    )
-
-
-def _plan_table(variant: Variant, recipe: Recipe, cost: RunCost) -> Table:
-    from rich.table import Table
-
-    table = Table(
-        title=f"{variant.name}, recipe {recipe.name} ({recipe.source})",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-    )
-    columns = (
-        "stage",
-        "epochs",
-        "px",
-        "batch",
-        "RandAugment",
-        "mixup",
-        "CutMix",
-        "dropout",
-        "stoch. depth",
-        "steps",
-        "TMACs",
-    )
-    for column in columns:
-        table.add_column(column, justify="right")
-    for index, item in enumerate(cost.stages, start=1):
-        stage = item.stage
-        table.add_row(
-            *(
-                f"{value:g}"
-                for value in (
-                    index,
-                    stage.epochs,
-                    stage.image_size,
-                    stage.batch_size,
-                    stage.randaugment_magnitude,
-                    stage.mixup_alpha,
-                    stage.cutmix_alpha,
-                    stage.dropout,
-                    stage.stochastic_depth_prob,
-                    item.steps,
-                    round(item.macs / 1e12, 1),
-                )
-            )
-        )
-    return table
-
-
 @click.command("train")
 @click.argument("model")
 @click.option(
-    "--recipe", "recipe_name", default="folder", show_default=True, help="Whose stages to time: digits or folder."
+    "--recipe", "recipe_name", default="folder", show_default=True, metavar="NAME", help="Whose stages to time."
 )
 @click.option("--batch-size", type=click.IntRange(2), help="Pictures a step  [default: the stages' own]")
 @click.option("--image-size", type=click.IntRange(16), help="Size of the last stage, px.")
 @click.option("--steps", type=click.IntRange(2), default=20, show_default=True, help="Timed steps a stage.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works.")
 @click.option("--precision", type=PRECISIONS, default="auto", show_default=True, help="auto: bf16 or fp16 on a GPU.")
+@click.option("--compile", "compiled", is_flag=True, help="torch.compile the network, once for each stage.")
 @click.option("-o", "--out", type=FOLDER, default=Path("benchmarks"), show_default=True, help="Folder of the results.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def bench_train(
@@ -200,6 +197,7 @@ def bench_train(
     steps: int,
     device: str,
     precision: str,
+    compiled: bool,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -215,7 +213,9 @@ def bench_train(
     variant = find_model_variant(model)
     recipe = override(recipe_for(variant, "", recipe_name), variant, batch_size=batch_size, image_size=image_size)
     chosen = choose_device(device)
-    settings = Settings(device=chosen, precision=choose_precision(precision, chosen), seed=0, workers=0)
+    settings = Settings(
+        device=chosen, precision=choose_precision(precision, chosen), seed=0, workers=0, compile=compiled
+    )
     result = measure_training(variant, recipe, settings, steps=steps, num_classes=1000, console=log_console())
     path = write_result(out, result)
     if as_json:

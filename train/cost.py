@@ -9,8 +9,10 @@ from train.recipe import Recipe, TrainingStage
 from zoo.counts import count_macs
 from zoo.spec import Variant
 
-# Forward once, backward twice: the gradient of a convolution is two convolutions of the same size.
+# Forward once, backward twice: the gradient of a convolution is two convolutions of the same size. A frozen backbone
+# has no backward pass.
 PASSES = 3
+FROZEN_PASSES = 1
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class StageCost:
 
 @dataclass(frozen=True)
 class RunCost:
-    """A run's stages, and its compute as a share of the same epochs at the last stage's size."""
+    """A run's stages, and its compute as a share of the same epochs at the largest stage's size."""
 
     stages: tuple[StageCost, ...]
     macs: int
@@ -41,7 +43,8 @@ def estimate(variant: Variant, recipe: Recipe, num_pictures: int, num_classes: i
     for stage in recipe.stages:
         steps = stage.epochs * steps_per_epoch(num_pictures, stage.batch_size)
         pictures = steps * min(stage.batch_size, num_pictures)
-        stages.append(StageCost(stage, steps, PASSES * pictures * count_macs(variant, stage.image_size, num_classes)))
-        fixed += PASSES * pictures * count_macs(variant, recipe.stages[-1].image_size, num_classes)
+        passes = FROZEN_PASSES if stage.freeze_backbone else PASSES
+        stages.append(StageCost(stage, steps, passes * pictures * count_macs(variant, stage.image_size, num_classes)))
+        fixed += passes * pictures * count_macs(variant, recipe.largest_size, num_classes)
     total = sum(stage.macs for stage in stages)
     return RunCost(tuple(stages), total, total / fixed)

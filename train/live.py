@@ -7,14 +7,18 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
+from train.charts import SETTING_NAMES, stage_settings
+from train.loop import Validation
 from train.recipe import Recipe, TrainingStage
 from train.run import Epoch, Run
 
 
 class LiveView:
-    """Progress on stderr: stage, epoch, pictures a second, loss, accuracy, time left."""
+    """Progress on stderr: stage, epoch, pictures a second, loss, time left; a line per stage and per epoch."""
 
     def __init__(self, recipe: Recipe, num_pictures: int, console: Console) -> None:
         self.recipe = recipe
@@ -26,18 +30,18 @@ class LiveView:
         self._epoch = -1
         self._epoch_started = 0.0
         self._loss = float("nan")
-        self._top1 = float("nan")
         self._work_seconds = 0.0
         self._work_done = 0.0
+        # The bar takes what the text leaves of the line, so that it stays one at 80 columns.
         self.progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
+            expand=True,
             disable=not console.is_terminal,
         )
         self.task: TaskID = self.progress.add_task("starting", total=1, text="", left="")
@@ -52,12 +56,20 @@ class LiveView:
         self.progress.stop()
 
     def on_stage(self, index: int, stage: TrainingStage) -> None:
-        """Announce a stage with everything that changes in it."""
+        """Announce a stage with everything that changes between stages."""
         self.stage, self.stage_index = stage, index
+        changing = {name: values for name, values in stage_settings(self.recipe).items() if len(set(values)) > 1}
+        own = (SETTING_NAMES["image_size"], SETTING_NAMES["batch_size"], "epochs")
+        said = [f"{name} {values[index]:.3g}" for name, values in changing.items() if name not in own]
         self.console.print(
-            f"[bold blue]Stage {index + 1}/{len(self.recipe.stages)}[/]  {stage.image_size} px  "
-            f"batch {stage.batch_size}  RandAugment {stage.randaugment_magnitude:g}  mixup {stage.mixup_alpha:g}  "
-            f"dropout {stage.dropout:g}",
+            "  ".join(
+                (
+                    f"[bold blue]Stage {index + 1}/{len(self.recipe.stages)}[/]",
+                    f"{stage.image_size} px",
+                    f"batch {stage.batch_size}",
+                    *said,
+                )
+            )
         )
 
     def on_step(self, epoch: int, step: int, steps: int, pictures: int, loss: float | None) -> None:
@@ -73,23 +85,26 @@ class LiveView:
             description=f"stage {self.stage_index + 1}  epoch {epoch + 1}/{self.recipe.epochs}",
             completed=step,
             total=steps,
-            text=f"{rate:.0f} pictures/s  loss {self._loss:.3f}  val {100 * self._top1:.1f} %",
+            text=f"{rate:.0f} pictures/s  loss {self._loss:.3f}",
             left=self._time_left(epoch, step / steps, now - self._epoch_started),
         )
 
     def on_broken(self, message: str) -> None:
         """Name a picture that training goes on without."""
-        self.console.print(f"[yellow]Skipped:[/] {message}")
+        self.console.print(f"[yellow]Skipped:[/] {escape(message)}")
+
+    def on_validation(self, result: Validation) -> None:
+        """Its figures come with the epoch's."""
 
     def on_epoch(self, run: Run, epoch: Epoch) -> None:
-        """Leave one line per epoch behind."""
-        self._top1 = epoch.val_top1
+        """Leave one line per epoch behind, of at most 80 columns."""
         self._work_seconds += epoch.seconds
         self._work_done += epoch.image_size**2
+        total = self.recipe.epochs
         self.console.print(
-            f"  epoch {epoch.epoch:>3}/{self.recipe.epochs}  {epoch.image_size:>3} px  "
-            f"{epoch.pictures_per_second:>6.0f} pictures/s  loss {epoch.train_loss:.3f}  "
-            f"val loss {epoch.val_loss:.3f}  val top-1 [bold]{100 * epoch.val_top1:5.1f} %[/] at {epoch.val_size} px",
+            f" epoch {epoch.epoch:>{len(str(total))}}/{total}  {epoch.image_size:>3} px "
+            f"{epoch.pictures_per_second:>6.0f}/s  loss {epoch.train_loss:.3f}  val {epoch.val_loss:.3f}  "
+            f"top-1 [bold]{100 * epoch.val_top1:5.1f} %[/] at {epoch.val_size} px",
         )
 
     def _time_left(self, epoch: int, share: float, seconds: float) -> str:
@@ -101,4 +116,6 @@ class LiveView:
         if not done:
             return ""
         estimate = (self._work_seconds + seconds) / done * left
+        if estimate > 5400:
+            return f"{estimate / 3600:.1f} h left"
         return f"{estimate / 60:.0f} min left" if estimate > 90 else f"{estimate:.0f} s left"

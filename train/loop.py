@@ -4,29 +4,54 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 
-from train.augment import mix_batch
 from train.loader import Augmented, Batch, epoch_batches, load, load_validation
 from train.recipe import Recipe, TrainingStage
-from train.run import Epoch, Run, Settings, save_state
+from train.run import (
+    Epoch,
+    PartialEpoch,
+    Run,
+    Settings,
+    enter_stage,
+    keep_random_state,
+    restore_random_state,
+    save_state,
+)
 from train.schedule import learning_rate, stage_of_epoch
+from train.step import autocast, normalize, train_step
+from train.stopping import RunStopped, StopRequest
 from zoo.datasets import Pictures
 from zoo.errors import DataError, ZooError
 from zoo.model import Network
 from zoo.spec import Preprocessing
 
-# A state of S is 340 MB (weights, average, two moments of AdamW): not worth writing after epochs of seconds.
-STATE_INTERVAL_S = 30.0
+# Of the batch behind a loss that is not finite; all of a batch of thousands helps nobody.
+NAMED_PICTURES = 8
+DIVERGED_HINT = "Lower --lr, clip with --set clip_grad_norm=1, or use --precision fp32."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What the network said of each readable picture, (N,) each: the picture's index in the set, its class, the class
+    it was taken for, and the scores (softmax, 0…1) of both.
+    """
+
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    label_score: NDArray[np.float32]
+    score: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -37,6 +62,7 @@ class Validation:
     top1: float
     confusion: np.ndarray[tuple[int, int], np.dtype[np.int64]]
     broken: tuple[str, ...]
+    answers: Answers
 
 
 class Watcher(Protocol):
@@ -50,6 +76,9 @@ class Watcher(Protocol):
 
     def on_broken(self, message: str) -> None:
         """A picture could not be decoded; told once per picture."""
+
+    def on_validation(self, result: Validation) -> None:
+        """The validation of an epoch ended; `on_epoch` follows."""
 
     def on_epoch(self, run: Run, epoch: Epoch) -> None:
         """An epoch and its validation ended."""
@@ -65,151 +94,206 @@ def fit(
     *,
     state_path: Path,
     watcher: Watcher,
+    stop: StopRequest | None = None,
 ) -> Validation:
     """Train from where `run` stands to the end of the recipe.
+
+    Args:
+        stop: asked between steps; a wish makes the loop write the state and raise.
 
     Returns:
         The averaged weights' validation at the recipe's test size. The weights are in `run.average.model`.
 
     Raises:
-        DataError: no picture could be decoded. ZooError: the loss is no longer finite.
+        DataError: no picture could be decoded. ZooError: loss or weights are no longer finite; the state on disk is
+        from before. RunStopped: `stop` has a wish; the state is written.
     """
+    loop = _Loop(run, recipe, train_set, preprocessing, settings, state_path, watcher, stop or StopRequest())
     result = None
-    saved_at = time.monotonic()
-    scaler = torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16")
+    entered = None
     for epoch in range(len(run.history), recipe.epochs):
         index = stage_of_epoch(recipe.stages, epoch)
         stage = recipe.stages[index]
-        if epoch == sum(earlier.epochs for earlier in recipe.stages[:index]) or not run.history:
+        if index != entered:  # a resumed run enters its stage in the middle
+            enter_stage(run, stage, settings)
             watcher.on_stage(index, stage)
-        run.model.set_dropout(stage.dropout)
-        run.model.set_stochastic_depth(stage.stochastic_depth_prob)
-        # Dropout and stochastic depth draw from torch's own generator: fixed per epoch, a resumed run draws the same.
-        torch.manual_seed(settings.seed * 100_003 + epoch)
-        started = time.monotonic()
-        loss, top1, seen = _train_epoch(run, recipe, stage, train_set, preprocessing, settings, scaler, epoch, watcher)
-        seconds = time.monotonic() - started
-        val_size = round(stage.image_size * recipe.test_size / recipe.stages[-1].image_size)
+            entered = index
+        done = loop.train_epoch(stage, epoch)
+        loss_sum, right_sum = done.totals.tolist()
+        val_size = recipe.test_size
+        if epoch + 1 < recipe.epochs:
+            val_size = round(stage.image_size * recipe.test_size / recipe.largest_size)
         result = validate(run.average.model, val_set, preprocessing.at(val_size), settings)
-        _report_broken(run, result.broken, watcher)
+        loop.report_broken(result.broken)
         line = Epoch(
             epoch=epoch + 1,
             stage=index + 1,
             image_size=stage.image_size,
-            learning_rate=learning_rate(recipe, epoch + 1),
-            train_loss=loss,
-            train_top1=top1,
+            learning_rate=learning_rate(recipe, epoch + 1, stage.batch_size),
+            train_loss=loss_sum / done.seen,
+            train_top1=right_sum / done.seen,
             val_loss=result.loss,
             val_top1=result.top1,
             val_size=val_size,
-            pictures_per_second=seen / seconds,
-            seconds=seconds,
+            pictures_per_second=done.seen / done.seconds,
+            seconds=done.seconds,
             broken=len(run.broken),
         )
         run.history.append(line)
+        run.partial = None
+        watcher.on_validation(result)
         watcher.on_epoch(run, line)
-        if time.monotonic() - saved_at > STATE_INTERVAL_S and epoch + 1 < recipe.epochs:
-            save_state(run, recipe, settings, train_set, state_path)
-            saved_at = time.monotonic()
+        if epoch + 1 < recipe.epochs:
+            loop.rest(f"after epoch {epoch + 1} of {recipe.epochs}")
     return result or validate(run.average.model, val_set, preprocessing.at(recipe.test_size), settings)
 
 
-def _train_epoch(
-    run: Run,
-    recipe: Recipe,
-    stage: TrainingStage,
-    train_set: Pictures,
-    preprocessing: Preprocessing,
-    settings: Settings,
-    scaler: torch.amp.GradScaler,
-    epoch: int,
-    watcher: Watcher,
-) -> tuple[float, float, int]:
-    """One pass over the pictures: mean loss, accuracy on the unmixed labels, pictures seen."""
-    device = settings.device
-    batches = epoch_batches(train_set, recipe, stage, seed=settings.seed, epoch=epoch)
-    dataset = Augmented(train_set, recipe, stage, settings.seed, epoch)
-    totals = torch.zeros(2, device=device)  # sum of losses, number right: on the device, so that no step waits
-    seen = 0
-    run.model.train()
-    loaded = load(dataset, batches, workers=settings.workers, pin=device.type == "cuda")
-    for step, batch in enumerate(loaded):
-        _report_broken(run, batch.broken, watcher)
-        if len(batch.labels) < 2:  # batch norm needs two values; only a folder of broken files gets here
-            continue
-        for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, epoch + (step + 1) / len(batches))
-        loss, right = train_step(
-            run,
-            batch,
-            recipe,
-            stage,
-            preprocessing,
-            settings,
-            scaler,
-            np.random.default_rng((settings.seed, epoch, 7, step)),
-        )
-        count = len(batch.labels)
-        totals += torch.stack([loss * count, right.float()])
-        seen += count
-        # Host–device synchronisation: on a GPU only every 20th step reads the loss back.
-        readable = device.type == "cpu" or step % 20 == 0 or step + 1 == len(batches)
-        value = loss.item() if readable else None
-        if value is not None and not math.isfinite(value):
-            raise ZooError(
-                f"The loss became {value} in epoch {epoch + 1}, step {step + 1} ({stage.image_size} px).",
-                "Lower --lr or use --precision fp32; --resume goes on from the last good state.",
+class _Loop:
+    """The steps of a run, and the state it leaves between two of them."""
+
+    def __init__(
+        self,
+        run: Run,
+        recipe: Recipe,
+        train_set: Pictures,
+        preprocessing: Preprocessing,
+        settings: Settings,
+        state_path: Path,
+        watcher: Watcher,
+        stop: StopRequest,
+    ) -> None:
+        self.run = run
+        self.recipe = recipe
+        self.train_set = train_set
+        self.preprocessing = preprocessing
+        self.settings = settings
+        self.state_path = state_path
+        self.watcher = watcher
+        self.stop = stop
+        self.saved_at = time.monotonic()
+        self.unread: list[tuple[str, list[int], Tensor, int]] = []
+
+    def train_epoch(self, stage: TrainingStage, epoch: int) -> PartialEpoch:
+        """One pass over the pictures, or what is left of it: the sums of all of it."""
+        run, settings, device = self.run, self.settings, self.settings.device
+        steps = [
+            _parts(batch, stage.accumulate)
+            for batch in epoch_batches(self.train_set, self.recipe, stage, seed=settings.seed, epoch=epoch)
+        ]
+        # Sums stay on the device, so that no step waits.
+        done = run.partial = run.partial or PartialEpoch(torch.zeros(2, device=device))
+        loaded = self._load(steps[done.steps :], stage, epoch, done)
+        began = time.monotonic() - done.seconds
+        for step in range(done.steps, len(steps)):
+            for group in run.optimizer.param_groups:
+                rate = learning_rate(self.recipe, epoch + (step + 1) / len(steps), stage.batch_size)
+                group["lr"] = rate * group["lr_scale"]
+            loss_sum, right, count = train_step(
+                run,
+                self._reported(islice(loaded, len(steps[step]))),
+                self.recipe,
+                stage,
+                self.preprocessing,
+                settings,
+                np.random.default_rng((settings.seed, epoch, 7, step)),
+                num_parts=len(steps[step]),
             )
-        watcher.on_step(epoch, step + 1, len(batches), count, value)
-    if not seen:
-        raise DataError("Not one training picture could be decoded.", "The files are damaged, or not pictures.")
-    loss_sum, right_sum = totals.tolist()
-    return loss_sum / seen, right_sum / seen, seen
+            done.totals += torch.stack([loss_sum, right.float()])
+            done.seen += count
+            done.steps = step + 1
+            done.seconds = time.monotonic() - began
+            if not count:
+                continue
+            where = f"epoch {epoch + 1}, step {step + 1} ({stage.image_size} px)"
+            self.unread.append((where, list(chain.from_iterable(steps[step])), loss_sum, count))
+            # Host–device synchronisation: on a GPU only every 20th step reads the loss back.
+            readable = device.type == "cpu" or step % 20 == 0 or step + 1 == len(steps)
+            self.watcher.on_step(epoch, step + 1, len(steps), count, self._read_losses() if readable else None)
+            if step + 1 < len(steps):
+                self.rest(f"in epoch {epoch + 1} of {self.recipe.epochs}, after step {step + 1} of {len(steps)}")
+        self._read_losses()
+        if not done.seen:
+            raise DataError("Not one training picture could be decoded.", "The files are damaged, or not pictures.")
+        return done
+
+    def rest(self, where: str) -> None:
+        """Between two steps: write the state where it is time to, and stop where that is wished.
+
+        Raises:
+            RunStopped: it is. ZooError: weights are no longer finite.
+        """
+        due = time.monotonic() - self.saved_at >= self.settings.save_every_s
+        if not due and self.stop.wish is None:
+            return
+        self._read_losses()
+        self._check_weights(where)
+        if self.run.partial:
+            self.run.partial.random = keep_random_state(self.settings.device)
+        save_state(self.run, self.recipe, self.settings, self.train_set, self.state_path)
+        self.saved_at = time.monotonic()
+        if self.stop.wish is not None:
+            raise RunStopped(self.stop.wish, where)
+
+    def report_broken(self, messages: tuple[str, ...]) -> None:
+        """Tell of each broken picture once."""
+        for message in messages:
+            if message not in self.run.broken:
+                self.run.broken.add(message)
+                self.watcher.on_broken(message)
+
+    def _load(
+        self, steps: list[list[list[int]]], stage: TrainingStage, epoch: int, done: PartialEpoch
+    ) -> Iterator[Batch]:
+        """The parts of all steps, and torch's generators as they belong before the first.
+
+        Dropout and stochastic depth draw from torch's own generator: fixed per epoch, a resumed run draws the same.
+        Inside an epoch it goes on where it was, but only once the loader has drawn from it what it draws at its start.
+        """
+        settings = self.settings
+        torch.manual_seed(settings.seed * 100_003 + epoch)
+        dataset = Augmented(self.train_set, self.recipe, stage, settings.seed, epoch)
+        parts = list(chain.from_iterable(steps))
+        loaded = load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")
+        if not done.random or not parts:
+            return loaded
+        first = next(loaded)
+        restore_random_state(done.random)
+        return chain([first], loaded)
+
+    def _reported(self, parts: Iterable[Batch]) -> Iterator[Batch]:
+        for part in parts:
+            self.report_broken(part.broken)
+            yield part
+
+    def _read_losses(self) -> float | None:
+        """The mean loss of the latest step, after a look at every one since the last time: it waits for the device.
+
+        Raises:
+            ZooError: a loss is not finite; names step and pictures.
+        """
+        if not self.unread:
+            return None
+        values = torch.stack([loss_sum for _, _, loss_sum, _ in self.unread]).tolist()
+        for value, (where, indices, _, _) in zip(values, self.unread, strict=True):
+            if not math.isfinite(value):
+                named = ", ".join(self.train_set.describe(index) for index in indices[:NAMED_PICTURES])
+                more = f" and {len(indices) - NAMED_PICTURES} more" if len(indices) > NAMED_PICTURES else ""
+                raise ZooError(f"The loss became {value} in {where}, with {named}{more}.", DIVERGED_HINT)
+        latest: float = values[-1] / self.unread[-1][3]
+        self.unread.clear()
+        return latest
+
+    def _check_weights(self, where: str) -> None:
+        """A state must be worth going on from: finite losses do not see what the last step did to the weights."""
+        largest = torch.stack([tensor.abs().max() for tensor in self.run.model.parameters()]).max()
+        if not torch.isfinite(largest):
+            raise ZooError(f"Weights became {largest.item()} {where}.", DIVERGED_HINT)
 
 
-def train_step(
-    run: Run,
-    batch: Batch,
-    recipe: Recipe,
-    stage: TrainingStage,
-    preprocessing: Preprocessing,
-    settings: Settings,
-    scaler: torch.amp.GradScaler,
-    rng: np.random.Generator,
-) -> tuple[Tensor, Tensor]:
-    """One optimizer step: loss (scalar) and number of right answers (scalar), both left on the device."""
-    device = settings.device
-    labels = batch.labels.to(device, non_blocking=True)
-    pictures = normalize(batch.pictures.to(device, non_blocking=True), preprocessing)
-    targets = F.one_hot(labels, run.model.num_classes).float()
-    targets = targets * (1.0 - recipe.label_smoothing) + recipe.label_smoothing / run.model.num_classes
-    mix_batch(pictures, targets, mixup_alpha=stage.mixup_alpha, cutmix_alpha=stage.cutmix_alpha, rng=rng)
-    with autocast(settings):
-        logits = run.model(pictures)
-    loss = F.cross_entropy(logits.float(), targets)
-    run.optimizer.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    if recipe.clip_grad_norm is not None:
-        scaler.unscale_(run.optimizer)
-        nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip_grad_norm)
-    scaler.step(run.optimizer)
-    scaler.update()
-    run.average.update(run.model, run.step)
-    run.step += 1
-    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
-
-
-def normalize(pictures: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """(N, S, S, 3) uint8 to (N, 3, S, S) float32, normalised; the memory stays channels-last, so nothing is copied."""
-    mean = torch.tensor(preprocessing.mean, device=pictures.device)
-    std = torch.tensor(preprocessing.std, device=pictures.device)
-    return ((pictures.float() - mean) / std).permute(0, 3, 1, 2)
-
-
-def autocast(settings: Settings) -> AbstractContextManager[object]:
-    """Mixed precision as the settings say; fp32 changes nothing."""
-    dtype = torch.float16 if settings.precision == "fp16" else torch.bfloat16
-    return torch.autocast(settings.device.type, dtype, enabled=settings.precision != "fp32")
+def _parts(batch: list[int], count: int) -> list[list[int]]:
+    """A batch in `count` equal parts; a data set smaller than a batch may have fewer and smaller ones."""
+    size = -(-len(batch) // count)
+    return [batch[start : start + size] for start in range(0, len(batch), size)]
 
 
 @torch.inference_mode()
@@ -222,34 +306,44 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
     confusion = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64)
     loss_sum = 0.0
     broken: list[str] = []
-    for logits, labels, messages in _answers(model, pictures, preprocessing, settings):
-        broken += messages
+    parts: list[Tensor] = []
+    first = 0
+    for logits, batch in _logits(model, pictures, preprocessing, settings):
+        broken += batch.broken
+        labels, scores = batch.labels, logits.softmax(1)
         loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
-        confusion.index_put_((labels, logits.argmax(1)), torch.ones_like(labels), accumulate=True)
+        score, predicted = scores.max(1)
+        confusion.index_put_((labels, predicted), torch.ones_like(labels), accumulate=True)
+        own = scores.gather(1, labels[:, None])[:, 0]
+        parts.append(torch.stack([first + batch.positions, labels, predicted, own, score]).double())
+        first += len(labels) + len(batch.broken)
     count = int(confusion.sum())
     if not count:
         raise DataError("Not one validation picture could be decoded.", "The files are damaged, or not pictures.")
-    return Validation(loss_sum / count, int(confusion.trace()) / count, confusion.numpy(), tuple(broken))
+    index, label, answer, own, score = torch.cat(parts, dim=1).numpy()
+    answers = Answers(
+        index=index.astype(np.int64),
+        label=label.astype(np.int64),
+        predicted=answer.astype(np.int64),
+        label_score=own.astype(np.float32),
+        score=score.astype(np.float32),
+    )
+    top1 = int(confusion.trace()) / count
+    return Validation(loss_sum / count, top1, confusion.numpy(), tuple(broken), answers)
 
 
-def _answers(
+def _logits(
     model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings
-) -> Iterator[tuple[Tensor, Tensor, tuple[str, ...]]]:
+) -> Iterator[tuple[Tensor, Batch]]:
+    """Logits (N, K) float32 on the CPU, and the batch they are of; N is 0 where every picture of it is broken."""
     loaded = load_validation(
         pictures, preprocessing, batch_size=64, workers=settings.workers, pin=settings.device.type == "cuda"
     )
     for batch in loaded:
         if not len(batch.labels):
-            yield torch.empty(0, model.num_classes), batch.labels, batch.broken
+            yield torch.empty(0, model.num_classes), batch
             continue
         inputs = normalize(batch.pictures.to(settings.device, non_blocking=True), preprocessing)
         with autocast(settings):
             logits = model(inputs)
-        yield logits.float().cpu(), batch.labels, batch.broken
-
-
-def _report_broken(run: Run, messages: tuple[str, ...], watcher: Watcher) -> None:
-    for message in messages:
-        if message not in run.broken:
-            run.broken.add(message)
-            watcher.on_broken(message)
+        yield logits.float().cpu(), batch

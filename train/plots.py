@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from train.charts import stage_settings
 from train.recipe import Recipe
 from train.run import Epoch
 from zoo.files import replacing
 
-INK, GREY, BLUE, ORANGE = "#1f2933", "#9aa5b1", "#2563eb", "#ea580c"
+INK, GREY, BLUE = "#1f2933", "#9aa5b1", "#2563eb"
+SETTING_COLORS = (BLUE, "#ea580c", "#16a34a", "#9333ea", "#0891b2", "#b45309")
 
 
 def plot_curves(history: Sequence[Epoch], recipe: Recipe, title: str, path: Path) -> None:
@@ -57,25 +60,19 @@ def plot_curves(history: Sequence[Epoch], recipe: Recipe, title: str, path: Path
 
 
 def _plot_schedule(axes: Axes, recipe: Recipe) -> None:
-    """Every scheduled setting as a share of its highest value, so that they share one axis."""
+    """Every setting that changes as a share of its highest value, so that they share one axis."""
     edges = np.cumsum([0, *(stage.epochs for stage in recipe.stages)]) + 0.5
-    settings = (
-        ("image_size", "image size, px", BLUE),
-        ("randaugment_magnitude", "RandAugment", ORANGE),
-        ("mixup_alpha", "mixup α", "#16a34a"),
-        ("dropout", "dropout", "#9333ea"),
-    )
-    for name, label, color in settings:
-        values = [float(getattr(stage, name)) for stage in recipe.stages]
-        highest = max(values)
-        if highest:
-            shares = [value / highest for value in values]
-            text = f"{label} {values[0]:g} → {values[-1]:g}"
-            axes.step(edges, [*shares, shares[-1]], where="post", color=color, lw=1.8, label=text)
+    changing = {name: values for name, values in stage_settings(recipe).items() if len(set(values)) > 1}
+    changing.pop("epochs", None)
+    for (name, values), color in zip(changing.items(), cycle(SETTING_COLORS), strict=False):
+        shares = [value / max(values) for value in values]
+        text = f"{name} {values[0]:.3g} → {values[-1]:.3g}"
+        axes.step(edges, [*shares, shares[-1]], where="post", color=color, lw=1.8, label=text)
     axes.set_ylim(0, 1.12)
-    axes.set_ylabel("share of final value")
+    axes.set_ylabel("share of highest value")
     axes.set_xlabel("epoch")
-    axes.legend(frameon=False, ncols=2, loc="lower right", fontsize="small")
+    if changing:
+        axes.legend(frameon=False, ncols=2, loc="lower right", fontsize="small")
 
 
 def _shade_stages(axes: Axes, recipe: Recipe) -> None:
@@ -84,7 +81,7 @@ def _shade_stages(axes: Axes, recipe: Recipe) -> None:
         if index % 2 == 0:
             axes.axvspan(start, start + stage.epochs, color="#f1f5f9", zorder=0)
         axes.annotate(
-            f"stage {index + 1}: {stage.image_size} px",
+            f"stage {index + 1}: {stage.image_size} px" if len(recipe.stages) <= 5 else f"{stage.image_size}",
             (start + stage.epochs / 2, 1.0),
             (0, -2),
             xycoords=("data", "axes fraction"),

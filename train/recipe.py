@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 from zoo.errors import ZooError, unknown_name
 from zoo.spec import Resize, Variant
 
-Schedule = Literal["cosine", "exponential"]
-RECIPES = ("digits", "folder")
+Schedule = Literal["cosine", "exponential", "constant"]
+OptimizerName = Literal["adamw", "sgd", "rmsprop", "lamb"]
+LossName = Literal["cross_entropy", "bce"]
+BatchRule = Literal["none", "linear", "sqrt"]
+ErasingFill = Literal["zero", "noise"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStage:
     """One stage of progressive learning: what the pictures are and how hard they are made.
 
-    `image_size` is one side in pixels; `randaugment_magnitude` is on the scale whose usual maximum is 10 and may pass
-    it; alphas of 0 switch mixup or CutMix off; `stochastic_depth_prob` is that of the last block.
+    `image_size` is one side in pixels; `batch_size` is the pictures of an optimizer step, which are taken in
+    `accumulate` equal parts where memory does not hold them at once (batch norm then sees the parts).
+    `randaugment_magnitude` is on the scale whose usual maximum is 10 and may pass it; alphas of 0 switch mixup or
+    CutMix off; `random_erasing_prob` is a picture's; `stochastic_depth_prob` is that of the last block.
+    `freeze_backbone` trains the classifier alone: the rest keeps its weights and its batch-norm statistics.
     """
 
     epochs: int
@@ -29,16 +39,28 @@ class TrainingStage:
     cutmix_alpha: float
     dropout: float
     stochastic_depth_prob: float
+    random_erasing_prob: float = 0.0
+    accumulate: int = 1
+    freeze_backbone: bool = False
+
+    @property
+    def part_size(self) -> int:
+        """Pictures that are in memory at once: a batch's share of one accumulation."""
+        return -(-self.batch_size // self.accumulate)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything a run depends on besides network, data and seed.
 
-    `test_size` is what validation and export use, about a fifth above the last stage's size. `crop_scale` is the
-    share of the picture's area a random crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the
-    side beyond the picture, where it is black. `weight_decay` spares norms and biases. `short_run_init` is
-    `zoo.model.initialize_for_short_run`.
+    `test_size` is what validation and export use, about a fifth above the last stage's size; `test_crop_margin` is
+    how many pixels a centre crop leaves out where `test_resize` is crop. `learning_rate` is the peak's; `lr_scaling`
+    multiplies it by batch / `reference_batch_size`, or by the root of that. `momentum` is SGD's and RMSProp's, `betas`
+    AdamW's and LAMB's; an `eps` of None is the optimizer's own (`train/optim.py`). `weight_decay` spares norms and
+    biases; with SGD and RMSProp it is an L2 term of the loss, else decoupled. `layer_decay` is the share of the rate
+    that each stage of the network gets of the one above it. `crop_scale` is the share of the picture's area a random
+    crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the side beyond the picture, where it is
+    black. `teacher` names the weights to distil from. `short_run_init` is `zoo.model.initialize_for_short_run`.
     """
 
     name: str
@@ -46,20 +68,37 @@ class Recipe:
     stages: tuple[TrainingStage, ...]
     test_size: int
     test_resize: Resize = "squash"
+    test_crop_margin: int = 0
     learning_rate: float
+    lr_scaling: BatchRule = "none"
+    reference_batch_size: int = 256
     schedule: Schedule = "cosine"
     warmup_epochs: float = 0.0
     decay_rate: float = 0.97
     decay_epochs: float = 2.4
+    optimizer: OptimizerName = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    nesterov: bool = True
+    rmsprop_decay: float = 0.9
+    eps: float | None = None
     weight_decay: float = 0.0
+    layer_decay: float = 1.0
     clip_grad_norm: float | None = None
     ema_decay: float = 0.9999
+    loss: LossName = "cross_entropy"
     label_smoothing: float = 0.1
+    class_weights: str | tuple[float, ...] | None = None
+    teacher: str | None = None
+    distill_alpha: float = 0.5
+    temperature: float = 1.0
     crop_scale: tuple[float, float] = (0.05, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     crop_padding: float = 0.0
     randaugment_layers: int = 2
+    random_erasing_scale: tuple[float, float] = (0.02, 0.33)
+    random_erasing_ratio: tuple[float, float] = (0.3, 3.3)
+    random_erasing_fill: ErasingFill = "zero"
     short_run_init: bool = False
 
     @property
@@ -67,26 +106,47 @@ class Recipe:
         """Epochs of the whole run."""
         return sum(stage.epochs for stage in self.stages)
 
+    @property
+    def largest_size(self) -> int:
+        """The largest size that is trained at, px: the last stage's, but for sizes drawn at random."""
+        return max(stage.image_size for stage in self.stages)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return asdict(self) | {
-            "stages": [asdict(stage) for stage in self.stages],
-            "betas": list(self.betas),
-            "crop_scale": list(self.crop_scale),
-            "crop_ratio": list(self.crop_ratio),
-        }
+        fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return fields | {"stages": [asdict(stage) for stage in self.stages]}
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Every file of `train/recipes/`, in alphabetical order."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "recipes")])))
 
 
 def find_recipe(name: str, variant: Variant) -> Recipe:
     """Resolve a recipe for a network: `train/recipes/NAME.py` has `recipe(variant)`.
 
     Raises:
-        UnknownNameError: there is no such file.
+        UnknownNameError: there is no such file. ZooError: the recipe is another network's.
     """
-    if name not in RECIPES:
-        raise unknown_name("recipe", name, RECIPES, f"There are: {', '.join(RECIPES)}.")
+    names = recipe_names()
+    if name not in names:
+        raise unknown_name("recipe", name, names, f"There are: {', '.join(names)}.")
     resolved: Recipe = importlib.import_module(f"train.recipes.{name}").recipe(variant)
     return resolved
+
+
+def require_network(recipe: str, variant: Variant, ids: Iterable[str]) -> None:
+    """Refuse a network that a recipe's figures are not for.
+
+    Raises:
+        ZooError: names the networks it is for.
+    """
+    if variant.id not in (known := list(ids)):
+        own = [name for name in recipe_names() if name.startswith(f"{variant.id}_")]
+        raise ZooError(
+            f"The recipe {recipe} is for {', '.join(known)}, not for {variant.id}: its figures are that network's.",
+            f"For {variant.id} there is --recipe {', '.join(own)}." if own else "--recipe folder takes any network.",
+        )
 
 
 def round_test_size(image_size: int, max_size: int) -> int:
@@ -118,8 +178,7 @@ def override(
                 f"--epochs {epochs} is less than one epoch for each of the {len(stages)} stages.",
                 f"Use at least {len(stages)}.",
             )
-        starts = [epochs * index // len(stages) for index in range(len(stages) + 1)]
-        stages = tuple(replace(stage, epochs=starts[index + 1] - starts[index]) for index, stage in enumerate(stages))
+        stages = tuple(replace(s, epochs=e) for s, e in zip(stages, _share_out(epochs, recipe), strict=True))
         recipe = replace(recipe, warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs)
     if image_size is not None:
         if not 16 <= image_size <= variant.max_size:
@@ -127,9 +186,68 @@ def override(
                 f"--image-size {image_size} is outside 16 … {variant.max_size} px.",
                 f"{variant.id} is capped at {variant.max_size} px.",
             )
-        factor = image_size / stages[-1].image_size
+        factor = image_size / recipe.largest_size
         stages = tuple(replace(stage, image_size=round(stage.image_size * factor)) for stage in stages)
         recipe = replace(recipe, test_size=round_test_size(image_size, variant.max_size))
     if batch_size is not None:
         stages = tuple(replace(stage, batch_size=batch_size) for stage in stages)
     return replace(recipe, stages=stages, learning_rate=learning_rate or recipe.learning_rate)
+
+
+def _share_out(epochs: int, recipe: Recipe) -> list[int]:
+    """Epochs of the stages in the proportions the recipe has, at least one each; 60 as 15, 15, 15, 15 → 8 as 2 × 4."""
+    ends = [sum(stage.epochs for stage in recipe.stages[: index + 1]) for index in range(len(recipe.stages))]
+    borders = [0]
+    for index, end in enumerate(ends, start=1):
+        latest = epochs - (len(ends) - index)  # one epoch is left for each stage behind
+        nearest = (2 * epochs * end + ends[-1] - 1) // (2 * ends[-1])  # halves go down: 6 of 60 are 1, 2, 1, 2
+        borders.append(min(max(nearest, borders[-1] + 1), latest))
+    return [after - before for before, after in pairwise(borders)]
+
+
+def check_recipe(recipe: Recipe, variant: Variant) -> Recipe:
+    """Return a recipe that can be run as it is.
+
+    Raises:
+        ZooError: names the first setting that cannot be, and what it may be.
+    """
+    for number, stage in enumerate(recipe.stages, start=1):
+        wrong = _wrong_in_stage(stage, variant)
+        if wrong:
+            raise ZooError(f"Stage {number} of the recipe {recipe.name}: {wrong}.", "See it with --plan.")
+    bounds = {
+        "test_size": 16 <= recipe.test_size <= variant.max_size,
+        "learning_rate": recipe.learning_rate > 0,
+        "reference_batch_size": recipe.reference_batch_size > 0,
+        "layer_decay": 0 < recipe.layer_decay <= 1,
+        "momentum": 0 <= recipe.momentum < 1,
+        "ema_decay": 0 <= recipe.ema_decay < 1,
+        "label_smoothing": 0 <= recipe.label_smoothing < 1,
+        "distill_alpha": 0 <= recipe.distill_alpha <= 1,
+        "temperature": recipe.temperature > 0,
+    }
+    for name, possible in bounds.items():
+        if not possible:
+            raise ZooError(f"The recipe's {name} cannot be {getattr(recipe, name):g}.", "See docs/training.md.")
+    return recipe
+
+
+def _wrong_in_stage(stage: TrainingStage, variant: Variant) -> str:
+    """What cannot be in a stage, or ""."""
+    if stage.epochs < 1:
+        return f"it has {stage.epochs} epochs"
+    if not 4 <= stage.image_size <= variant.max_size:
+        return f"image_size {stage.image_size} is outside 4 … {variant.max_size} px"
+    if stage.accumulate < 1 or stage.batch_size % stage.accumulate:
+        return f"batch_size {stage.batch_size} is not {stage.accumulate} equal parts (accumulate)"
+    if stage.part_size < 2:
+        return f"batch_size {stage.batch_size} in {stage.accumulate} parts leaves one picture: batch norm needs two"
+    for name in ("dropout", "stochastic_depth_prob"):
+        if not 0 <= getattr(stage, name) < 1:
+            return f"{name} {getattr(stage, name):g} is outside 0 … 1"
+    if not 0 <= stage.random_erasing_prob <= 1:
+        return f"random_erasing_prob {stage.random_erasing_prob:g} is outside 0 … 1"
+    for name in ("randaugment_magnitude", "mixup_alpha", "cutmix_alpha"):
+        if getattr(stage, name) < 0:
+            return f"{name} {getattr(stage, name):g} is negative"
+    return ""

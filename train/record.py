@@ -1,31 +1,60 @@
-"""Owns the run folder: metrics, curves, confusion and the checkpoint; it decides nothing about training."""
+"""Owns the run folder: metrics, report, curves and the checkpoint; it decides nothing about training."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from train.loop import Validation
 from train.plots import plot_confusion, plot_curves
-from train.recipe import Recipe, TrainingStage
+from train.recipe import TrainingStage
+from train.report import RunFacts, RunStatus, State, render_report
 from train.run import Epoch, Run
+from train.stopping import RunStopped
 from zoo.checkpoint import Checkpoint, save_checkpoint
+from zoo.errors import ZooError
 from zoo.files import write_text
 from zoo.machine import environment
+from zoo.page.markup import Markup
 
 METRICS, CURVES, CONFUSION = "metrics.jsonl", "curves.png", "confusion.png"
+REPORT = "report.html"
 CHECKPOINT, STATE = "checkpoint.safetensors", "state.pt"
 
 
-@dataclass
-class RunRecord:
-    """Writes a run's folder as it goes: metrics after every epoch, the rest at the end of a stage and of the run."""
+# A page costs tenths of a second, mostly for its thumbnails; epochs may take less than that.
+REPORT_INTERVAL_S = 15.0
 
-    folder: Path
-    recipe: Recipe
-    title: str
+
+class RunRecord:
+    """Writes a run's folder as it goes: metrics after every epoch, the page now and then, the rest at the end.
+
+    As a context it writes the page of a run that ends early too, with what there is by then.
+    """
+
+    def __init__(self, folder: Path, facts: RunFacts) -> None:
+        self.folder = folder
+        self.facts = facts
+        self._history: list[Epoch] = []
+        self._broken: set[str] = set()
+        self._result: Validation | None = None
+        self._thumbnails: dict[int, Markup] = {}
+        self._reported_at = -REPORT_INTERVAL_S
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            self._write_report("failed", error.problem if isinstance(error, ZooError) else f"{error!r}")
+        elif error:  # a signal
+            self._write_report("interrupted", error.where if isinstance(error, RunStopped) else "")
 
     def on_stage(self, index: int, stage: TrainingStage) -> None:
         """Nothing to write yet."""
@@ -34,19 +63,40 @@ class RunRecord:
         """Nothing to write yet."""
 
     def on_broken(self, message: str) -> None:
-        """Counted in the metrics."""
+        """Counted in the metrics, listed in the page."""
+
+    def on_validation(self, result: Validation) -> None:
+        """Keep the latest for the page."""
+        self._result = result
 
     def on_epoch(self, run: Run, epoch: Epoch) -> None:
         """Rewrite the metrics whole: they are small, and a resumed run may have dropped lines."""
+        self._history, self._broken = run.history, run.broken
         lines = [json.dumps(asdict(line)) + "\n" for line in run.history]
         write_text(self.folder / METRICS, "".join(lines))
+        now = time.monotonic()
+        if now - self._reported_at >= REPORT_INTERVAL_S:
+            self._reported_at = now
+            self._write_report("running")
 
     def finish(self, run: Run, card: Checkpoint, result: Validation) -> None:
-        """Write plots and checkpoint, and drop the state that only resuming needs."""
-        plot_curves(run.history, self.recipe, self.title, self.folder / CURVES)
+        """Write page, plots and checkpoint, and drop the state that only resuming needs."""
+        self._history, self._broken, self._result = run.history, run.broken, result
+        self._write_report("finished")
+        title = f"{self.facts.title}: {self.facts.recipe.name} recipe"
+        plot_curves(run.history, self.facts.recipe, title, self.folder / CURVES)
         plot_confusion(result.confusion, card.classes, self.folder / CONFUSION)
         save_checkpoint(self.folder / CHECKPOINT, run.average.model.state_dict(), card)
         (self.folder / STATE).unlink(missing_ok=True)
+
+    def _write_report(self, state: State, reason: str = "") -> None:
+        """Nothing before the first validation: there is nothing to show."""
+        if self._result is None:
+            return
+        status = RunStatus(
+            state=state, history=self._history, result=self._result, broken=frozenset(self._broken), reason=reason
+        )
+        write_text(self.folder / REPORT, render_report(self.facts, status, self._thumbnails))
 
 
 def provenance(

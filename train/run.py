@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
+from train.distill import Teacher
 from train.ema import WeightAverage
-from train.recipe import Recipe
+from train.losses import Objective, make_objective
+from train.optim import make_optimizer
+from train.recipe import Recipe, TrainingStage
 from zoo.checkpoint import Checkpoint
 from zoo.datasets import Pictures
 from zoo.errors import CheckpointError
@@ -23,12 +27,18 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a run takes from its machine and its user, besides the recipe."""
+    """What a run takes from its machine and its user, besides the recipe.
+
+    A state to resume from is written every `save_every_s` seconds, 0: after every step. Two minutes of S are 340 MB
+    (weights, average, two moments of AdamW) every two minutes.
+    """
 
     device: torch.device
     precision: Precision
     seed: int
     workers: int
+    compile: bool = False
+    save_every_s: float = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +60,37 @@ class Epoch:
 
 
 @dataclass
+class PartialEpoch:
+    """Where in an epoch a run stands: steps done, sums so far, and torch's generators as the last step left them.
+
+    `totals` (2,) on the device: sum of losses, number of right answers. `random` has the CPU's state and, where there
+    is one, the GPU's.
+    """
+
+    totals: Tensor
+    steps: int = 0
+    seen: int = 0
+    seconds: float = 0.0
+    random: tuple[Tensor, ...] = ()
+
+
+@dataclass
 class Run:
-    """Everything that changes while training, and all that a resumed run needs."""
+    """Everything that changes while training, and all that a resumed run needs.
+
+    `compiled` is the model compiled for the stage at hand, where that was asked for; `partial` is None between epochs.
+    """
 
     model: Network
     average: WeightAverage
     optimizer: torch.optim.Optimizer
+    objective: Objective
+    scaler: torch.amp.GradScaler
     step: int = 0
     history: list[Epoch] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    partial: PartialEpoch | None = None
+    compiled: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +103,12 @@ class Start:
 
 
 def start_run(
-    variant: Variant, classes: tuple[str, ...], recipe: Recipe, settings: Settings, start: Start | None = None
+    variant: Variant,
+    classes: tuple[str, ...],
+    recipe: Recipe,
+    settings: Settings,
+    start: Start | None = None,
+    teacher: Teacher | None = None,
 ) -> Run:
     """A network with its optimizer and average, on the device.
 
@@ -86,17 +123,43 @@ def start_run(
         kept = {k: v for k, v in start.network.state_dict().items() if same_classes or not k.startswith("classifier.")}
         model.load_state_dict(model.state_dict() | kept)
     model.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    spared = [p for p in model.parameters() if p.ndim <= 1]  # norms and biases
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
-    return Run(model, WeightAverage(model, recipe.ema_decay), optimizer)
+    return Run(
+        model,
+        WeightAverage(model, recipe.ema_decay),
+        make_optimizer(model, recipe),
+        make_objective(recipe, len(classes), settings.device, teacher),
+        torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16"),
+    )
+
+
+def enter_stage(run: Run, stage: TrainingStage, settings: Settings) -> None:
+    """Set what changes at the beginning of a stage; weights, optimizer, average and schedule go on."""
+    run.model.set_dropout(stage.dropout)
+    run.model.set_stochastic_depth(stage.stochastic_depth_prob)
+    run.model.requires_grad_(not stage.freeze_backbone)
+    run.model.classifier.requires_grad_(True)
+    if stage.freeze_backbone:
+        run.model.eval()  # batch norm keeps its statistics, stochastic depth is off
+        run.model.dropout.train()
+    else:
+        run.model.train()
+    if settings.device.type == "cuda":
+        torch.cuda.empty_cache()  # blocks of the last stage's shapes are of no use to this one's
+    if settings.compile:
+        # A stage is one graph of fixed shapes. What was compiled for the last one is dropped: sizes would add up to
+        # torch's limit of recompilations, behind which it silently stops compiling.
+        torch.compiler.reset()
+        run.compiled = torch.compile(run.model, dynamic=False)
 
 
 def _identity(recipe: Recipe, settings: Settings, train_set: Pictures) -> dict[str, Any]:
-    """What must be equal for a state to be continued."""
+    """What must be equal for a state to be continued.
+
+    Not `accumulate`: in how many parts a batch is taken is the machine's business, and may change with it.
+    """
+    whole = replace(recipe, stages=tuple(replace(stage, accumulate=1) for stage in recipe.stages))
     return {
-        "recipe": recipe.to_dict(),
+        "recipe": whole.to_dict(),
         "seed": settings.seed,
         "classes": list(train_set.classes),
         "pictures": len(train_set),
@@ -109,13 +172,28 @@ def save_state(run: Run, recipe: Recipe, settings: Settings, train_set: Pictures
         "model": run.model.state_dict(),
         "average": run.average.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
         "step": run.step,
         "history": [asdict(line) for line in run.history],
+        "partial": vars(run.partial) if run.partial else None,
         "broken": sorted(run.broken),
         "identity": _identity(recipe, settings, train_set),
     }
     with replacing(path) as temporary:
         torch.save(state, temporary)
+
+
+def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:
+    """Read what `save_state` wrote.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    try:
+        state: Mapping[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: it cannot be continued.", "Start again without --resume.") from error
+    return state
 
 
 def load_state(run: Run, recipe: Recipe, settings: Settings, train_set: Pictures, path: Path) -> None:
@@ -124,10 +202,7 @@ def load_state(run: Run, recipe: Recipe, settings: Settings, train_set: Pictures
     Raises:
         CheckpointError: the file is damaged, or belongs to another recipe, seed or data set.
     """
-    try:
-        state: Mapping[str, Any] = torch.load(path, map_location=settings.device, weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: it cannot be continued.", "Start again without --resume.") from error
+    state = read_state(path, settings.device)
     wanted = _identity(recipe, settings, train_set)
     changed = [key for key, value in wanted.items() if state["identity"].get(key) != value]
     if changed:
@@ -138,6 +213,22 @@ def load_state(run: Run, recipe: Recipe, settings: Settings, train_set: Pictures
     run.model.load_state_dict(state["model"])
     run.average.model.load_state_dict(state["average"])
     run.optimizer.load_state_dict(state["optimizer"])
+    run.scaler.load_state_dict(state["scaler"])
     run.step = state["step"]
     run.history = [Epoch(**line) for line in state["history"]]
     run.broken = set(state["broken"])
+    run.partial = PartialEpoch(**state["partial"]) if state["partial"] else None
+
+
+def keep_random_state(device: torch.device) -> tuple[Tensor, ...]:
+    """torch's generators as they stand: dropout and stochastic depth draw from them."""
+    gpu = (torch.cuda.get_rng_state(),) if device.type == "cuda" else ()
+    return torch.get_rng_state(), *gpu
+
+
+def restore_random_state(states: tuple[Tensor, ...]) -> None:
+    """Put torch's generators back to what `keep_random_state` returned."""
+    cpu, *gpu = states
+    torch.set_rng_state(cpu.cpu())
+    if gpu:
+        torch.cuda.set_rng_state(gpu[0].cpu())

@@ -26,6 +26,7 @@ def progressive_stages(
     batch_size: Sequence[int],
     cutmix_alpha: tuple[float, float] = (0.0, 0.0),
     stochastic_depth_prob: tuple[float, float] = (0.2, 0.2),
+    random_erasing_prob: tuple[float, float] = (0.0, 0.0),
     size_step: int = 1,
 ) -> tuple[TrainingStage, ...]:
     """Lay out a progressive run: size and regularisation rise together from the first value of a pair to the second.
@@ -50,6 +51,7 @@ def progressive_stages(
             cutmix_alpha=round(at(cutmix_alpha, stage), 4),
             dropout=round(at(dropout, stage), 4),
             stochastic_depth_prob=round(at(stochastic_depth_prob, stage), 4),
+            random_erasing_prob=round(at(random_erasing_prob, stage), 4),
         )
         for stage in range(count)
     )
@@ -64,21 +66,37 @@ def stage_of_epoch(stages: Sequence[TrainingStage], epoch: int) -> int:
     return len(stages) - 1
 
 
-def learning_rate(recipe: Recipe, progress_epochs: float) -> float:
-    """Learning rate after `progress_epochs` epochs, fractions included.
+def learning_rate(recipe: Recipe, progress_epochs: float, batch_size: int | None = None) -> float:
+    """Learning rate after `progress_epochs` epochs, fractions included, for steps of `batch_size` pictures.
 
     Linear warm-up from 0, then
         cosine       lr · ½ (1 + cos π t), t from 0 at the end of the warm-up to 1 at the end of the run
         exponential  lr · decay_rate ^ ⌊progress / decay_epochs⌋, counted from epoch 0 (google/automl utils.py)
+        constant     lr
+    all of it times `batch_factor`; without a batch size as the recipe's reference batch has it.
     ImageNet S, lr 0.256, 5 warm-up epochs, 0.97 every 2.4: at epoch 5 it is 0.256 · 0.97² = 0.2409.
     """
+    peak = recipe.learning_rate * (1.0 if batch_size is None else batch_factor(recipe, batch_size))
     if progress_epochs < recipe.warmup_epochs:
-        return recipe.learning_rate * progress_epochs / recipe.warmup_epochs
+        return peak * progress_epochs / recipe.warmup_epochs
+    if recipe.schedule == "constant":
+        return peak
     if recipe.schedule == "exponential":
-        return recipe.learning_rate * recipe.decay_rate ** math.floor(progress_epochs / recipe.decay_epochs + 1e-9)
+        return peak * recipe.decay_rate ** math.floor(progress_epochs / recipe.decay_epochs + 1e-9)
     after_warmup = max(recipe.epochs - recipe.warmup_epochs, 1e-9)
     share = min((progress_epochs - recipe.warmup_epochs) / after_warmup, 1.0)
-    return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
+    return peak * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def batch_factor(recipe: Recipe, batch_size: int) -> float:
+    """What a batch multiplies the learning rate by.
+
+    none    1
+    linear  batch / reference (Goyal et al. 2017, arXiv 1706.02677): 4096 of 256 is 16
+    sqrt    √(batch / reference) (Krizhevsky 2014, arXiv 1404.5997; usual with Adam and LAMB): 4
+    """
+    share = batch_size / recipe.reference_batch_size
+    return {"none": 1.0, "linear": share, "sqrt": math.sqrt(share)}[recipe.lr_scaling]
 
 
 def ema_decay(decay: float, step: int) -> float:

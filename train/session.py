@@ -10,18 +10,27 @@ from typing import cast
 import torch
 from rich.console import Console
 
+from train.cost import estimate
+from train.distill import Teacher, load_teacher
 from train.live import LiveView
 from train.loader import default_workers
 from train.loop import Validation, Watcher, fit
-from train.recipe import Recipe, TrainingStage, find_recipe
+from train.losses import resolve_class_weights
+from train.memory import fit_to_memory
+from train.recipe import Recipe, TrainingStage, check_recipe, find_recipe
 from train.record import CHECKPOINT, STATE, RunRecord, provenance
-from train.run import Epoch, Precision, Run, Settings, Start, load_state, start_run
-from zoo.checkpoint import Checkpoint
+from train.report import RunFacts
+from train.run import Epoch, Precision, Run, Settings, Start, load_state, read_state, start_run
+from train.stopping import stop_requests
+from train.trackers import find_trackers, open_trackers
+from zoo.checkpoint import Checkpoint, save_checkpoint
 from zoo.datasets import Pictures
 from zoo.errors import CheckpointError, MissingCapabilityError, ZooError
 from zoo.registry import ROW_SUFFIX, load_model
 from zoo.spec import Preprocessing, Variant
 from zoo.variants import VARIANTS
+
+LAST_GOOD = "last-good.safetensors"
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,11 @@ class Watchers:
         """Tell all."""
         for watcher in self.each:
             watcher.on_broken(message)
+
+    def on_validation(self, result: Validation) -> None:
+        """Tell all."""
+        for watcher in self.each:
+            watcher.on_validation(result)
 
     def on_epoch(self, run: Run, epoch: Epoch) -> None:
         """Tell all."""
@@ -122,7 +136,7 @@ def run_preprocessing(base: Preprocessing, recipe: Recipe) -> Preprocessing:
         base,
         image_size=recipe.test_size,
         resize=recipe.test_resize,
-        resize_size=None,
+        resize_size=recipe.test_size + recipe.test_crop_margin if recipe.test_crop_margin else None,
         interpolation="bilinear",
     )
 
@@ -141,6 +155,11 @@ def train_model(
     workers: int | None = None,
     resume: bool = False,
     start: Start | None = None,
+    teacher: Teacher | None = None,
+    auto_batch: bool = False,
+    compile: bool = False,
+    save_every_s: float = Settings.save_every_s,
+    trackers: Sequence[str] = (),
     console: Console | None = None,
 ) -> Outcome:
     """Train a network and write its run folder.
@@ -149,51 +168,111 @@ def train_model(
         data: the name the pictures were opened by; kept in the checkpoint, so that later checks find them.
         folder: where to write. A finished run in it is moved aside, never overwritten.
         start: weights to begin from instead of a fresh initialisation.
+        teacher: any classifier of the same classes, in place of the one the recipe names.
+        auto_batch: take a stage's batch in as many parts as the device's memory asks for, instead of an error.
+        compile: compile the network anew for each stage.
+        save_every_s: how often the state to resume from is written.
+        trackers: names of `train.trackers.TRACKERS` that get the run's figures as well.
         console: where progress goes; None is silent.
 
     Raises:
-        CheckpointError: nothing to resume, or a state of another run. DataError, ZooError: as `fit`.
+        MissingCapabilityError: no such device, or a tracker's package is not installed.
+        CheckpointError: nothing to resume, or a state of another run. DataError, ZooError: as `fit`, or the recipe
+        cannot be run as it is, or does not fit the device's memory. RunStopped: SIGTERM or Ctrl-C; the state is kept.
     """
     console = console or Console(quiet=True)
+    tracker_rows = find_trackers(trackers)
     chosen = choose_device(device)
     settings = Settings(
         device=chosen,
         precision=choose_precision(precision, chosen),
         seed=seed,
         workers=default_workers(train_set) if workers is None else workers,
+        compile=compile,
+        save_every_s=save_every_s,
     )
+    recipe = _resolve(recipe, variant, train_set, start)
+    preprocessing = run_preprocessing(start.card.preprocessing if start else variant.preprocessing, recipe)
+    if teacher is None and recipe.teacher:
+        teacher = load_teacher(
+            recipe.teacher, train_set.classes, chosen, alpha=recipe.distill_alpha, temperature=recipe.temperature
+        )
     state_path = folder / STATE
     if resume and not state_path.is_file():
         done = "that run is finished" if (folder / CHECKPOINT).is_file() else "there is no interrupted run"
         raise CheckpointError(f"Nothing to resume in {folder}: {done}.", "Leave --resume out to start a new run.")
+    if chosen.type == "cuda":
+        console.print("Trying every stage's batch on the GPU …")
+        recipe = fit_to_memory(
+            variant,
+            train_set.classes,
+            recipe,
+            preprocessing,
+            settings,
+            start=start,
+            teacher=teacher,
+            auto_batch=auto_batch,
+        )
     if not resume:
         _move_aside(folder, console)
-    run = start_run(variant, train_set.classes, recipe, settings, start)
+    run = start_run(variant, train_set.classes, recipe, settings, start, teacher)
     if start and not resume:
         head = "same classes" if start.card.classes == train_set.classes else "other classes: the classifier is new"
         console.print(f"Starting from the weights of {start.label}; {head}.")
     if resume:
         load_state(run, recipe, settings, train_set, state_path)
-        console.print(f"Resuming {folder} after epoch {len(run.history)} of {recipe.epochs}.")
-    preprocessing = run_preprocessing(start.card.preprocessing if start else variant.preprocessing, recipe)
-    record = RunRecord(folder, recipe, f"{variant.name} on {data}: {recipe.name} recipe")
-    with LiveView(recipe, len(train_set), console) as live:
-        result = fit(
-            run,
-            recipe,
-            train_set,
-            val_set,
-            preprocessing,
-            settings,
-            state_path=state_path,
-            watcher=Watchers([record, live]),
-        )
+        steps = f" and {run.partial.steps} steps" if run.partial else ""
+        console.print(f"Resuming {folder} after epoch {len(run.history)}{steps} of {recipe.epochs}.")
+    facts = RunFacts(
+        title=f"{variant.name} on {data}",
+        variant=variant,
+        recipe=recipe,
+        data=data,
+        num_train=len(train_set),
+        val_set=val_set,
+        cost=estimate(variant, recipe, len(train_set), len(train_set.classes)),
+        settings={
+            "started from": start.label if start else "a fresh initialisation",
+            "seed": seed,
+            "precision": settings.precision,
+            "device": torch.cuda.get_device_name() if chosen.type == "cuda" else "CPU",
+            "decoding processes": settings.workers,
+        },
+    )
+    record = RunRecord(folder, facts)
+    tracking = open_trackers(
+        tracker_rows,
+        name=facts.title,
+        folder=folder,
+        config={"model": variant.id, "data": data, **facts.settings, "recipe": recipe.to_dict()},
+        recipe=recipe,
+        first_step=run.step,
+        console=console,
+    )
     card = Checkpoint(
         variant=variant,
         classes=train_set.classes,
         preprocessing=preprocessing,
         padding=run.model.padding,
         recipe=recipe.to_dict(),
+    )
+    with record, LiveView(recipe, len(train_set), console) as live, tracking as tracked, stop_requests() as stop:
+        try:
+            result = fit(
+                run,
+                recipe,
+                train_set,
+                val_set,
+                preprocessing,
+                settings,
+                state_path=state_path,
+                watcher=Watchers([record, live, *tracked]),
+                stop=stop,
+            )
+        except ZooError as error:
+            raise type(error)(error.problem, f"{error.hint} {_keep_last_good(folder, card, error)}".strip()) from error
+    card = replace(
+        card,
         provenance=provenance(
             data=data,
             seed=seed,
@@ -207,6 +286,34 @@ def train_model(
     )
     record.finish(run, card, result)
     return Outcome(folder, result, tuple(run.history))
+
+
+def _resolve(recipe: Recipe, variant: Variant, train_set: Pictures, start: Start | None) -> Recipe:
+    """The recipe with class weights as numbers, checked.
+
+    Raises:
+        ZooError: it cannot be run, or freezes a backbone that has learnt nothing. DataError: of class weights.
+    """
+    if start is None and any(stage.freeze_backbone for stage in recipe.stages):
+        raise ZooError(
+            f"The recipe {recipe.name} freezes the backbone, and {variant.id} begins without trained weights.",
+            f"Begin from weights: `zoo list` shows them, `zoo pull {variant.id}` fetches some; or a checkpoint's path.",
+        )
+    weights = resolve_class_weights(recipe.class_weights, train_set.classes, train_set.labels)
+    return check_recipe(replace(recipe, class_weights=weights), variant)
+
+
+def _keep_last_good(folder: Path, card: Checkpoint, error: ZooError) -> str:
+    """Make the weights of the last state a checkpoint to begin from; what to say of it, "" where there is no state."""
+    if not (folder / STATE).is_file():
+        return ""
+    state = read_state(folder / STATE, torch.device("cpu"))
+    epochs = len(state["history"])
+    path = folder / LAST_GOOD
+    save_checkpoint(path, state["average"], replace(card, provenance={"epochs": epochs, "stopped_by": error.problem}))
+    return (
+        f"The weights after {epochs} epochs and {state['step']} steps are in {path}: `zoo train {path}` begins there."
+    )
 
 
 def _move_aside(folder: Path, console: Console) -> None:

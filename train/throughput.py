@@ -13,9 +13,9 @@ import torch
 from rich.console import Console
 
 from train.loader import Batch
-from train.loop import train_step
 from train.recipe import Recipe, TrainingStage
-from train.run import Run, Settings, start_run
+from train.run import Run, Settings, enter_stage, start_run
+from train.step import train_step
 from zoo.errors import ZooError
 from zoo.results import Result, Summary, measured_on, summarize
 from zoo.spec import Variant
@@ -29,9 +29,9 @@ def measure_training(
 ) -> Result:
     """Time `steps` optimizer steps at every distinct stage of a recipe, on pictures already in memory.
 
-    What is timed: transfer, normalisation, mixing, forward, backward, clipping, AdamW and the weight average; not
-    decoding, which is another benchmark's. Pictures are uint8 noise: convolutions take the same time for any values,
-    and the loss of a few steps does not matter.
+    What is timed: transfer, normalisation, mixing, forward, backward, clipping, the recipe's optimizer and the weight
+    average; not decoding, which is another benchmark's. Pictures are uint8 noise: convolutions take the same time for
+    any values, and the loss of a few steps does not matter.
 
     Raises:
         ZooError: the device runs out of memory; names the stage and the remedy.
@@ -54,6 +54,8 @@ def measure_training(
             "precision": settings.precision,
             "threads": torch.get_num_threads(),
             "memory_format": "channels_last",
+            "compiled": settings.compile,
+            "optimizer": recipe.optimizer,
             "steps": steps,
             "warmup_steps": WARMUP_STEPS,
         },
@@ -64,16 +66,13 @@ def measure_training(
 def _measure_stage(
     run: Run, variant: Variant, recipe: Recipe, stage: TrainingStage, settings: Settings, steps: int
 ) -> dict[str, Any]:
-    run.model.train()
-    run.model.set_dropout(stage.dropout)
-    run.model.set_stochastic_depth(stage.stochastic_depth_prob)
-    batch = _noise(stage, run.model.num_classes, pin=settings.device.type == "cuda")
-    scaler = torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16")
+    enter_stage(run, stage, settings)
+    parts = [noise(stage, run.model.num_classes, pin=settings.device.type == "cuda")] * stage.accumulate
     rng = np.random.default_rng(0)
     preprocessing = variant.preprocessing.at(stage.image_size)
 
     def step() -> None:
-        train_step(run, batch, recipe, stage, preprocessing, settings, scaler, rng)
+        train_step(run, parts, recipe, stage, preprocessing, settings, rng, num_parts=len(parts))
 
     try:
         for _ in range(WARMUP_STEPS):
@@ -93,11 +92,13 @@ def _measure_stage(
     }
 
 
-def _noise(stage: TrainingStage, num_classes: int, *, pin: bool) -> Batch:
+def noise(stage: TrainingStage, num_classes: int, *, pin: bool) -> Batch:
+    """One part of a stage's batch, of uint8 noise with random labels."""
     rng = np.random.default_rng(0)
-    shape = (stage.batch_size, stage.image_size, stage.image_size, 3)
+    shape = (stage.part_size, stage.image_size, stage.image_size, 3)
     pictures = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
-    batch = Batch(pictures, torch.from_numpy(rng.integers(0, num_classes, stage.batch_size)), ())
+    labels = torch.from_numpy(rng.integers(0, num_classes, stage.part_size))
+    batch = Batch(pictures, labels, (), torch.arange(stage.part_size))
     return batch.pin_memory() if pin else batch
 
 

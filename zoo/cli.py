@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "scale": ("zoo.commands:scale_model", "Write a network of your own: one of these, scaled."),
     "doctor": ("zoo.commands:doctor", "Say what this machine can do, and how to add the rest."),
     "sample": ("zoo.commands:sample", "Write a few pictures of the embedded data set as files."),
+    "data": ("zoo.cli:data", "Check pictures, and pack them for training."),
     "train": ("train.cli:train", "Train with progressive learning."),
     "pull": ("zoo.weights_cli:pull", "Fetch published weights."),
     "import": ("zoo.weights_cli:import_file", "Bring weights in from torchvision, timm, Google, Keras."),
@@ -36,6 +37,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "stages": ("serve.bench.cli:stages", "MBConv against Fused-MBConv, stage by stage."),
     "train": ("train.cli:bench_train", "Training throughput at every stage's size."),
     "report": ("serve.bench.cli:report", "One page with every result."),
+}
+DATA: dict[str, tuple[str, str]] = {
+    "check": ("train.data_cli:check_data", "Broken files, duplicates, class balance, sizes."),
+    "pack": ("train.data_cli:pack_data", "Write shards with pictures reduced to what training can use."),
 }
 
 
@@ -92,6 +97,11 @@ def cli() -> None:
 @click.group(cls=LazyGroup, table=BENCHMARKS)
 def bench() -> None:
     """Measure latency, stages and training throughput; results are JSON files that `report` turns into a page."""
+
+
+@click.group(cls=LazyGroup, table=DATA)
+def data() -> None:
+    """Check pictures before training, and pack them so that reading is never what a run waits for."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Owns which pictures a name means: the embedded digits or a folder, split into train and val; no augmentation.
+"""Owns which pictures a name means: the embedded digits, a folder or shards, as train and val; no augmentation.
 
 A picture's own problems surface when it is loaded, as `BrokenPictureError`, so that one broken file among a million
 good ones costs a line in the log and not the run.
@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoo.arrays import SUFFIX, read_arrays
 from zoo.errors import BrokenPictureError, DataError
 from zoo.files import replacing
 from zoo.preprocess import SUFFIXES, open_picture, prepare
+from zoo.shards import Packed, is_shards, open_split
 from zoo.spec import Preprocessing
 
 Split = Literal["train", "val"]
@@ -30,13 +32,13 @@ VAL_NAMES = ("val", "valid", "validation", "test")
 class Pictures:
     """Labelled pictures of one split.
 
-    `sources` are files or (H, W, 3) uint8 arrays; `labels` (N,) int64 index `classes`. `flip_keeps_class` says
-    whether a mirrored picture still belongs to its class: not for digits.
+    `sources` are files, places in shards or (H, W, 3) uint8 arrays; `labels` (N,) int64 index `classes`.
+    `flip_keeps_class` says whether a mirrored picture still belongs to its class: not for digits.
     """
 
     name: str
     classes: tuple[str, ...]
-    sources: Sequence[Path | NDArray[np.uint8]]
+    sources: Sequence[Path | Packed | NDArray[np.uint8]]
     labels: NDArray[np.int64]
     flip_keeps_class: bool = True
 
@@ -46,7 +48,25 @@ class Pictures:
     def describe(self, index: int) -> str:
         """Name one picture for a message."""
         source = self.sources[index]
-        return str(source) if isinstance(source, Path) else f"{self.name} picture {index}"
+        return f"{self.name} picture {index}" if isinstance(source, np.ndarray) else str(source)
+
+    def read(self, index: int) -> bytes | NDArray[np.uint8]:
+        """One picture as it is stored: a file's bytes, or an (H, W, 3) uint8 array.
+
+        Raises:
+            BrokenPictureError: it cannot be read.
+        """
+        source = self.sources[index]
+        if isinstance(source, Packed):
+            return source.read()
+        if isinstance(source, np.ndarray):
+            return source
+        try:
+            return source.read_bytes()
+        except FileNotFoundError as error:
+            raise BrokenPictureError(f"There is no file {source}.") from error
+        except OSError as error:
+            raise BrokenPictureError(f"{source} cannot be read: {error.strerror}.") from error
 
     def open(self, index: int, *, min_size: int | None = None) -> Image.Image:
         """Decode one picture to RGB; `min_size` as in `open_picture`.
@@ -55,7 +75,10 @@ class Pictures:
             BrokenPictureError: it cannot be decoded.
         """
         source = self.sources[index]
-        return open_picture(source, min_size=min_size) if isinstance(source, Path) else Image.fromarray(source)
+        if isinstance(source, np.ndarray):
+            return Image.fromarray(source)
+        data = source if isinstance(source, Path) else source.read()
+        return open_picture(data, min_size=min_size, name=str(source))
 
     def head(self, count: int) -> Pictures:
         """At most `count` pictures spread evenly over the split, so every class of a sorted folder is in it."""
@@ -94,7 +117,7 @@ def open_splits(data: str, *, seed: int = 0) -> tuple[Pictures, Pictures]:
 
     Args:
         data: "digits", or a folder: with `train/` and `val/`, or with one folder per class, which is then split by
-            `seed` (a fifth of every class is held out).
+            `seed` (a fifth of every class is held out), or of shards (`zoo data pack`); or an .npz file of arrays.
         seed: decides the split of a folder that has none.
 
     Raises:
@@ -103,10 +126,14 @@ def open_splits(data: str, *, seed: int = 0) -> tuple[Pictures, Pictures]:
     if data == "digits":
         return _digits("train"), _digits("val")
     root = Path(data)
+    if root.suffix == SUFFIX and root.is_file():
+        return _arrays(root, seed)
     if not root.is_dir():
         raise DataError(
             f"There is no folder {data}.", "Use --data digits, or a folder with one sub-folder of pictures per class."
         )
+    if is_shards(root):
+        return _shards(root, "train"), _shards(root, "val")
     val_root = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
     if (root / "train").is_dir() and val_root:
         train, val = _folder(root / "train"), _folder(val_root)
@@ -117,7 +144,11 @@ def open_splits(data: str, *, seed: int = 0) -> tuple[Pictures, Pictures]:
                 "Both need the same sub-folders.",
             )
         return train, val
-    everything = _folder(root / "train" if (root / "train").is_dir() else root)
+    return _hold_out(_folder(root / "train" if (root / "train").is_dir() else root), data, seed)
+
+
+def _hold_out(everything: Pictures, data: str, seed: int) -> tuple[Pictures, Pictures]:
+    """Split pictures that come without a split."""
     held_out = np.array([_held_out(everything, index, seed) for index in range(len(everything))])
     train, val = everything.at(np.flatnonzero(~held_out)), everything.at(np.flatnonzero(held_out))
     if not len(val) or not len(train):
@@ -135,7 +166,7 @@ def open_val(data: str, *, seed: int = 0) -> Pictures:
         DataError: as `open_splits`.
     """
     root = Path(data)
-    if data != "digits" and root.is_dir() and not (root / "train").is_dir():
+    if data != "digits" and root.is_dir() and not (root / "train").is_dir() and not is_shards(root):
         named = next((root / name for name in VAL_NAMES if (root / name).is_dir()), root)
         return _folder(named)
     return open_splits(data, seed=seed)[1]
@@ -178,6 +209,20 @@ def _digits(split: Split) -> Pictures:
     chosen = parts[0 if split == "train" else 1]
     classes = tuple(str(name) for name in raw.target_names)
     return Pictures("digits", classes, list(rgb[chosen]), raw.target[chosen].astype(np.int64), flip_keeps_class=False)
+
+
+def _arrays(path: Path, seed: int) -> tuple[Pictures, Pictures]:
+    arrays = read_arrays(path)
+    train, *val = (
+        Pictures(str(path), arrays.classes, list(pictures), labels, arrays.flip_keeps_class)
+        for pictures, labels in (arrays.splits[split] for split in ("train", "val") if split in arrays.splits)
+    )
+    return (train, val[0]) if val else _hold_out(train, str(path), seed)
+
+
+def _shards(root: Path, split: Split) -> Pictures:
+    classes, sources, labels = open_split(root, split)
+    return Pictures(str(root), classes, sources, labels)
 
 
 def _folder(root: Path) -> Pictures:

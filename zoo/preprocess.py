@@ -27,18 +27,19 @@ MAX_PIXELS = 50_000_000
 _INTERPOLATION = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def open_picture(source: Path | bytes, *, min_size: int | None = None) -> Image.Image:
+def open_picture(source: Path | bytes, *, min_size: int | None = None, name: str | None = None) -> Image.Image:
     """Decode one picture to RGB, upright; the first frame of an animation, transparency over black.
 
     Args:
         source: a file, or its bytes.
         min_size: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep at least this many
             pixels. None decodes in full.
+        name: what errors call the picture; by default its path.
 
     Raises:
         BrokenPictureError: not a picture, an unsupported format, truncated, or above `MAX_PIXELS`.
     """
-    name = str(source) if isinstance(source, Path) else "the picture"
+    name = name or (str(source) if isinstance(source, Path) else "the picture")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and large sizes; the limit below decides

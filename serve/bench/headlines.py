@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from serve.bench.measured import DeviceRuns, LatencyRun, PeersRun, StagesRun, TrainingRun
+from serve.bench.measured import DeviceRuns, LatencyRun, LoaderRun, PeersRun, StagesRun, TrainingRun
 from serve.bench.stages import OPERATOR_NAMES, Winner, times, total_ms
-from serve.bench.wording import digits, joined, milliseconds, percent, plain_name, stage_list
+from zoo.page.wording import digits, joined, milliseconds, percent, plain_name, stage_list
 from zoo.results import UNSTABLE_ABOVE, Summary
 
 
@@ -27,6 +27,7 @@ def headlines(runs: DeviceRuns) -> list[str]:
         sentences.append(f"Before the network sees it, a {size} JPEG takes {before} to decode and resize.")
     sentences += [sentence for run in runs.training for sentence in _about_training(run)]
     sentences += [_about_peers(run) for run in runs.peers]
+    sentences += [_about_loaders(run) for run in runs.loaders]
     unstable = sum(summary.unstable for summary in _summaries(runs))
     if unstable:
         total = sum(1 for _ in _summaries(runs))
@@ -122,6 +123,15 @@ def _about_peers(run: PeersRun) -> str:
     return (
         f"Beside torchvision and timm ({run.result.name}), over {len(ratios)} pairs, a network of the zoo takes "
         f"{percent(min(ratios))} to {percent(max(ratios))} of its twin's time: {worst}."
+    )
+
+
+def _about_loaders(run: LoaderRun) -> str:
+    ratios = [row.ratio for row in run.peers]
+    sizes = joined([f"{size} px" for size in sorted({row.image_size for row in run.rows})])
+    return (
+        f"Reading pictures for training at {sizes}, the zoo is {times(min(ratios))} to {times(max(ratios))} as fast as "
+        "torchvision's and timm's loaders."
     )
 
 

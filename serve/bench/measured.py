@@ -122,6 +122,31 @@ class PeersRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoaderRow:
+    """How fast one project's loader gives augmented pictures; `ratio` is ours over theirs, round by round."""
+
+    pipeline: str
+    image_size: int
+    n: int
+    pictures_per_second: float
+    cpu_ms_per_picture: float
+    ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderRun:
+    """Loaders on the same pictures, cores and workers, in turn."""
+
+    result: Result
+    rows: tuple[LoaderRow, ...]
+
+    @property
+    def peers(self) -> list[LoaderRow]:
+        """The other projects' rows; ours is called zoo."""
+        return [row for row in self.rows if row.pipeline != "zoo"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeviceRuns:
     """Everything measured on one device."""
 
@@ -130,15 +155,17 @@ class DeviceRuns:
     latency: list[LatencyRun] = field(default_factory=list)
     training: list[TrainingRun] = field(default_factory=list)
     peers: list[PeersRun] = field(default_factory=list)
+    loaders: list[LoaderRun] = field(default_factory=list)
 
     @property
     def results(self) -> list[Result]:
         """The results behind the rows."""
-        runs: list[StagesRun | LatencyRun | TrainingRun | PeersRun] = [
+        runs: list[StagesRun | LatencyRun | TrainingRun | PeersRun | LoaderRun] = [
             *self.stages,
             *self.latency,
             *self.training,
             *self.peers,
+            *self.loaders,
         ]
         return [run.result for run in runs]
 
@@ -158,6 +185,8 @@ def group_by_device(results: Iterable[Result]) -> list[DeviceRuns]:
             runs.latency.append(_typed(_latency_run, result))
         elif result.kind == "peers":
             runs.peers.append(_typed(_peers_run, result))
+        elif result.kind == "loader":
+            runs.loaders.append(_typed(_loader_run, result))
         else:
             runs.training.append(_typed(_training_run, result))
     return [devices[device] for device in sorted(devices)]
@@ -219,6 +248,21 @@ def _peers_run(result: Result) -> PeersRun:
         for row in result.data["rows"]
     )
     return PeersRun(result=result, rows=_some(rows))
+
+
+def _loader_run(result: Result) -> LoaderRun:
+    rows = (
+        LoaderRow(
+            pipeline=row["pipeline"],
+            image_size=row["image_size"],
+            n=row["n"],
+            pictures_per_second=row["pictures_per_second"]["p50"],
+            cpu_ms_per_picture=row["cpu_ms_per_picture"]["p50"],
+            ratio=row["ours_over_theirs"]["p50"],
+        )
+        for row in result.data["rows"]
+    )
+    return LoaderRun(result=result, rows=_some(rows))
 
 
 def _some(rows: Iterable[Run]) -> tuple[Run, ...]:

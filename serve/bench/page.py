@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from serve.bench.headlines import headlines
-from serve.bench.markup import Child, Markup, join, tag
+from serve.bench.loader_section import loader_section
 from serve.bench.measured import DeviceRuns, StagesRun
-from serve.bench.sections import latency_section, peers_section, table, training_section
+from serve.bench.sections import latency_section, peers_section, training_section
 from serve.bench.stage_section import glance, stages_section
 from serve.bench.stages import OPERATOR_NAMES
-from serve.bench.wording import count, joined, percent, plain_name
 from zoo import __version__
 from zoo.counts import Part, parts
+from zoo.page.elements import environment_table, render_document, table
+from zoo.page.markup import Child, Markup, join, tag
+from zoo.page.wording import count, joined, percent, plain_name
 from zoo.results import Result
 from zoo.spec import Variant
 from zoo.variants import VARIANTS
@@ -29,26 +31,14 @@ def render_page(devices: Sequence[DeviceRuns]) -> str:
     title = f"{networks} on {plain_name(devices[0].device)}" if len(devices) == 1 else f"{networks}, device by device"
     dates = sorted(str(result.environment.get("time", ""))[:10] for runs in devices for result in runs.results)
     when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("style", Markup(_STYLE.read_text(encoding="utf-8"))),
+    return render_document(
+        kicker="zoo benchmark report",
+        title=title,
+        subtitle=when,
+        main=[_across(devices), *(_device_section(runs, len(devices)) for runs in devices), _networks(devices)],
+        footer=f"Made by `zoo bench report` {__version__}. Every figure is also in the JSON beside this page.",
+        style=_STYLE,
     )
-    body = tag(
-        "body",
-        tag(
-            "header",
-            tag("p", "zoo benchmark report", class_="kicker"),
-            tag("h1", title),
-            tag("p", when, class_="muted"),
-        ),
-        tag("main", _across(devices), *(_device_section(runs, len(devices)) for runs in devices), _networks(devices)),
-        tag("footer", f"Made by `zoo bench report` {__version__}. Every figure is also in the JSON beside this page."),
-    )
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 
 
 def _across(devices: Sequence[DeviceRuns]) -> Markup | None:
@@ -80,6 +70,7 @@ def _device_section(runs: DeviceRuns, devices: int) -> Markup:
         *(latency_section(run) for run in runs.latency),
         *(training_section(run) for run in runs.training),
         *(peers_section(run) for run in runs.peers),
+        *(loader_section(run) for run in runs.loaders),
         _how(runs),
         class_="device",
     )
@@ -93,7 +84,7 @@ def _how(runs: DeviceRuns) -> Markup:
         tag("h3", "How it was measured"),
         table(("", "result", "method", "GPU meanwhile"), rows, words=(0, 1, 2, 3), prose=True),
         tag("h3", "Environment"),
-        *(table(("", ""), rows, words=(0, 1), prose=True) for rows in _environments(runs.results)),
+        *map(environment_table, _environments(runs.results)),
     )
 
 
@@ -124,22 +115,14 @@ def _gpu(result: Result) -> str:
     return f"{', '.join(said)} (n = {trace['n']})"
 
 
-def _environments(results: Sequence[Result]) -> Iterator[list[tuple[Child, Child]]]:
+def _environments(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Each different environment once; the time of day is not a difference."""
     seen: list[dict[str, Any]] = []
     for result in results:
         known = {key: value for key, value in result.environment.items() if key != "time"}
         if known not in seen:
             seen.append(known)
-            yield [
-                (key.replace("_", " "), _plain(value)) for key, value in known.items() if value not in (None, [], {})
-            ]
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {part}" for key, part in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return seen
 
 
 def _networks(devices: Sequence[DeviceRuns]) -> Markup | None:

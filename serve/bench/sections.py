@@ -1,42 +1,17 @@
-"""Owns the parts of the page that show latency and training, and the tables and labels all parts share."""
+"""Owns the parts of the page that show latency and training, and the labels all parts share; it writes no file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from serve.bench.charts import Bar, Group, Line, bar_chart, line_chart
-from serve.bench.markup import Child, Markup, join, tag
 from serve.bench.measured import LatencyRun, PeersRun, TrainingRun
 from serve.bench.stages import times
-from serve.bench.wording import digits, milliseconds, percent
+from zoo.page.charts import Bar, Group, Line, bar_chart, line_chart
+from zoo.page.elements import pill, table
+from zoo.page.markup import Child, Markup, join, tag
+from zoo.page.wording import digits, milliseconds, percent
 from zoo.results import Summary
 
 SUMMARY_HEADS = ("p50 ms", "p90 ms", "p99 ms", "variation", "n")
 _SERIES = ("series-1", "series-2", "series-3", "series-4")
-
-
-def table(
-    heads: Sequence[Child],
-    rows: Sequence[Sequence[Child]],
-    *,
-    caption: str = "",
-    words: Sequence[int] = (0,),
-    prose: bool = False,
-) -> Markup:
-    """A table that scrolls on a narrow page; the columns in `words` are text, the others figures; prose may wrap."""
-
-    def cells(name: str, row: Sequence[Child]) -> list[Markup]:
-        return [tag(name, cell, class_=None if index in words else "num") for index, cell in enumerate(row)]
-
-    head = tag("thead", tag("tr", *cells("th", heads)))
-    body = tag("tbody", *(tag("tr", *cells("td", row)) for row in rows))
-    title = tag("caption", tag("span", caption)) if caption else None
-    return tag("div", tag("table", title, head, body, class_="prose" if prose else None), class_="scroll")
-
-
-def pill(text: str, colour: str) -> Markup:
-    """A small coloured label."""
-    return tag("span", text, class_=f"pill {colour}")
 
 
 def summary_cells(summary: Summary) -> list[Child]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from serve.bench.charts import Bar, Group, bar_chart
-from serve.bench.markup import Child, Markup, join, tag
 from serve.bench.measured import StagesRun
-from serve.bench.sections import pill, table, variation
+from serve.bench.sections import variation
 from serve.bench.stages import OPERATOR_NAMES, FormRow, StageRow, times, total_ms
-from serve.bench.wording import count, digits, milliseconds, plain_name
+from zoo.page.charts import Bar, Group, bar_chart
+from zoo.page.elements import pill, table
+from zoo.page.markup import Child, Markup, join, tag
+from zoo.page.wording import count, digits, milliseconds, plain_name
 
 _SHORT = {"mbconv": "MBConv", "fused_mbconv": "Fused", "even": "even"}
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from serve.bench.headlines import headlines
 from serve.bench.measured import group_by_device
 from serve.bench.stages import OPERATOR_NAMES, FormRow, StageRow
-from serve.bench.wording import count, digits, plain_name
+from zoo.page.wording import count, digits, plain_name
 from zoo.results import Result, Summary
 
 _COLOURS = {"mbconv": "blue", "fused_mbconv": "dark_orange", "even": "dim"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from train.loader import Augmented, epoch_batches
-from train.recipe import Recipe, override
+from train.recipe import Recipe, TrainingStage, override
 from train.run import Epoch, Run
 from train.session import RunRecord, find_start, recipe_for, train_model
 from zoo.checkpoint import load_checkpoint, read_card, save_checkpoint
@@ -43,6 +43,7 @@ def test_a_run_leaves_checkpoint_metrics_and_plots(tiny_run: Path) -> None:
     assert {p.name for p in tiny_run.iterdir()} == {
         "checkpoint.safetensors",
         "metrics.jsonl",
+        "report.html",
         "curves.png",
         "confusion.png",
     }
@@ -112,10 +113,11 @@ def test_a_resumed_run_is_bit_identical(
         if epoch.epoch == 3:
             raise Stop
 
-    monkeypatch.setattr("train.loop.STATE_INTERVAL_S", 0.0)
     monkeypatch.setattr(RunRecord, "on_epoch", die_after_three)
     with pytest.raises(Stop):
-        train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0)
+        train_model(
+            TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0, save_every_s=0
+        )
     assert (folder / "state.pt").is_file()
     monkeypatch.setattr(RunRecord, "on_epoch", on_epoch)
     train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0, resume=True)
@@ -131,9 +133,8 @@ def test_resume_refuses_another_recipe_and_a_damaged_state(
     data = str(picture_folder)
     splits = open_splits(data)
     folder = tmp_path / "run"
-    monkeypatch.setattr("train.loop.STATE_INTERVAL_S", 0.0)
     monkeypatch.setattr("train.record.RunRecord.finish", lambda *_: None)  # stop short of the end
-    train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0)
+    train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0, save_every_s=0)
     with pytest.raises(ZooError, match="other recipe"):
         train_model(
             TINY, small_recipe(data, epochs=8), *splits, data=data, folder=folder, device="cpu", workers=0, resume=True
@@ -197,8 +198,10 @@ def test_a_diverging_run_stops_and_says_where(picture_folder: Path, tmp_path: Pa
 def test_plan_prints_and_trains_nothing(zoo: Callable, in_folder: Path) -> None:
     plan = json.loads(zoo("train", "s", "--plan", "--json").out)
     assert (plan["model"], plan["recipe"], len(plan["stages"])) == ("s", "digits", 4)
-    keys = "epochs image_size batch_size randaugment_magnitude mixup_alpha cutmix_alpha dropout stochastic_depth_prob"
-    assert all(set(stage) == set(keys.split()) for stage in plan["stages"])
+    keys = {field.name for field in fields(TrainingStage)}
+    assert all(set(stage) == keys for stage in plan["stages"])
+    assert keys.isdisjoint(plan["settings"])
+    assert plan["settings"]["optimizer"] == "adamw"
     table = zoo("train", "s", "--plan").out
     assert "PMACs" in table
     assert "RandAugment" in table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def digits(value: float, significant: int = 3) -> str:
@@ -19,6 +20,17 @@ def digits(value: float, significant: int = 3) -> str:
 def milliseconds(value: float) -> str:
     """1.23 → “1.23 ms”."""
     return f"{digits(value)} ms"
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: “8.4 s”, “3 min 12 s”, “2 h 5 min”, “3 d 4 h”; a number and its unit stay on one line."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}\N{NO-BREAK SPACE}s"
+    whole = round(seconds)
+    units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    (size, name), (smaller, smaller_name) = next(pair for pair in pairwise(units) if whole >= pair[0][0])
+    parts = ((whole // size, name), (whole % size // smaller, smaller_name))
+    return " ".join(f"{number}\N{NO-BREAK SPACE}{unit}" for number, unit in parts if number)
 
 
 def count(value: float) -> str:

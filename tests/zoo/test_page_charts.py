@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.bench.charts import Bar, Group, Line, bar_chart, line_chart, nice_ticks
-from serve.bench.markup import Markup, join, tag
-from serve.bench.wording import count, digits, joined, milliseconds, percent, plain_name, stage_list
+from zoo.page.charts import Bar, Group, Line, bar_chart, line_chart, nice_ticks
+from zoo.page.markup import Markup, join, tag
+from zoo.page.wording import count, digits, joined, milliseconds, percent, plain_name, stage_list
 
 
 def a_bar(value: float, **changes: object) -> Bar:

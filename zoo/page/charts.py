@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from serve.bench.markup import Child, Markup, join, tag
-from serve.bench.wording import digits
+from zoo.page.markup import Child, Markup, join, tag
+from zoo.page.wording import digits
 
 _BAR_PX = 22
 _LINES_PX = 230
@@ -73,7 +73,7 @@ def bar_chart(
         rows.append(tag("div", head, detail, group.note, class_="group-head"))
         rows += [_bar_row(bar, end, ticks) for bar in group.bars]
     rows.append(_axis(ticks, end, axis))
-    return _figure(title, description, legend, *rows)
+    return draw_figure(title, description, legend, *rows)
 
 
 def line_chart(lines: Sequence[Line], *, title: str, description: str, axis: str) -> Markup:
@@ -91,7 +91,7 @@ def line_chart(lines: Sequence[Line], *, title: str, description: str, axis: str
     parts: list[Markup] = []
     for tick in nice_ticks(top):
         parts.append(tag("line", class_="grid", x1="0%", x2="100%", y1=y(tick), y2=y(tick)))
-        parts.append(tag("text", _round(tick), class_="tick", x="0%", y=y(tick) - 4))
+        parts.append(tag("text", tick_text(tick), class_="tick", x="0%", y=y(tick) - 4))
     for index, label in enumerate(labels):
         where = f"{x(index):.2f}%"
         parts.append(tag("text", label, class_="tick", text_anchor="middle", x=where, y=_LINES_PX - 10))
@@ -107,7 +107,7 @@ def line_chart(lines: Sequence[Line], *, title: str, description: str, axis: str
                 parts.append(tag("text", digits(value), class_="point", text_anchor="middle", x=cx, y=cy - 11))
     drawing = tag("svg", *parts, width="100%", height=_LINES_PX, role="img", aria_label=f"{title}. {description}")
     legend = [(line.colour, line.label) for line in lines]
-    return _figure(title, description, legend, drawing, tag("p", axis, class_="axis-name"))
+    return draw_figure(title, description, legend, drawing, tag("p", axis, class_="axis-name"))
 
 
 def nice_ticks(end: float, about: int = 4) -> list[float]:
@@ -118,7 +118,7 @@ def nice_ticks(end: float, about: int = 4) -> list[float]:
     return [index * step for index in range(int(end / step + 1e-9) + 1)]
 
 
-def _round(tick: float) -> str:
+def tick_text(tick: float) -> str:
     """A tick as short as it is: 0, 0.25, 10, 1,500."""
     return f"{tick:,.6f}".rstrip("0").rstrip(".")
 
@@ -153,7 +153,7 @@ def _axis(ticks: Sequence[float], end: float, name: str) -> Markup:
     labels = [
         tag(
             "text",
-            _round(tick),
+            tick_text(tick),
             class_="tick",
             x=f"{tick / end * 100:.3f}%",
             y=14,
@@ -166,7 +166,9 @@ def _axis(ticks: Sequence[float], end: float, name: str) -> Markup:
     return tag("div", tag("span", class_="bar-label"), drawing, tag("span", name, class_="axis-unit"), class_="bar-row")
 
 
-def _figure(title: str, description: str, legend: Sequence[tuple[str, str]], *body: Markup) -> Markup:
-    caption = tag("figcaption", tag("strong", title), " ", tag("span", description, class_="muted"))
+def draw_figure(title: str, description: str, legend: Sequence[tuple[str, str]], *body: Markup) -> Markup:
+    """A chart's frame: what it shows, its keys as (colour class, text) pairs, then the drawing."""
+    detail = tag("span", description, class_="muted") if description else None
+    caption = tag("figcaption", tag("strong", title), " ", detail)
     keys = [tag("span", tag("i", class_=f"key {colour}"), text, class_="legend-item") for colour, text in legend]
     return tag("figure", caption, tag("div", *keys, class_="legend") if keys else None, join(*body), class_="chart")

@@ -12,7 +12,7 @@ class Markup(str):
 
 
 Child = str | int | None
-_VOID = frozenset({"meta", "line", "rect", "circle", "path", "br"})
+_VOID = frozenset({"meta", "line", "rect", "circle", "path", "br", "img"})
 
 
 def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Markup:

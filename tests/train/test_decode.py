@@ -1,0 +1,257 @@
+"""Crops against Pillow's full decode, picture by odd picture."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter, ImageOps
+from sklearn.datasets import load_sample_image
+
+from train.decode import Box, CropDecoder, dct_factor, read_jpeg_header, resize_box
+from zoo.errors import BrokenPictureError
+
+WHOLE = "whole"
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    return Image.fromarray(load_sample_image("china.jpg")[:400, :600]).resize((500, 375))
+
+
+def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"quality": 90} if kind == "JPEG" else {}) | options)
+    return buffer.getvalue()
+
+
+DAMAGEABLE = encode(Image.fromarray(load_sample_image("flower.jpg")[::4, ::4].copy()))
+
+
+def crop(data: bytes | np.ndarray, box: Box | str = WHOLE, size: int = 64) -> np.ndarray:
+    def draw(width: int, height: int) -> Box:
+        return (0, 0, width, height) if isinstance(box, str) else box
+
+    return CropDecoder().crop(data, draw, size, name="the.jpg")
+
+
+def by_pillow(image: Image.Image, box: Box | str, size: int = 64) -> np.ndarray:
+    return np.asarray(
+        image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=None if isinstance(box, str) else box)
+    )
+
+
+def differ(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean difference in levels of 255."""
+    return float(np.abs(one.astype(int) - other.astype(int)).mean())
+
+
+@pytest.mark.parametrize("box", [WHOLE, (0, 0, 500, 70), (10, 200, 480, 375), (33, 47, 113, 131), (300, 20, 460, 180)])
+@pytest.mark.parametrize("size", [20, 64, 150])
+def test_crops_look_as_pillow_s(photo: Image.Image, box: Box | str, size: int) -> None:
+    """Scaled decoding smooths by other weights than the resize alone: 3 levels of 255 on average, no displacement."""
+    data = encode(photo)
+    theirs = by_pillow(Image.open(io.BytesIO(data)), box, size)
+    ours = crop(data, box, size)
+    assert (ours.shape, ours.dtype) == ((size, size, 3), np.uint8)
+    assert differ(ours, theirs) < 3
+    assert np.abs(ours.mean((0, 1)) - theirs.mean((0, 1))).max() < 1
+
+
+def test_a_crop_at_full_scale_is_pillow_s_but_for_chroma(photo: Image.Image) -> None:
+    """To a level without subsampled chroma; repeated where Pillow interpolates it, to a level on average."""
+    box = (50, 60, 250, 260)
+    for subsampling in ("4:4:4", "4:2:0"):
+        data = encode(photo, subsampling=subsampling)
+        ours, theirs = crop(data, box, 150), by_pillow(Image.open(io.BytesIO(data)).crop(box), WHOLE, 150)
+        assert differ(ours, theirs) < 1
+        if subsampling == "4:4:4":
+            assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
+
+
+@given(st.integers(0, 300), st.integers(0, 200), st.integers(64, 190), st.integers(64, 170))
+def test_rows_below_the_crop_change_nothing(left: int, top: int, width: int, height: int) -> None:
+    """The early end decodes the same rows as the whole picture does."""
+    data = encode(Image.fromarray(load_sample_image("flower.jpg")).resize((500, 375)))
+    box = (left, top, left + width, top + height)
+    assert np.array_equal(crop(data, box, 64), resize_at(data, box, 64))
+
+
+def resize_at(data: bytes, box: Box, size: int) -> np.ndarray:
+    factor = dct_factor(box, size)
+    height, width = simplejpeg.decode_jpeg_header(data)[:2]
+    whole = simplejpeg.decode_jpeg(
+        data, fastupsample=True, min_height=-(-height // factor), min_width=-(-width // factor)
+    )
+    return resize_box(whole, tuple(edge / factor for edge in box), size)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "factor"), [(128, 128, 1), (255, 128, 1), (256, 128, 2), (1023, 128, 4), (5000, 128, 8), (9, 9, 1)]
+)
+def test_the_scale_still_covers_the_crop(side: int, size: int, factor: int) -> None:
+    assert dct_factor((0, 0, side, side + 50), size) == factor
+    assert side / factor >= size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("box", [(20, 10, 180, 200), (100, 150, 300, 320)])
+def test_every_exif_orientation_is_pillow_s(photo: Image.Image, orientation: int, box: Box) -> None:
+    """Of a blurred picture, so that half a pixel's rounding is little and a wrong turn much."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(photo.filter(ImageFilter.GaussianBlur(6)), exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    header = read_jpeg_header(data)
+    assert header is not None
+    assert header.upright_size == upright.size
+    assert differ(crop(data, box), by_pillow(upright, box)) < 2
+    assert differ(crop(data), by_pillow(upright, WHOLE)) < 2
+
+
+def test_orientation_in_xmp_is_left_to_pillow(photo: Image.Image) -> None:
+    xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:Description tiff:Orientation='6'/></x:xmpmeta>"
+    data = encode(photo, xmp=xmp)
+    assert read_jpeg_header(data) is None
+    assert differ(crop(data), by_pillow(ImageOps.exif_transpose(Image.open(io.BytesIO(data))), WHOLE)) < 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("CMYK", "JPEG"), ("L", "JPEG"), ("I;16", "PNG"), ("P", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP"), ("1", "PNG")],
+)
+def test_every_mode_gives_rgb(photo: Image.Image, mode: str, kind: str) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
+        wanted = photo.convert("L")
+    else:
+        image = wanted = photo.convert(mode)
+    data = encode(image, kind)
+    shown = wanted if mode == "I;16" else Image.open(io.BytesIO(data))
+    assert differ(crop(data, (50, 60, 300, 310)), by_pillow(shown, (50, 60, 300, 310))) < 3
+
+
+def test_progressive_jpegs_are_read(photo: Image.Image) -> None:
+    data = encode(photo, progressive=True)
+    header = read_jpeg_header(data)
+    assert header is not None
+    assert not header.top_first
+    box = (20, 20, 200, 200)
+    assert differ(crop(data, box), by_pillow(Image.open(io.BytesIO(data)), box)) < 2
+
+
+def test_restart_markers_are_read(photo: Image.Image) -> None:
+    data = encode(photo, restart_marker_rows=1)
+    box = (20, 20, 200, 200)
+    assert differ(crop(data, box), by_pillow(Image.open(io.BytesIO(data)), box)) < 2
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_every_chroma_subsampling_ends_early(photo: Image.Image, subsampling: str) -> None:
+    data = encode(photo, subsampling=subsampling)
+    box = (20, 20, 200, 170)
+    assert np.array_equal(crop(data, box), resize_at(data, box, 64))
+
+
+def test_an_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (80, 80), color) for color in ("red", "blue")]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert crop(data)[5, 5].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
+def test_one_pixel_is_a_picture(kind: str) -> None:
+    out = crop(encode(Image.new("RGB", (1, 1), (200, 100, 50)), kind))
+    assert out.shape == (64, 64, 3)
+    assert differ(out, np.broadcast_to(np.array([200, 100, 50]), out.shape)) < 4
+
+
+@pytest.mark.parametrize("box", [(0, 0, 500, 70), (0, 250, 500, 375)])
+def test_a_truncated_picture_is_broken_wherever_the_crop_is(photo: Image.Image, box: Box) -> None:
+    data = encode(photo)
+    with pytest.raises(BrokenPictureError, match=r"the\.jpg cannot be decoded"):
+        crop(data[: len(data) // 2], box)
+
+
+@pytest.mark.parametrize("cut", [0, 2, 3, 4, 20, 100, 180])
+def test_a_header_cut_off_is_broken(photo: Image.Image, cut: int) -> None:
+    with pytest.raises(BrokenPictureError, match=r"the\.jpg"):
+        crop(encode(photo)[:cut])
+
+
+def test_bytes_after_the_end_do_no_harm(photo: Image.Image) -> None:
+    data = encode(photo)
+    assert np.array_equal(crop(data + b"\0" * 5000), crop(data))
+    assert np.array_equal(crop(data + b"\n", (0, 0, 500, 100)), crop(data, (0, 0, 500, 100)))
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_crash_the_header(tail: bytes) -> None:
+    read_jpeg_header(b"\xff\xd8\xff" + tail)
+    read_jpeg_header(tail)
+
+
+@given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), max_size=6), st.integers(0, 5000))
+def test_damage_ends_in_a_picture_or_in_one_that_is_broken(changes: list[tuple[int, int]], cut: int) -> None:
+    """Whatever bytes are wrong, in the header most of all, nothing but our own error comes out."""
+    data = bytearray(DAMAGEABLE[: len(DAMAGEABLE) - cut] if cut < 2500 else DAMAGEABLE)
+    for at, value in changes:
+        data[min(at, len(data) - 1)] = value
+    try:
+        out = crop(bytes(data), (0, 0, 70, 70))
+    except BrokenPictureError as error:
+        assert "the.jpg" in error.problem
+    else:
+        assert out.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("rows", [b"\x00", b"\x0f"])
+def test_impossible_sampling_factors_are_left_to_pillow(photo: Image.Image, rows: bytes) -> None:
+    data = bytearray(encode(photo))
+    header = read_jpeg_header(bytes(data))
+    assert header is not None
+    for component in range(3):
+        data[header.height_at + 6 + 3 * component : header.height_at + 7 + 3 * component] = rows
+    assert read_jpeg_header(bytes(data)) is None
+
+
+def test_a_frame_header_at_the_end_is_no_picture() -> None:
+    assert read_jpeg_header(b"\xff\xd8\xff\xc0\x00\x02\xff\xda\x00\x00") is None
+
+
+def test_a_bomb_is_refused_before_it_is_decoded() -> None:
+    """The header says 65,000 × 65,000; what follows is a small picture."""
+    data = bytearray(encode(Image.new("RGB", (16, 16))))
+    header = read_jpeg_header(bytes(data))
+    assert header is not None
+    data[header.height_at : header.height_at + 4] = b"\xfd\xe8\xfd\xe8"
+    with pytest.raises(BrokenPictureError, match=r"bomb|pixels"):
+        crop(bytes(data))
+
+
+def test_arrays_are_cropped_at_fractions_of_a_pixel() -> None:
+    """Eight pixels a side: half a pixel shows."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    box = (0.4, 1.3, 6.9, 7.2)
+    assert np.array_equal(crop(pixels, box, 34), by_pillow(Image.fromarray(pixels), box, 34))
+
+
+@pytest.mark.parametrize("side", [8, 200])
+def test_what_lies_beyond_the_picture_is_black(side: int) -> None:
+    pixels = np.full((side, side, 3), 255, np.uint8)
+    out = crop(pixels, (-side / 2, -side / 2, side / 2, side / 2), 40)
+    assert out[:18, :18].max() == 0
+    assert out[22:, 22:].min() == 255
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    from zoo.datasets import Pictures
+
+    gone = Pictures("x", ("a", "b"), [tmp_path / "gone.jpg"], np.zeros(1, np.int64))
+    with pytest.raises(BrokenPictureError, match=r"no file .*gone\.jpg"):
+        gone.read(0)

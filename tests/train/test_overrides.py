@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from train.overrides import apply_overrides, setting_paths
+from train.recipe import find_recipe
+from zoo.errors import UnknownNameError, ZooError
+from zoo.variants import find_variant
+
+S = find_variant("s")
+FOLDER = find_recipe("folder", S)
+
+
+def test_stages_are_numbered_as_the_plan_shows_them() -> None:
+    changed = apply_overrides(FOLDER, ["stages.2.image_size=256", "learning_rate=0.01"])
+    assert [stage.image_size for stage in changed.stages] == [128, 256, 243, 300]
+    assert changed.learning_rate == 0.01
+    assert replace(changed, stages=FOLDER.stages, learning_rate=FOLDER.learning_rate) == FOLDER
+
+
+def test_all_means_every_stage_and_the_last_word_counts() -> None:
+    changed = apply_overrides(FOLDER, ["stages.all.accumulate=4", "stages.4.accumulate=8"])
+    assert [stage.accumulate for stage in changed.stages] == [4, 4, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("optimizer=lamb", "optimizer", "lamb"),
+        ("nesterov=false", "nesterov", False),
+        ("clip_grad_norm=none", "clip_grad_norm", None),
+        ("clip_grad_norm=2", "clip_grad_norm", 2.0),
+        ("crop_scale=0.1,1", "crop_scale", (0.1, 1.0)),
+        ("crop_scale=(0.1, 1)", "crop_scale", (0.1, 1.0)),
+        ("class_weights=balanced", "class_weights", "balanced"),
+        ("class_weights=1,2,0.5", "class_weights", (1.0, 2.0, 0.5)),
+        ("teacher=runs/m", "teacher", "runs/m"),
+        ("randaugment_layers=3", "randaugment_layers", 3),
+        ("learning_rate=1e-3", "learning_rate", 0.001),
+    ],
+)
+def test_values_are_read_by_the_type_of_their_field(text: str, name: str, value: object) -> None:
+    read = getattr(apply_overrides(FOLDER, [text]), name)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages.2.image_size=big", "expected a whole number"),
+        ("stages.2.image_size=2.5", "expected a whole number"),
+        ("learning_rate=fast", "expected a number"),
+        ("learning_rate=nan", "expected a number"),
+        ("optimizer=adam", "expected adamw or sgd or rmsprop or lamb"),
+        ("stages.1.freeze_backbone=maybe", "expected true or false"),
+        ("clip_grad_norm=off", "expected a number or none"),
+        ("crop_scale=0.1", "expected 2 numbers"),
+        ("learning_rate", "expected PATH=VALUE"),
+    ],
+)
+def test_a_wrong_value_says_what_was_expected(text: str, message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        apply_overrides(FOLDER, [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("learning_rat=1", "learning_rate"),
+        ("stages.2.size=256", "stages.2.image_size"),
+        ("stages.0.image_size=256", r"stages.\d.image_size"),
+        ("stages.5.image_size=256", r"stages.\d.image_size"),
+        ("name=mine", ""),
+    ],
+)
+def test_an_unknown_path_names_the_nearest(text: str, near: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"no setting.*{near}"):
+        apply_overrides(FOLDER, [text])
+
+
+def test_every_path_can_be_set_to_what_it_is() -> None:
+    for path in setting_paths(FOLDER):
+        first, *rest = path.split(".")
+        owner = FOLDER.stages[0 if rest[0] == "all" else int(rest[0]) - 1] if rest else FOLDER
+        value = getattr(owner, rest[1] if rest else first)
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        if rest and rest[0] == "all":
+            continue
+        assert apply_overrides(FOLDER, [f"{path}={text}"]) == FOLDER
+
+
+def test_the_command_sets_after_its_flags(zoo: Callable, in_folder: Path) -> None:
+    answer = zoo(
+        *("train", "s", "--recipe", "folder", "--plan", "--json", "--lr", "0.5", "--image-size", "200"),
+        *("--set", "stages.2.image_size=256", "--set", "lr_scaling=sqrt", "--set", "stages.all.accumulate=2"),
+    )
+    assert answer.code == 0, answer.err
+    plan = json.loads(answer.out)
+    assert [stage["image_size"] for stage in plan["stages"]] == [85, 256, 162, 200]
+    assert {stage["accumulate"] for stage in plan["stages"]} == {2}
+    assert (plan["settings"]["learning_rate"], plan["settings"]["lr_scaling"]) == (0.5, "sqrt")
+
+
+def test_the_plan_shows_what_is_unusual(zoo: Callable, in_folder: Path) -> None:
+    usual = zoo("train", "s", "--recipe", "folder", "--plan").out
+    for word in ("parts", "erasing", "frozen", "loss bce", "rmsprop"):
+        assert word not in usual
+    flags = [
+        ("stages.4.accumulate", 2),
+        ("stages.3.random_erasing_prob", 0.25),
+        ("stages.1.freeze_backbone", "true"),
+        ("loss", "bce"),
+        ("optimizer", "rmsprop"),
+        ("lr_scaling", "linear"),
+    ]
+    answer = zoo("train", "s", "--recipe", "folder", "--plan", *(f"--set={path}={value}" for path, value in flags))
+    assert answer.code == 0, answer.err
+    for word in ("parts", "erasing", "0.25", "frozen", "backbone", "loss bce", "rmsprop", "linear in the batch"):
+        assert word in answer.out
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("stages.2.imagesize=256", "Did you mean stages.2.image_size?"),
+        ("stages.1.batch_size=lots", "expected a whole number"),
+        ("stages.1.accumulate=7", "not 7 equal parts"),
+        ("momentum=1", "momentum cannot be 1"),
+    ],
+)
+def test_wrong_settings_are_one_line_and_train_nothing(
+    setting: str, message: str, zoo: Callable, in_folder: Path
+) -> None:
+    answer = zoo("train", "tiny", "--set", setting)
+    assert answer.code == 1
+    assert message in answer.err
+    assert "Traceback" not in answer.err
+    assert list(in_folder.iterdir()) == []

@@ -1,0 +1,226 @@
+"""One step and one stage: accumulation, freezing, erasing, compiling, and networks that are not EfficientNets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from train.loader import Batch
+from train.recipe import Recipe, TrainingStage, find_recipe, override
+from train.run import Run, Settings, enter_stage, start_run
+from train.session import find_start, recipe_for, train_model
+from train.step import train_step
+from zoo.checkpoint import read_card
+from zoo.datasets import open_splits
+from zoo.errors import ZooError
+from zoo.variants import RESNET_50, find_variant
+
+TINY = find_variant("tiny")
+SETTINGS = Settings(device=torch.device("cpu"), precision="fp32", seed=0, workers=0)
+
+
+def plain_recipe(**changes: object) -> Recipe:
+    """SGD at a rate of 1 without anything random: a step is the gradient."""
+    stage = TrainingStage(
+        epochs=1,
+        image_size=16,
+        batch_size=8,
+        randaugment_magnitude=0,
+        mixup_alpha=0,
+        cutmix_alpha=0,
+        dropout=0,
+        stochastic_depth_prob=0,
+    )
+    recipe = find_recipe("folder", TINY)
+    plain = replace(recipe, stages=(stage,), optimizer="sgd", momentum=0.0, weight_decay=0.0, learning_rate=1.0)
+    return replace(plain, clip_grad_norm=None, short_run_init=False, **changes)
+
+
+def batch(count: int = 8, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    pictures = torch.randint(0, 256, (count, 16, 16, 3), generator=generator, dtype=torch.uint8)
+    return Batch(pictures, torch.arange(count) % 3, (), torch.arange(count))
+
+
+def cut(whole: Batch, parts: int) -> list[Batch]:
+    pictures, labels, places = (t.chunk(parts) for t in (whole.pictures, whole.labels, whole.positions))
+    return [Batch(p, y, (), i) for p, y, i in zip(pictures, labels, places, strict=True)]
+
+
+def frozen_statistics(run: Run) -> None:
+    for module in run.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def step(recipe: Recipe, parts: list[Batch]) -> tuple[Run, float]:
+    run = start_run(TINY, ("a", "b", "c"), recipe, SETTINGS)
+    stage = recipe.stages[0]
+    enter_stage(run, stage, SETTINGS)
+    frozen_statistics(run)  # batch norm sees the parts; without it the arithmetic is the whole batch's
+    rng = np.random.default_rng(0)
+    loss_sum, _, count = train_step(run, parts, recipe, stage, TINY.preprocessing, SETTINGS, rng, num_parts=len(parts))
+    return run, loss_sum.item() / count
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_accumulated_parts_are_the_whole_batch(parts: int, clip: float | None) -> None:
+    recipe = replace(plain_recipe(), clip_grad_norm=clip)
+    whole, loss = step(recipe, [batch()])
+    accumulated, same_loss = step(recipe, cut(batch(), parts))
+    assert same_loss == pytest.approx(loss, rel=1e-5)
+    assert accumulated.step == whole.step == 1
+    for a, b in zip(accumulated.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_in_parts_makes_as_many_steps(picture_folder: Path, tmp_path: Path) -> None:
+    data = str(picture_folder)
+    recipe = override(recipe_for(TINY, data, None), TINY, epochs=4, image_size=24, batch_size=12)
+    recipe = replace(recipe, stages=tuple(replace(stage, accumulate=3) for stage in recipe.stages))
+    train_model(TINY, recipe, *open_splits(data), data=data, folder=tmp_path / "run", device="cpu", workers=0)
+    assert read_card(tmp_path / "run" / "checkpoint.safetensors").provenance["steps"] == 4 * 3
+
+
+def test_erasing_reaches_the_network() -> None:
+    """Grey pictures are the mean, so erasing changes nothing; noise in them does."""
+    recipe = plain_recipe(random_erasing_fill="noise")
+    grey = replace(batch(), pictures=torch.full((8, 16, 16, 3), 128, dtype=torch.uint8))
+    _, without = step(recipe, [grey])
+    erased = replace(recipe, stages=(replace(recipe.stages[0], random_erasing_prob=1.0),))
+    assert step(erased, [grey])[1] != pytest.approx(without, abs=1e-6)
+    zero = replace(erased, random_erasing_fill="zero")
+    assert step(zero, [grey])[1] == pytest.approx(without, abs=1e-6)
+
+
+def test_a_frozen_backbone_keeps_weights_and_statistics() -> None:
+    recipe = plain_recipe()
+    stage = replace(recipe.stages[0], freeze_backbone=True, dropout=0.5)
+    run = start_run(TINY, ("a", "b", "c"), recipe, SETTINGS)
+    before = {key: value.clone() for key, value in run.model.state_dict().items()}
+    enter_stage(run, stage, SETTINGS)
+    assert run.model.dropout.training
+    for seed in range(3):
+        train_step(run, [batch(seed=seed)], recipe, stage, TINY.preprocessing, SETTINGS, np.random.default_rng(seed))
+    changed = {key for key, value in run.model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+    enter_stage(run, recipe.stages[0], SETTINGS)
+    train_step(run, [batch()], recipe, recipe.stages[0], TINY.preprocessing, SETTINGS, np.random.default_rng(0))
+    changed = {key for key, value in run.model.state_dict().items() if not torch.equal(value, before[key])}
+    assert len(changed) > 20
+
+
+def test_fine_tuning_needs_weights_to_begin_from(picture_folder: Path, tmp_path: Path) -> None:
+    data = str(picture_folder)
+    with pytest.raises(ZooError, match="freezes the backbone, and tiny begins without trained weights"):
+        train_model(
+            TINY, find_recipe("finetune", TINY), *open_splits(data), data=data, folder=tmp_path / "run", workers=0
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_fine_tuning_a_run_on_other_pictures(
+    zoo: Callable, in_folder: Path, tiny_run: Path, picture_folder: Path
+) -> None:
+    """Freeze, thaw, layer-wise rates: the first stage leaves the backbone as the digits made it."""
+    answer = zoo(
+        *("train", tiny_run, "--data", picture_folder, "--recipe", "finetune", "--epochs", "9", "--device", "cpu"),
+        *("--lr", "1e-2", "--set", "stages.all.batch_size=6", "--set", "ema_decay=0.5", "-o", "tuned"),
+    )
+    assert answer.code == 0, answer.err
+    lines = [json.loads(line) for line in Path("tuned/metrics.jsonl").read_text().splitlines()]
+    assert sorted({line["stage"] for line in lines}) == [1, 2, 3]
+    assert lines[-1]["val_top1"] > 0.5  # three colours; chance is 0.33
+
+
+def test_a_frozen_run_changes_the_classifier_alone(tiny_run: Path, picture_folder: Path, tmp_path: Path) -> None:
+    data = str(picture_folder)
+    recipe = find_recipe("finetune", TINY)
+    recipe = replace(recipe, stages=(replace(recipe.stages[0], batch_size=6),))
+    train_model(
+        TINY, recipe, *open_splits(data), data=data, folder=tmp_path / "run", start=find_start(str(tiny_run)), workers=0
+    )
+    before, after = (load_file(f / "checkpoint.safetensors") for f in (tiny_run, tmp_path / "run"))
+    assert all(torch.equal(before[key], after[key]) for key in before if not key.startswith("classifier"))
+
+
+def test_class_weights_are_written_into_the_checkpoint(zoo: Callable, in_folder: Path, picture_folder: Path) -> None:
+    Path("weights.json").write_text(json.dumps({"red": 2}))
+    answer = zoo(
+        *("train", "tiny", "--data", picture_folder, "--class-weights", "weights.json", "--device", "cpu"),
+        *("--epochs", "4", "--image-size", "16", "--batch-size", "12", "-o", "weighted"),
+    )
+    assert answer.code == 0, answer.err
+    assert read_card(Path("weighted/checkpoint.safetensors")).recipe["class_weights"] == [1.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("recipe_name", ["folder", "random_resize"])
+def test_a_small_resnet_trains_like_any_network(recipe_name: str, picture_folder: Path, tmp_path: Path) -> None:
+    small = replace(
+        RESNET_50,
+        id="resnet14",
+        stages=tuple(replace(stage, num_layers=1) for stage in RESNET_50.stages),
+        train_size=32,
+        eval_size=40,
+    )
+    data = str(picture_folder)
+    recipe = find_recipe(recipe_name, small)
+    recipe = override(recipe, small, epochs=max(4, len(recipe.stages)), image_size=32, batch_size=12)
+    recipe = replace(recipe, stages=recipe.stages[-4:], ema_decay=0.5)
+    outcome = train_model(
+        small, recipe, *open_splits(data), data=data, folder=tmp_path / "run", device="cpu", workers=0
+    )
+    assert len(outcome.history) == recipe.epochs
+    assert len({line.image_size for line in outcome.history}) == len({stage.image_size for stage in recipe.stages})
+    assert all(np.isfinite([line.train_loss, line.val_loss]).all() for line in outcome.history)
+    if recipe_name == "folder":
+        assert outcome.result.top1 > 0.4  # three colours; chance is 0.33
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "loss", "learning_rate"),
+    [("sgd", "cross_entropy", 0.3), ("rmsprop", "bce", 0.01), ("lamb", "cross_entropy", 0.1)],
+)
+def test_the_digits_are_learnt_by_every_optimizer_and_loss(
+    optimizer: str, loss: str, learning_rate: float, tmp_path: Path
+) -> None:
+    recipe = override(recipe_for(TINY, "digits", None), TINY, epochs=4, image_size=24)
+    recipe = replace(recipe, optimizer=optimizer, loss=loss, learning_rate=learning_rate, weight_decay=1e-5)
+    outcome = train_model(
+        TINY, recipe, *open_splits("digits"), data="digits", folder=tmp_path / "run", device="cpu", workers=0
+    )
+    assert outcome.result.top1 > 0.3  # chance is 0.1
+
+
+def test_one_compilation_a_stage(picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of a stage have one shape; a part with a broken picture goes through the network as it is."""
+    from torch._dynamo.testing import CompileCounter
+
+    counter = CompileCounter()
+    counts: list[int] = []
+    monkeypatch.setattr("torch.compile", partial(torch.compile, backend=counter))
+    root = tmp_path / "damaged"
+    shutil.copytree(picture_folder, root)
+    (root / "train" / "red" / "003.jpg").write_bytes(b"no picture")
+    data = str(root)
+    train_set, val_set = open_splits(data)
+    recipe = override(recipe_for(TINY, data, None), TINY, epochs=8, image_size=24, batch_size=6)
+    monkeypatch.setattr("train.record.RunRecord.on_epoch", lambda self, run, epoch: counts.append(counter.frame_count))
+    monkeypatch.setattr("train.record.RunRecord.finish", lambda *_: None)
+    train_model(
+        TINY, recipe, train_set, val_set, data=data, folder=tmp_path / "run", device="cpu", workers=0, compile=True
+    )
+    first = counts[0]
+    assert first >= 1
+    assert counts == [first * (epoch // 2 + 1) for epoch in range(8)]

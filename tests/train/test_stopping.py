@@ -1,0 +1,175 @@
+"""Runs that are killed, stopped and diverge: real processes, real signals, real weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from train.loader import Augmented
+from train.losses import Objective
+from train.recipe import override
+from train.session import find_start, recipe_for, train_model
+from train.stopping import stop_requests
+from zoo.checkpoint import load_checkpoint
+from zoo.datasets import open_splits
+from zoo.errors import ZooError
+from zoo.variants import find_variant
+
+TINY = find_variant("tiny")
+# Dropout, stochastic depth, mixup and erasing all draw at random, so a wrong generator state shows.
+FLAGS = (
+    *("train", "tiny", "--epochs", "8", "--image-size", "24", "--batch-size", "6", "--device", "cpu"),
+    *("--workers", "0", "--set", "stages.all.random_erasing_prob=0.5", "--set", "stages.all.accumulate=2"),
+    *("--set", "optimizer=rmsprop", "--save-every", "0"),
+)
+MAIN = "from zoo.cli import main; main()"
+# A process that sends itself a signal in the middle of epoch 4, the second of stage 2, after a step's watchers.
+SCRIPT = """
+import os, sys
+from train.record import RunRecord
+from zoo.cli import main
+
+number = int(sys.argv.pop())
+
+def on_step(self, epoch, step, steps, pictures, loss):
+    if (epoch, step) == (3, 4):
+        os.kill(os.getpid(), number)
+
+RunRecord.on_step = on_step
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def whole_run(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    done = _process(MAIN, [*FLAGS, "--data", str(picture_folder)], folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "runs" / "tiny"
+
+
+def _process(script: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_ended_in_mid_stage_goes_on_bit_for_bit(
+    number: signal.Signals, in_folder: Path, picture_folder: Path, whole_run: Path
+) -> None:
+    ended = _process(SCRIPT, [*FLAGS, "--data", str(picture_folder), str(int(number))], in_folder)
+    code = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 0, signal.SIGINT: 130}[number]
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+    if number != signal.SIGKILL:
+        assert "Stopped in epoch 4 of 8, after step 4 of 6" in ended.stderr
+    folder = in_folder / "runs" / "tiny"
+    state = torch.load(folder / "state.pt", weights_only=True)
+    # SIGKILL came before the state of its step was written.
+    assert (len(state["history"]), state["partial"]["steps"]) == (3, 3 if number == signal.SIGKILL else 4)
+    assert not (folder / "checkpoint.safetensors").exists()
+
+    resumed_run = _process(MAIN, [*FLAGS, "--data", str(picture_folder), "--resume"], in_folder)
+    assert resumed_run.returncode == 0, resumed_run.stderr
+    assert "after epoch 3 and" in resumed_run.stderr
+    whole, resumed = (load_file(f / "checkpoint.safetensors") for f in (whole_run, folder))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    for name in ("train_loss", "train_top1", "val_loss", "val_top1", "learning_rate"):
+        assert _column(whole_run, name) == _column(folder, name)
+    assert not (folder / "state.pt").exists()
+
+
+def _column(folder: Path, name: str) -> list[float]:
+    return [json.loads(line)[name] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_first_signal_is_a_wish_and_the_second_a_signal() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with stop_requests() as request:
+        assert request.wish is None
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.wish == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_may_go_on_in_other_parts(picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many pictures are in memory at once is the machine's business, not the run's identity."""
+    data = str(picture_folder)
+    recipe = override(recipe_for(TINY, data, None), TINY, epochs=4, image_size=24, batch_size=12)
+    halves = replace(recipe, stages=tuple(replace(stage, accumulate=2) for stage in recipe.stages))
+    with monkeypatch.context() as patch:
+        patch.setattr("train.record.RunRecord.finish", lambda *_: None)  # stop short of the end
+        train_model(
+            TINY, recipe, *open_splits(data), data=data, folder=tmp_path, device="cpu", workers=0, save_every_s=0
+        )
+    train_model(TINY, halves, *open_splits(data), data=data, folder=tmp_path, device="cpu", workers=0, resume=True)
+    assert (tmp_path / "checkpoint.safetensors").is_file()
+
+
+def test_a_diverged_run_names_its_batch_and_leaves_the_last_good_weights(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = str(picture_folder)
+    train_set, val_set = open_splits(data)
+    recipe = override(recipe_for(TINY, data, None), TINY, epochs=4, image_size=24, batch_size=12)
+    loss = Objective.loss
+    calls: list[list[str]] = []
+    read = Augmented.__getitem__
+
+    def remember(self: Augmented, index: int):  # type: ignore[no-untyped-def]
+        calls.append([self.pictures.describe(index)])
+        return read(self, index)
+
+    def poisoned(self: Objective, *arguments):  # type: ignore[no-untyped-def]
+        value = loss(self, *arguments)
+        return value * float("nan") if len(calls) == 12 * 8 else value
+
+    monkeypatch.setattr(Augmented, "__getitem__", remember)
+    monkeypatch.setattr(Objective, "loss", poisoned)
+    folder = tmp_path / "run"
+    with pytest.raises(ZooError) as error:
+        train_model(TINY, recipe, train_set, val_set, data=data, folder=folder, device="cpu", workers=0, save_every_s=0)
+    assert "The loss became nan in epoch 3, step 2" in error.value.problem
+    for (name,) in calls[-12:-4]:
+        assert name in error.value.problem
+    assert "and 4 more" in error.value.problem
+    assert "last-good.safetensors" in error.value.hint
+    state = torch.load(folder / "state.pt", weights_only=True)
+    assert (len(state["history"]), state["step"]) == (2, 7)
+    model, card = load_checkpoint(folder / "last-good.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+    assert "loss became nan" in card.provenance["stopped_by"]
+    start = find_start(str(folder / "last-good.safetensors"))
+    monkeypatch.setattr(Objective, "loss", loss)
+    calm = replace(recipe, learning_rate=1e-5)
+    again = train_model(TINY, calm, train_set, val_set, data=data, folder=tmp_path / "b", workers=0, start=start)
+    assert again.checkpoint.is_file()
+
+
+def test_weights_that_are_not_finite_are_never_saved(picture_folder: Path, tmp_path: Path) -> None:
+    """The rate is so high that one step ruins the weights, whose own loss was still finite."""
+    data = str(picture_folder)
+    recipe = override(recipe_for(TINY, data, None), TINY, epochs=4, image_size=24, batch_size=12, learning_rate=1e38)
+    with pytest.raises(ZooError, match=r"Weights became (nan|inf)|The loss became (nan|inf)"):
+        train_model(
+            TINY, recipe, *open_splits(data), data=data, folder=tmp_path, device="cpu", workers=0, save_every_s=0
+        )
+    path = tmp_path / "state.pt"
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        assert all(np.isfinite(tensor.numpy()).all() for tensor in state["model"].values())

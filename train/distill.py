@@ -1,0 +1,74 @@
+"""Owns the teacher of knowledge distillation: what it sees and how its answer becomes a loss; it trains nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.errors import ZooError
+from zoo.registry import load_model
+from zoo.spec import Preprocessing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A trained classifier and how much it counts.
+
+    It sees the very pictures the student sees, crop, size and mixture included (Beyer et al. 2022, arXiv 2106.05237:
+    “consistent teaching”), normalised as it expects. `alpha` is the share of its loss.
+    """
+
+    network: nn.Module
+    preprocessing: Preprocessing
+    alpha: float
+    temperature: float
+
+    @torch.no_grad()
+    def answer(self, pictures: Tensor, student: Preprocessing) -> Tensor:
+        """Logits (N, K) of pictures (N, 3, S, S) that were normalised for the student."""
+        scale, shift = affine_between(student, self.preprocessing, pictures.device)
+        logits: Tensor = self.network(pictures * scale + shift)
+        return logits
+
+
+def affine_between(source: Preprocessing, target: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Scale and shift (1, 3, 1, 1) that turn a picture normalised by `source` into one normalised by `target`.
+
+    x_t = (x_s σ_s + μ_s − μ_t) / σ_t
+    """
+    mean_s, std_s, mean_t, std_t = (
+        torch.tensor(values, device=device).view(1, 3, 1, 1)
+        for values in (source.mean, source.std, target.mean, target.std)
+    )
+    return std_s / std_t, (mean_s - mean_t) / std_t
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), mean over pictures (Hinton et al. 2015, arXiv 1503.02531).
+
+    T² keeps the gradient's size where T changes. Logits are (N, K).
+    """
+    answer = F.log_softmax(student.float() / temperature, dim=1)
+    wanted = F.log_softmax(teacher.float() / temperature, dim=1)
+    return temperature**2 * F.kl_div(answer, wanted, reduction="batchmean", log_target=True)
+
+
+def load_teacher(
+    model: str, classes: tuple[str, ...], device: torch.device, *, alpha: float, temperature: float
+) -> Teacher:
+    """Any model of the zoo with trained weights: a checkpoint, a run folder or published weights.
+
+    Raises:
+        ZooError: it knows other classes than the student is to learn. CheckpointError: as `load_model`.
+    """
+    network, card, label = load_model(model)
+    if card.classes != classes:
+        raise ZooError(
+            f"The teacher {label} knows {len(card.classes)} classes, not the {len(classes)} of the pictures.",
+            "Train the teacher on the same classes first: `zoo train TEACHER --data …`.",
+        )
+    network.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Teacher(network=network.eval(), preprocessing=card.preprocessing, alpha=alpha, temperature=temperature)

@@ -1,0 +1,146 @@
+"""Owns which share of a run this process has when several train together under torchrun; it trains nothing.
+
+Batches are cut, never the data set: every process computes the same order of the same global batches and takes its own
+rows of each. So the steps are those of one process with the whole batch, whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from zoo.errors import ZooError
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The processes of a run; `rank` counts them through all nodes, `local_rank` on this one."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and talks to people."""
+        return self.rank == 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no other process."""
+        return self.size == 1
+
+
+ALONE = World()
+
+
+def find_world(environment: dict[str, str] | os._Environ[str] = os.environ) -> World:
+    """The place torchrun gave this process; alone without torchrun.
+
+    Raises:
+        ZooError: torchrun's variables contradict one another.
+    """
+    if "WORLD_SIZE" not in environment:
+        return ALONE
+    try:
+        world = World(
+            rank=int(environment["RANK"]),
+            size=int(environment["WORLD_SIZE"]),
+            local_rank=int(environment.get("LOCAL_RANK", environment["RANK"])),
+        )
+    except (KeyError, ValueError) as error:
+        raise ZooError(
+            f"WORLD_SIZE is set, but RANK, WORLD_SIZE and LOCAL_RANK are not all whole numbers: {error}.",
+            "Start with `torchrun --nproc-per-node N -m zoo train …`, or unset WORLD_SIZE.",
+        ) from error
+    if not 0 <= world.rank < world.size:
+        raise ZooError(f"RANK {world.rank} is outside 0 … {world.size - 1}.", "torchrun sets both; do not set them.")
+    return world
+
+
+def was_restarted(environment: dict[str, str] | os._Environ[str] = os.environ) -> bool:
+    """Whether torchrun started this process anew after a failure: the run goes on from its state."""
+    return int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def joined(world: World, device: torch.device) -> Iterator[None]:
+    """Join the other processes (NCCL on GPUs, gloo on processors), and leave them at the end.
+
+    Raises:
+        ZooError: they do not find one another.
+    """
+    if world.is_alone:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise ZooError(
+            f"The {world.size} processes did not find one another: {error}.",
+            "MASTER_ADDR and MASTER_PORT must be reachable from every node; torchrun's --rdzv-endpoint sets them.",
+        ) from error
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def share_of(batch: Sequence[int], world: World) -> list[int]:
+    """This process's rows of a global batch: consecutive ones, so that rank 0 of 1 has all."""
+    own = len(batch) // world.size
+    return list(batch[world.rank * own : (world.rank + 1) * own])
+
+
+def data_parallel(model: nn.Module, world: World, device: torch.device) -> nn.Module:
+    """The module to call in training: gradients become the mean over all processes in its backward pass.
+
+    Buffers are not broadcast: batch-norm statistics are the same everywhere with SyncBN, and rank 0's are kept without.
+    """
+    if world.is_alone:
+        return model
+    devices = [device.index] if device.type == "cuda" else None
+    wrapped: nn.Module = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    return wrapped
+
+
+def synchronize_norms(model: nn.Module) -> None:
+    """Let every batch norm see the batch of all processes, in place. Works on GPUs only.
+
+    Raises:
+        ZooError: the network has norms of a class of its own (ResNets), which PyTorch's conversion would replace.
+    """
+    if any(isinstance(module, nn.BatchNorm2d) and type(module) is not nn.BatchNorm2d for module in model.modules()):
+        raise ZooError("ResNets cannot be trained with synchronised batch norm.", "Leave it out: --no-sync-norms.")
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+
+
+def sum_over(world: World, *tensors: Tensor) -> None:
+    """Add tensors up over all processes, in place."""
+    if not world.is_alone:
+        for tensor in tensors:
+            distributed.all_reduce(tensor)
+
+
+def gather(world: World, value: Any) -> list[Any]:
+    """Every process's value, in the order of ranks."""
+    if world.is_alone:
+        return [value]
+    values: list[Any] = [None] * world.size
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def wait_for_all(world: World) -> None:
+    """Return when every process is here."""
+    if not world.is_alone:
+        distributed.barrier()

@@ -1,0 +1,108 @@
+"""Owns what a run minimises: soft targets, cross-entropy or BCE, class weights, a teacher's share; no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from train.distill import Teacher, distillation_loss
+from train.recipe import LossName, Recipe
+from zoo.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """The loss of a run. `class_weights` is (K,) or None; `teacher` adds distillation."""
+
+    num_classes: int
+    kind: LossName
+    label_smoothing: float
+    class_weights: Tensor | None = None
+    teacher: Teacher | None = None
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Smoothed one-hot targets (N, K) of labels (N,): 1 − s + s/K for the class, s/K for the others."""
+        hot = F.one_hot(labels, self.num_classes).float()
+        return hot * (1.0 - self.label_smoothing) + self.label_smoothing / self.num_classes
+
+    def loss(self, logits: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
+        """Scalar loss of logits (N, K) float32 against targets (N, K), which may be mixed.
+
+        cross_entropy   mean over pictures of −Σ_k w_k t_k log p_k
+        bce             mean over pictures of Σ_k w_k BCE(sigmoid(logit_k), t_k): classes are summed, as in big_vision's
+                        sigmoid_xent, so that the rate need not grow with the number of classes
+        With a teacher: (1 − α) of that and α of `distillation_loss`.
+        """
+        if self.kind == "bce":
+            each = F.binary_cross_entropy_with_logits(logits, targets, weight=self.class_weights, reduction="none")
+            hard = each.sum(1).mean()
+        else:
+            hard = F.cross_entropy(logits, targets, weight=self.class_weights)
+        if self.teacher is None or teacher_logits is None:
+            return hard
+        soft = distillation_loss(logits, teacher_logits, self.teacher.temperature)
+        return torch.lerp(hard, soft, self.teacher.alpha)
+
+
+def make_objective(recipe: Recipe, num_classes: int, device: torch.device, teacher: Teacher | None = None) -> Objective:
+    """The recipe's loss on a device; class weights must be numbers by now (`resolve_class_weights`)."""
+    weights = recipe.class_weights
+    return Objective(
+        num_classes=num_classes,
+        kind=recipe.loss,
+        label_smoothing=recipe.label_smoothing,
+        class_weights=torch.tensor(weights, device=device) if isinstance(weights, tuple) else None,
+        teacher=teacher,
+    )
+
+
+def resolve_class_weights(
+    asked: str | tuple[float, ...] | None, classes: Sequence[str], labels: NDArray[np.int64]
+) -> tuple[float, ...] | None:
+    """Weights in the order of the classes.
+
+    Args:
+        asked: None; "balanced": pictures / (classes · pictures of the class), so that every class counts the same and
+            the mean picture counts 1; the path of a JSON file {"class": weight, …}, where a class left out gets 1; or
+            weights already in order.
+
+    Raises:
+        DataError: a class without pictures cannot be balanced; a file that is none, or names an unknown class.
+    """
+    if asked is None or isinstance(asked, tuple):
+        return asked
+    if asked != "balanced":
+        return _weights_of_file(Path(asked), classes)
+    counts = np.bincount(labels, minlength=len(classes))
+    if not counts.all():
+        empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+        raise DataError(f"Class weights: {', '.join(empty[:5])} has no training pictures.", "Add some.")
+    return tuple(float(weight) for weight in len(labels) / (len(classes) * counts))
+
+
+def _weights_of_file(path: Path, classes: Sequence[str]) -> tuple[float, ...]:
+    try:
+        table = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"Class weights: {path} is not a readable JSON file ({error}).", 'Write {"class": weight, …}, or balanced.'
+        ) from error
+    if not isinstance(table, dict) or not all(
+        isinstance(weight, int | float) and weight >= 0 for weight in table.values()
+    ):
+        raise DataError(f"Class weights: {path} is not a table of numbers ≥ 0.", 'Write {"class": weight, …}.')
+    unknown = sorted(table.keys() - set(classes))
+    if unknown:
+        raise DataError(
+            f"Class weights: {path} names {', '.join(unknown[:5])}, which the pictures do not have.",
+            f"They have {', '.join(classes[:10])}.",
+        )
+    return tuple(float(table.get(name, 1.0)) for name in classes)

@@ -1,0 +1,141 @@
+"""Owns the dry run: every stage's batch is tried on the device before the first step; it never trains the run itself.
+
+A progressive run is at its largest in its last stage, hours after the first. Better to know before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from train.distill import Teacher
+from train.recipe import Recipe, TrainingStage
+from train.run import Run, Settings, Start, enter_stage, start_run
+from train.step import train_step
+from train.throughput import noise
+from zoo.errors import ZooError
+from zoo.spec import Preprocessing, Variant
+
+Attempt = Callable[[TrainingStage], bool]
+
+
+def fit_to_memory(
+    variant: Variant,
+    classes: tuple[str, ...],
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    settings: Settings,
+    *,
+    start: Start | None,
+    teacher: Teacher | None,
+    auto_batch: bool,
+) -> Recipe:
+    """Try every stage on the device with a network of its own, which is gone afterwards.
+
+    Returns:
+        The recipe; with `auto_batch`, with the accumulation that fits.
+
+    Raises:
+        ZooError: as `choose_accumulation`.
+    """
+    # Never compiled: a minute of compiling for each attempt, and the eager step needs no less memory.
+    plain = replace(settings, compile=False)
+    run = start_run(variant, classes, recipe, plain, start, teacher)
+
+    def attempt(stage: TrainingStage) -> bool:
+        return fits(run, recipe, stage, preprocessing, plain)
+
+    return choose_accumulation(recipe, attempt, auto_batch=auto_batch)
+
+
+def fits(run: Run, recipe: Recipe, stage: TrainingStage, preprocessing: Preprocessing, settings: Settings) -> bool:
+    """Whether one part of a stage's batch goes forward, backward and through the optimizer."""
+    try:
+        enter_stage(run, stage, settings)
+        part = noise(stage, run.model.num_classes, pin=settings.device.type == "cuda")
+        for _ in range(2):  # the optimizer's state exists only after its first step
+            train_step(
+                run, [part], recipe, stage, preprocessing.at(stage.image_size), settings, np.random.default_rng(0)
+            )
+        if settings.device.type == "cuda":
+            torch.cuda.synchronize()
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        run.optimizer.zero_grad(set_to_none=True)
+        if settings.device.type == "cuda":
+            torch.cuda.empty_cache()
+    return True
+
+
+def choose_accumulation(recipe: Recipe, attempt: Attempt, *, auto_batch: bool) -> Recipe:
+    """Find, for each stage that does not fit as it is, into how many parts its batch must be taken.
+
+    The largest parts are tried first; a stage that is smaller in size and part than one that fits is not tried.
+
+    Raises:
+        ZooError: a stage does not fit, and `auto_batch` was not given: the message has the flags that make it fit.
+            Or two pictures do not fit, or the batch has no parts that do.
+    """
+    stages = list(recipe.stages)
+    fitting: list[TrainingStage] = []
+    changed: dict[int, TrainingStage] = {}
+    for index in sorted(range(len(stages)), key=lambda index: -stages[index].part_size * stages[index].image_size ** 2):
+        stage = stages[index]
+        if not any(_covers(known, stage) for known in fitting) and not attempt(stage):
+            stage = changed[index] = stages[index] = _accumulate(stage, index + 1, attempt)
+        fitting.append(stage)
+    if changed and not auto_batch:
+        raise ZooError(_describe(recipe, changed), f"{_flags(changed)} does; --auto-batch takes it.")
+    return replace(recipe, stages=tuple(stages))
+
+
+def _covers(known: TrainingStage, stage: TrainingStage) -> bool:
+    larger = known.image_size >= stage.image_size and known.part_size >= stage.part_size
+    return larger and (stage.freeze_backbone or not known.freeze_backbone)
+
+
+def _accumulate(stage: TrainingStage, number: int, attempt: Attempt) -> TrainingStage:
+    largest = largest_part(stage, attempt)
+    if largest < 2:
+        raise ZooError(
+            f"Stage {number}: not even two pictures of {stage.image_size} px fit into the device's memory.",
+            "Use a smaller --image-size, a smaller network, or --precision bf16.",
+        )
+    for count in range(-(-stage.batch_size // largest), stage.batch_size // 2 + 1):
+        if stage.batch_size % count == 0:
+            return replace(stage, accumulate=count)
+    raise ZooError(
+        f"Stage {number} ({stage.image_size} px): {largest} pictures fit at once, and the batch of {stage.batch_size} "
+        "has no equal parts of so few.",
+        f"--set stages.{number}.batch_size={largest}, or a batch that is a multiple of it.",
+    )
+
+
+def largest_part(stage: TrainingStage, attempt: Attempt) -> int:
+    """The most pictures of a stage that fit at once, below its own part, by bisection; 0 or 1 where two do not."""
+    fitting, failing = 1, stage.part_size
+    while failing - fitting > 1:
+        middle = (fitting + failing) // 2
+        if attempt(replace(stage, batch_size=middle, accumulate=1)):
+            fitting = middle
+        else:
+            failing = middle
+    return fitting
+
+
+def _describe(recipe: Recipe, changed: dict[int, TrainingStage]) -> str:
+    which: Sequence[str] = [
+        f"stage {index + 1} ({stage.image_size} px, {recipe.stages[index].part_size} pictures at once)"
+        for index, stage in sorted(changed.items())
+    ]
+    return f"This run would end without memory: {' and '.join(which)} do{'es' * (len(which) == 1)} not fit the device."
+
+
+def _flags(changed: dict[int, TrainingStage]) -> str:
+    return " ".join(
+        f"--set stages.{index + 1}.accumulate={stage.accumulate}" for index, stage in sorted(changed.items())
+    )

@@ -1,0 +1,155 @@
+"""Owns what a network gets wrong, as markup: confusion, the pairs behind it, and the pictures; it runs no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from train.loop import Answers
+from zoo.datasets import Pictures
+from zoo.errors import BrokenPictureError
+from zoo.page.elements import table
+from zoo.page.markup import Child, Markup, join, tag
+from zoo.page.wording import percent
+
+# A matrix of more classes than this has cells no one can read; its largest entries say more.
+MATRIX_CLASSES = 20
+NUM_PAIRS, NUM_WEAKEST, NUM_PICTURES = 20, 10, 24
+THUMBNAIL_PX = 112
+
+
+def most_confused(confusion: NDArray[np.int64], count: int) -> list[tuple[int, int, int]]:
+    """The `count` largest entries off the diagonal as (true class, predicted class, pictures), largest first."""
+    rows, columns = np.nonzero(confusion)
+    wrong = rows != columns
+    rows, columns = rows[wrong], columns[wrong]
+    counts = confusion[rows, columns]
+    order = np.lexsort((columns, rows, -counts))[:count]
+    return [(int(rows[i]), int(columns[i]), int(counts[i])) for i in order]
+
+
+def confusion_section(confusion: NDArray[np.int64], classes: Sequence[str]) -> Markup:
+    """The matrix where there are few classes, else the most confused pairs and the weakest classes."""
+    if len(classes) <= MATRIX_CLASSES:
+        return tag("section", tag("h2", "Confusion"), _matrix(confusion, classes))
+    lists = _pairs(confusion, classes), _weakest(confusion, classes)
+    return tag("section", tag("h2", "Confusion"), *lists, class_="names")
+
+
+def _matrix(confusion: NDArray[np.int64], classes: Sequence[str]) -> Markup:
+    counts = confusion.sum(1)
+    shares = confusion / np.maximum(counts[:, None], 1)
+    worst = max((shares[i, j] for i, j, _ in most_confused(confusion, len(classes) ** 2)), default=1.0)
+    rows = []
+    for i, name in enumerate(classes):
+        cells = []
+        for j, other in enumerate(classes):
+            count, share = int(confusion[i, j]), float(shares[i, j])
+            # Mistakes are few: their shade is a share of the largest of them, or none would be seen.
+            shade = share if i == j else share / worst
+            kind = "right" if i == j else "cell" if count else "cell none"
+            tip = f"{count} of {counts[i]}: {name} taken for {other}"
+            style = f"--share:{100 * shade:.0f}%"
+            strong = " strong" if shade > 0.5 else ""
+            cells.append(tag("td", str(count), class_=kind + strong, style=style, title=tip))
+        recall = percent(float(shares[i, i])) if counts[i] else "–"
+        rows.append(tag("tr", tag("th", name, title=name), *cells, tag("td", recall, class_="share")))
+    heads = (tag("th", tag("span", name), title=name) for name in classes)
+    head = tag("tr", tag("th"), *heads, tag("th", "right", class_="share"))
+    long = max(map(len, classes)) > 4
+    caption = tag("caption", tag("span", "Rows are true classes, columns what they were taken for; pictures."))
+    matrix = tag(
+        "table", caption, tag("thead", head), tag("tbody", *rows), class_=f"confusion{' upright' if long else ''}"
+    )
+    return tag("div", matrix, class_="scroll")
+
+
+def _pairs(confusion: NDArray[np.int64], classes: Sequence[str]) -> Markup:
+    counts = confusion.sum(1)
+    rows: list[list[Child]] = [
+        [classes[i], classes[j], f"{count:,}", percent(count / counts[i])]
+        for i, j, count in most_confused(confusion, NUM_PAIRS)
+    ]
+    heads = ("true class", "taken for", "pictures", "of the class")
+    return table(heads, rows, caption=f"The most confused pairs of {len(classes):,} classes", words=(0, 1))
+
+
+def _weakest(confusion: NDArray[np.int64], classes: Sequence[str]) -> Markup:
+    counts = confusion.sum(1)
+    known = np.flatnonzero(counts)
+    shares = confusion.diagonal()[known] / counts[known]
+    order = np.argsort(shares, kind="stable")[:NUM_WEAKEST]
+    rows: list[list[Child]] = [[classes[known[i]], percent(float(shares[i])), f"{counts[known[i]]:,}"] for i in order]
+    return table(("class", "right", "pictures"), rows, caption="The classes least often right")
+
+
+def worst_pictures(answers: Answers, count: int) -> NDArray[np.int64]:
+    """Places in `answers` of wrong ones, those whose true class got the lowest score first."""
+    wrong = np.flatnonzero(answers.label != answers.predicted)
+    order = np.lexsort((-answers.score[wrong], answers.label_score[wrong]))
+    return wrong[order][:count]
+
+
+def pictures_section(
+    answers: Answers, pictures: Pictures, classes: Sequence[str], thumbnails: dict[int, Markup]
+) -> Markup:
+    """The worst-classified pictures with both classes and their scores.
+
+    `thumbnails` has those made before by index; it is left with those of this call.
+    """
+    chosen = worst_pictures(answers, NUM_PICTURES)
+    for index in thumbnails.keys() - set(answers.index[chosen].tolist()):
+        del thumbnails[index]
+    total = int((answers.label != answers.predicted).sum())
+    heading = tag("h2", "Worst-classified pictures")
+    if not total:
+        return tag("section", heading, tag("p", "Every validation picture is classified right."))
+    shown = "All" if total == len(chosen) else f"{len(chosen)} of"
+    note = f"{shown} {total:,} wrong ones, the lowest score of the true class first. Scores are the softmax."
+    figures = (_figure(answers, int(place), pictures, classes, thumbnails) for place in chosen)
+    return tag("section", heading, tag("p", note, class_="note"), tag("div", *figures, class_="wrong"))
+
+
+def _figure(
+    answers: Answers, place: int, pictures: Pictures, classes: Sequence[str], thumbnails: dict[int, Markup]
+) -> Markup:
+    index = int(answers.index[place])
+    if index not in thumbnails:
+        thumbnails[index] = draw_thumbnail(pictures, index)
+    true, taken = classes[answers.label[place]], classes[answers.predicted[place]]
+    caption = tag(
+        "figcaption",
+        join(true, " ", tag("span", percent(float(answers.label_score[place])), class_="muted")),
+        tag("br"),
+        tag("span", "→ ", class_="arrow"),
+        tag("strong", taken),
+        " ",
+        tag("span", percent(float(answers.score[place])), class_="muted"),
+    )
+    return tag("figure", tag("div", thumbnails[index], class_="frame"), caption, title=pictures.describe(index))
+
+
+def draw_thumbnail(pictures: Pictures, index: int) -> Markup:
+    """A picture as an img element that carries its own bytes, at most `THUMBNAIL_PX` on a side."""
+    source = pictures.sources[index]
+    name = source.name if isinstance(source, Path) else f"picture {index}"
+    try:
+        image = pictures.open(index, min_size=THUMBNAIL_PX)
+    except BrokenPictureError:  # it was readable when it was validated: gone or changed since
+        return tag("span", "no longer readable", class_="muted")
+    small = max(image.size) < THUMBNAIL_PX // 2
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    if small:
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.save(buffer, "JPEG", quality=80)
+    kind = "png" if small else "jpeg"
+    data = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return tag("img", src=data, alt=name, class_="small" if small else None, loading="lazy")

@@ -1,0 +1,106 @@
+"""Owns what `zoo train --plan` shows: the stages, what they cost, and whatever is not as it usually is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, asdict, fields
+
+import click
+from rich.table import Table
+
+from train.cost import RunCost, StageCost
+from train.recipe import Recipe
+from train.schedule import batch_factor
+from zoo.console import results_console
+from zoo.spec import Variant
+
+# Shown in every plan, in the table or under it; everything else only where it differs from the recipe's default.
+SHOWN = ("name", "source", "stages", "test_size", "learning_rate", "schedule", "optimizer", "lr_scaling")
+
+# Columns that are left out where every stage has this in them.
+UNUSED = {"parts": "1", "frozen": "", "erasing": "0"}
+
+
+def print_plan(variant: Variant, recipe: Recipe, cost: RunCost, *, as_json: bool) -> None:
+    """Print to stdout; as JSON {"model", "recipe", "stages": […], "settings": {every other setting}}."""
+    if as_json:
+        settings = recipe.to_dict()
+        stages = settings.pop("stages")
+        click.echo(json.dumps({"model": variant.id, "recipe": recipe.name, "stages": stages, "settings": settings}))
+        return
+    console = results_console()
+    console.print(_table(variant, recipe, cost))
+    console.print(
+        f"{recipe.epochs} epochs, {sum(stage.steps for stage in cost.stages)} steps, {cost.macs / 1e15:.3g} PMACs: "
+        f"{cost.share_of_fixed_size:.0%} of training at {recipe.largest_size} px throughout. "
+        f"Tested at {recipe.test_size} px.",
+    )
+    console.print(_rate(recipe))
+    special = unusual_settings(recipe)
+    if special:
+        console.print("Also: " + ", ".join(f"{name} {value}" for name, value in special.items()) + ".")
+
+
+def unusual_settings(recipe: Recipe) -> dict[str, str]:
+    """The run's settings that differ from `Recipe`'s defaults and that the plan does not show anyway."""
+    found = {}
+    for field in fields(Recipe):
+        value = getattr(recipe, field.name)
+        if field.name in SHOWN or field.default is MISSING or value == field.default:
+            continue
+        found[field.name] = _text(value)
+    return found
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " … ".join(_text(part) for part in value) if len(value) == 2 else f"of {len(value)} values"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _rate(recipe: Recipe) -> str:
+    base = f"{recipe.optimizer}, {recipe.schedule} learning rate {recipe.learning_rate:g}"
+    if recipe.lr_scaling == "none":
+        return f"{base}."
+    peaks = dict.fromkeys(
+        f"{recipe.learning_rate * batch_factor(recipe, stage.batch_size):g}" for stage in recipe.stages
+    )
+    return f"{base} for {recipe.reference_batch_size} pictures, {recipe.lr_scaling} in the batch: {', '.join(peaks)}."
+
+
+def _table(variant: Variant, recipe: Recipe, cost: RunCost) -> Table:
+    table = Table(
+        title=f"{variant.name}, recipe {recipe.name} ({recipe.source})",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
+    rows = [_row(index, item) for index, item in enumerate(cost.stages, start=1)]
+    # What no stage uses would only push the table over the edge of a terminal.
+    columns = [name for name in rows[0] if any(row[name] != UNUSED.get(name) for row in rows)]
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*(row[name] for name in columns))
+    return table
+
+
+def _row(number: int, item: StageCost) -> dict[str, str]:
+    stage = asdict(item.stage)
+    return {
+        "stage": f"{number}",
+        "epochs": f"{stage['epochs']}",
+        "px": f"{stage['image_size']}",
+        "batch": f"{stage['batch_size']}",
+        "parts": f"{stage['accumulate']}",
+        "frozen": "backbone" if stage["freeze_backbone"] else "",
+        "RandAugment": f"{stage['randaugment_magnitude']:g}",
+        "mixup": f"{stage['mixup_alpha']:g}",
+        "CutMix": f"{stage['cutmix_alpha']:g}",
+        "erasing": f"{stage['random_erasing_prob']:g}",
+        "dropout": f"{stage['dropout']:g}",
+        "stoch. depth": f"{stage['stochastic_depth_prob']:g}",
+        "steps": f"{item.steps}",
+        "TMACs": f"{round(item.macs / 1e12, 1):g}",
+    }

@@ -1,0 +1,23 @@
+"""The control: `folder` with its last stage throughout, size and regularisation as they end.
+
+Source     V2 Table 12, the baselines; everything but the stages is `folder`'s
+Command    zoo train s --data PICTURES --recipe fixed
+Hardware   not yet run
+Wall time  not yet run
+Result     not yet run
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from train.recipe import Recipe
+from train.recipes import folder
+from zoo.spec import Variant
+
+
+def recipe(variant: Variant) -> Recipe:
+    """One stage of all epochs."""
+    base = folder.recipe(variant)
+    stage = replace(base.stages[-1], epochs=base.epochs)
+    return replace(base, name="fixed", source="V2 Table 12, baseline", stages=(stage,))

@@ -1,0 +1,38 @@
+"""The control: `folder` with a size drawn at random every eight epochs, regularised throughout as in its last stage.
+
+Source     V2 Table 13: “random resize” draws every 8 epochs, not every batch; everything but the stages is `folder`'s.
+           The draw is part of the recipe: it is the same for every seed of a run.
+Command    zoo train s --data PICTURES --recipe random_resize
+Hardware   not yet run
+Wall time  not yet run
+Result     not yet run; V2 Table 13 on ImageNet: 83.5 ± 0.11 %, with adaptive regularisation 84.2 ± 0.10 %
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from train.recipe import Recipe
+from train.recipes import folder
+from zoo.spec import Variant
+
+EPOCHS_PER_DRAW = 8
+
+
+def recipe(variant: Variant) -> Recipe:
+    """As many stages as draws; sizes uniform between the first and the last of `folder`."""
+    base = folder.recipe(variant)
+    first, last = base.stages[0].image_size, base.stages[-1].image_size
+    draws = -(-base.epochs // EPOCHS_PER_DRAW)
+    sizes = np.random.default_rng(0).integers(first, last + 1, draws).tolist()
+    stages = tuple(
+        replace(
+            base.stages[-1],
+            epochs=min(EPOCHS_PER_DRAW, base.epochs - index * EPOCHS_PER_DRAW),
+            image_size=size,
+        )
+        for index, size in enumerate(sizes)
+    )
+    return replace(base, name="random_resize", source="V2 Table 13", stages=stages)

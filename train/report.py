@@ -1,0 +1,240 @@
+"""Owns the page of a run: what it says first, its sections in order; it measures nothing and draws no chart itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from train.charts import (
+    best_epoch,
+    pictures_of,
+    progress_charts,
+    schedule_charts,
+    stage_settings,
+    stage_throughput,
+    throughput_chart,
+)
+from train.cost import RunCost
+from train.loop import Validation
+from train.mistakes import confusion_section, most_confused, pictures_section
+from train.recipe import Recipe
+from train.run import Epoch
+from zoo import __version__
+from zoo.datasets import Pictures
+from zoo.machine import environment
+from zoo.page.elements import environment_table, pill, plain, render_document, table
+from zoo.page.markup import Child, Markup, join, tag
+from zoo.page.wording import digits, duration, percent
+from zoo.spec import Variant
+
+State = Literal["running", "finished", "interrupted", "failed"]
+
+_STYLE = Path(__file__).with_name("report.css")
+# A browser that has the page of a running run open reads it again this often.
+REFRESH_S = 30
+SHOWN_BROKEN, SHOWN_VALUES = 50, 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What is known of a run before its first step; `settings` are its flags as people read them."""
+
+    title: str
+    variant: Variant
+    recipe: Recipe
+    data: str
+    num_train: int
+    val_set: Pictures
+    cost: RunCost
+    settings: Mapping[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names."""
+        return self.val_set.classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """Where a run stands: its epochs, the latest validation, pictures left out; `reason` says why it ended early."""
+
+    state: State
+    history: Sequence[Epoch]
+    result: Validation
+    broken: Iterable[str] = ()
+    reason: str = ""
+
+
+def render_report(facts: RunFacts, status: RunStatus, thumbnails: dict[int, Markup] | None = None) -> str:
+    """The page of a run as text: one HTML file that needs nothing beside it.
+
+    Args:
+        status: has at least one epoch.
+        thumbnails: pictures drawn by an earlier call, by index; new ones are added.
+    """
+    first, *others = headlines(facts, status)
+    known = environment()
+    return render_document(
+        kicker="zoo training run",
+        title=facts.title,
+        subtitle=f"{facts.recipe.name} recipe, {known['time'][:16].replace('T', ' ')} UTC",
+        main=[
+            _state_line(facts, status),
+            tag("p", first, class_="headline"),
+            tag("ul", *(tag("li", sentence) for sentence in others), class_="headlines") if others else None,
+            *progress_charts(status.history, facts.recipe),
+            tag("section", tag("h2", "What changes from stage to stage"), schedule_charts(facts.recipe)),
+            throughput_chart(status.history),
+            _stages_table(facts, status),
+            confusion_section(status.result.confusion, facts.classes),
+            pictures_section(
+                status.result.answers, facts.val_set, facts.classes, {} if thumbnails is None else thumbnails
+            ),
+            _broken_section(sorted(status.broken)),
+            _provenance(facts, status, known),
+        ],
+        footer=f"Made by `zoo train` {__version__}. The figures of every epoch are in metrics.jsonl beside this page.",
+        style=_STYLE,
+        refresh_s=REFRESH_S if status.state == "running" else None,
+    )
+
+
+def headlines(facts: RunFacts, status: RunStatus) -> list[str]:
+    """What a run says of itself, the result first."""
+    said = [*_about_accuracy(facts, status), *_about_cost(facts, status), *_about_mistakes(facts, status)]
+    return [sentence.replace(" %", "\N{NO-BREAK SPACE}%") for sentence in said]
+
+
+def _about_accuracy(facts: RunFacts, status: RunStatus) -> Iterator[str]:
+    last, best = status.history[-1], best_epoch(status.history)
+    count = len(status.result.answers.label)
+    done = status.state == "finished"
+    where = f"at {last.val_size} px" + ("" if done else f" after epoch {last.epoch} of {facts.recipe.epochs}")
+    yield f"{_accuracy(last.val_top1)} top-1 on {count:,} validation pictures {where}."
+    if best.val_top1 > last.val_top1:
+        yield f"The best epoch was {best.epoch} with {_accuracy(best.val_top1)} at {best.val_size} px."
+    error = (last.val_top1 * (1 - last.val_top1) / count) ** 0.5
+    if error:
+        yield f"With {count:,} pictures, the standard error of that accuracy is {100 * error:.2g} percentage points."
+
+
+def _about_cost(facts: RunFacts, status: RunStatus) -> Iterator[str]:
+    recipe, share = facts.recipe, facts.cost.share_of_fixed_size
+    sizes = [stage.image_size for stage in recipe.stages]
+    throughout = f"{recipe.largest_size} px throughout"
+    if len(set(sizes)) > 1:
+        span = f"{sizes[0]} → {sizes[-1]}" if sizes == sorted(sizes) else f"{min(sizes)} … {max(sizes)}"
+        yield f"{len(sizes)} stages, {span} px: {percent(share)} of the multiply-adds of training at {throughout}."
+    time_share = share_of_fixed_time(status.history, recipe)
+    seconds = sum(line.seconds for line in status.history)
+    if time_share is not None:
+        yield (
+            f"At the pace measured at {recipe.largest_size} px, the same epochs at {throughout} would have taken "
+            f"{duration(seconds / time_share)}; this run took {duration(seconds)}, {percent(time_share)} of that "
+            "(validation apart)."
+        )
+    else:
+        epochs = len(status.history)
+        yield f"Training took {duration(seconds)} for {epochs} epoch{'s' if epochs > 1 else ''}, validation apart."
+
+
+def share_of_fixed_time(history: Sequence[Epoch], recipe: Recipe) -> float | None:
+    """Training time as a share of what the same pictures would take at the pace of the largest size.
+
+    None before that size has an epoch, where all stages have the same one, and where some stages train the classifier
+    alone, whose pace is another matter. It is an extrapolation: at one size throughout, caches and decoders may behave
+    a little differently.
+    """
+    at_largest = [line for line in history if line.image_size == recipe.largest_size]
+    one_size = len({stage.image_size for stage in recipe.stages}) == 1
+    if one_size or not at_largest or any(stage.freeze_backbone for stage in recipe.stages):
+        return None
+    pace = pictures_of(at_largest) / sum(line.seconds for line in at_largest)
+    return sum(line.seconds for line in history) * pace / pictures_of(history)
+
+
+def _about_mistakes(facts: RunFacts, status: RunStatus) -> Iterator[str]:
+    confusion = status.result.confusion
+    for true, taken, count in most_confused(confusion, 1):
+        total = int(confusion[true].sum())
+        yield f"Most confused: {facts.classes[true]} taken for {facts.classes[taken]}, {count} of {total}."
+    broken = len(list(status.broken))
+    if broken:
+        which = "One picture" if broken == 1 else f"{broken:,} pictures"
+        yield f"{which} could not be decoded and {'is' if broken == 1 else 'are'} left out."
+
+
+def _accuracy(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _state_line(facts: RunFacts, status: RunStatus) -> Markup:
+    done, total = len(status.history), facts.recipe.epochs
+    words: dict[State, tuple[str, str, str]] = {
+        "running": ("running", "running", f"epoch {done} of {total} is done; this page reloads itself"),
+        "finished": ("finished", "finished", f"{total} epochs"),
+        "interrupted": ("interrupted", "stopped", f"after epoch {done} of {total}; --resume goes on"),
+        "failed": ("failed", "stopped", f"after epoch {done} of {total}"),
+    }
+    name, colour, said = words[status.state]
+    reason = f": {status.reason}" if status.reason else ""
+    return tag("p", pill(name, colour), " ", tag("span", said + reason, class_="muted"), class_="state")
+
+
+def _stages_table(facts: RunFacts, status: RunStatus) -> Markup:
+    """The recipe's stages: what each of them took so far, then what it sets."""
+    settings, measured = stage_settings(facts.recipe), stage_throughput(status.history)
+    heads = ["stage", "top-1 at its end", "time", "pictures/s", "share of MACs", "steps", *settings]
+    rows: list[list[Child]] = []
+    for number, cost in enumerate(facts.cost.stages, start=1):
+        taken: list[Child] = ["", "", ""]
+        if number in measured:
+            _, rate, seconds = measured[number]
+            last = [line for line in status.history if line.stage == number][-1]
+            taken = [f"{100 * last.val_top1:.1f} % at {last.val_size} px", duration(seconds), digits(rate)]
+        planned = [percent(cost.macs / facts.cost.macs), f"{cost.steps:,}"]
+        rows.append([str(number), *taken, *planned, *(f"{values[number - 1]:.3g}" for values in settings.values())])
+    return tag("section", tag("h2", "Stages"), table(heads, rows))
+
+
+def _broken_section(messages: Sequence[str]) -> Markup | None:
+    if not messages:
+        return None
+    more = len(messages) - SHOWN_BROKEN
+    return tag(
+        "section",
+        tag("h2", "Pictures left out"),
+        tag("ul", *(tag("li", message) for message in messages[:SHOWN_BROKEN]), class_="broken"),
+        tag("p", f"and {more:,} more", class_="note") if more > 0 else None,
+    )
+
+
+def _provenance(facts: RunFacts, status: RunStatus, known: Mapping[str, Any]) -> Markup:
+    recipe = {key: value for key, value in facts.recipe.to_dict().items() if key != "stages"}
+    run = {
+        "network": f"{facts.variant.name} ({facts.variant.id})",
+        "data": facts.data,
+        "pictures": f"{facts.num_train:,} for training, {len(facts.val_set):,} for validation",
+        "classes": f"{len(facts.classes):,}",
+    }
+    return join(
+        tag("section", tag("h2", "Where it comes from"), _fact_table(run | dict(facts.settings))),
+        tag("section", tag("h2", "Recipe"), _fact_table(recipe)),
+        tag("section", tag("h2", "Environment"), environment_table(known)),
+    )
+
+
+def _fact_table(values: Mapping[str, Any]) -> Markup:
+    rows: list[list[Child]] = [
+        [key.replace("_", " "), _shortened(value)] for key, value in values.items() if value is not None
+    ]
+    return table(("", ""), rows, words=(0, 1), prose=True)
+
+
+def _shortened(value: Any) -> str:
+    """Long lists, such as a weight for each of a thousand classes, by their beginning."""
+    if isinstance(value, list) and len(value) > SHOWN_VALUES:
+        return f"{plain(value[:SHOWN_VALUES])}, … ({len(value):,} values)"
+    return plain(value)

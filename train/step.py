@@ -1,0 +1,105 @@
+"""Owns one optimizer step: normalise, erase, mix, forward, backward, average; which pictures and when is the loop's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from train.augment import mix_batch
+from train.erasing import erase
+from train.loader import Batch
+from train.recipe import Recipe, TrainingStage
+from train.run import Run, Settings
+from zoo.spec import Preprocessing
+
+
+def train_step(
+    run: Run,
+    parts: Iterable[Batch],
+    recipe: Recipe,
+    stage: TrainingStage,
+    preprocessing: Preprocessing,
+    settings: Settings,
+    rng: np.random.Generator,
+    *,
+    num_parts: int = 1,
+) -> tuple[Tensor, Tensor, int]:
+    """One optimizer step over the `num_parts` parts of a batch, whose gradients are averaged.
+
+    Returns:
+        Sum of the losses and number of right answers (scalars, left on the device), and the number of pictures.
+        Without two readable pictures in any part nothing is learnt, and the number is 0.
+    """
+    run.optimizer.zero_grad(set_to_none=True)
+    loss_sum = right = torch.zeros((), device=settings.device)
+    count = 0
+    for part in parts:
+        if len(part.labels) < 2:  # batch norm needs two values; only a folder of broken files gets here
+            continue
+        loss, correct = _backward(run, part, recipe, stage, preprocessing, settings, rng, 1 / num_parts)
+        loss_sum = loss_sum + loss * len(part.labels)
+        right = right + correct
+        count += len(part.labels)
+    if not count:
+        return loss_sum, right, 0
+    if recipe.clip_grad_norm is not None:
+        run.scaler.unscale_(run.optimizer)
+        nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip_grad_norm)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.average.update(run.model, run.step)
+    run.step += 1
+    return loss_sum, right, count
+
+
+def _backward(
+    run: Run,
+    part: Batch,
+    recipe: Recipe,
+    stage: TrainingStage,
+    preprocessing: Preprocessing,
+    settings: Settings,
+    rng: np.random.Generator,
+    share: float,
+) -> tuple[Tensor, Tensor]:
+    """Add `share` of one part's gradients: its mean loss and its number of right answers."""
+    device = settings.device
+    labels = part.labels.to(device, non_blocking=True)
+    pictures = normalize(part.pictures.to(device, non_blocking=True), preprocessing)
+    erase(
+        pictures,
+        prob=stage.random_erasing_prob,
+        scale=recipe.random_erasing_scale,
+        ratio=recipe.random_erasing_ratio,
+        fill=recipe.random_erasing_fill,
+        rng=rng,
+    )
+    targets = run.objective.targets(labels)
+    mix_batch(pictures, targets, mixup_alpha=stage.mixup_alpha, cutmix_alpha=stage.cutmix_alpha, rng=rng)
+    # A part with a broken picture has another shape, for which nothing is compiled.
+    whole = len(labels) == stage.part_size
+    forward = run.compiled if whole and run.compiled is not None else run.model
+    with autocast(settings):
+        logits = forward(pictures)
+        teacher = run.objective.teacher
+        taught = teacher.answer(pictures, preprocessing) if teacher else None
+    loss = run.objective.loss(logits.float(), targets, taught)
+    run.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+
+def normalize(pictures: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """(N, S, S, 3) uint8 to (N, 3, S, S) float32, normalised; the memory stays channels-last, so nothing is copied."""
+    mean = torch.tensor(preprocessing.mean, device=pictures.device)
+    std = torch.tensor(preprocessing.std, device=pictures.device)
+    return ((pictures.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+def autocast(settings: Settings) -> AbstractContextManager[object]:
+    """Mixed precision as the settings say; fp32 changes nothing."""
+    dtype = torch.float16 if settings.precision == "fp16" else torch.bfloat16
+    return torch.autocast(settings.device.type, dtype, enabled=settings.precision != "fp32")

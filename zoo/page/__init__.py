@@ -1,0 +1,1 @@
+"""Pages that need nothing beside them: markup, charts, tables, a style for light and dark; no page's contents."""

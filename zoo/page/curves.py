@@ -1,0 +1,207 @@
+"""Owns curves over a run: polylines in inline SVG that stretches with the page, and stretches of it as shaded bands.
+
+As in `charts`, horizontal positions are percentages and text keeps its size, so a chart is legible at 400 px.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from zoo.page.charts import draw_figure, nice_ticks, tick_text
+from zoo.page.markup import Markup, tag
+from zoo.page.wording import digits
+
+# A band's label needs about this share of the width to be read at 400 px.
+_LABEL_SHARE = 0.11
+_LABEL_PX, _BARE_TOP_PX = 30, 18
+_BOTTOM_PX = 24
+# Two labels of an axis need this much from one to the next.
+_TICK_PX = 42
+# Values closer to one another than this are one: no axis has ticks for them.
+_SMALLEST = 1e-15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A series of (x, y) points in rising x; a y that is no number is left out.
+
+    `dot` is the index of the point that is marked, None marks nothing. `shown` is the latest value as the legend says
+    it; a `step` curve keeps a value until half way to the next x.
+    """
+
+    label: str
+    colour: str
+    points: Sequence[tuple[float, float]]
+    shown: str = ""
+    dot: int | None = None
+    step: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """A stretch of the x axis with a name."""
+
+    start: float
+    end: float
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frame:
+    """Where x and y lie: x in percent of the width, y in pixels from the top."""
+
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    top_px: int
+    height_px: int
+
+    def x(self, value: float) -> float:
+        low, high = self.x_range
+        return 100 * (value - low) / (high - low)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_range
+        bottom = self.height_px - _BOTTOM_PX
+        return bottom - (bottom - self.top_px) * (value - low) / (high - low)
+
+
+def curve_chart(
+    curves: Sequence[Curve],
+    bands: Sequence[Band],
+    *,
+    title: str,
+    description: str = "",
+    unit: str = "",
+    x_name: str,
+    height_px: int = 230,
+) -> Markup:
+    """Curves over the bands' whole stretch, which must have a length; the y axis begins at 0 where that costs little.
+
+    Every x has a tip with the values of all curves there.
+    """
+    values = [y for curve in curves for _, y in _finite(curve.points)] or [0.0]
+    top = _LABEL_PX if any(band.label for band in bands) else _BARE_TOP_PX
+    ticks = axis_ticks(min(values), max(values), (height_px - top - _BOTTOM_PX) // _TICK_PX)
+    frame = _Frame(
+        x_range=(bands[0].start, bands[-1].end),
+        y_range=(min(ticks[0], *values), max(ticks[-1], *values)),
+        top_px=top,
+        height_px=height_px,
+    )
+    parts = [*_draw_bands(bands, frame), *_draw_grid(ticks, frame)]
+    parts += [_draw_curve(curve, frame) for curve in curves]
+    parts += _draw_axes(ticks, frame, x_name)
+    for curve in curves:
+        if curve.dot is not None:
+            x, y = curve.points[curve.dot]
+            parts.append(tag("circle", class_=f"fill {curve.colour}", cx=f"{frame.x(x):.2f}%", cy=frame.y(y), r=4.5))
+    parts += _draw_tips(curves, frame, x_name, unit)
+    said = ". ".join(part for part in (title, description) if part)
+    drawing = tag("svg", *parts, width="100%", height=height_px, role="img", aria_label=said)
+    legend = [(curve.colour, f"{curve.label} {curve.shown}".strip()) for curve in curves] if len(curves) > 1 else []
+    return draw_figure(title, description, legend, drawing)
+
+
+def axis_ticks(low: float, high: float, about: int = 4) -> list[float]:
+    """Round numbers about `low` … `high`: from 0, unless the values use less than half of that: then from near `low`.
+
+    0.2 … 0.9 → 0, 0.25, 0.5, 0.75; 96.1 … 98.3 → 96, 97, 98; a constant is shown from 0.
+    """
+    if math.isclose(low, high, abs_tol=_SMALLEST):
+        reach = 2 * abs(high) if abs(high) > _SMALLEST else 1.0
+        low, high = (0.0, reach) if high >= 0 else (-reach, 0.0)
+    if 0 <= low <= high / 2:
+        return nice_ticks(high, about)
+    step = nice_ticks(high - low, about)[1]
+    first, last = math.floor(low / step + 1e-9), math.floor(high / step + 1e-9)
+    return [index * step for index in range(first, last + 1)]
+
+
+def _draw_bands(bands: Sequence[Band], frame: _Frame) -> list[Markup]:
+    parts = []
+    for index, band in enumerate(bands):
+        x, width = frame.x(band.start), frame.x(band.end) - frame.x(band.start)
+        shade = "band" if index % 2 == 0 else "band other"
+        parts.append(
+            tag("rect", class_=shade, x=f"{x:.2f}%", y=0, width=f"{width:.2f}%", height=frame.height_px - _BOTTOM_PX)
+        )
+        if index:
+            where, end = f"{x:.2f}%", frame.height_px - _BOTTOM_PX
+            parts.append(tag("line", class_="border", x1=where, x2=where, y1=0, y2=end))
+        if band.label and width >= 100 * _LABEL_SHARE:
+            middle = f"{x + width / 2:.2f}%"
+            parts.append(tag("text", band.label, class_="tick", text_anchor="middle", x=middle, y=14))
+    return parts
+
+
+def _draw_grid(ticks: Sequence[float], frame: _Frame) -> list[Markup]:
+    return [tag("line", class_="grid", x1="0%", x2="100%", y1=frame.y(tick), y2=frame.y(tick)) for tick in ticks]
+
+
+def _draw_axes(ticks: Sequence[float], frame: _Frame, x_name: str) -> list[Markup]:
+    """Labels of both axes, over the curves: those of y stand where curves begin."""
+    parts = [tag("text", tick_text(tick), class_="tick halo", x=2, y=frame.y(tick) - 4) for tick in ticks]
+    low, high = frame.x_range
+    for tick in nice_ticks(high):
+        # Epochs are whole; the outermost label stays inside the drawing.
+        if tick and tick == int(tick) and low <= tick <= high:
+            anchor = "end" if frame.x(tick) > 96 else "middle"
+            where, y = f"{frame.x(tick):.2f}%", frame.height_px - 7
+            parts.append(tag("text", tick_text(tick), class_="tick", text_anchor=anchor, x=where, y=y))
+    parts.append(tag("text", x_name, class_="tick", x=2, y=frame.height_px - 7))
+    return parts
+
+
+def _draw_curve(curve: Curve, frame: _Frame) -> Markup:
+    """One polyline in a drawing of its own that is stretched, with a stroke that is not."""
+    points = _finite(curve.points)
+    path = list(_stairs(points, frame.x_range)) if curve.step and points else points
+    written = " ".join(f"{10 * frame.x(x):.1f},{frame.y(y):.1f}" for x, y in path)
+    line = tag(
+        "polyline", class_=f"stroke {curve.colour}", fill="none", vector_effect="non-scaling-stroke", points=written
+    )
+    return tag(
+        "svg",
+        line,
+        width="100%",
+        height=frame.height_px,
+        viewBox=f"0 0 1000 {frame.height_px}",
+        preserveAspectRatio="none",
+    )
+
+
+def _finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in points if math.isfinite(y)]
+
+
+def _draw_tips(curves: Sequence[Curve], frame: _Frame, x_name: str, unit: str) -> list[Markup]:
+    said: dict[float, list[str]] = {}
+    for curve in curves:
+        for x, y in curve.points:
+            said.setdefault(x, []).append(f"{curve.label} {digits(y)}{unit}")
+    places = sorted(said)
+    parts = []
+    for place, (start, end) in zip(places, pairwise(_edges(places, frame.x_range)), strict=True):
+        tip = tag("title", f"{x_name} {place:g}: {', '.join(said[place])}")
+        left, width = frame.x(start), frame.x(end) - frame.x(start)
+        parts.append(
+            tag("rect", tip, class_="tip", x=f"{left:.2f}%", y=0, width=f"{width:.2f}%", height=frame.height_px)
+        )
+    return parts
+
+
+def _edges(places: Sequence[float], x_range: tuple[float, float]) -> list[float]:
+    """Half way between neighbours; as far as that beyond the outermost, inside the range."""
+    middles = [(a + b) / 2 for a, b in pairwise(places)]
+    reach = (places[1] - places[0]) / 2 if len(places) > 1 else 0.5
+    return [max(x_range[0], places[0] - reach), *middles, min(x_range[1], places[-1] + reach)]
+
+
+def _stairs(points: Sequence[tuple[float, float]], x_range: tuple[float, float]) -> Iterator[tuple[float, float]]:
+    edges = _edges([x for x, _ in points], x_range)
+    for (_, y), (start, end) in zip(points, pairwise(edges), strict=True):
+        yield start, y
+        yield end, y

@@ -1,0 +1,85 @@
+"""Owns what every page is made of: its frame, tables, labels, an environment as rows; it knows no page's contents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.page.markup import Child, Markup, tag
+
+_STYLE = Path(__file__).with_name("page.css")
+
+
+def render_document(
+    *,
+    kicker: str,
+    title: str,
+    subtitle: str,
+    main: Sequence[Child],
+    footer: str,
+    style: Path | None = None,
+    refresh_s: int | None = None,
+) -> str:
+    """A whole page as text: one HTML file that needs nothing beside it and is light or dark as its reader likes.
+
+    Args:
+        style: a style sheet of the page's own, which is put after the common one.
+        refresh_s: seconds after which the browser reads the file again, for a page that is still being written.
+    """
+    sheets = [_STYLE, *([style] if style else [])]
+    again = tag("meta", http_equiv="refresh", content=str(refresh_s)) if refresh_s else None
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        again,
+        tag("title", title),
+        tag("style", Markup("".join(sheet.read_text(encoding="utf-8") for sheet in sheets))),
+    )
+    header = tag("header", tag("p", kicker, class_="kicker"), tag("h1", title), tag("p", subtitle, class_="muted"))
+    body = tag("body", header, tag("main", *main), tag("footer", footer))
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def table(
+    heads: Sequence[Child],
+    rows: Sequence[Sequence[Child]],
+    *,
+    caption: str = "",
+    words: Sequence[int] = (0,),
+    prose: bool = False,
+) -> Markup:
+    """A table that scrolls on a narrow page; the columns in `words` are text, the others figures; prose may wrap."""
+
+    def cells(name: str, row: Sequence[Child]) -> list[Markup]:
+        return [tag(name, cell, class_=None if index in words else "num") for index, cell in enumerate(row)]
+
+    head = tag("thead", tag("tr", *cells("th", heads)))
+    body = tag("tbody", *(tag("tr", *cells("td", row)) for row in rows))
+    title = tag("caption", tag("span", caption)) if caption else None
+    return tag("div", tag("table", title, head, body, class_="prose" if prose else None), class_="scroll")
+
+
+def pill(text: str, colour: str) -> Markup:
+    """A small coloured label."""
+    return tag("span", text, class_=f"pill {colour}")
+
+
+def environment_table(environment: Mapping[str, Any]) -> Markup:
+    """What `zoo.machine.environment` says, as rows; what is unknown or empty is left out."""
+    known = {key: value for key, value in environment.items() if value not in (None, [], {})}
+    rows: list[list[Child]] = [[key.replace("_", " "), plain(value)] for key, value in known.items()]
+    return table(("", ""), rows, words=(0, 1), prose=True)
+
+
+def plain(value: Any) -> str:
+    """A JSON value as people write it: lists and mappings with commas, six digits, yes and no."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
