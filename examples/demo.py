@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -61,15 +60,14 @@ def serve_and_ask(engine: str, picture: Path) -> dict:
 
 
 def main() -> None:
-    """Run the demo in demo/, from nothing."""
+    """Run the demo in demo/; an earlier run of it is kept."""
     arguments = sys.argv[1:]
     split = arguments.index("--") if "--" in arguments else len(arguments)
     model = arguments[0] if split else "s"
     training_flags = arguments[split + 1 :]
     started = time.monotonic()
     folder = Path("demo")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     os.chdir(folder)
 
     run("doctor")
@@ -98,10 +96,10 @@ def main() -> None:
 Done in {minutes:.1f} minutes, of which training {training / 60:.1f}.
 
   Report             {report}
-  Training           demo/runs/{model}/curves.png, confusion.png, metrics.jsonl
+  Training           demo/runs/{model}/report.html
   Engine             demo/{model}.onnx, demo/{model}.plan, passport demo/{model}.json
 
-Try next, in demo/
+Try next: `. .venv/bin/activate`, `cd demo`, and
   zoo serve --engine {model}.onnx          then open http://127.0.0.1:8080 and drop a picture
   zoo train {model} --data YOUR_PICTURES   one folder per class
   zoo predict lite0 YOUR_PHOTO.jpg      real ImageNet weights

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from export.passport import passport_path, read_passport
 from export.runners import Runner
-from zoo.datasets import Pictures, load_prepared, open_val
+from zoo.datasets import Pictures, load_prepared, open_val, was_recorded
 from zoo.errors import DataError
 from zoo.registry import checkpoint_path
 
@@ -131,7 +131,8 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None) -> Pi
     Args:
         artifact: as `export.runners.open_runner` takes it.
         data: digits or a folder; None means what the artifact remembers.
-        seed: split of a folder that has none; None means the one the artifact remembers for this data, else 0.
+        seed: split of a folder that has none; None means the one the artifact remembers for this data, and all of a
+            folder it does not know.
 
     Raises:
         DataError: the artifact remembers nothing, or the data cannot be used.
@@ -142,8 +143,9 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None) -> Pi
         raise DataError(
             f"{artifact} does not say which pictures it was trained beside.", "Pass --data digits or --data FOLDER."
         )
-    remembered = recorded[1] if recorded and recorded[0] == chosen else 0
-    return open_val(chosen, seed=remembered if seed is None else seed)
+    if seed is None and recorded and was_recorded(chosen, recorded[0]):
+        seed = recorded[1]
+    return open_val(chosen, seed=seed)
 
 
 def recorded_data(artifact: str) -> tuple[str, int] | None:

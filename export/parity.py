@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from export.precision import Tolerance
 from export.runners import Runner
-from zoo.datasets import Pictures, load_prepared, open_val, sample_photographs
+from zoo.datasets import Pictures, load_prepared, open_val, sample_photographs, was_recorded
 from zoo.errors import DataError
 from zoo.spec import Preprocessing
 
@@ -91,7 +91,7 @@ def choose_pictures(
     provenance = card.provenance if card else {}
     recorded, seed = provenance.get("data"), int(provenance.get("seed") or 0)
     if data:
-        chosen = open_val(data, seed=seed)
+        chosen = open_val(data, seed=seed if was_recorded(data, recorded) else None)
     elif recorded and (recorded == "digits" or Path(recorded).is_dir()):
         chosen = open_val(recorded, seed=seed)
     else:

@@ -28,7 +28,7 @@ from export.runners.pytorch import TorchRunner
 from export.watch import Silent, Watch
 from zoo.checkpoint import Checkpoint
 from zoo.errors import EngineBuildError, MissingCapabilityError, VerdictError, ZooError
-from zoo.files import sha256_of
+from zoo.files import replace_file, sha256_of
 from zoo.machine import cuda_driver, environment
 from zoo.model import Network
 from zoo.registry import checkpoint_path, find_model_variant, load_model
@@ -136,7 +136,7 @@ def export_model(options: Options, *, watch: Watch | None = None) -> ExportResul
         job.export()
         failure = job.build(precision) if precision else None
         write_passport(passport_path(job.onnx_file), job.passport())
-        published = [folder / file.name for file in _publish(staging, folder, stem)]
+        published = [folder / file.name for file in _publish(staging, folder, stem, watch)]
     if failure:
         raise failure
     return ExportResult(
@@ -339,7 +339,24 @@ def _staging(folder: Path, stem: str) -> Iterator[Path]:
             folder.rmdir()
 
 
-def _publish(staging: Path, folder: Path, stem: str) -> list[Path]:
-    """Rename what was made into place, the passport last: until then the old one does not vouch for the new files."""
-    made = [staging / f"{stem}{suffix}" for suffix in (".onnx", ".plan", ".json")]
-    return [file.replace(folder / file.name) for file in made if file.exists()]
+# In the order of publication.
+PUBLISHED = (".onnx", ".plan", ".json")
+
+
+def _publish(staging: Path, folder: Path, stem: str, watch: Watch) -> list[Path]:
+    """Rename what was made into place, the passport last: until then the old one does not vouch for the new files.
+
+    A plan of an earlier export goes: the new passport does not know it, so that nothing would load it.
+
+    Raises:
+        ZooError: a folder is in the way of one; nothing is published.
+    """
+    made = [file for suffix in PUBLISHED if (file := staging / f"{stem}{suffix}").exists()]
+    for file in made:
+        if (folder / file.name).is_dir():
+            raise ZooError(f"Cannot write {folder / file.name}: it is a folder.", "Move it, or choose another --out.")
+    stale = folder / f"{stem}.plan"
+    if not (staging / stale.name).exists() and stale.is_file():
+        watch.step(f"Remove {stale}, which belongs to an earlier export")
+        stale.unlink()
+    return [replace_file(file, folder / file.name) for file in made]

@@ -120,6 +120,7 @@ def _rename_output(nodes: list[NodeProto], old: str, new: str) -> None:
 #   lite0, its ImageNet weights, 252 crops of 18 photographs     2.3e-6  1.4e-7    1.6e-2  6.7e-4   3, ≤ 0.8e-2
 #   S at 80 px, trained briefly on the digits, 360 digits        6.0e-7  1.3e-7   4.1e-4  8.5e-5   0
 #   S at 384 px, random weights with settled norms, 30 tiles     1.1e-5  1.4e-7    1.2e-2  1.4e-4   0
+#   resnet50 at 32 px, random weights with settled norms    1.9e-5  6.2e-6
 #   tiny at 40 px, random weights with settled norms, 30 tiles   4.5e-7  4.2e-8    9.3e-4  8.0e-5   0
 # "Flips" are pictures whose first class changes, with the reference's preference for its own. The bounds are the
 # worst figure times two to ten; a flip is a tie up to the largest preference an honest fp16 graph overturned.
@@ -127,7 +128,7 @@ PRECISIONS: tuple[Precision, ...] = (
     Precision(
         id="fp32",
         transform=to_fp32,
-        tolerance=Tolerance(max_error=1e-4, mean_error=2e-6, tie_margin=2e-5),
+        tolerance=Tolerance(max_error=1e-4, mean_error=2e-5, tie_margin=2e-5),
     ),
     Precision(
         id="fp16",

@@ -145,7 +145,9 @@ def _print_report(report: Report) -> None:
         f"{key.replace('_', ' ')} {row['min']}–{row['max']} px (median {row['median']})"
         for key, row in report.sizes.items()
     )
-    console.print(f"Sizes: {sizes or 'none'}. The largest class has {report.imbalance:.3g} times the smallest.")
+    console.print(
+        f"Sizes: {sizes or 'none'}. The largest class has {report.imbalance:.3g} times the smallest.", soft_wrap=True
+    )
     for title, groups in (
         ("Duplicates across the splits", report.duplicates_across),
         ("Duplicates within a split", report.duplicates_within),

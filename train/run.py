@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -183,6 +184,9 @@ def save_state(run: Run, recipe: Recipe, settings: Settings, train_set: Pictures
         torch.save(state, temporary)
 
 
+STATE_KEYS = {"model", "average", "optimizer", "scaler", "step", "history", "partial", "broken", "identity"}
+
+
 def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:
     """Read what `save_state` wrote.
 
@@ -190,9 +194,11 @@ def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:
         CheckpointError: the file is damaged.
     """
     try:
-        state: Mapping[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is damaged: it cannot be continued.", "Start again without --resume.") from error
+    if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+        raise CheckpointError(f"{path} is not the state of a run of ours.", "Start again without --resume.")
     return state
 
 

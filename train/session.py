@@ -18,7 +18,7 @@ from train.loop import Validation, Watcher, fit
 from train.losses import resolve_class_weights
 from train.memory import fit_to_memory
 from train.recipe import Recipe, TrainingStage, check_recipe, find_recipe
-from train.record import CHECKPOINT, STATE, RunRecord, provenance
+from train.record import CHECKPOINT, METRICS, STATE, RunRecord, provenance
 from train.report import RunFacts
 from train.run import Epoch, Precision, Run, Settings, Start, load_state, read_state, start_run
 from train.stopping import stop_requests
@@ -317,9 +317,16 @@ def _keep_last_good(folder: Path, card: Checkpoint, error: ZooError) -> str:
 
 
 def _move_aside(folder: Path, console: Console) -> None:
-    """Keep an earlier run: runs/s becomes runs/s.1, or the next free number."""
+    """Keep an earlier run: runs/s becomes runs/s.1, or the next free number.
+
+    Raises:
+        ZooError: what is there is no run.
+    """
+    folder = folder if folder.name else folder.resolve()  # "." has no name to number
     if not folder.exists() or not any(folder.iterdir()):
         return
+    if not any((folder / name).exists() for name in (CHECKPOINT, METRICS, STATE)):
+        raise ZooError(f"{folder} holds something else than a run.", "Choose an empty or a new folder with --out.")
     number = 1
     while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1

@@ -137,6 +137,7 @@ def scale_model(
     zoo show mynet.toml
     zoo train mynet.toml --data pictures/
     """
+    from zoo.errors import ZooError
     from zoo.registry import ROW_SUFFIX, find_model_variant
     from zoo.row_files import check_own_id, load_row, write_row
     from zoo.scaling import scale_by_paper
@@ -146,6 +147,8 @@ def scale_model(
     base = find_model_variant(model)
     scaled = scale_by_paper(base, id or out.stem, width=width, depth=depth, resolution=resolution)
     check_own_id(out, scaled.id)
+    if out.exists():
+        raise ZooError(f"{out} is there already, and may have been edited.", "Remove it, or choose another --out.")
     write_row(out, scaled, f"`zoo scale {model} --depth {depth:g} --width {width:g} --resolution {resolution:g}`")
     row = load_row(out)
     if as_json:

@@ -1,4 +1,4 @@
-"""Owns which pictures a name means: the embedded digits, a folder or shards, as train and val; no augmentation.
+"""Owns which pictures a name means: the embedded digits, a folder, shards or arrays, as train and val; no augmentation.
 
 A picture's own problems surface when it is loaded, as `BrokenPictureError`, so that one broken file among a million
 good ones costs a line in the log and not the run.
@@ -159,17 +159,30 @@ def _hold_out(everything: Pictures, data: str, seed: int) -> tuple[Pictures, Pic
     return train, val
 
 
-def open_val(data: str, *, seed: int = 0) -> Pictures:
-    """Open the pictures to evaluate on: the val split, or the whole folder where it has no split of its own.
+def open_val(data: str, *, seed: int | None = None) -> Pictures:
+    """Open the pictures to evaluate on: the val split of data that has one.
+
+    Of a folder without, what training with `seed` held out; with None, for a folder nothing was trained on, all of it.
 
     Raises:
         DataError: as `open_splits`.
     """
     root = Path(data)
-    if data != "digits" and root.is_dir() and not (root / "train").is_dir() and not is_shards(root):
+    if seed is None and data != "digits" and root.is_dir() and not (root / "train").is_dir() and not is_shards(root):
         named = next((root / name for name in VAL_NAMES if (root / name).is_dir()), root)
         return _folder(named)
-    return open_splits(data, seed=seed)[1]
+    if seed is not None and root.is_dir() and not (root / "train").is_dir():
+        val_root = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
+        if val_root:
+            return _folder(val_root)
+    return open_splits(data, seed=seed or 0)[1]
+
+
+def was_recorded(data: str, recorded: str | None) -> bool:
+    """Whether `data` names the pictures that were recorded at training, however the path is written."""
+    if recorded is None:
+        return False
+    return data == recorded or (data != "digits" and Path(data).resolve() == Path(recorded).resolve())
 
 
 def sample_photographs() -> Pictures:
@@ -242,7 +255,9 @@ def _folder(root: Path) -> Pictures:
 
 
 def _picture_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    # Hidden files are not pictures: macOS leaves a `._x.jpg` beside every x.jpg it copies.
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())
 
 
 def _held_out(pictures: Pictures, index: int, seed: int) -> bool:

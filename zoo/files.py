@@ -32,9 +32,23 @@ def replacing(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # NamedTemporaryFile makes private files; results are for sharing
-        temporary.replace(path)
+        replace_file(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_file(made: Path, path: Path) -> Path:
+    """Rename `made` to `path`, over a file of that name; returns `path`.
+
+    Raises:
+        ZooError: a folder is in the way, or the disk refuses.
+    """
+    try:
+        return made.replace(path)
+    except OSError as error:
+        raise ZooError(
+            f"Cannot write {path}: {error.strerror}.", "Move what is there, or choose another --out."
+        ) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

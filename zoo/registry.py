@@ -10,7 +10,7 @@ from zoo.errors import CheckpointError
 from zoo.origins import ORIGINS
 from zoo.pull import file_of
 from zoo.spec import Variant, Weights
-from zoo.variants import find_variant
+from zoo.variants import VARIANTS, find_variant
 from zoo.weights import find_weights, is_weights_id, weights_of
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ def checkpoint_path(model: str) -> Path | None:
         return path / "checkpoint.safetensors"
     if is_weights_id(model):
         return None
+    if not any(model in (row.id, row.name) for row in VARIANTS) and path.suffix != ROW_SUFFIX:
+        own = run_folder(model) / "checkpoint.safetensors"  # of a network of one's own
+        if own.is_file():
+            return own
     of_run = run_folder(_find_row(model).id) / "checkpoint.safetensors"
     return of_run if of_run.is_file() else None
 

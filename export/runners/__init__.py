@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import ArtifactError
-from zoo.registry import CHECKPOINT_SUFFIX
+from zoo.registry import CHECKPOINT_SUFFIX, ROW_SUFFIX
 from zoo.spec import Preprocessing
 from zoo.weights import is_weights_id
 
@@ -93,7 +93,7 @@ def open_runner(artifact: str, *, device: Device = "auto", threads: int | None =
         from export.runners.tensorrt import TensorRTRunner
 
         return TensorRTRunner(Path(artifact), device=device)
-    if suffix not in ("", CHECKPOINT_SUFFIX) and not is_weights_id(artifact):
+    if suffix not in ("", CHECKPOINT_SUFFIX, ROW_SUFFIX) and not is_weights_id(artifact):
         raise ArtifactError(
             f"{artifact} is none of .safetensors, .onnx and .plan.", "`zoo export MODEL` makes the last two."
         )

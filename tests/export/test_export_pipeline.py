@@ -206,13 +206,22 @@ def find_rtx() -> object:
     return RTX
 
 
-def test_a_plan_left_by_an_earlier_export_is_not_vouched_for(
+def test_a_plan_of_an_earlier_export_goes(
     tiny_checkpoint: Path, tmp_path: Path, exports_this_graph: ModelProto
 ) -> None:
     (tmp_path / "tiny.plan").write_bytes(b"old engine")
     export_model(options(tiny_checkpoint, tmp_path))
-    with pytest.raises(ZooError, match="another export"):
-        open_runner(str(tmp_path / "tiny.plan"))
+    assert {file.name for file in tmp_path.iterdir()} == {"tiny.onnx", "tiny.json"}
+
+
+@pytest.mark.parametrize("name", ["tiny.onnx", "tiny.json"])
+def test_a_folder_in_the_way_publishes_nothing(
+    name: str, tiny_checkpoint: Path, tmp_path: Path, exports_this_graph: ModelProto
+) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(ZooError, match="is a folder"):
+        export_model(options(tiny_checkpoint, tmp_path))
+    assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 def test_image_size_is_the_checkpoints_own_unless_told_otherwise(tiny_checkpoint: Path, tmp_path: Path) -> None:

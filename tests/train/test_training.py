@@ -163,6 +163,25 @@ def test_an_earlier_run_is_kept(zoo: Callable, in_folder: Path, picture_folder: 
     assert "kept as runs/tiny.1" in answer.err
 
 
+def test_what_is_no_run_is_not_moved(zoo: Callable, in_folder: Path) -> None:
+    Path("data").mkdir()
+    Path("data/thesis.txt").write_text("precious")
+    answer = zoo("train", "tiny", "--epochs", "4", "-o", "data")
+    assert (answer.code, Path("data/thesis.txt").read_text()) == (1, "precious")
+    assert "something else than a run" in answer.err
+
+
+@pytest.mark.parametrize("content", [b"hello", b""])
+def test_a_state_that_is_none_is_an_error(content: bytes, zoo: Callable, in_folder: Path) -> None:
+    Path("run").mkdir()
+    Path("run/state.pt").write_bytes(content)
+    answer = zoo("train", "tiny", "--epochs", "4", "-o", "run", "--resume")
+    assert answer.code == 1
+    assert "damaged" in answer.err
+    torch.save({"a": 1}, "run/state.pt")
+    assert "not the state of a run" in zoo("train", "tiny", "--epochs", "4", "-o", "run", "--resume").err
+
+
 def test_a_broken_picture_is_named_counted_and_left_out(zoo: Callable, in_folder: Path, picture_folder: Path) -> None:
     root = in_folder / "damaged"
     shutil.copytree(picture_folder, root)

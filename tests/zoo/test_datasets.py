@@ -5,10 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from zoo.datasets import load_prepared, open_splits, open_val, sample_photographs
 from zoo.errors import DataError
 from zoo.spec import Preprocessing
+
+
+def test_what_training_held_out_is_what_is_evaluated(tmp_path: Path) -> None:
+    """Of a folder without a split: a fifth by the seed, all of it without one; hidden files are no pictures."""
+    for number in range(40):
+        path = tmp_path / "ab"[number % 2] / f"{number:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    (tmp_path / "a" / "._000.jpg").write_bytes(b"what macOS leaves")
+    held_out = open_splits(str(tmp_path), seed=3)[1]
+    assert open_val(str(tmp_path), seed=3).sources == held_out.sources
+    assert len(held_out) < len(open_val(str(tmp_path))) == 40
 
 
 def test_digits_have_a_fixed_stratified_split() -> None:

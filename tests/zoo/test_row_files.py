@@ -87,8 +87,10 @@ def test_one_file_makes_a_network_for_every_command(zoo: Callable, in_folder: Pa
     exported = zoo("export", "mynet.toml", "-o", "out", "--json")
     assert exported.code == 0, exported.err
     assert zoo("sample", "--count", "1").code == 0
+    by_file = zoo("evaluate", "mynet.toml", "--json")
+    assert by_file.code == 0, by_file.err
     Path("mynet.toml").unlink()  # what was trained needs the file no longer
-    for artifact in ("out/mynet.onnx", "runs/mynet/checkpoint.safetensors"):
+    for artifact in ("out/mynet.onnx", "runs/mynet/checkpoint.safetensors", "mynet"):
         answer = zoo("predict", artifact, *Path("pictures").glob("*.png"), "--json")
         assert answer.code == 0, answer.err
         assert len(json.loads(answer.out)["predictions"]) == 5
@@ -110,7 +112,9 @@ def test_scale_writes_a_row_that_works(zoo: Callable, in_folder: Path) -> None:
     assert said["num_params"] == count_params(row) > 1.4 * count_params(find_variant("s"))
     assert said["macs"] == count_macs(row)
     assert [stage.num_layers for stage in row.stages] == [3, 5, 5, 8, 13, 23]
-    assert "zoo show big.toml" in zoo("scale", "s", "-o", "big.toml").out
+    assert "zoo show bigger.toml" in zoo("scale", "s", "--depth", "2", "-o", "bigger.toml").out
+    again = zoo("scale", "s", "-o", "big.toml")
+    assert (again.code, load_row(Path("big.toml"))) == (1, row)
     assert tomllib.loads(Path("big.toml").read_text())["id"] == "big"
 
 
