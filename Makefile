@@ -45,7 +45,7 @@ bench: $(DEV) ## Latency, stages and training on this machine's processor
 bench-gpu: $(BASE) ## The same on an NVIDIA GPU, in one go; without one it says so
 	$(BIN)/python benchmarks/gpu.py
 
-clean: ## Remove what the commands above made, but not the results
+clean: ## Remove what the commands above made (demo/ too), but not benchmarks/
 	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/bin/python:

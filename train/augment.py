@@ -17,17 +17,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-# Operations and their ranges are those of torchvision's RandAugment (transforms/autoaugment.py), where strength
-# grows with the magnitude for every operation; google/automl's version makes posterize, solarize and the enhancers
+# Operations and their ranges are those of torchvision's RandAugment (transforms/autoaugment.py), where strength grows
+# with the magnitude for every operation; google/automl's version makes posterize, solarize and the enhancers
 # *weakest* near its usual 10, so that "rising magnitude" would not mean rising regularisation. Level 10 is
 # torchvision's maximum; levels above it (the paper trains S up to 15) go on linearly and stop where an operation has
 # nothing left to change. Geometry is a share of the side, so a level means the same at every stage's size; it takes
-# the nearest pixel, as both references do by default. What an operation does to each pixel is Pillow's, to the level;
-# how is chosen by measurement (docs/adr/0001-decoding.md): Pillow's own pixels are four bytes wide, and going there
-# and back costs more than most operations.
+# the nearest pixel, as both references do by default, except in small pictures. What an operation does to each pixel
+# is Pillow's, to the level; how is chosen by measurement (docs/adr/0001-decoding.md): Pillow's own pixels are four
+# bytes wide, and going there and back costs more than most operations.
 MAX_LEVEL = 10.0
 FILL = (128, 128, 128)
 MAX_TRANSLATE_SHARE = 150.0 / 331.0
+# Below it geometry interpolates: there the steps of the nearest pixel are a texture of their own. With them S on the
+# digits (34 … 54 px) ends at 96.1 and 97.5 %, with interpolation at 98.3 and 98.6 % (10 and 9 epochs, tested at 60 px).
+SMOOTH_BELOW_PX = 64
 
 Pixels = NDArray[np.uint8]
 Augmentation = Callable[[Pixels, float, float], Pixels]
@@ -48,7 +51,24 @@ def _shift_rows(pixels: Pixels, shifts: NDArray[np.int64]) -> Pixels:
     return moved
 
 
+def _transform(pixels: Pixels, a: float, b: float, c: float, d: float, e: float, f: float) -> Pixels:
+    """Pillow's affine transform, interpolated: output (x, y) comes from (a·x + b·y + c, d·x + e·y + f)."""
+    image = Image.fromarray(pixels)
+    matrix = (a, b, c, d, e, f)
+    return np.array(
+        image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=FILL)
+    )
+
+
+def _is_small(pixels: Pixels) -> bool:
+    height, width = pixels.shape[:2]
+    return height < SMOOTH_BELOW_PX or width < SMOOTH_BELOW_PX
+
+
 def _shear_x(pixels: Pixels, share: float, sign: float) -> Pixels:
+    if _is_small(pixels):
+        shear = 0.3 * share * sign
+        return _transform(pixels, 1, shear, -shear * pixels.shape[0] / 2, 0, 1, 0)
     middles = np.arange(len(pixels)) + 0.5 - len(pixels) / 2
     return _shift_rows(pixels, np.floor(0.3 * share * sign * middles + 0.5).astype(np.int64))
 
@@ -58,8 +78,10 @@ def _shear_y(pixels: Pixels, share: float, sign: float) -> Pixels:
 
 
 def _translate_x(pixels: Pixels, share: float, sign: float) -> Pixels:
-    shift = round(min(MAX_TRANSLATE_SHARE * share, 0.75) * sign * pixels.shape[1])
-    return _shift_rows(pixels, np.full(len(pixels), shift))
+    shift = min(MAX_TRANSLATE_SHARE * share, 0.75) * sign * pixels.shape[1]
+    if _is_small(pixels):
+        return _transform(pixels, 1, 0, shift, 0, 1, 0)
+    return _shift_rows(pixels, np.full(len(pixels), round(shift)))
 
 
 def _translate_y(pixels: Pixels, share: float, sign: float) -> Pixels:
@@ -74,7 +96,8 @@ def _turned(operation: Augmentation, pixels: Pixels, share: float, sign: float) 
 
 def _rotate(pixels: Pixels, share: float, sign: float) -> Pixels:
     image = Image.fromarray(pixels)
-    return np.array(image.rotate(30.0 * share * sign, Image.Resampling.NEAREST, fillcolor=FILL))
+    how = Image.Resampling.BILINEAR if _is_small(pixels) else Image.Resampling.NEAREST
+    return np.array(image.rotate(30.0 * share * sign, how, fillcolor=FILL))
 
 
 def _factor(share: float, sign: float) -> float:

@@ -18,7 +18,10 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 @click.command()
 @click.argument("model")
 @click.option(
-    "--data", default="digits", show_default=True, help="digits, or a folder: train/ and val/, or one folder per class."
+    "--data",
+    default="digits",
+    show_default=True,
+    help="digits; a folder: train/ and val/, or one folder per class; shards of `zoo data pack`; an .npz file.",
 )
 @click.option(
     "--recipe",

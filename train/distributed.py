@@ -10,10 +10,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from zoo.errors import ZooError
@@ -39,6 +42,12 @@ class World:
 
 
 ALONE = World()
+# The newer name came with torch 2.15, which warns of the older one.
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in signature(DistributedDataParallel.__init__).parameters
+)
 
 
 def find_world(environment: dict[str, str] | os._Environ[str] = os.environ) -> World:
@@ -65,9 +74,9 @@ def find_world(environment: dict[str, str] | os._Environ[str] = os.environ) -> W
     return world
 
 
-def was_restarted(environment: dict[str, str] | os._Environ[str] = os.environ) -> bool:
-    """Whether torchrun started this process anew after a failure: the run goes on from its state."""
-    return int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def restarts(environment: dict[str, str] | os._Environ[str] = os.environ) -> int:
+    """How often torchrun has started all processes anew after a failure: then the run goes on from its state."""
+    return int(environment.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @contextmanager
@@ -83,7 +92,11 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        store, rank, size = next(rendezvous("env://"))
+        # torchrun keeps one store for all its attempts, and in it the addresses of processes that are dead.
+        attempt = PrefixStore(f"zoo/attempt_{restarts()}", store)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=attempt, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         raise ZooError(
             f"The {world.size} processes did not find one another: {error}.",
@@ -109,7 +122,8 @@ def data_parallel(model: nn.Module, world: World, device: torch.device) -> nn.Mo
     if world.is_alone:
         return model
     devices = [device.index] if device.type == "cuda" else None
-    wrapped: nn.Module = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    options: dict[str, Any] = {"device_ids": devices, _SYNC_BUFFERS: False}
+    wrapped: nn.Module = DistributedDataParallel(model, **options)
     return wrapped
 
 
@@ -138,6 +152,16 @@ def gather(world: World, value: Any) -> list[Any]:
     values: list[Any] = [None] * world.size
     distributed.all_gather_object(values, value)
     return values
+
+
+def agreed(world: World, due: bool, wish: int | None, device: torch.device) -> tuple[bool, int | None]:
+    """Rank 0's word on whether something is due, and any process's wish (a signal's number): the same everywhere."""
+    if world.is_alone:
+        return due, wish
+    said = torch.tensor([int(due and world.is_first), wish or 0], device=device)
+    distributed.all_reduce(said, op=distributed.ReduceOp.MAX)
+    is_due, signal = said.tolist()
+    return bool(is_due), signal or None
 
 
 def wait_for_all(world: World) -> None:

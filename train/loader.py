@@ -110,16 +110,17 @@ def collate(items: list[tuple[NDArray[np.uint8], int] | str]) -> Batch:
 
 
 def epoch_batches(
-    pictures: Pictures, recipe: Recipe, stage: TrainingStage, *, seed: int, epoch: int
+    pictures: Pictures, recipe: Recipe, stage: TrainingStage, *, seed: int, epoch: int, processes: int = 1
 ) -> list[list[int]]:
     """Order of one epoch: a permutation by (seed, epoch), cut into full batches.
 
     The rest of the division is left out, another one each epoch: a last batch of one picture has no variance for
-    batch norm. A data set smaller than a batch is one batch.
+    batch norm. A data set smaller than a batch is one batch. `processes` that train together have a batch each, and
+    these are the whole ones.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(pictures))
-    steps = steps_per_epoch(len(pictures), stage.batch_size)
-    return [order[step * stage.batch_size : (step + 1) * stage.batch_size].tolist() for step in range(steps)]
+    size = stage.batch_size * processes
+    return [order[step * size : (step + 1) * size].tolist() for step in range(steps_per_epoch(len(pictures), size))]
 
 
 def steps_per_epoch(num_pictures: int, batch_size: int) -> int:

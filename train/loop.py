@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from train.distributed import agreed, gather, share_of, sum_over, wait_for_all
 from train.loader import Augmented, Batch, epoch_batches, load, load_validation
 from train.recipe import Recipe, TrainingStage
 from train.run import (
@@ -119,23 +120,26 @@ def fit(
             watcher.on_stage(index, stage)
             entered = index
         done = loop.train_epoch(stage, epoch)
-        loss_sum, right_sum = done.totals.tolist()
+        totals, world = done.totals.clone(), settings.world
+        sum_over(world, totals)
+        loss_sum, right_sum = totals.tolist()
+        seen = sum(gather(world, done.seen))
         val_size = recipe.test_size
         if epoch + 1 < recipe.epochs:
             val_size = round(stage.image_size * recipe.test_size / recipe.largest_size)
-        result = validate(run.average.model, val_set, preprocessing.at(val_size), settings)
+        result = validate_together(run.average.model, val_set, preprocessing.at(val_size), settings)
         loop.report_broken(result.broken)
         line = Epoch(
             epoch=epoch + 1,
             stage=index + 1,
             image_size=stage.image_size,
-            learning_rate=learning_rate(recipe, epoch + 1, stage.batch_size),
-            train_loss=loss_sum / done.seen,
-            train_top1=right_sum / done.seen,
+            learning_rate=learning_rate(recipe, epoch + 1, stage.batch_size * world.size),
+            train_loss=loss_sum / seen,
+            train_top1=right_sum / seen,
             val_loss=result.loss,
             val_top1=result.top1,
             val_size=val_size,
-            pictures_per_second=done.seen / done.seconds,
+            pictures_per_second=seen / done.seconds,
             seconds=done.seconds,
             broken=len(run.broken),
         )
@@ -145,7 +149,7 @@ def fit(
         watcher.on_epoch(run, line)
         if epoch + 1 < recipe.epochs:
             loop.rest(f"after epoch {epoch + 1} of {recipe.epochs}")
-    return result or validate(run.average.model, val_set, preprocessing.at(recipe.test_size), settings)
+    return result or validate_together(run.average.model, val_set, preprocessing.at(recipe.test_size), settings)
 
 
 class _Loop:
@@ -176,17 +180,18 @@ class _Loop:
     def train_epoch(self, stage: TrainingStage, epoch: int) -> PartialEpoch:
         """One pass over the pictures, or what is left of it: the sums of all of it."""
         run, settings, device = self.run, self.settings, self.settings.device
-        steps = [
-            _parts(batch, stage.accumulate)
-            for batch in epoch_batches(self.train_set, self.recipe, stage, seed=settings.seed, epoch=epoch)
-        ]
+        world = settings.world
+        batches = epoch_batches(
+            self.train_set, self.recipe, stage, seed=settings.seed, epoch=epoch, processes=world.size
+        )
+        steps = [_parts(share_of(batch, world), stage.accumulate) for batch in batches]
         # Sums stay on the device, so that no step waits.
         done = run.partial = run.partial or PartialEpoch(torch.zeros(2, device=device))
         loaded = self._load(steps[done.steps :], stage, epoch, done)
         began = time.monotonic() - done.seconds
         for step in range(done.steps, len(steps)):
             for group in run.optimizer.param_groups:
-                rate = learning_rate(self.recipe, epoch + (step + 1) / len(steps), stage.batch_size)
+                rate = learning_rate(self.recipe, epoch + (step + 1) / len(steps), stage.batch_size * world.size)
                 group["lr"] = rate * group["lr_scale"]
             loss_sum, right, count = train_step(
                 run,
@@ -195,7 +200,7 @@ class _Loop:
                 stage,
                 self.preprocessing,
                 settings,
-                np.random.default_rng((settings.seed, epoch, 7, step)),
+                np.random.default_rng((settings.seed, epoch, 7, step, *((world.rank,) if world.rank else ()))),
                 num_parts=len(steps[step]),
             )
             done.totals += torch.stack([loss_sum, right.float()])
@@ -223,16 +228,29 @@ class _Loop:
             RunStopped: it is. ZooError: weights are no longer finite.
         """
         due = time.monotonic() - self.saved_at >= self.settings.save_every_s
-        if not due and self.stop.wish is None:
+        due, wish = agreed(self.settings.world, due, self.stop.wish, self.settings.device)
+        if not due and wish is None:
             return
         self._read_losses()
         self._check_weights(where)
-        if self.run.partial:
-            self.run.partial.random = keep_random_state(self.settings.device)
-        save_state(self.run, self.recipe, self.settings, self.train_set, self.state_path)
+        self._save()
         self.saved_at = time.monotonic()
-        if self.stop.wish is not None:
-            raise RunStopped(self.stop.wish, where)
+        if wish is not None:
+            raise RunStopped(wish, where)
+
+    def _save(self) -> None:
+        """Write the state, the first process for all: sums of all, and everybody's generators."""
+        world, own = self.settings.world, self.run.partial
+        everybody = None
+        if own:
+            everybody = replace(own, totals=own.totals.clone(), seen=sum(gather(world, own.seen)))
+            everybody.random = tuple(gather(world, keep_random_state(self.settings.device)))
+            sum_over(world, everybody.totals)
+        if world.is_first:
+            self.run.partial = everybody
+            save_state(self.run, self.recipe, self.settings, self.train_set, self.state_path)
+            self.run.partial = own
+        wait_for_all(world)
 
     def report_broken(self, messages: tuple[str, ...]) -> None:
         """Tell of each broken picture once."""
@@ -250,14 +268,14 @@ class _Loop:
         Inside an epoch it goes on where it was, but only once the loader has drawn from it what it draws at its start.
         """
         settings = self.settings
-        torch.manual_seed(settings.seed * 100_003 + epoch)
+        torch.manual_seed(settings.seed * 100_003 + epoch + 1_000_000_007 * settings.world.rank)
         dataset = Augmented(self.train_set, self.recipe, stage, settings.seed, epoch)
         parts = list(chain.from_iterable(steps))
         loaded = load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")
         if not done.random or not parts:
             return loaded
         first = next(loaded)
-        restore_random_state(done.random)
+        restore_random_state(done.random[settings.world.rank])
         return chain([first], loaded)
 
     def _reported(self, parts: Iterable[Batch]) -> Iterator[Batch]:
@@ -294,6 +312,44 @@ def _parts(batch: list[int], count: int) -> list[list[int]]:
     """A batch in `count` equal parts; a data set smaller than a batch may have fewer and smaller ones."""
     size = -(-len(batch) // count)
     return [batch[start : start + size] for start in range(0, len(batch), size)]
+
+
+def validate_together(
+    model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings
+) -> Validation:
+    """`validate`, every process taking its share; all of them get the whole result."""
+    world = settings.world
+    if world.is_alone or len(pictures) < world.size:
+        return validate(model, pictures, preprocessing, settings)
+    shares = [np.arange(rank, len(pictures), world.size) for rank in range(world.size)]
+    own = validate(model, pictures.at(shares[world.rank]), preprocessing, settings)
+    return merge_validations(gather(world, own), shares)
+
+
+def merge_validations(parts: Sequence[Validation], shares: Sequence[NDArray[np.int64]]) -> Validation:
+    """One validation of several; part i is over the pictures `shares[i]`."""
+    counts = [int(part.confusion.sum()) for part in parts]
+    confusion = np.sum([part.confusion for part in parts], axis=0)
+    index = np.concatenate([share[part.answers.index] for part, share in zip(parts, shares, strict=True)])
+    order = index.argsort(kind="stable")
+
+    def joined(name: str) -> NDArray[Any]:
+        values: NDArray[Any] = np.concatenate([getattr(part.answers, name) for part in parts])[order]
+        return values
+
+    return Validation(
+        sum(part.loss * count for part, count in zip(parts, counts, strict=True)) / sum(counts),
+        int(confusion.trace()) / sum(counts),
+        confusion,
+        tuple(chain.from_iterable(part.broken for part in parts)),
+        Answers(
+            index=index[order],
+            label=joined("label"),
+            predicted=joined("predicted"),
+            label_score=joined("label_score"),
+            score=joined("score"),
+        ),
+    )
 
 
 @torch.inference_mode()

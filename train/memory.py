@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from train.distill import Teacher
+from train.distributed import ALONE
 from train.recipe import Recipe, TrainingStage
 from train.run import Run, Settings, Start, enter_stage, start_run
 from train.step import train_step
@@ -42,7 +43,7 @@ def fit_to_memory(
         ZooError: as `choose_accumulation`.
     """
     # Never compiled: a minute of compiling for each attempt, and the eager step needs no less memory.
-    plain = replace(settings, compile=False)
+    plain = replace(settings, compile=False, world=ALONE)
     run = start_run(variant, classes, recipe, plain, start, teacher)
 
     def attempt(stage: TrainingStage) -> bool:

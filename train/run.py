@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from train.distill import Teacher
+from train.distributed import ALONE, World, data_parallel, synchronize_norms
 from train.ema import WeightAverage
 from train.losses import Objective, make_objective
 from train.optim import make_optimizer
@@ -40,6 +41,7 @@ class Settings:
     workers: int
     compile: bool = False
     save_every_s: float = 120.0
+    world: World = ALONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,22 +66,23 @@ class Epoch:
 class PartialEpoch:
     """Where in an epoch a run stands: steps done, sums so far, and torch's generators as the last step left them.
 
-    `totals` (2,) on the device: sum of losses, number of right answers. `random` has the CPU's state and, where there
-    is one, the GPU's.
+    `totals` (2,) on the device: sum of losses, number of right answers, of this process. `random` has, for every
+    process, the CPU's state and, where there is one, the GPU's.
     """
 
     totals: Tensor
     steps: int = 0
     seen: int = 0
     seconds: float = 0.0
-    random: tuple[Tensor, ...] = ()
+    random: tuple[tuple[Tensor, ...], ...] = ()
 
 
 @dataclass
 class Run:
     """Everything that changes while training, and all that a resumed run needs.
 
-    `compiled` is the model compiled for the stage at hand, where that was asked for; `partial` is None between epochs.
+    `forward` is what a training step calls: the model, wrapped where several processes train, compiled for the stage
+    at hand where that was asked for; `eager` is the same, not compiled. `partial` is None between epochs.
     """
 
     model: Network
@@ -91,7 +94,8 @@ class Run:
     history: list[Epoch] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     partial: PartialEpoch | None = None
-    compiled: Callable[[Tensor], Tensor] | None = None
+    eager: nn.Module | None = None
+    forward: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,8 @@ def start_run(
         same_classes = start.card.classes == classes
         kept = {k: v for k, v in start.network.state_dict().items() if same_classes or not k.startswith("classifier.")}
         model.load_state_dict(model.state_dict() | kept)
+    if settings.device.type == "cuda" and not settings.world.is_alone and not variant.is_resnet:
+        synchronize_norms(model)
     model.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Run(
         model,
@@ -146,11 +152,14 @@ def enter_stage(run: Run, stage: TrainingStage, settings: Settings) -> None:
         run.model.train()
     if settings.device.type == "cuda":
         torch.cuda.empty_cache()  # blocks of the last stage's shapes are of no use to this one's
+    # Wrapped anew for each stage: what is frozen is settled when the wrapper is made.
+    run.eager = data_parallel(run.model, settings.world, settings.device)
+    run.forward = run.eager
     if settings.compile:
         # A stage is one graph of fixed shapes. What was compiled for the last one is dropped: sizes would add up to
         # torch's limit of recompilations, behind which it silently stops compiling.
         torch.compiler.reset()
-        run.compiled = torch.compile(run.model, dynamic=False)
+        run.forward = torch.compile(run.eager, dynamic=False)
 
 
 def _identity(recipe: Recipe, settings: Settings, train_set: Pictures) -> dict[str, Any]:
@@ -223,7 +232,12 @@ def load_state(run: Run, recipe: Recipe, settings: Settings, train_set: Pictures
     run.step = state["step"]
     run.history = [Epoch(**line) for line in state["history"]]
     run.broken = set(state["broken"])
-    run.partial = PartialEpoch(**state["partial"]) if state["partial"] else None
+    partial = PartialEpoch(**state["partial"]) if state["partial"] else None
+    # Another number of processes has other batches: it begins the epoch anew.
+    run.partial = partial if partial and len(partial.random) == settings.world.size else None
+    if run.partial and not settings.world.is_first:
+        run.partial.totals.zero_()  # the sums on disk are everybody's
+        run.partial.seen = 0
 
 
 def keep_random_state(device: torch.device) -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from train.cost import estimate
 from train.distill import Teacher, load_teacher
+from train.distributed import find_world, joined, restarts, wait_for_all
 from train.live import LiveView
 from train.loader import default_workers
 from train.loop import Validation, Watcher, fit
@@ -22,7 +23,7 @@ from train.record import CHECKPOINT, METRICS, STATE, RunRecord, provenance
 from train.report import RunFacts
 from train.run import Epoch, Precision, Run, Settings, Start, load_state, read_state, start_run
 from train.stopping import stop_requests
-from train.trackers import find_trackers, open_trackers
+from train.trackers import TrackerRow, find_trackers, open_trackers
 from zoo.checkpoint import Checkpoint, save_checkpoint
 from zoo.datasets import Pictures
 from zoo.errors import CheckpointError, MissingCapabilityError, ZooError
@@ -180,9 +181,12 @@ def train_model(
         CheckpointError: nothing to resume, or a state of another run. DataError, ZooError: as `fit`, or the recipe
         cannot be run as it is, or does not fit the device's memory. RunStopped: SIGTERM or Ctrl-C; the state is kept.
     """
-    console = console or Console(quiet=True)
+    world = find_world()
+    console = console if console and world.is_first else Console(quiet=True)
     tracker_rows = find_trackers(trackers)
     chosen = choose_device(device)
+    if chosen.type == "cuda" and not world.is_alone:
+        chosen = torch.device("cuda", world.local_rank)
     settings = Settings(
         device=chosen,
         precision=choose_precision(precision, chosen),
@@ -190,7 +194,44 @@ def train_model(
         workers=default_workers(train_set) if workers is None else workers,
         compile=compile,
         save_every_s=save_every_s,
+        world=world,
     )
+    with joined(world, chosen):
+        return _train(
+            variant,
+            recipe,
+            train_set,
+            val_set,
+            settings,
+            data=data,
+            folder=folder,
+            resume=resume or (restarts() > 0 and (folder / STATE).is_file()),
+            start=start,
+            teacher=teacher,
+            auto_batch=auto_batch,
+            trackers=tracker_rows,
+            console=console,
+        )
+
+
+def _train(
+    variant: Variant,
+    recipe: Recipe,
+    train_set: Pictures,
+    val_set: Pictures,
+    settings: Settings,
+    *,
+    data: str,
+    folder: Path,
+    resume: bool,
+    start: Start | None,
+    teacher: Teacher | None,
+    auto_batch: bool,
+    trackers: Sequence[TrackerRow],
+    console: Console,
+) -> Outcome:
+    """`train_model` once it is settled where: this process's part of it; files are the first one's."""
+    world, chosen = settings.world, settings.device
     recipe = _resolve(recipe, variant, train_set, start)
     preprocessing = run_preprocessing(start.card.preprocessing if start else variant.preprocessing, recipe)
     if teacher is None and recipe.teacher:
@@ -213,8 +254,9 @@ def train_model(
             teacher=teacher,
             auto_batch=auto_batch,
         )
-    if not resume:
+    if not resume and world.is_first:
         _move_aside(folder, console)
+    wait_for_all(world)
     run = start_run(variant, train_set.classes, recipe, settings, start, teacher)
     if start and not resume:
         head = "same classes" if start.card.classes == train_set.classes else "other classes: the classifier is new"
@@ -233,21 +275,12 @@ def train_model(
         cost=estimate(variant, recipe, len(train_set), len(train_set.classes)),
         settings={
             "started from": start.label if start else "a fresh initialisation",
-            "seed": seed,
+            "seed": settings.seed,
             "precision": settings.precision,
             "device": torch.cuda.get_device_name() if chosen.type == "cuda" else "CPU",
             "decoding processes": settings.workers,
-        },
-    )
-    record = RunRecord(folder, facts)
-    tracking = open_trackers(
-        tracker_rows,
-        name=facts.title,
-        folder=folder,
-        config={"model": variant.id, "data": data, **facts.settings, "recipe": recipe.to_dict()},
-        recipe=recipe,
-        first_step=run.step,
-        console=console,
+        }
+        | ({} if world.is_alone else {"training processes": world.size}),
     )
     card = Checkpoint(
         variant=variant,
@@ -255,6 +288,31 @@ def train_model(
         preprocessing=preprocessing,
         padding=run.model.padding,
         recipe=recipe.to_dict(),
+    )
+    if not world.is_first:
+        with stop_requests() as stop:
+            result = fit(
+                run,
+                recipe,
+                train_set,
+                val_set,
+                preprocessing,
+                settings,
+                state_path=state_path,
+                watcher=Watchers([]),
+                stop=stop,
+            )
+        wait_for_all(world)
+        return Outcome(folder, result, tuple(run.history))
+    record = RunRecord(folder, facts)
+    tracking = open_trackers(
+        trackers,
+        name=facts.title,
+        folder=folder,
+        config={"model": variant.id, "data": data, **facts.settings, "recipe": recipe.to_dict()},
+        recipe=recipe,
+        first_step=run.step,
+        console=console,
     )
     with record, LiveView(recipe, len(train_set), console) as live, tracking as tracked, stop_requests() as stop:
         try:
@@ -275,7 +333,7 @@ def train_model(
         card,
         provenance=provenance(
             data=data,
-            seed=seed,
+            seed=settings.seed,
             precision=settings.precision,
             device=torch.cuda.get_device_name() if chosen.type == "cuda" else "cpu",
             run=run,
@@ -285,6 +343,7 @@ def train_model(
         ),
     )
     record.finish(run, card, result)
+    wait_for_all(world)
     return Outcome(folder, result, tuple(run.history))
 
 

@@ -14,6 +14,7 @@ from train.erasing import erase
 from train.loader import Batch
 from train.recipe import Recipe, TrainingStage
 from train.run import Run, Settings
+from zoo.errors import DataError
 from zoo.spec import Preprocessing
 
 
@@ -33,13 +34,20 @@ def train_step(
     Returns:
         Sum of the losses and number of right answers (scalars, left on the device), and the number of pictures.
         Without two readable pictures in any part nothing is learnt, and the number is 0.
+
+    Raises:
+        DataError: a part without two readable pictures where several processes train.
     """
     run.optimizer.zero_grad(set_to_none=True)
     loss_sum = right = torch.zeros((), device=settings.device)
     count = 0
     for part in parts:
         if len(part.labels) < 2:  # batch norm needs two values; only a folder of broken files gets here
-            continue
+            if settings.world.is_alone:
+                continue
+            raise DataError(  # the other processes wait for this one's gradients
+                "A part of a batch has no two readable pictures.", "`zoo data check` names the broken ones."
+            )
         loss, correct = _backward(run, part, recipe, stage, preprocessing, settings, rng, 1 / num_parts)
         loss_sum = loss_sum + loss * len(part.labels)
         right = right + correct
@@ -81,8 +89,8 @@ def _backward(
     targets = run.objective.targets(labels)
     mix_batch(pictures, targets, mixup_alpha=stage.mixup_alpha, cutmix_alpha=stage.cutmix_alpha, rng=rng)
     # A part with a broken picture has another shape, for which nothing is compiled.
-    whole = len(labels) == stage.part_size
-    forward = run.compiled if whole and run.compiled is not None else run.model
+    forward = run.forward if len(labels) == stage.part_size else run.eager
+    assert forward is not None, "enter_stage comes first"
     with autocast(settings):
         logits = forward(pictures)
         teacher = run.objective.teacher

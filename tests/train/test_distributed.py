@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
 from itertools import chain
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from train.distributed import ALONE, World, data_parallel, find_world, gather, share_of, sum_over, was_restarted
+from train.distributed import ALONE, World, data_parallel, find_world, gather, restarts, share_of, sum_over
+from zoo.checkpoint import read_card
 from zoo.errors import ZooError
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_without_torchrun_a_process_is_alone() -> None:
@@ -25,8 +37,8 @@ def test_torchruns_variables_say_where_we_are() -> None:
     world = find_world({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"})
     assert world == World(rank=5, size=8, local_rank=1)
     assert not world.is_first and not world.is_alone
-    assert was_restarted({"TORCHELASTIC_RESTART_COUNT": "2"})
-    assert not was_restarted({})
+    assert restarts({"TORCHELASTIC_RESTART_COUNT": "2"}) == 2
+    assert restarts({}) == 0
 
 
 @pytest.mark.parametrize(
@@ -46,3 +58,93 @@ def test_shares_of_a_batch_make_the_batch() -> None:
         assert list(chain.from_iterable(shares)) == batch
         assert len({len(share) for share in shares}) == 1
     assert share_of(list(range(7)), World(rank=1, size=2)) == [3, 4, 5]
+
+
+# What the processes run: the command line's own function, with batch norm on its running statistics, as those of one
+# batch differ from those of two halves (SyncBN, which does not, needs GPUs).
+SCRIPT = """
+import sys
+from pathlib import Path
+from dataclasses import replace
+import torch
+from torch import nn
+import train.loop, train.run
+from train.recipe import override
+from train.session import recipe_for, train_model
+from zoo.datasets import open_splits
+from zoo.variants import find_variant
+
+def enter_stage(run, stage, settings, enter=train.run.enter_stage):
+    enter(run, stage, settings)
+    for module in run.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+train.loop.enter_stage = enter_stage
+torch.set_num_threads(1)
+folder, batch_size, save_every_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+variant = find_variant("tiny")
+recipe = override(recipe_for(variant, "digits", None), variant, epochs=4, image_size=16, batch_size=batch_size)
+plain = dict(dropout=0.0, stochastic_depth_prob=0.0, mixup_alpha=0.0)
+recipe = replace(recipe, stages=tuple(replace(stage, **plain) for stage in recipe.stages))
+train_, val = open_splits("digits")
+train_model(variant, recipe, train_.head(384), val, data="digits", folder=folder, device="cpu", workers=0,
+            save_every_s=save_every_s)
+"""
+
+
+def torchrun(processes: int, script: Path, *arguments: object, restarts: int = 0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += [f"--max-restarts={restarts}", str(script), *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def losses_of(folder: Path) -> list[tuple[float, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["train_loss"], line["val_loss"]) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("torchrun") / "part.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_twice_the_batch(script: Path, tmp_path: Path) -> None:
+    two, one = torchrun(2, script, tmp_path / "two", 16, 1000), torchrun(1, script, tmp_path / "one", 32, 1000)
+    for process in (two, one):
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said[-3000:]
+    np.testing.assert_allclose(losses_of(tmp_path / "two"), losses_of(tmp_path / "one"), rtol=2e-4)
+    ours, theirs = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("two", "one"))
+    assert ours.keys() == theirs.keys()
+    torch.testing.assert_close(ours["classifier.weight"], theirs["classifier.weight"], rtol=1e-2, atol=1e-3)
+    cards = [read_card(tmp_path / name / "checkpoint.safetensors") for name in ("two", "one")]
+    assert cards[0].provenance["val_top1"] == pytest.approx(cards[1].provenance["val_top1"], abs=0.01)
+
+
+@pytest.mark.slow
+def test_after_a_process_dies_all_go_on_from_the_last_state(script: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    launcher = torchrun(2, script, folder, 16, 0, restarts=1)
+    try:
+        killed = False
+        assert launcher.stdout is not None
+        while launcher.poll() is None and not killed:
+            if (folder / "state.pt").is_file():
+                children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+                os.kill(int(children[-1]), signal.SIGKILL)
+                killed = True
+            select.select([], [], [], 0.02)
+        said, _ = launcher.communicate(timeout=300)
+    finally:
+        launcher.kill()
+    assert killed
+    assert launcher.returncode == 0, said[-3000:]
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert not (folder / "state.pt").exists()
+    assert not folder.with_name("run.1").exists()  # it went on; it did not begin anew
