@@ -87,7 +87,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from zoo.variants import find_variant
 
     variant = find_variant("tiny")
-    recipe = override(recipe_for(variant, "digits", None), variant, epochs=4, image_size=32, batch_size=32, learning_rate=1e-2)
+    recipe = override(
+        recipe_for(variant, "digits", None), variant, epochs=4, image_size=32, batch_size=32, learning_rate=1e-2
+    )
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     train_model(variant, recipe, *open_splits("digits"), data="digits", folder=folder, device="cpu")
     return folder
