@@ -5,6 +5,8 @@
 
 Two passes are timed: `forward` in evaluation mode without gradients, and `step`, forward and backward in training mode
 with dropout and stochastic depth off. Nothing is compiled and nothing folded: this compares the modules as written.
+A machine's pace may drift by half within a minute, so the ratio is taken round by round, each of a second or so, and
+its median and quartiles over all rounds are what counts.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median, quantiles
 
 import timm
 import torch
@@ -63,13 +66,14 @@ def main() -> None:
     """Measure every case against every peer that has it, and write one result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--seconds", type=float, default=6.0, help="per pair and pass")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each network per pair and pass")
+    parser.add_argument("--rounds", type=int, default=20, help="visits that the seconds are divided among")
     parser.add_argument("--only", nargs="*", help="networks to measure")
     parser.add_argument("--image-size", type=int, help="px, for a quick look; the result is named after it")
     parser.add_argument("-o", "--out", type=Path, default=HERE)
     options = parser.parse_args()
     device = torch.device(options.device)
-    schedule = Schedule(duration_ms=options.seconds * 1000, rounds=5, min_iterations=15 if options.seconds >= 1 else 5)
+    schedule = Schedule(duration_ms=options.seconds * 1000, rounds=options.rounds, min_iterations=2 * options.rounds)
     rows = []
     for case in CPU_CASES if device.type == "cpu" else GPU_CASES:
         if options.only and case.network not in options.only:
@@ -107,22 +111,24 @@ def measure(case: Case, peer: Origin, device: torch.device, schedule: Schedule) 
             network.train(mode == "step")
         calls: list[Callable[[], object]] = [partial(call, network, pictures) for network in (ours, theirs)]
         timer = time_cuda if device.type == "cuda" else time_call
-        of_ours, of_theirs = (
-            summarize(ms for visit in visits for ms in visit.ms) for visits in time_in_turn(calls, schedule, timer)
-        )
+        visits = time_in_turn(calls, schedule, timer)
+        of_ours, of_theirs = (summarize(ms for visit in of_one for ms in visit.ms) for of_one in visits)
+        ratios = [median(one.ms) / median(other.ms) for one, other in zip(*visits, strict=True)]
+        low, ratio, high = quantiles(ratios, n=4, method="inclusive")
         rows.append(
             asdict(case)
             | {
                 "peer": peer.id,
                 "peer_name": peer.networks[case.network],
                 "mode": mode,
+                "ours_over_theirs": {"p25": low, "p50": ratio, "p75": high, "n": len(ratios)},
                 "ours": of_ours.to_dict(),
                 "theirs": of_theirs.to_dict(),
             }
         )
         print(
             f"{case.network:9} {case.image_size} px, batch {case.batch_size:3}  {mode:8} ours {of_ours.p50_ms:8.2f}  "
-            f"{peer.id} {of_theirs.p50_ms:8.2f}  ratio {of_ours.p50_ms / of_theirs.p50_ms:.3f}  "
+            f"{peer.id:11} {of_theirs.p50_ms:8.2f}  ratio {ratio:.3f} ({low:.3f} to {high:.3f})  "
             f"n {of_ours.n} + {of_theirs.n}",
             flush=True,
         )

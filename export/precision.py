@@ -14,7 +14,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from export.graph import OUTPUT, PREPROCESSING
-from zoo.errors import ArtifactError, unknown_name
+from zoo.errors import ArtifactError, look_up
 
 FP16_MAX = float(np.finfo(np.float16).max)  # 65504
 
@@ -144,7 +144,4 @@ def find_precision(id: str) -> Precision:
     Raises:
         UnknownNameError: there is none; names the nearest.
     """
-    for row in PRECISIONS:
-        if row.id == id:
-            return row
-    raise unknown_name("precision", id, [row.id for row in PRECISIONS], "`zoo export --help` lists them.")
+    return look_up({row.id: row for row in PRECISIONS}, id, kind="precision", hint="`zoo export --help` lists them.")

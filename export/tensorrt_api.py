@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from zoo.errors import MissingCapabilityError, unknown_name
+from zoo.errors import MissingCapabilityError, look_up
 
 # Severities as TensorRT numbers them: 0 internal error, 1 error, 2 warning, 3 info, 4 verbose.
 WARNING = 2
@@ -56,10 +56,7 @@ def find_backend(id: str) -> Backend:
     Raises:
         UnknownNameError: there is none; names the nearest.
     """
-    for row in BACKENDS:
-        if row.id == id:
-            return row
-    raise unknown_name("builder", id, [row.id for row in BACKENDS], "`zoo export --help` lists them.")
+    return look_up({row.id: row for row in BACKENDS}, id, kind="builder", hint="`zoo export --help` lists them.")
 
 
 def installed_module(backend: Backend) -> str | None:

@@ -130,12 +130,12 @@ def data_parallel(model: nn.Module, world: World, device: torch.device) -> nn.Mo
 def synchronize_norms(model: nn.Module) -> None:
     """Let every batch norm see the batch of all processes, in place. Works on GPUs only.
 
-    Raises:
-        ZooError: the network has norms of a class of its own (ResNets), which PyTorch's conversion would replace.
+    A network with norms of a class of its own (ResNets), which PyTorch's conversion would replace, stays as it is:
+    each process's norms see its own share.
     """
-    if any(isinstance(module, nn.BatchNorm2d) and type(module) is not nn.BatchNorm2d for module in model.modules()):
-        raise ZooError("ResNets cannot be trained with synchronised batch norm.", "Leave it out: --no-sync-norms.")
-    nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if all(type(norm) is nn.BatchNorm2d for norm in norms):
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
 
 
 def sum_over(world: World, *tensors: Tensor) -> None:

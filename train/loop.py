@@ -214,7 +214,8 @@ class _Loop:
             # Host–device synchronisation: on a GPU only every 20th step reads the loss back.
             readable = device.type == "cpu" or step % 20 == 0 or step + 1 == len(steps)
             self.watcher.on_step(epoch, step + 1, len(steps), count, self._read_losses() if readable else None)
-            if step + 1 < len(steps):
+            # Several processes agree on a rest by a word of each, for which the device is waited for as well.
+            if step + 1 < len(steps) and (world.is_alone or readable):
                 self.rest(f"in epoch {epoch + 1} of {self.recipe.epochs}, after step {step + 1} of {len(steps)}")
         self._read_losses()
         if not done.seen:

@@ -127,7 +127,7 @@ def start_run(
         same_classes = start.card.classes == classes
         kept = {k: v for k, v in start.network.state_dict().items() if same_classes or not k.startswith("classifier.")}
         model.load_state_dict(model.state_dict() | kept)
-    if settings.device.type == "cuda" and not settings.world.is_alone and not variant.is_resnet:
+    if settings.device.type == "cuda" and not settings.world.is_alone:
         synchronize_norms(model)
     model.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Run(

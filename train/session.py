@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -289,32 +290,22 @@ def _train(
         padding=run.model.padding,
         recipe=recipe.to_dict(),
     )
-    if not world.is_first:
-        with stop_requests() as stop:
-            result = fit(
-                run,
-                recipe,
-                train_set,
-                val_set,
-                preprocessing,
-                settings,
-                state_path=state_path,
-                watcher=Watchers([]),
-                stop=stop,
+    record = RunRecord(folder, facts) if world.is_first else None
+    with ExitStack() as stack:
+        watchers: list[Watcher] = []
+        if record:
+            tracking = open_trackers(
+                trackers,
+                name=facts.title,
+                folder=folder,
+                config={"model": variant.id, "data": data, **facts.settings, "recipe": recipe.to_dict()},
+                recipe=recipe,
+                first_step=run.step,
+                console=console,
             )
-        wait_for_all(world)
-        return Outcome(folder, result, tuple(run.history))
-    record = RunRecord(folder, facts)
-    tracking = open_trackers(
-        trackers,
-        name=facts.title,
-        folder=folder,
-        config={"model": variant.id, "data": data, **facts.settings, "recipe": recipe.to_dict()},
-        recipe=recipe,
-        first_step=run.step,
-        console=console,
-    )
-    with record, LiveView(recipe, len(train_set), console) as live, tracking as tracked, stop_requests() as stop:
+            live = LiveView(recipe, len(train_set), console)
+            watchers = [stack.enter_context(record), stack.enter_context(live), *stack.enter_context(tracking)]
+        stop = stack.enter_context(stop_requests())
         try:
             result = fit(
                 run,
@@ -324,14 +315,14 @@ def _train(
                 preprocessing,
                 settings,
                 state_path=state_path,
-                watcher=Watchers([record, live, *tracked]),
+                watcher=Watchers(watchers),
                 stop=stop,
             )
         except ZooError as error:
-            raise type(error)(error.problem, f"{error.hint} {_keep_last_good(folder, card, error)}".strip()) from error
-    card = replace(
-        card,
-        provenance=provenance(
+            kept = _keep_last_good(folder, card, error) if record else ""
+            raise type(error)(error.problem, f"{error.hint} {kept}".strip()) from error
+    if record:
+        made = provenance(
             data=data,
             seed=settings.seed,
             precision=settings.precision,
@@ -340,9 +331,8 @@ def _train(
             result=result,
             num_val=len(val_set),
             start=start.label if start else None,
-        ),
-    )
-    record.finish(run, card, result)
+        )
+        record.finish(run, replace(card, provenance=made), result)
     wait_for_all(world)
     return Outcome(folder, result, tuple(run.history))
 

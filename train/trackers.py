@@ -19,7 +19,7 @@ from train.loop import Validation
 from train.recipe import Recipe, TrainingStage
 from train.run import Epoch, Run
 from train.sinks import Ending, MlflowSink, Opening, Sink, TensorBoardSink, WandbSink
-from zoo.errors import MissingCapabilityError, unknown_name
+from zoo.errors import MissingCapabilityError, look_up
 from zoo.files import write_json
 
 IDS = "trackers.json"
@@ -54,9 +54,7 @@ def find_trackers(names: Sequence[str]) -> list[TrackerRow]:
     rows = {row.name: row for row in TRACKERS}
     chosen = []
     for name in dict.fromkeys(names):
-        if name not in rows:
-            raise unknown_name("tracker", name, rows, f"There are: {', '.join(rows)}.")
-        row = rows[name]
+        row = look_up(rows, name, kind="tracker", hint=f"There are: {', '.join(rows)}.")
         if find_spec(row.package) is None:
             raise MissingCapabilityError(
                 f"--tracker {name} needs {row.package}, which is not installed.", f"pip install 'zoo[{row.extra}]'"

@@ -15,8 +15,11 @@ ZooError                      exit 1: our error, one line and a hint
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class ZooError(Exception):
@@ -82,6 +85,17 @@ class VerdictError(ZooError):
     """A check that ran to its end and failed."""
 
     exit_code = 3
+
+
+def look_up(entries: Mapping[str, T], name: str, *, kind: str, hint: str) -> T:
+    """The entry of that name.
+
+    Raises:
+        UnknownNameError: there is none; names the nearest.
+    """
+    if name not in entries:
+        raise unknown_name(kind, name, entries, hint)
+    return entries[name]
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str) -> UnknownNameError:

@@ -89,7 +89,10 @@ class TrainingRun:
 
 @dataclass(frozen=True, kw_only=True)
 class PeerRow:
-    """A network of ours and the same one of another project, with the same weights, in one pass."""
+    """A network of ours and the same one of another project, with the same weights, in one pass.
+
+    `ratio` is our time over theirs, round by round: below 1 we are faster.
+    """
 
     network: str
     peer: str
@@ -99,11 +102,7 @@ class PeerRow:
     batch_size: int
     ours: Summary
     theirs: Summary
-
-    @property
-    def ratio(self) -> float:
-        """Our median over theirs: below 1 we are faster."""
-        return self.ours.p50_ms / self.theirs.p50_ms
+    ratio: float
 
     @property
     def verdict(self) -> Literal["faster", "even", "slower"]:
@@ -244,7 +243,17 @@ def _training_run(result: Result) -> TrainingRun:
 
 def _peers_run(result: Result) -> PeersRun:
     rows = (
-        PeerRow(**{**row, "ours": Summary.from_dict(row["ours"]), "theirs": Summary.from_dict(row["theirs"])})
+        PeerRow(
+            network=row["network"],
+            peer=row["peer"],
+            peer_name=row["peer_name"],
+            mode=row["mode"],
+            image_size=row["image_size"],
+            batch_size=row["batch_size"],
+            ours=Summary.from_dict(row["ours"]),
+            theirs=Summary.from_dict(row["theirs"]),
+            ratio=row["ours_over_theirs"]["p50"],
+        )
         for row in result.data["rows"]
     )
     return PeersRun(result=result, rows=_some(rows))

@@ -20,7 +20,6 @@ from rich.console import Console
 from train import trackers
 from train.cli import TRACKERS as CHOICES
 from train.recipe import Recipe, override
-from train.record import RunRecord
 from train.session import recipe_for, train_model
 from train.sinks import flatten
 from train.trackers import TRACKERS, Tracker, epoch_values, find_trackers
@@ -94,20 +93,11 @@ def test_tensorboard_gets_every_epoch_at_its_step(train: Callable, tmp_path: Pat
 
 
 def test_a_resumed_run_replaces_the_steps_after_its_state(
-    train: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Callable, tmp_path: Path, killed_after: Callable
 ) -> None:
     """Killed in the third epoch with the state of an earlier one: no step is there twice."""
-    on_epoch = RunRecord.on_epoch
-
-    def stop_in_third(self: RunRecord, run: Any, epoch: Any) -> None:
-        on_epoch(self, run, epoch)
-        if epoch.epoch == 3:
-            raise Stop
-
-    monkeypatch.setattr(RunRecord, "on_epoch", stop_in_third)
-    with pytest.raises(Stop):
+    with killed_after(3):
         train("tensorboard", save_every_s=0.0)
-    monkeypatch.setattr(RunRecord, "on_epoch", on_epoch)
     train("tensorboard", resume=True)
     read = scalars(tmp_path / "run" / "tensorboard")
     assert [step for step, _ in read["loss/val"]] == [4, 8, 12, 16]
@@ -286,19 +276,10 @@ def test_mlflow_and_wandb_get_settings_figures_and_the_end(
 
 
 def test_a_resumed_run_goes_on_under_its_ids(
-    train: Callable, monkeypatch: pytest.MonkeyPatch, stand_ins: SimpleNamespace
+    train: Callable, killed_after: Callable, stand_ins: SimpleNamespace
 ) -> None:
-    on_epoch = RunRecord.on_epoch
-
-    def stop_in_third(self: RunRecord, run: Any, epoch: Any) -> None:
-        on_epoch(self, run, epoch)
-        if epoch.epoch == 3:
-            raise Stop
-
-    monkeypatch.setattr(RunRecord, "on_epoch", stop_in_third)
-    with pytest.raises(Stop):
+    with killed_after(3):
         train("mlflow", "wandb", save_every_s=0.0)
-    monkeypatch.setattr(RunRecord, "on_epoch", on_epoch)
     train("mlflow", "wandb", resume=True)
     assert [run_id for run_id, _ in stand_ins.runs] == [None, "new-id"]
     assert [(options["id"], options["resume"]) for options in stand_ins.inits] == [(None, None), ("wandb-id", "allow")]

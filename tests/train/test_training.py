@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 
 from train.loader import Augmented, epoch_batches
 from train.recipe import Recipe, TrainingStage, override
-from train.run import Epoch, Run
-from train.session import RunRecord, find_start, recipe_for, train_model
+from train.session import find_start, recipe_for, train_model
 from zoo.checkpoint import load_checkpoint, read_card, save_checkpoint
 from zoo.datasets import open_splits
 from zoo.errors import DataError, MissingCapabilityError, ZooError
@@ -96,30 +95,17 @@ def test_the_same_seed_gives_the_same_weights(picture_folder: Path, folder_run: 
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-class Stop(Exception):
-    """Stands for a kill."""
-
-
 def test_a_resumed_run_is_bit_identical(
-    picture_folder: Path, folder_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    picture_folder: Path, folder_run: Path, tmp_path: Path, killed_after: Callable
 ) -> None:
     data = str(picture_folder)
     splits = open_splits(data)
     folder = tmp_path / "cut"
-    on_epoch = RunRecord.on_epoch
-
-    def die_after_three(self: RunRecord, run: Run, epoch: Epoch) -> None:
-        on_epoch(self, run, epoch)
-        if epoch.epoch == 3:
-            raise Stop
-
-    monkeypatch.setattr(RunRecord, "on_epoch", die_after_three)
-    with pytest.raises(Stop):
+    with killed_after(3):
         train_model(
             TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0, save_every_s=0
         )
     assert (folder / "state.pt").is_file()
-    monkeypatch.setattr(RunRecord, "on_epoch", on_epoch)
     train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0, resume=True)
     whole, resumed = (load_file(f / "checkpoint.safetensors") for f in (folder_run, folder))
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
