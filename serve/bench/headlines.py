@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from serve.bench.measured import DeviceRuns, LatencyRun, LoaderRun, PeersRun, StagesRun, TrainingRun
+from serve.bench.arms_section import accuracy
+from serve.bench.measured import ArmsRun, DeviceRuns, LatencyRun, LoaderRun, PeersRun, StagesRun, TrainingRun
 from serve.bench.stages import OPERATOR_NAMES, Winner, times, total_ms
 from zoo.page.wording import digits, joined, milliseconds, percent, plain_name, stage_list
 from zoo.results import UNSTABLE_ABOVE, Summary
@@ -26,6 +27,7 @@ def headlines(runs: DeviceRuns) -> list[str]:
         size = f"{first.picture['width_px']} × {first.picture['height_px']}"
         sentences.append(f"Before the network sees it, a {size} JPEG takes {before} to decode and resize.")
     sentences += [sentence for run in runs.training for sentence in _about_training(run)]
+    sentences += [_about_arms(run) for run in runs.progressive]
     sentences += [_about_peers(run) for run in runs.peers]
     sentences += [_about_loaders(run) for run in runs.loaders]
     unstable = sum(summary.unstable for summary in _summaries(runs))
@@ -113,6 +115,15 @@ def _about_training(run: TrainingRun) -> Iterator[str]:
         f"Training {run.label} takes in {fastest} pictures/s at {first.image_size} px and {slowest} at "
         f"{last.image_size} px"
         + (f": the first stage of progressive learning runs {times(gain)} as fast as the last." if gain > 1 else ".")
+    )
+
+
+def _about_arms(run: ArmsRun) -> str:
+    control = run.arms[-1]
+    others = [f"{arm} {accuracy(run.of(arm))} in {percent(run.time_share(arm))}" for arm in run.arms[:-1]]
+    return (
+        f"Trained the same number of epochs, {run.result.name} reaches {accuracy(run.of(control))} with a {control} "
+        f"picture size; {joined(others)} of that time ({len(run.of(control))} seeds each)."
     )
 
 

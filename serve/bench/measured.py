@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, Literal, TypeVar
 
 from serve.bench.latency import LatencyRow
 from serve.bench.stages import StageRow
 from zoo.errors import ZooError
-from zoo.results import Result, Summary
+from zoo.results import Kind, Result, Summary
 from zoo.spec import Variant
 
 Run = TypeVar("Run")
@@ -146,6 +147,39 @@ class LoaderRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArmRow:
+    """One training run of a comparison: how it was trained, its validation accuracy 0…1 and its training time, s."""
+
+    arm: str
+    seed: int
+    top1: float
+    seconds: float
+    epochs: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmsRun:
+    """The same network trained in several ways with the same seeds; every arm has every seed."""
+
+    result: Result
+    rows: tuple[ArmRow, ...]
+
+    @property
+    def arms(self) -> list[str]:
+        """Their names, in the order measured; the last one is the control the others are held against."""
+        return list(dict.fromkeys(row.arm for row in self.rows))
+
+    def of(self, arm: str) -> list[ArmRow]:
+        """The runs of one arm, by seed."""
+        return sorted((row for row in self.rows if row.arm == arm), key=lambda row: row.seed)
+
+    def time_share(self, arm: str) -> float:
+        """Median over the seeds of an arm's training time over the control's with the same seed."""
+        pairs = zip(self.of(arm), self.of(self.arms[-1]), strict=True)
+        return median(one.seconds / control.seconds for one, control in pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeviceRuns:
     """Everything measured on one device."""
 
@@ -155,18 +189,12 @@ class DeviceRuns:
     training: list[TrainingRun] = field(default_factory=list)
     peers: list[PeersRun] = field(default_factory=list)
     loaders: list[LoaderRun] = field(default_factory=list)
+    progressive: list[ArmsRun] = field(default_factory=list)
 
     @property
     def results(self) -> list[Result]:
         """The results behind the rows."""
-        runs: list[StagesRun | LatencyRun | TrainingRun | PeersRun | LoaderRun] = [
-            *self.stages,
-            *self.latency,
-            *self.training,
-            *self.peers,
-            *self.loaders,
-        ]
-        return [run.result for run in runs]
+        return [run.result for field_name, _ in _READERS.values() for run in getattr(self, field_name)]
 
 
 def group_by_device(results: Iterable[Result]) -> list[DeviceRuns]:
@@ -178,16 +206,8 @@ def group_by_device(results: Iterable[Result]) -> list[DeviceRuns]:
     devices: dict[str, DeviceRuns] = {}
     for result in results:
         runs = devices.setdefault(result.device, DeviceRuns(device=result.device))
-        if result.kind == "stages":
-            runs.stages.append(_typed(_stages_run, result))
-        elif result.kind == "latency":
-            runs.latency.append(_typed(_latency_run, result))
-        elif result.kind == "peers":
-            runs.peers.append(_typed(_peers_run, result))
-        elif result.kind == "loader":
-            runs.loaders.append(_typed(_loader_run, result))
-        else:
-            runs.training.append(_typed(_training_run, result))
+        field_name, read = _READERS[result.kind]
+        getattr(runs, field_name).append(_typed(read, result))
     return [devices[device] for device in sorted(devices)]
 
 
@@ -272,6 +292,34 @@ def _loader_run(result: Result) -> LoaderRun:
         for row in result.data["rows"]
     )
     return LoaderRun(result=result, rows=_some(rows))
+
+
+def _arms_run(result: Result) -> ArmsRun:
+    rows = _some(
+        ArmRow(
+            arm=row["arm"],
+            seed=row["seed"],
+            top1=row["top1"],
+            seconds=row["seconds"],
+            epochs=tuple(row["epochs"]),
+        )
+        for row in result.data["rows"]
+    )
+    run = ArmsRun(result=result, rows=rows)
+    if len({tuple(row.seed for row in run.of(arm)) for arm in run.arms}) != 1:
+        raise ValueError("arms with different seeds")
+    return run
+
+
+# Where a kind's results are kept in `DeviceRuns`, in the order a page tells of them, and what reads them.
+_READERS: dict[Kind, tuple[str, Callable[[Result], Any]]] = {
+    "stages": ("stages", _stages_run),
+    "latency": ("latency", _latency_run),
+    "train": ("training", _training_run),
+    "progressive": ("progressive", _arms_run),
+    "peers": ("peers", _peers_run),
+    "loader": ("loaders", _loader_run),
+}
 
 
 def _some(rows: Iterable[Run]) -> tuple[Run, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from serve.bench.arms_section import arms_section
 from serve.bench.headlines import headlines
 from serve.bench.loader_section import loader_section
 from serve.bench.measured import DeviceRuns, StagesRun
@@ -69,6 +70,7 @@ def _device_section(runs: DeviceRuns, devices: int) -> Markup:
         *(stages_section(run) for run in runs.stages),
         *(latency_section(run) for run in runs.latency),
         *(training_section(run) for run in runs.training),
+        *(arms_section(run) for run in runs.progressive),
         *(peers_section(run) for run in runs.peers),
         *(loader_section(run) for run in runs.loaders),
         _how(runs),

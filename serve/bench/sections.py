@@ -130,7 +130,12 @@ def peers_section(run: PeersRun) -> Markup:
         for row in run.rows
     ]
     heads = ("network", "there", "of", "pass", "size", "batch", "ours ms", "theirs ms", "ours / theirs", "", "n")
-    figures = table(heads, cells, caption="Medians; the ratio is taken round by round, as a pair was timed in turn", words=(0, 1, 2, 3, 9))
+    figures = table(
+        heads,
+        cells,
+        caption="Medians; the ratio is taken round by round, as a pair was timed in turn",
+        words=(0, 1, 2, 3, 9),
+    )
     chart = bar_chart(
         groups,
         title="The same network, written by others",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,34 @@ def test_peers_say_where_we_are_slower_too() -> None:
     page = render_page([runs])
     for said in ("tf_efficientnetv2_s", "forward and backward", "faster", "even", "slower", "20 + 20"):
         assert said in page
+
+
+def progressive_result(**changes: Any) -> Result:
+    times = {"progressive": 50.0, "size only": 55.0, "fixed": 100.0}
+    epochs = [{"seconds": 25.0, "val_top1": 0.4}, {"seconds": 25.0, "val_top1": 0.6}]
+    rows = [
+        {"arm": arm, "seed": seed, "top1": 0.60 + 0.01 * seed, "seconds": seconds + seed, "epochs": epochs} | changes
+        for seed in (0, 1, 2)
+        for arm, seconds in times.items()
+    ]
+    return Result(kind="progressive", name="b0-64px", environment=measured_on("CPU"), settings={}, data={"rows": rows})
+
+
+def test_ways_of_training_are_held_against_the_last_one() -> None:
+    (runs,) = group_by_device([progressive_result()])
+    assert headlines(runs)[0] == (
+        "Trained the same number of epochs, b0-64px reaches 61.0 ± 1.0 % with a fixed picture size; progressive "
+        "61.0 ± 1.0 % in 50 % and size only 61.0 ± 1.0 % in 55 % of that time (3 seeds each)."
+    )
+    page = render_page([runs])
+    for said in ("Accuracy over time", "60.0, 61.0, 62.0", "size only", "1\N{NO-BREAK SPACE}min 41\N{NO-BREAK SPACE}s"):
+        assert said in page
+
+
+def test_arms_without_the_same_seeds_are_no_comparison() -> None:
+    result = progressive_result()
+    with pytest.raises(ZooError, match="different seeds"):
+        group_by_device([replace(result, data={"rows": result.data["rows"][:-1]})])
 
 
 def said_of(*results: Result) -> list[str]:

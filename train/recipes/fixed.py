@@ -18,6 +18,10 @@ from zoo.spec import Variant
 
 def recipe(variant: Variant) -> Recipe:
     """One stage of all epochs."""
-    base = folder.recipe(variant)
+    return control(folder.recipe(variant))
+
+
+def control(base: Recipe) -> Recipe:
+    """A progressive recipe's control: its last stage throughout."""
     stage = replace(base.stages[-1], epochs=base.epochs)
     return replace(base, name="fixed", source="V2 Table 12, baseline", stages=(stage,))

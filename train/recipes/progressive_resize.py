@@ -19,7 +19,11 @@ from zoo.spec import Variant
 
 def recipe(variant: Variant) -> Recipe:
     """Four stages, one regularisation."""
-    base = folder.recipe(variant)
+    return control(folder.recipe(variant))
+
+
+def control(base: Recipe) -> Recipe:
+    """A progressive recipe's control: its sizes, regularised throughout as in its last stage."""
     last = base.stages[-1]
     stages = tuple(
         replace(last, epochs=stage.epochs, image_size=stage.image_size, batch_size=stage.batch_size)
