@@ -30,9 +30,7 @@ def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.slow
 def test_peers_are_measured_in_both_passes(tmp_path: Path) -> None:
-    done = run(
-        "peers.py", "--only", "lite0", "--image-size", "32", "--seconds", "0.01", "--rounds", "3", "-o", tmp_path
-    )
+    done = run("peers.py", "--only", "lite0", "--image-size", "32", "--rounds", "5", "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     (runs,) = group_by_device(read_results([tmp_path]))
     rows = runs.peers[0].rows

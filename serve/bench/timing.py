@@ -33,16 +33,19 @@ class Schedule:
     duration_ms: float = 3000.0
     min_iterations: int = 10
     rounds: int = 5
+    visit_warmup_iterations: int = 1
 
     def visit(self, index: int) -> Schedule:
-        """One round's share; only the first warms up in full, later ones with a single call that refills caches."""
+        """One round's share; only the first warms up in full, later ones with a call that refills caches."""
         share = replace(
             self,
             duration_ms=self.duration_ms / self.rounds,
             min_iterations=-(-self.min_iterations // self.rounds),
             rounds=1,
         )
-        return share if index == 0 else replace(share, warmup_ms=0.0, min_warmup_iterations=1)
+        return (
+            share if index == 0 else replace(share, warmup_ms=0.0, min_warmup_iterations=self.visit_warmup_iterations)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
