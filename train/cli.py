@@ -29,7 +29,7 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
     metavar="NAME",
     help="How to train, docs/training.md has the list; by default digits or folder, whichever fits the data.",
 )
-@click.option("--epochs", type=click.IntRange(1), help="Epochs of the whole run.")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs of the whole run, at least one for each stage.")
 @click.option("--batch-size", type=click.IntRange(2), help="Pictures a step, in every stage.")
 @click.option("--lr", "learning_rate", type=click.FloatRange(0, min_open=True), help="Peak learning rate.")
 @click.option(
@@ -210,9 +210,11 @@ def bench_train(
     from train.session import choose_device, choose_precision, recipe_for
     from train.throughput import measure_training
     from zoo.console import log_console, results_console
+    from zoo.files import make_folder
     from zoo.registry import find_model_variant
     from zoo.results import write_result
 
+    make_folder(out)
     variant = find_model_variant(model)
     recipe = override(recipe_for(variant, "", recipe_name), variant, batch_size=batch_size, image_size=image_size)
     chosen = choose_device(device)

@@ -12,6 +12,7 @@ from train.cost import RunCost, StageCost
 from train.recipe import Recipe
 from train.schedule import batch_factor
 from zoo.console import results_console
+from zoo.page.wording import digits
 from zoo.spec import Variant
 
 # Shown in every plan, in the table or under it; everything else only where it differs from the recipe's default.
@@ -102,5 +103,5 @@ def _row(number: int, item: StageCost) -> dict[str, str]:
         "dropout": f"{stage['dropout']:g}",
         "stoch. depth": f"{stage['stochastic_depth_prob']:g}",
         "steps": f"{item.steps}",
-        "TMACs": f"{round(item.macs / 1e12, 1):g}",
+        "TMACs": digits(item.macs / 1e12, 2),
     }

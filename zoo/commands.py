@@ -147,6 +147,9 @@ def scale_model(
     base = find_model_variant(model)
     scaled = scale_by_paper(base, id or out.stem, width=width, depth=depth, resolution=resolution)
     check_own_id(out, scaled.id)
+    asked = base.eval_size * resolution
+    if asked > scaled.eval_size + 8:
+        click.echo(f"The inference size is capped at {scaled.eval_size} px; asked for were {asked:.0f}.", err=True)
     if out.exists():
         raise ZooError(f"{out} is there already, and may have been edited.", "Remove it, or choose another --out.")
     write_row(out, scaled, f"`zoo scale {model} --depth {depth:g} --width {width:g} --resolution {resolution:g}`")

@@ -19,7 +19,7 @@ from PIL import Image
 from zoo.arrays import SUFFIX, read_arrays
 from zoo.errors import BrokenPictureError, DataError
 from zoo.files import replacing
-from zoo.preprocess import SUFFIXES, open_picture, prepare
+from zoo.preprocess import SUFFIXES, UNREAD_SUFFIXES, open_picture, prepare
 from zoo.shards import Packed, is_shards, open_split
 from zoo.spec import Preprocessing
 
@@ -256,7 +256,8 @@ def _folder(root: Path) -> Pictures:
 
 def _picture_files(folder: Path) -> list[Path]:
     # Hidden files are not pictures: macOS leaves a `._x.jpg` beside every x.jpg it copies.
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    known = {*SUFFIXES, *UNREAD_SUFFIXES}
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in known and not path.name.startswith("."))
     return sorted(path for path in found if path.is_file())
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any
 
 from zoo.errors import ZooError
@@ -49,6 +49,20 @@ def replace_file(made: Path, path: Path) -> Path:
         raise ZooError(
             f"Cannot write {path}: {error.strerror}.", "Move what is there, or choose another --out."
         ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results and see that it can be written to, before the work whose results go there.
+
+    Raises:
+        ZooError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ZooError(f"Cannot write to {folder}: {error.strerror}.", "Choose another place with --out.") from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -21,6 +21,8 @@ from zoo.spec import Preprocessing
 # Formats people photograph and publish in; never PSD, EPS or TIFF, whose decoders carry most of Pillow's CVEs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm")
+# Pictures all the same: in a data set they are named and counted as broken instead of passed over in silence.
+UNREAD_SUFFIXES = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")
 # A 50 Mpx picture takes 150 MB as RGB; larger files are decompression bombs or belong through a tiler first.
 MAX_PIXELS = 50_000_000
 

@@ -10,6 +10,7 @@ from serve.bench.measured import ArmsRun, DeviceRuns, LatencyRun, LoaderRun, Pee
 from serve.bench.stages import OPERATOR_NAMES, Winner, times, total_ms
 from zoo.page.wording import digits, joined, milliseconds, percent, plain_name, stage_list
 from zoo.results import UNSTABLE_ABOVE, Summary
+from zoo.variants import VARIANTS
 
 
 def headlines(runs: DeviceRuns) -> list[str]:
@@ -58,7 +59,8 @@ def winners(run: StagesRun) -> str:
 def _about_stages(run: StagesRun, conditions: str) -> Iterator[str]:
     agreeing = sum(row.winner in (row.paper_operator, "even") for row in run.rows)
     share = "every stage" if agreeing == len(run.rows) else f"{agreeing} of {len(run.rows)} stages"
-    yield f"The published network uses the faster form, or one as fast, in {share}{conditions}."
+    network = "The published network" if run.variant in VARIANTS else "The network's row"
+    yield f"{network} uses the faster form, or one as fast, in {share}{conditions}."
     # The project's point in one number: where more arithmetic takes less time.
     telling = [row for row in run.rows if row.winner == "fused_mbconv" and row.fused_mbconv.macs > row.mbconv.macs]
     if telling:

@@ -125,12 +125,12 @@ def test_a_student_learns_from_a_run(zoo: Callable, in_folder: Path, tiny_run: P
     """All of the loss is the teacher's: the student comes to answer as it does, of labels it sees nothing."""
     answer = zoo(
         *("train", "tiny", "--teacher", tiny_run, "--distill-alpha", "1", "--temperature", "2", "--device", "cpu"),
-        *("--epochs", "4", "--image-size", "32", "--batch-size", "32", "--lr", "2e-2", "-o", "student"),
+        *("--epochs", "8", "--image-size", "32", "--batch-size", "32", "--lr", "2e-2", "-o", "student"),
     )
     assert answer.code == 0, answer.err
     card = read_card(Path("student/checkpoint.safetensors"))
     assert (card.recipe["teacher"], card.recipe["distill_alpha"]) == (str(tiny_run), 1.0)
-    assert card.provenance["val_top1"] > 0.35  # chance is 0.1
+    assert card.provenance["val_top1"] > 0.5  # chance is 0.1
     assert not math.isnan(card.provenance["val_loss"])
 
 

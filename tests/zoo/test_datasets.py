@@ -95,6 +95,16 @@ def test_broken_pictures_are_named_and_the_rest_goes_on(picture_folder: Path, tm
     assert "002.jpg" in broken[0]
 
 
+def test_pictures_of_a_type_that_is_not_read_are_named_not_passed_over(picture_folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(picture_folder, root)
+    Image.new("RGB", (8, 8)).save(root / "train" / "red" / "scan.TIF")
+    train, _ = open_splits(str(root))
+    assert len(train) == 37
+    _, _, broken = load_prepared(train, Preprocessing(image_size=16))
+    assert len(broken) == 1 and "scan.TIF is not a picture this project reads" in broken[0]
+
+
 def test_head_spreads_over_the_classes(picture_folder: Path) -> None:
     assert set(open_val(str(picture_folder)).head(6).labels.tolist()) == {0, 1, 2}
 
