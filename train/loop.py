@@ -57,11 +57,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class Validation:
-    """Result on the validation pictures; `confusion[i, j]` counts class i taken for class j."""
+    """Result on the validation pictures."""
 
     loss: float
     top1: float
-    confusion: np.ndarray[tuple[int, int], np.dtype[np.int64]]
     broken: tuple[str, ...]
     answers: Answers
 
@@ -329,8 +328,7 @@ def validate_together(
 
 def merge_validations(parts: Sequence[Validation], shares: Sequence[NDArray[np.int64]]) -> Validation:
     """One validation of several; part i is over the pictures `shares[i]`."""
-    counts = [int(part.confusion.sum()) for part in parts]
-    confusion = np.sum([part.confusion for part in parts], axis=0)
+    counts = [len(part.answers.index) for part in parts]
     index = np.concatenate([share[part.answers.index] for part, share in zip(parts, shares, strict=True)])
     order = index.argsort(kind="stable")
 
@@ -338,15 +336,15 @@ def merge_validations(parts: Sequence[Validation], shares: Sequence[NDArray[np.i
         values: NDArray[Any] = np.concatenate([getattr(part.answers, name) for part in parts])[order]
         return values
 
+    label, predicted = joined("label"), joined("predicted")
     return Validation(
         sum(part.loss * count for part, count in zip(parts, counts, strict=True)) / sum(counts),
-        int(confusion.trace()) / sum(counts),
-        confusion,
+        float((label == predicted).mean()),
         tuple(chain.from_iterable(part.broken for part in parts)),
         Answers(
             index=index[order],
-            label=joined("label"),
-            predicted=joined("predicted"),
+            label=label,
+            predicted=predicted,
             label_score=joined("label_score"),
             score=joined("score"),
         ),
@@ -355,12 +353,11 @@ def merge_validations(parts: Sequence[Validation], shares: Sequence[NDArray[np.i
 
 @torch.inference_mode()
 def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings) -> Validation:
-    """Measure loss, accuracy and confusion over all readable pictures, in float32 sums.
+    """Measure loss and accuracy over all readable pictures, in float32 sums.
 
     Raises:
         DataError: no picture could be decoded.
     """
-    confusion = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64)
     loss_sum = 0.0
     broken: list[str] = []
     parts: list[Tensor] = []
@@ -370,14 +367,14 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
         labels, scores = batch.labels, logits.softmax(1)
         loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
         score, predicted = scores.max(1)
-        confusion.index_put_((labels, predicted), torch.ones_like(labels), accumulate=True)
         own = scores.gather(1, labels[:, None])[:, 0]
         parts.append(torch.stack([first + batch.positions, labels, predicted, own, score]).double())
         first += len(labels) + len(batch.broken)
-    count = int(confusion.sum())
+    columns: NDArray[np.float64] = torch.cat(parts, dim=1).numpy() if parts else np.empty((5, 0))
+    index, label, answer, own, score = columns
+    count = len(index)
     if not count:
         raise DataError("Not one validation picture could be decoded.", "The files are damaged, or not pictures.")
-    index, label, answer, own, score = torch.cat(parts, dim=1).numpy()
     answers = Answers(
         index=index.astype(np.int64),
         label=label.astype(np.int64),
@@ -385,8 +382,8 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
         label_score=own.astype(np.float32),
         score=score.astype(np.float32),
     )
-    top1 = int(confusion.trace()) / count
-    return Validation(loss_sum / count, top1, confusion.numpy(), tuple(broken), answers)
+    top1 = float((answers.label == answers.predicted).mean())
+    return Validation(loss_sum / count, top1, tuple(broken), answers)
 
 
 def _logits(

@@ -24,28 +24,32 @@ NUM_PAIRS, NUM_WEAKEST, NUM_PICTURES = 20, 10, 24
 THUMBNAIL_PX = 112
 
 
-def most_confused(confusion: NDArray[np.int64], count: int) -> list[tuple[int, int, int]]:
-    """The `count` largest entries off the diagonal as (true class, predicted class, pictures), largest first."""
-    rows, columns = np.nonzero(confusion)
-    wrong = rows != columns
-    rows, columns = rows[wrong], columns[wrong]
-    counts = confusion[rows, columns]
-    order = np.lexsort((columns, rows, -counts))[:count]
-    return [(int(rows[i]), int(columns[i]), int(counts[i])) for i in order]
+def count_confusion(answers: Answers, num_classes: int) -> NDArray[np.int64]:
+    """The matrix (K, K) whose entry i, j counts pictures of class i taken for class j; for a few thousand classes."""
+    cells = np.bincount(answers.label * num_classes + answers.predicted, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes)
 
 
-def confusion_section(confusion: NDArray[np.int64], classes: Sequence[str]) -> Markup:
+def most_confused(answers: Answers, count: int) -> list[tuple[int, int, int]]:
+    """The `count` most frequent mistakes as (true class, predicted class, pictures), the most frequent first."""
+    wrong = answers.label != answers.predicted
+    pairs, counts = np.unique(np.stack([answers.label[wrong], answers.predicted[wrong]]), axis=1, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:count]  # equal ones stay in the order of their classes
+    return [(int(pairs[0, i]), int(pairs[1, i]), int(counts[i])) for i in order]
+
+
+def confusion_section(answers: Answers, classes: Sequence[str]) -> Markup:
     """The matrix where there are few classes, else the most confused pairs and the weakest classes."""
     if len(classes) <= MATRIX_CLASSES:
-        return tag("section", tag("h2", "Confusion"), _matrix(confusion, classes))
-    lists = _pairs(confusion, classes), _weakest(confusion, classes)
+        return tag("section", tag("h2", "Confusion"), _matrix(count_confusion(answers, len(classes)), classes))
+    lists = _pairs(answers, classes), _weakest(answers, classes)
     return tag("section", tag("h2", "Confusion"), *lists, class_="names")
 
 
 def _matrix(confusion: NDArray[np.int64], classes: Sequence[str]) -> Markup:
     counts = confusion.sum(1)
     shares = confusion / np.maximum(counts[:, None], 1)
-    worst = max((shares[i, j] for i, j, _ in most_confused(confusion, len(classes) ** 2)), default=1.0)
+    worst = float((shares * (1 - np.eye(len(classes)))).max()) or 1.0
     rows = []
     for i, name in enumerate(classes):
         cells = []
@@ -70,20 +74,21 @@ def _matrix(confusion: NDArray[np.int64], classes: Sequence[str]) -> Markup:
     return tag("div", matrix, class_="scroll")
 
 
-def _pairs(confusion: NDArray[np.int64], classes: Sequence[str]) -> Markup:
-    counts = confusion.sum(1)
+def _pairs(answers: Answers, classes: Sequence[str]) -> Markup:
+    counts = np.bincount(answers.label, minlength=len(classes))
     rows: list[list[Child]] = [
         [classes[i], classes[j], f"{count:,}", percent(count / counts[i])]
-        for i, j, count in most_confused(confusion, NUM_PAIRS)
+        for i, j, count in most_confused(answers, NUM_PAIRS)
     ]
     heads = ("true class", "taken for", "pictures", "of the class")
     return table(heads, rows, caption=f"The most confused pairs of {len(classes):,} classes", words=(0, 1))
 
 
-def _weakest(confusion: NDArray[np.int64], classes: Sequence[str]) -> Markup:
-    counts = confusion.sum(1)
+def _weakest(answers: Answers, classes: Sequence[str]) -> Markup:
+    counts = np.bincount(answers.label, minlength=len(classes))
+    right = np.bincount(answers.label[answers.label == answers.predicted], minlength=len(classes))
     known = np.flatnonzero(counts)
-    shares = confusion.diagonal()[known] / counts[known]
+    shares = right[known] / counts[known]
     order = np.argsort(shares, kind="stable")[:NUM_WEAKEST]
     rows: list[list[Child]] = [[classes[known[i]], percent(float(shares[i])), f"{counts[known[i]]:,}"] for i in order]
     return table(("class", "right", "pictures"), rows, caption="The classes least often right")

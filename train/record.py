@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from train.loop import Validation
+from train.mistakes import count_confusion
 from train.plots import plot_confusion, plot_curves
 from train.recipe import TrainingStage
 from train.report import RunFacts, RunStatus, State, render_report
@@ -22,6 +23,8 @@ from zoo.machine import environment
 from zoo.page.markup import Markup
 
 METRICS, CURVES, CONFUSION = "metrics.jsonl", "curves.png", "confusion.png"
+# A matrix of more has less than a pixel for each cell; the report names the most confused pairs.
+PLOTTED_CLASSES = 1000
 REPORT = "report.html"
 CHECKPOINT, STATE = "checkpoint.safetensors", "state.pt"
 
@@ -85,7 +88,9 @@ class RunRecord:
         self._write_report("finished")
         title = f"{self.facts.title}: {self.facts.recipe.name} recipe"
         plot_curves(run.history, self.facts.recipe, title, self.folder / CURVES)
-        plot_confusion(result.confusion, card.classes, self.folder / CONFUSION)
+        if len(card.classes) <= PLOTTED_CLASSES:
+            confusion = count_confusion(result.answers, len(card.classes))
+            plot_confusion(confusion, card.classes, self.folder / CONFUSION)
         save_checkpoint(self.folder / CHECKPOINT, run.average.model.state_dict(), card)
         (self.folder / STATE).unlink(missing_ok=True)
 

@@ -88,7 +88,7 @@ def render_report(facts: RunFacts, status: RunStatus, thumbnails: dict[int, Mark
             tag("section", tag("h2", "What changes from stage to stage"), schedule_charts(facts.recipe)),
             throughput_chart(status.history),
             _stages_table(facts, status),
-            confusion_section(status.result.confusion, facts.classes),
+            confusion_section(status.result.answers, facts.classes),
             pictures_section(
                 status.result.answers, facts.val_set, facts.classes, {} if thumbnails is None else thumbnails
             ),
@@ -156,9 +156,9 @@ def share_of_fixed_time(history: Sequence[Epoch], recipe: Recipe) -> float | Non
 
 
 def _about_mistakes(facts: RunFacts, status: RunStatus) -> Iterator[str]:
-    confusion = status.result.confusion
-    for true, taken, count in most_confused(confusion, 1):
-        total = int(confusion[true].sum())
+    answers = status.result.answers
+    for true, taken, count in most_confused(answers, 1):
+        total = int((answers.label == true).sum())
         yield f"Most confused: {facts.classes[true]} taken for {facts.classes[taken]}, {count} of {total}."
     broken = len(list(status.broken))
     if broken:

@@ -20,7 +20,7 @@ from train.charts import best_epoch, stage_settings, stage_throughput
 from train.cost import estimate
 from train.live import LiveView
 from train.loop import Answers, Validation
-from train.mistakes import MATRIX_CLASSES, draw_thumbnail, most_confused, worst_pictures
+from train.mistakes import MATRIX_CLASSES, count_confusion, draw_thumbnail, most_confused, worst_pictures
 from train.recipe import Recipe, TrainingStage, override
 from train.record import RunRecord
 from train.report import REFRESH_S, RunFacts, RunStatus, headlines, render_report, share_of_fixed_time
@@ -72,11 +72,7 @@ def a_history(recipe: Recipe, epochs: int, top1: Sequence[float] | None = None) 
     ]
 
 
-def a_validation(
-    label: Sequence[int], predicted: Sequence[int], classes: int, score: Sequence[float] = ()
-) -> Validation:
-    confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (list(label), list(predicted)), 1)
+def a_validation(label: Sequence[int], predicted: Sequence[int], score: Sequence[float] = ()) -> Validation:
     answers = Answers(
         index=np.arange(len(label)),
         label=np.array(label),
@@ -84,7 +80,7 @@ def a_validation(
         label_score=np.array(score or [0.2] * len(label), np.float32),
         score=np.array([0.7] * len(label), np.float32),
     )
-    return Validation(0.5, float(np.mean(answers.label == answers.predicted)), confusion, (), answers)
+    return Validation(0.5, float(np.mean(answers.label == answers.predicted)), (), answers)
 
 
 def some_facts(recipe: Recipe, classes: Sequence[str] = ("cat", "d<o>g", "owl"), **changes: Any) -> RunFacts:
@@ -108,7 +104,7 @@ def some_status(recipe: Recipe, epochs: int = 8, **changes: Any) -> RunStatus:
     status = RunStatus(
         state="finished",
         history=a_history(recipe, epochs),
-        result=a_validation([0, 0, 1, 1, 2, 2], [0, 1, 1, 0, 2, 0], 3, [0.9, 0.3, 0.8, 0.1, 0.9, 0.2]),
+        result=a_validation([0, 0, 1, 1, 2, 2], [0, 1, 1, 0, 2, 0], [0.9, 0.3, 0.8, 0.1, 0.9, 0.2]),
     )
     return replace(status, **changes)
 
@@ -212,7 +208,7 @@ def test_few_classes_get_a_matrix_and_many_their_worst_pairs() -> None:
     few = render_report(some_facts(recipe), some_status(recipe))
     assert 'title="1 of 2: cat taken for d&lt;o&gt;g"' in few
     names = [f"class {index}" for index in range(MATRIX_CLASSES + 1)]
-    result = a_validation([7, 7, 7, 9, 9], [3, 3, 7, 4, 9], len(names))
+    result = a_validation([7, 7, 7, 9, 9], [3, 3, 7, 4, 9])
     many = render_report(some_facts(recipe, names), some_status(recipe, result=result))
     assert '<table class="confusion' not in many
     assert "The most confused pairs of 21 classes" in many
@@ -223,13 +219,15 @@ def test_few_classes_get_a_matrix_and_many_their_worst_pairs() -> None:
 
 def test_the_most_confused_pairs_are_the_largest_entries_off_the_diagonal() -> None:
     confusion = np.array([[50, 3, 0], [1, 60, 0], [9, 0, 70]])
-    assert most_confused(confusion, 2) == [(2, 0, 9), (0, 1, 3)]
-    assert most_confused(np.eye(3, dtype=np.int64), 5) == []
-    assert confusion.trace() == 180  # the argument is left as it was
+    label, predicted = (np.repeat(axis.ravel(), confusion.ravel()).tolist() for axis in np.indices((3, 3)))
+    answers = a_validation(label, predicted).answers
+    assert most_confused(answers, 2) == [(2, 0, 9), (0, 1, 3)]
+    assert most_confused(a_validation([0, 1, 2], [0, 1, 2]).answers, 5) == []
+    np.testing.assert_array_equal(count_confusion(answers, 3), confusion)
 
 
 def test_the_worst_pictures_are_wrong_ones_whose_true_class_scored_least() -> None:
-    answers = a_validation([0, 1, 2, 0], [1, 1, 0, 2], 3, [0.3, 0.01, 0.05, 0.2]).answers
+    answers = a_validation([0, 1, 2, 0], [1, 1, 0, 2], [0.3, 0.01, 0.05, 0.2]).answers
     assert worst_pictures(answers, 2).tolist() == [2, 3]
     assert worst_pictures(answers, 10).tolist() == [2, 3, 0]
 
@@ -242,7 +240,7 @@ def test_wrong_pictures_are_shown_with_both_classes_and_scores() -> None:
         r"<figcaption>(\S+) <span[^>]*>([^<]*)</span><br/><span[^>]*>→ </span><strong>(\S+)</strong>", page
     )
     assert shown == [("d&lt;o&gt;g", "10 %", "cat"), ("owl", "20 %", "cat"), ("cat", "30 %", "d&lt;o&gt;g")]
-    right = a_validation([0, 1, 2], [0, 1, 2], 3)
+    right = a_validation([0, 1, 2], [0, 1, 2])
     assert "Every validation picture is classified right." in render_report(
         some_facts(recipe), some_status(recipe, result=right)
     )
@@ -272,7 +270,7 @@ def test_thumbnails_are_made_once() -> None:
     emptied = replace(facts, val_set=replace(facts.val_set, sources=[np.zeros((8, 8, 3), np.uint8)] * 30))
     again = render_report(emptied, some_status(recipe), thumbnails)
     assert re.findall('src="([^"]*)"', again) == re.findall('src="([^"]*)"', first)
-    right = a_validation([0, 1, 2], [0, 1, 2], 3)
+    right = a_validation([0, 1, 2], [0, 1, 2])
     render_report(facts, some_status(recipe, result=right), thumbnails)
     assert thumbnails == {}  # those no longer shown are forgotten
 
