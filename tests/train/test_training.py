@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -111,6 +112,23 @@ def test_a_resumed_run_is_bit_identical(
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
     assert not (folder / "state.pt").exists()
+
+
+def test_a_compiled_run_resumes_bit_identical(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: Callable
+) -> None:
+    """Captured and differentiated as for any backend, run by PyTorch's kernels: generating code takes a minute."""
+    monkeypatch.setattr("torch.compile", partial(torch.compile, backend="aot_eager"))
+    data = str(picture_folder)
+    splits, recipe = open_splits(data), small_recipe(data)
+    recipe = replace(recipe, stages=(replace(recipe.stages[0], epochs=2),))  # each stage is a compilation
+    train = partial(train_model, TINY, recipe, *splits, data=data, device="cpu", workers=0, compile=True)
+    train(folder=tmp_path / "whole")
+    with killed_after(1):
+        train(folder=tmp_path / "cut", save_every_s=0)
+    train(folder=tmp_path / "cut", resume=True)
+    whole, resumed = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def test_resume_refuses_another_recipe_and_a_damaged_state(
