@@ -34,7 +34,7 @@ TIMEOUT = Timeout(connect=10.0, read=30.0)  # seconds of silence, not of the who
 MAX_CONNECTIONS = 64  # kept open to one host
 PASSING_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 EXPECTED = "Expected there: shards.json and the files it names, as `zoo data pack` or `zoo data index` wrote them."
-GOES_ON = "Once it answers, `zoo train … --resume` goes on from the last state."
+GOES_ON = "Check the address and the network. Once it answers, `zoo train … --resume` goes on from the last state."
 # Only redirects are urllib3's to follow, and it drops Authorization where they lead to another host.
 _REDIRECTS = Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")

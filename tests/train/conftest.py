@@ -43,8 +43,8 @@ def killed_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractCon
 class ShardServer(ThreadingHTTPServer):
     """Serves a folder with ranges. `trouble(path, number of the request)` says what goes wrong, None for nothing:
 
-    a status to answer with; "drop", the connection ends within the body; "whole", Range is ignored; "grown", the file
-    has another size; "elsewhere", another range is sent.
+    a status to answer with; "silent", no answer comes; "drop", the connection ends within the body; "whole", Range is
+    ignored; "grown", the file has another size; "elsewhere", another range is sent.
     """
 
     daemon_threads = True
@@ -56,6 +56,7 @@ class ShardServer(ThreadingHTTPServer):
         self.asked: list[tuple[str, str | None]] = []
         self.authorizations: set[str | None] = set()
         self.connections = 0
+        self.closing = threading.Event()
 
     @property
     def url(self) -> str:
@@ -80,6 +81,10 @@ class ShardHandler(BaseHTTPRequestHandler):
         self.server.asked.append((self.path, asked))
         path = self.server.root / unquote(urlsplit(self.path).path).removeprefix("/shards/")
         trouble = self.server.trouble(self.path, len(self.server.asked))
+        if trouble == "silent":
+            self.server.closing.wait()
+            self.close_connection = True
+            return None
         if isinstance(trouble, int) or not path.is_file():
             return self.send_error(trouble if isinstance(trouble, int) else 404)
         content = path.read_bytes()
@@ -110,6 +115,7 @@ def serving(root: Path) -> Iterator[ShardServer]:
         try:
             yield running
         finally:
+            running.closing.set()
             remote._pool.cache_clear()  # its connections end, and with them the server's threads
             running.shutdown()
             thread.join()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from urllib3 import Timeout
 
 from train.distributed import World, share_of
 from train.loader import Augmented, epoch_batches, load, load_validation
@@ -174,8 +175,12 @@ def test_a_damaged_picture_is_broken_as_in_a_folder(copied: Path, serve_folder: 
     assert len(batch.labels) == 17
 
 
-@pytest.mark.parametrize("trouble", ["drop", 503, 429])
-def test_what_passes_is_tried_again(trouble: int | str, shards: Path, serve_folder: Serve) -> None:
+@pytest.mark.parametrize("trouble", ["drop", "silent", 503, 429])
+def test_what_passes_is_tried_again(
+    trouble: int | str, shards: Path, serve_folder: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if trouble == "silent":
+        monkeypatch.setattr(remote, "TIMEOUT", Timeout(0.1))
     with serve_folder(shards) as server:
         far, near = open_val(server.url), open_val(str(shards))
         since = len(server.asked)
