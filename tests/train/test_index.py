@@ -128,14 +128,22 @@ def test_keys_end_at_the_first_dot_of_the_base_name(tmp_path: Path) -> None:
             ("n03/z.seg.png", picture(9)),  # not the picture, which is named exactly
             ("n03/z.webp", picture(4)),
             ("n03/z.cls", b"4"),
+            ("n04/t.tif", picture(5, "tiff")),  # broken when it is read, as in a folder
+            ("n04/t.cls", b"5"),
             ("README.txt", b"neither picture nor class"),
             ("n03/._z.jpg", b"what macOS leaves"),
         ],
     )
     found = list(walk_samples(tmp_path / "0.tar"))
-    assert [(one.key, one.label) for one in found] == [("n01.440/x", 1), ("n02/x", 2), ("n02/y", 3), ("n03/z", 4)]
+    assert [(one.key, one.label) for one in found] == [
+        ("n01.440/x", 1),
+        ("n02/x", 2),
+        ("n02/y", 3),
+        ("n03/z", 4),
+        ("n04/t", 5),
+    ]
     content = (tmp_path / "0.tar").read_bytes()
-    assert [content[one.offset : one.offset + one.size] for one in found] == [
+    assert [content[one.offset : one.offset + one.size] for one in found[:4]] == [
         picture(number) for number in (1, 2, 3, 4)
     ]
     assert isinstance(found[0], Sample)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
@@ -123,6 +124,23 @@ def test_connections_are_kept(shards: Path, serve_folder: Serve) -> None:
             load_prepared(pictures, TINY.preprocessing)
         assert len(server.asked) > 54
         assert server.connections <= remote.PARALLEL
+
+
+def test_the_pictures_of_a_batch_are_asked_for_together(shards: Path, serve_folder: Serve) -> None:
+    """The server answers nobody before as many have asked as may at once."""
+    recipe = recipe_of()
+    with serve_folder(shards) as server:
+        train, _ = open_splits(server.url)
+        together = threading.Barrier(remote.PARALLEL, timeout=30)
+
+        def gather(path: str, number: int) -> None:
+            together.wait()
+
+        server.trouble = gather
+        dataset = Augmented(train, recipe, recipe.stages[0], 0, 0)
+        (batch,) = load(dataset, [list(range(2 * remote.PARALLEL))], workers=0, pin=False)
+        assert len(batch.labels) == 2 * remote.PARALLEL
+        assert not together.broken
 
 
 def test_a_server_that_fails_stops_the_run_which_goes_on_later(
