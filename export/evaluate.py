@@ -15,6 +15,7 @@ from export.runners import Runner
 from zoo.datasets import Pictures, load_prepared, open_val, was_recorded
 from zoo.errors import DataError
 from zoo.registry import checkpoint_path
+from zoo.remote import AUTHORIZATION_VARIABLE, authorization, is_address
 
 TOP = 5
 
@@ -135,13 +136,19 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None) -> Pi
             folder it does not know.
 
     Raises:
-        DataError: the artifact remembers nothing, or the data cannot be used.
+        DataError: the artifact remembers nothing, or the data cannot be used; or it remembers an address, which may
+            be anyone's, and there is an authorization to be sent.
     """
     recorded = recorded_data(artifact)
     chosen = data or (recorded and recorded[0])
     if not chosen:
         raise DataError(
             f"{artifact} does not say which pictures it was trained beside.", "Pass --data digits or --data FOLDER."
+        )
+    if not data and is_address(chosen) and authorization():
+        raise DataError(
+            f"{artifact} names {chosen}, and {AUTHORIZATION_VARIABLE} would be sent there.",
+            f"If that is right: --data {chosen}",
         )
     if seed is None and recorded and was_recorded(chosen, recorded[0]):
         seed = recorded[1]

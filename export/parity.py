@@ -82,8 +82,8 @@ def choose_pictures(
 ) -> Probe:
     """Choose real pictures, the closest to the network's own first.
 
-    In this order: `data`; the val split the checkpoint says it was trained beside, if that is still there; two
-    photographs that come with scikit-learn.
+    In this order: `data`; the val split the checkpoint says it was trained beside, if that is still there (nothing is
+    fetched from an address in it: it may be anyone's); two photographs that come with scikit-learn.
 
     Raises:
         DataError: `data` cannot be used, or none of its pictures can be decoded.

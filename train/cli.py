@@ -21,7 +21,8 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
     "--data",
     default="digits",
     show_default=True,
-    help="digits; a folder: train/ and val/, or one folder per class; shards of `zoo data pack`; an .npz file.",
+    help="digits; a folder: train/ and val/, or one folder per class; shards of `zoo data pack` or `index`, also by "
+    "their https:// address; an .npz file.",
 )
 @click.option(
     "--recipe",

@@ -1,4 +1,4 @@
-"""Owns the commands `zoo data check` and `zoo data pack`: parse, call one function, print."""
+"""Owns the commands `zoo data check`, `pack` and `index`: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -110,8 +110,41 @@ def pack_data(
     click.echo(out)
 
 
+@click.command("index")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option(
+    "--classes",
+    "classes_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Names of the classes, one a line  [default: FOLDER/classes.txt, else the numbers]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def index_data(folder: Path, classes_file: Path | None, as_json: bool) -> None:
+    """Make WebDataset's tar files in FOLDER readable: write shards.json and an index beside them.
+
+    Samples are KEY.jpg (jpeg, png, webp …) and KEY.cls with the number of the class. A word of a tar file's path says
+    its split: train, or val, valid, validation, test. Without the latter a fifth is held out. The tar files stay as
+    they are; `zoo train --data FOLDER` reads them.
+    """
+    from train.index import find_tars, index_folder
+
+    with _progress("Indexing", len(find_tars(folder))) as advance:
+        found = index_folder(folder, classes_file=classes_file, on_shard=advance)
+    if as_json:
+        splits = {split: {"pictures": count, "shards": found.shards[split]} for split, count in found.pictures.items()}
+        said = {"shards": str(folder), "classes": len(found.classes), "splits": splits, "held_out": found.held_out}
+        click.echo(json.dumps(said | {"left_out": list(found.left_out)}))
+        return
+    for split, count in found.pictures.items():
+        where = "a fifth of the same files" if found.held_out and split == "val" else f"{found.shards[split]} tar files"
+        click.echo(f"{split}: {count:,} pictures of {len(found.classes)} classes, {where}")
+    for name in found.left_out[:SHOWN]:
+        click.echo(f"  left out: {name}", err=True)
+    click.echo(folder)
+
+
 class _Advance:
-    """One picture more on a progress bar."""
+    """One more on a progress bar: a picture or a file."""
 
     def __init__(self, progress: Progress, total: int, words: str) -> None:
         self.progress = progress

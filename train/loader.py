@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +18,14 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from train.augment import randaugment, random_crop_box
 from train.decode import Box, CropDecoder
 from train.recipe import Recipe, TrainingStage
-from zoo.datasets import Pictures
-from zoo.errors import BrokenPictureError
+from zoo.datasets import Pictures, Stored
+from zoo.errors import BrokenPictureError, DataError
 from zoo.preprocess import prepare
 from zoo.spec import Preprocessing
+
+# One picture for a batch, (S, S, 3) uint8 and its label, or why it could not be decoded.
+Item = tuple[NDArray[np.uint8], int] | str
+Read = Callable[[], Stored]
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Augmented(Dataset[tuple[NDArray[np.uint8], int] | str]):
-    """One epoch of training pictures. Item (index): (S, S, 3) uint8 and its label, or why it could not be read."""
+class Augmented(Dataset[Item]):
+    """One epoch of training pictures."""
 
     pictures: Pictures
     recipe: Recipe
@@ -54,11 +59,18 @@ class Augmented(Dataset[tuple[NDArray[np.uint8], int] | str]):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int] | str:
+    def __getitem__(self, index: int) -> Item:
+        return self.make(index, partial(self.pictures.read, index))
+
+    def __getitems__(self, indices: list[int]) -> list[Item] | DataError:
+        return _make_all(self, indices)
+
+    def make(self, index: int, read: Read) -> Item:
+        """Crop and augment one picture, as seed, epoch and index decide."""
         rng = np.random.default_rng((self.seed, self.epoch, index))
         try:
             pixels = self.decoder.crop(
-                self.pictures.read(index),
+                read(),
                 partial(self._draw_crop, rng),
                 self.stage.image_size,
                 name=self.pictures.describe(index),
@@ -78,8 +90,8 @@ class Augmented(Dataset[tuple[NDArray[np.uint8], int] | str]):
 
 
 @dataclass(frozen=True)
-class Prepared(Dataset[tuple[NDArray[np.uint8], int] | str]):
-    """Pictures prepared by a contract, without augmentation; items as in `Augmented`."""
+class Prepared(Dataset[Item]):
+    """Pictures prepared by a contract, without augmentation."""
 
     pictures: Pictures
     preprocessing: Preprocessing
@@ -87,15 +99,37 @@ class Prepared(Dataset[tuple[NDArray[np.uint8], int] | str]):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int] | str:
+    def __getitem__(self, index: int) -> Item:
+        return self.make(index, partial(self.pictures.read, index))
+
+    def __getitems__(self, indices: list[int]) -> list[Item] | DataError:
+        return _make_all(self, indices)
+
+    def make(self, index: int, read: Read) -> Item:
+        """Prepare one picture."""
         try:
-            return prepare(self.pictures.open(index), self.preprocessing).copy(), int(self.pictures.labels[index])
+            image = self.pictures.decode(index, read())
+            return prepare(image, self.preprocessing).copy(), int(self.pictures.labels[index])
         except BrokenPictureError as error:
             return error.problem
 
 
-def collate(items: list[tuple[NDArray[np.uint8], int] | str]) -> Batch:
+def _make_all(dataset: Augmented | Prepared, indices: list[int]) -> list[Item] | DataError:
+    """The items of a batch, their pictures read together; `DataLoader` calls it through `__getitems__`.
+
+    An error that is no picture's own is handed on as it is: raised in a worker, it would arrive as a traceback's text.
+    """
+    try:
+        with dataset.pictures.reading(indices) as reads:
+            return [dataset.make(index, read) for index, read in zip(indices, reads, strict=True)]
+    except DataError as error:
+        return error
+
+
+def collate(items: list[Item] | DataError) -> Batch | DataError:
     """Stack the readable pictures and keep the others' messages."""
+    if isinstance(items, DataError):
+        return items
     good = [item for item in items if not isinstance(item, str)]
     positions = torch.tensor([place for place, item in enumerate(items) if not isinstance(item, str)], dtype=torch.long)
     broken = tuple(item for item in items if isinstance(item, str))
@@ -134,11 +168,13 @@ def default_workers(pictures: Pictures) -> int:
     return 0 if in_memory else min(8, os.cpu_count() or 1)
 
 
-def load(
-    dataset: Dataset[tuple[NDArray[np.uint8], int] | str], batches: list[list[int]], *, workers: int, pin: bool
-) -> Iterator[Batch]:
-    """Yield `batches` of a data set in their order."""
-    loader = DataLoader(
+def load(dataset: Dataset[Item], batches: list[list[int]], *, workers: int, pin: bool) -> Iterator[Batch]:
+    """Yield `batches` of a data set in their order.
+
+    Raises:
+        DataError: the pictures' server does not answer as it should.
+    """
+    loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
@@ -146,7 +182,10 @@ def load(
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
     )
-    yield from loader
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
 def load_validation(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from train.loop import Answers
 from zoo.datasets import Pictures
-from zoo.errors import BrokenPictureError
+from zoo.errors import BrokenPictureError, DataError
 from zoo.page.elements import table
 from zoo.page.markup import Child, Markup, join, tag
 from zoo.page.wording import percent
@@ -22,6 +22,7 @@ from zoo.page.wording import percent
 MATRIX_CLASSES = 20
 NUM_PAIRS, NUM_WEAKEST, NUM_PICTURES = 20, 10, 24
 THUMBNAIL_PX = 112
+UNREADABLE = tag("span", "no longer readable", class_="muted")
 
 
 def count_confusion(answers: Answers, num_classes: int) -> NDArray[np.int64]:
@@ -117,16 +118,25 @@ def pictures_section(
         return tag("section", heading, tag("p", "Every validation picture is classified right."))
     shown = "All" if total == len(chosen) else f"{len(chosen)} of"
     note = f"{shown} {total:,} wrong ones, the lowest score of the true class first. Scores are the softmax."
+    _draw_missing(pictures, answers.index[chosen].tolist(), thumbnails)
     figures = (_figure(answers, int(place), pictures, classes, thumbnails) for place in chosen)
     return tag("section", heading, tag("p", note, class_="note"), tag("div", *figures, class_="wrong"))
+
+
+def _draw_missing(pictures: Pictures, wanted: list[int], thumbnails: dict[int, Markup]) -> None:
+    """Add the thumbnails that are not there; where the pictures' server is gone, the page goes without the rest."""
+    try:
+        for index in wanted:
+            if index not in thumbnails:
+                thumbnails[index] = draw_thumbnail(pictures, index)
+    except DataError:
+        return
 
 
 def _figure(
     answers: Answers, place: int, pictures: Pictures, classes: Sequence[str], thumbnails: dict[int, Markup]
 ) -> Markup:
     index = int(answers.index[place])
-    if index not in thumbnails:
-        thumbnails[index] = draw_thumbnail(pictures, index)
     true, taken = classes[answers.label[place]], classes[answers.predicted[place]]
     caption = tag(
         "figcaption",
@@ -137,7 +147,9 @@ def _figure(
         " ",
         tag("span", percent(float(answers.score[place])), class_="muted"),
     )
-    return tag("figure", tag("div", thumbnails[index], class_="frame"), caption, title=pictures.describe(index))
+    return tag(
+        "figure", tag("div", thumbnails.get(index, UNREADABLE), class_="frame"), caption, title=pictures.describe(index)
+    )
 
 
 def draw_thumbnail(pictures: Pictures, index: int) -> Markup:
@@ -147,7 +159,7 @@ def draw_thumbnail(pictures: Pictures, index: int) -> Markup:
     try:
         image = pictures.open(index, min_size=THUMBNAIL_PX)
     except BrokenPictureError:  # it was readable when it was validated: gone or changed since
-        return tag("span", "no longer readable", class_="muted")
+        return UNREADABLE
     small = max(image.size) < THUMBNAIL_PX // 2
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()

@@ -110,9 +110,13 @@ def _in_order(
     """Results in order, never more than `ahead` of them waiting in memory."""
     rest = iter(indices)
     waiting = [pool.submit(work, index) for index in islice(rest, ahead)]
-    while waiting:
-        yield waiting.pop(0).result()
-        waiting += [pool.submit(work, index) for index in islice(rest, 1)]
+    try:
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting += [pool.submit(work, index) for index in islice(rest, 1)]
+    finally:
+        for future in waiting:  # after an error: a server that is gone need not be asked again
+            future.cancel()
 
 
 def _reduce(pictures: Pictures, index: int, size: int, quality: int) -> _Item:

@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "scale": ("zoo.commands:scale_model", "Write a network of your own: one of these, scaled."),
     "doctor": ("zoo.commands:doctor", "Say what this machine can do, and how to add the rest."),
     "sample": ("zoo.commands:sample", "Write a few pictures of the embedded data set as files."),
-    "data": ("zoo.cli:data", "Check pictures, and pack them for training."),
+    "data": ("zoo.cli:data", "Check pictures, and pack or index them for training."),
     "train": ("train.cli:train", "Train with progressive learning."),
     "pull": ("zoo.weights_cli:pull", "Fetch published weights."),
     "import": ("zoo.weights_cli:import_file", "Bring weights in from torchvision, timm, Google, Keras."),
@@ -41,6 +41,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
 DATA: dict[str, tuple[str, str]] = {
     "check": ("train.data_cli:check_data", "Broken files, duplicates, class balance, sizes."),
     "pack": ("train.data_cli:pack_data", "Write shards with pictures reduced to what training can use."),
+    "index": ("train.data_cli:index_data", "Make WebDataset's tar files readable that others wrote."),
 }
 
 

@@ -7,8 +7,11 @@ good ones costs a line in the log and not the run.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,10 +23,13 @@ from zoo.arrays import SUFFIX, read_arrays
 from zoo.errors import BrokenPictureError, DataError
 from zoo.files import replacing
 from zoo.preprocess import SUFFIXES, UNREAD_SUFFIXES, open_picture, prepare
-from zoo.shards import Packed, is_shards, open_split
+from zoo.remote import PARALLEL, RemoteFolder, is_address, parse_address
+from zoo.shards import Folder, Packed, is_shards, open_split
 from zoo.spec import Preprocessing
 
 Split = Literal["train", "val"]
+# A picture as it is stored: a file's bytes, or (H, W, 3) uint8.
+Stored = bytes | NDArray[np.uint8]
 VAL_SHARE = 0.2
 VAL_NAMES = ("val", "valid", "validation", "test")
 
@@ -50,11 +56,12 @@ class Pictures:
         source = self.sources[index]
         return f"{self.name} picture {index}" if isinstance(source, np.ndarray) else str(source)
 
-    def read(self, index: int) -> bytes | NDArray[np.uint8]:
+    def read(self, index: int) -> Stored:
         """One picture as it is stored: a file's bytes, or an (H, W, 3) uint8 array.
 
         Raises:
             BrokenPictureError: it cannot be read.
+            DataError: a server has it, and does not answer as it should; that is no fault of this picture's.
         """
         source = self.sources[index]
         if isinstance(source, Packed):
@@ -68,17 +75,39 @@ class Pictures:
         except OSError as error:
             raise BrokenPictureError(f"{source} cannot be read: {error.strerror}.") from error
 
+    @contextmanager
+    def reading(self, indices: Sequence[int]) -> Iterator[list[Callable[[], Stored]]]:
+        """`read` of several pictures, as calls to be made in order.
+
+        Those on a server are asked for at once, `PARALLEL` at a time, so that one latency hides another.
+        """
+        sources = (self.sources[index] for index in indices)
+        if not any(isinstance(source, Packed) and source.is_remote for source in sources):
+            yield [partial(self.read, index) for index in indices]
+            return
+        pool = ThreadPoolExecutor(PARALLEL)
+        try:
+            yield [pool.submit(self.read, index).result for index in indices]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
     def open(self, index: int, *, min_size: int | None = None) -> Image.Image:
         """Decode one picture to RGB; `min_size` as in `open_picture`.
 
         Raises:
+            BrokenPictureError, DataError: as `read`, or it cannot be decoded.
+        """
+        return self.decode(index, self.read(index), min_size=min_size)
+
+    def decode(self, index: int, stored: Stored, *, min_size: int | None = None) -> Image.Image:
+        """`open` of a picture that has been read.
+
+        Raises:
             BrokenPictureError: it cannot be decoded.
         """
-        source = self.sources[index]
-        if isinstance(source, np.ndarray):
-            return Image.fromarray(source)
-        data = source if isinstance(source, Path) else source.read()
-        return open_picture(data, min_size=min_size, name=str(source))
+        if isinstance(stored, np.ndarray):
+            return Image.fromarray(stored)
+        return open_picture(stored, min_size=min_size, name=self.describe(index))
 
     def head(self, count: int) -> Pictures:
         """At most `count` pictures spread evenly over the split, so every class of a sorted folder is in it."""
@@ -102,12 +131,13 @@ def load_prepared(pictures: Pictures, preprocessing: Preprocessing) -> tuple[NDA
     good: list[NDArray[np.uint8]] = []
     indices: list[int] = []
     broken: list[str] = []
-    for index in range(len(pictures)):
-        try:
-            good.append(prepare(pictures.open(index), preprocessing))
-            indices.append(index)
-        except BrokenPictureError as error:
-            broken.append(error.problem)
+    with pictures.reading(range(len(pictures))) as reads:
+        for index, read in enumerate(reads):
+            try:
+                good.append(prepare(pictures.decode(index, read()), preprocessing))
+                indices.append(index)
+            except BrokenPictureError as error:
+                broken.append(error.problem)
     size = preprocessing.image_size
     return np.stack(good) if good else np.empty((0, size, size, 3), np.uint8), indices, broken
 
@@ -117,14 +147,19 @@ def open_splits(data: str, *, seed: int = 0) -> tuple[Pictures, Pictures]:
 
     Args:
         data: "digits", or a folder: with `train/` and `val/`, or with one folder per class, which is then split by
-            `seed` (a fifth of every class is held out), or of shards (`zoo data pack`); or an .npz file of arrays.
+            `seed` (a fifth of every class is held out), or of shards (`zoo data pack`, `zoo data index`), which may be
+            on a server (https://…); or an .npz file of arrays.
         seed: decides the split of a folder that has none.
 
     Raises:
-        DataError: no such folder, no pictures, one class only, or classes that differ between the splits.
+        DataError: no such folder, no pictures, one class only, or classes that differ between the splits; of a
+            server, as `RemoteFile.read`.
     """
     if data == "digits":
         return _digits("train"), _digits("val")
+    if is_address(data):
+        remote = RemoteFolder(parse_address(data))
+        return _shards(remote, "train"), _shards(remote, "val")
     root = Path(data)
     if root.suffix == SUFFIX and root.is_file():
         return _arrays(root, seed)
@@ -167,6 +202,8 @@ def open_val(data: str, *, seed: int | None = None) -> Pictures:
     Raises:
         DataError: as `open_splits`.
     """
+    if is_address(data):
+        return _shards(RemoteFolder(parse_address(data)), "val")
     root = Path(data)
     if seed is None and data != "digits" and root.is_dir() and not (root / "train").is_dir() and not is_shards(root):
         named = next((root / name for name in VAL_NAMES if (root / name).is_dir()), root)
@@ -179,9 +216,11 @@ def open_val(data: str, *, seed: int | None = None) -> Pictures:
 
 
 def was_recorded(data: str, recorded: str | None) -> bool:
-    """Whether `data` names the pictures that were recorded at training, however the path is written."""
-    if recorded is None:
+    """Whether `data` names the pictures that were recorded at training, however the path or address is written."""
+    if recorded is None or is_address(data) != is_address(recorded):
         return False
+    if is_address(data):
+        return parse_address(data) == parse_address(recorded)
     return data == recorded or (data != "digits" and Path(data).resolve() == Path(recorded).resolve())
 
 
@@ -233,7 +272,7 @@ def _arrays(path: Path, seed: int) -> tuple[Pictures, Pictures]:
     return (train, val[0]) if val else _hold_out(train, str(path), seed)
 
 
-def _shards(root: Path, split: Split) -> Pictures:
+def _shards(root: Folder, split: Split) -> Pictures:
     classes, sources, labels = open_split(root, split)
     return Pictures(str(root), classes, sources, labels)
 
@@ -242,6 +281,12 @@ def _folder(root: Path) -> Pictures:
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = {folder.name: _picture_files(folder) for folder in folders}
     classes = tuple(name for name, files in found.items() if files)
+    tar = None if classes else next(root.rglob("*.tar"), None)
+    if tar:
+        raise DataError(
+            f"{root} has no pictures in sub-folders, but tar files such as {tar.name}.",
+            "If they are WebDataset's shards: `zoo data index` on their folder makes them readable.",
+        )
     if not classes:
         raise DataError(
             f"{root} has no pictures in sub-folders.",
@@ -265,4 +310,9 @@ def _held_out(pictures: Pictures, index: int, seed: int) -> bool:
     """A picture's own name decides, so adding pictures never moves another one between the splits."""
     source = pictures.sources[index]
     name = f"{seed}/{pictures.classes[pictures.labels[index]]}/{source.name if isinstance(source, Path) else index}"
+    return is_held_out(name)
+
+
+def is_held_out(name: str) -> bool:
+    """Whether the picture of that name belongs to the fifth that is held out."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") < VAL_SHARE * 2**32

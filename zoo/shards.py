@@ -1,38 +1,50 @@
 """Owns pictures packed into tar files: finding them there, and reading one without the others; it packs nothing.
 
-A folder of shards is WebDataset's (github.com/webdataset/webdataset): tar files with `KEY.jpg` followed by `KEY.cls`,
-whose text is the class index. `shards.json` beside them makes it ours: classes and shards of each split, and
-`SPLIT.index.npy` says where in which shard every picture lies, so that any picture is one read away.
+A folder of shards, here or on a web server, is WebDataset's (github.com/webdataset/webdataset): tar files with
+`KEY.jpg` and `KEY.cls`, whose text is the class index. `shards.json` beside them makes it ours: classes and shards of
+each split, and `SPLIT.index.npy` says where in which shard every picture lies, so that any picture is one read away.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import BrokenPictureError, DataError
-from zoo.preprocess import SUFFIXES
+from zoo.remote import RemoteFile, RemoteFolder, check_files
+from zoo.tar_samples import walk_samples
 
 FORMAT = "zoo-shards-1"
 MANIFEST = "shards.json"
 # One row a picture: number of its shard, where its bytes begin there, how many they are, its class.
 INDEX_ROW = np.dtype([("shard", "<u4"), ("offset", "<u8"), ("size", "<u8"), ("label", "<u4")])
+# A manifest of 100,000 shards has a tenth of this; NumPy's header before the rows of an index is 128 bytes.
+_MANIFEST_BYTES, _NPY_HEADER_BYTES = 64_000_000, 4096
+_AGAIN = "Pack again with `zoo data pack`, or index again with `zoo data index`."
+
+Folder = Path | RemoteFolder
+Shard = Path | RemoteFile
 
 
 @dataclass(frozen=True)
 class Packed:
     """One picture inside a tar file."""
 
-    shard: Path
+    shard: Shard
     offset: int
     size: int
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading it waits for a server."""
+        return isinstance(self.shard, RemoteFile)
 
     def __str__(self) -> str:
         return f"{self.shard} at byte {self.offset}"
@@ -42,7 +54,10 @@ class Packed:
 
         Raises:
             BrokenPictureError: the shard is gone or shorter than its index says.
+            DataError: the same of a shard on a server, which says nothing of this picture.
         """
+        if isinstance(self.shard, RemoteFile):
+            return self.shard.read(self.offset, self.size)
         try:
             with self.shard.open("rb") as handle:
                 handle.seek(self.offset)
@@ -58,7 +73,7 @@ class Packed:
 class PackedSources(Sequence[Packed]):
     """The pictures of a split, made when asked for: 24 bytes each, however many millions there are."""
 
-    shards: tuple[Path, ...]
+    shards: tuple[Shard, ...]
     rows: NDArray[np.void]
 
     def __len__(self) -> int:
@@ -80,24 +95,26 @@ def is_shards(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read what `zoo data pack` wrote beside the shards.
+def read_manifest(folder: Folder) -> dict[str, Any]:
+    """Read what `zoo data pack` or `zoo data index` wrote beside the shards.
 
     Raises:
-        DataError: it is damaged or of another format.
+        DataError: it is not there, damaged or of another format.
     """
-    path = folder / MANIFEST
+    path = _place(folder, MANIFEST)
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(_contents(folder, MANIFEST, _MANIFEST_BYTES))
         known = manifest["format"] == FORMAT and set(manifest["splits"]) >= {"train", "val"}
+        for entry in manifest["splits"].values():
+            _check_entry(entry)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not readable: {error}.", "Pack again with `zoo data pack`.") from error
+        raise DataError(f"{path} is not readable: {error}.", _AGAIN) from error
     if not known:
-        raise DataError(f"{path} is not of format {FORMAT} with train and val.", "Pack again with `zoo data pack`.")
+        raise DataError(f"{path} is not of format {FORMAT} with train and val.", _AGAIN)
     return manifest
 
 
-def open_split(folder: Path, split: str) -> tuple[tuple[str, ...], PackedSources, NDArray[np.int64]]:
+def open_split(folder: Folder, split: str) -> tuple[tuple[str, ...], PackedSources, NDArray[np.int64]]:
     """Classes, sources and labels (N,) of one split.
 
     Raises:
@@ -105,19 +122,16 @@ def open_split(folder: Path, split: str) -> tuple[tuple[str, ...], PackedSources
     """
     manifest = read_manifest(folder)
     entry = manifest["splits"][split]
-    shards = tuple(folder / shard["file"] for shard in entry["shards"])
-    for path, shard in zip(shards, entry["shards"], strict=True):
-        if not path.is_file() or path.stat().st_size != shard["bytes"]:
-            raise DataError(f"{path} is missing or incomplete.", "Copy it again, or pack again with `zoo data pack`.")
-    path = folder / entry["index"]
+    shards = _find_shards(folder, entry["shards"])
+    path = _place(folder, entry["index"])
     try:
-        rows = np.load(path, allow_pickle=False)
+        data = _contents(folder, entry["index"], entry["pictures"] * INDEX_ROW.itemsize + _NPY_HEADER_BYTES)
+        rows = np.load(io.BytesIO(data), allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not readable: {error}.", "Pack again with `zoo data pack`.") from error
+        raise DataError(f"{path} is not readable: {error}.", _AGAIN) from error
     classes = tuple(manifest["classes"])
-    fits = rows.dtype == INDEX_ROW and len(rows) == entry["pictures"] and (rows["label"] < len(classes)).all()
-    if not fits or (rows["shard"] >= len(shards)).any():
-        raise DataError(f"{path} does not belong to {folder / MANIFEST}.", "Pack again with `zoo data pack`.")
+    if not _fits(rows, entry, len(classes)):
+        raise DataError(f"{path} does not belong to {_place(folder, MANIFEST)}.", _AGAIN)
     return classes, PackedSources(shards, rows), rows["label"].astype(np.int64)
 
 
@@ -127,24 +141,49 @@ def index_shard(path: Path, number: int) -> NDArray[np.void]:
     Raises:
         DataError: not a tar file, or pictures and classes that do not pair up.
     """
-    try:
-        rows = np.array(list(_rows(path, number)), INDEX_ROW)
-    except (tarfile.TarError, OSError, ValueError) as error:
-        raise DataError(f"{path} is not a shard: {error}.", "Expected KEY.jpg and KEY.cls in turn.") from error
-    return rows
+    samples = walk_samples(path)
+    return np.array([(number, sample.offset, sample.size, sample.label) for sample in samples], INDEX_ROW)
 
 
-def _rows(path: Path, number: int) -> Iterator[tuple[int, int, int, int]]:
-    with tarfile.open(path, "r:") as tar:
-        pictures: dict[str, tuple[int, int]] = {}
-        for member in tar:
-            key, _, kind = member.name.partition(".")
-            if f".{kind}" in SUFFIXES:
-                pictures[key] = (member.offset_data, member.size)
-            elif kind == "cls":
-                text = tar.extractfile(member)
-                if key not in pictures or text is None:
-                    raise ValueError(f"{member.name} follows no picture")
-                yield number, *pictures.pop(key), int(text.read())
-        if pictures:
-            raise ValueError(f"{next(iter(pictures))} has no class")
+def _check_entry(entry: dict[str, Any]) -> None:
+    """Refuse what names files outside the folder: a manifest may come from anywhere."""
+    for name in (entry["index"], *(shard["file"] for shard in entry["shards"])):
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+            raise ValueError(f"{name!r} is not in the folder")
+    counts = entry["pictures"], *(shard["bytes"] for shard in entry["shards"])
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise ValueError("counts are not whole numbers")
+
+
+def _place(folder: Folder, name: str) -> str:
+    return folder.url_of(name) if isinstance(folder, RemoteFolder) else str(folder / name)
+
+
+def _contents(folder: Folder, name: str, max_bytes: int) -> bytes:
+    if isinstance(folder, RemoteFolder):
+        return folder.fetch(name, max_bytes=max_bytes)
+    return (folder / name).read_bytes()
+
+
+def _find_shards(folder: Folder, entries: Sequence[dict[str, Any]]) -> tuple[Shard, ...]:
+    """Every shard of a split, there and of its size."""
+    if isinstance(folder, RemoteFolder):
+        files = [RemoteFile(folder.url_of(entry["file"]), entry["bytes"]) for entry in entries]
+        check_files(files)
+        return tuple(files)
+    paths = tuple(folder / entry["file"] for entry in entries)
+    for path, entry in zip(paths, entries, strict=True):
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            raise DataError(f"{path} is missing or incomplete.", f"Copy it again. {_AGAIN}")
+    return paths
+
+
+def _fits(rows: NDArray[np.void], entry: dict[str, Any], num_classes: int) -> bool:
+    """Whether an index is that of a manifest's entry: every row is a known class in a known shard, within its bytes."""
+    if rows.dtype != INDEX_ROW or rows.shape != (entry["pictures"],):
+        return False
+    if (rows["label"] >= num_classes).any() or (rows["shard"] >= len(entry["shards"])).any():
+        return False
+    ends = np.array([shard["bytes"] for shard in entry["shards"]], np.uint64)[rows["shard"]]
+    return bool(((rows["offset"] <= ends) & (rows["size"] <= ends - rows["offset"])).all())

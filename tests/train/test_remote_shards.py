@@ -1,0 +1,429 @@
+"""Shards read over HTTP, from a real server in this process, are the shards of the folder it serves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from urllib3 import Timeout
+
+from train.distributed import World, share_of
+from train.loader import Augmented, epoch_batches, load, load_validation
+from train.mistakes import pictures_section
+from train.pack import pack
+from train.recipe import Recipe, find_recipe, override
+from train.session import Outcome, train_model
+from zoo import remote
+from zoo.checkpoint import read_card
+from zoo.datasets import Pictures, load_prepared, open_splits, open_val, was_recorded
+from zoo.errors import DataError
+from zoo.remote import RemoteFile, parse_address
+from zoo.shards import Packed
+from zoo.variants import find_variant
+
+Serve = Callable[..., Any]
+TINY = find_variant("tiny")
+
+
+@pytest.fixture(scope="module")
+def shards(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 and 18 pictures of three classes in several shards each."""
+    out = tmp_path_factory.mktemp("packed") / "my shards"
+    train, val = open_splits(str(picture_folder))
+    pack({"train": train, "val": val}, out, size=32, shard_bytes=15_000)
+    assert len(list(out.glob("train-*.tar"))) > 2
+    return out
+
+
+@pytest.fixture
+def copied(shards: Path, tmp_path: Path) -> Path:
+    """Shards to be damaged."""
+    return Path(shutil.copytree(shards, tmp_path / "copied"))
+
+
+def recipe_of(epochs: int = 2) -> Recipe:
+    """One stage, so that an epoch is enough."""
+    recipe = override(find_recipe("folder", TINY), TINY, image_size=16, batch_size=6)
+    return replace(recipe, stages=(replace(recipe.stages[-1], epochs=epochs),))
+
+
+def train_tiny(data: str, folder: Path, **settings: Any) -> Outcome:
+    recipe = settings.pop("recipe", recipe_of())
+    return train_model(TINY, recipe, *open_splits(data), data=data, folder=folder, device="cpu", **settings)
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = load_file(one), load_file(other)
+    return first.keys() == second.keys() and all(first[key].equal(second[key]) for key in first)
+
+
+def test_batches_are_those_of_the_folder(shards: Path, serve_folder: Serve) -> None:
+    recipe = recipe_of()
+    with serve_folder(shards) as server:
+        there, here = open_splits(server.url), open_splits(str(shards))
+        for far, near in zip(there, here, strict=True):
+            assert far.classes == near.classes
+            assert np.array_equal(far.labels, near.labels)
+        batches = epoch_batches(here[0], recipe, recipe.stages[0], seed=0, epoch=1)
+        loaded = [
+            [
+                *load(Augmented(train, recipe, recipe.stages[0], 0, 1), batches, workers=workers, pin=False),
+                *load_validation(val, TINY.preprocessing, batch_size=7, workers=workers, pin=False),
+            ]
+            for (train, val), workers in ((there, 2), (there, 0), (here, 0))
+        ]
+    for far, also, near in zip(*loaded, strict=True):
+        assert np.array_equal(far.pictures.numpy(), near.pictures.numpy())
+        assert np.array_equal(also.pictures.numpy(), near.pictures.numpy())
+        assert np.array_equal(far.labels.numpy(), near.labels.numpy())
+        assert not far.broken
+
+
+def test_two_ranks_with_two_workers_read_every_picture_once(shards: Path, serve_folder: Serve) -> None:
+    recipe = recipe_of()
+    with serve_folder(shards) as server:
+        train, _ = open_splits(server.url)
+        batches = epoch_batches(train, recipe, recipe.stages[0], seed=0, epoch=0, processes=2)
+        assert sum(map(len, batches)) == len(train) == 36
+        for rank in range(2):
+            own = [share_of(batch, World(rank=rank, size=2)) for batch in batches]
+            list(load(Augmented(train, recipe, recipe.stages[0], 0, 0), own, workers=2, pin=False))
+        rows = np.load(shards / "train.index.npy")
+        files = [
+            entry["file"] for entry in json.loads((shards / "shards.json").read_text())["splits"]["train"]["shards"]
+        ]
+        expected = [
+            (f"/shards/{files[row['shard']]}", f"bytes={row['offset']}-{row['offset'] + row['size'] - 1}")
+            for row in rows
+        ]
+        assert server.ranges() == sorted(expected)
+
+
+def test_training_gives_the_same_bits_as_from_the_folder(shards: Path, serve_folder: Serve, tmp_path: Path) -> None:
+    with serve_folder(shards) as server:
+        far = train_tiny(server.url, tmp_path / "far", recipe=recipe_of(1), workers=2)
+        near = train_tiny(str(shards), tmp_path / "near", recipe=recipe_of(1), workers=0)
+        assert same_weights(far.checkpoint, near.checkpoint)
+        assert read_card(far.checkpoint).provenance["data"] == server.url
+
+
+def test_connections_are_kept(shards: Path, serve_folder: Serve) -> None:
+    with serve_folder(shards) as server:
+        train, val = open_splits(server.url)
+        for pictures in (train, val):
+            load_prepared(pictures, TINY.preprocessing)
+        assert len(server.asked) > 54
+        assert server.connections <= remote.PARALLEL
+
+
+def test_the_pictures_of_a_batch_are_asked_for_together(shards: Path, serve_folder: Serve) -> None:
+    """The server answers nobody before as many have asked as may at once."""
+    recipe = recipe_of()
+    with serve_folder(shards) as server:
+        train, _ = open_splits(server.url)
+        together = threading.Barrier(remote.PARALLEL, timeout=30)
+
+        def gather(path: str, number: int) -> None:
+            together.wait()
+
+        server.trouble = gather
+        dataset = Augmented(train, recipe, recipe.stages[0], 0, 0)
+        (batch,) = load(dataset, [list(range(2 * remote.PARALLEL))], workers=0, pin=False)
+        assert len(batch.labels) == 2 * remote.PARALLEL
+        assert not together.broken
+
+
+def test_a_server_that_fails_stops_the_run_which_goes_on_later(
+    shards: Path, serve_folder: Serve, tmp_path: Path
+) -> None:
+    """In its second epoch nothing answers: no picture is called broken, and the weights end as undisturbed ones do."""
+    through = train_tiny(str(shards), tmp_path / "through", workers=0)
+    with serve_folder(shards) as server:
+        train, val = open_splits(server.url)
+        answered = len(server.asked) + len(train) + len(val) + 20
+        server.trouble = lambda path, number: 503 if number > answered else None
+        run = {"data": server.url, "folder": tmp_path / "run", "device": "cpu", "workers": 0, "save_every_s": 0}
+        with pytest.raises(DataError, match="cannot be read, 6 attempts: it answers 503") as failure:
+            train_model(TINY, recipe_of(), train, val, **run)
+        assert "--resume" in failure.value.hint
+        assert "report.html" in [path.name for path in (tmp_path / "run").iterdir()]
+        server.trouble = lambda path, number: None
+        outcome = train_model(TINY, recipe_of(), train, val, **run, resume=True)
+        assert [line.broken for line in outcome.history] == [0, 0]
+        assert same_weights(outcome.checkpoint, through.checkpoint)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_shard_that_vanishes_is_an_error_and_no_broken_picture(
+    workers: int, shards: Path, serve_folder: Serve
+) -> None:
+    recipe = recipe_of()
+    with serve_folder(shards) as server:
+        train, _ = open_splits(server.url)
+        server.trouble = lambda path, number: 404 if "train-000001" in path else None
+        dataset = Augmented(train, recipe, recipe.stages[0], 0, 0)
+        with pytest.raises(DataError) as failure:
+            list(load(dataset, [list(range(36))], workers=workers, pin=False))
+        # Its parts are told apart, as the command line prints them.
+        assert failure.value.problem == f"{server.url}train-000001.tar is not there: the server answers 404."
+        assert failure.value.hint == remote.EXPECTED
+
+
+def test_a_damaged_picture_is_broken_as_in_a_folder(copied: Path, serve_folder: Serve) -> None:
+    place = open_splits(str(copied))[1].sources[4]
+    assert isinstance(place, Packed)
+    assert isinstance(place.shard, Path)
+    content = bytearray(place.shard.read_bytes())
+    content[place.offset : place.offset + place.size] = bytes(place.size)
+    place.shard.write_bytes(content)
+    with serve_folder(copied) as server:
+        val = open_val(server.url)
+        batch = next(load_validation(val, TINY.preprocessing, batch_size=18, workers=0, pin=False))
+    assert batch.broken == (f"{val.describe(4)} is not a picture this project reads.",)
+    assert len(batch.labels) == 17
+
+
+@pytest.mark.parametrize("trouble", ["drop", "silent", 503, 429])
+def test_what_passes_is_tried_again(
+    trouble: int | str, shards: Path, serve_folder: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if trouble == "silent":
+        monkeypatch.setattr(remote, "TIMEOUT", Timeout(0.1))
+    with serve_folder(shards) as server:
+        far, near = open_val(server.url), open_val(str(shards))
+        since = len(server.asked)
+        server.trouble = lambda path, number: trouble if number - since <= remote.ATTEMPTS - 1 else None
+        assert far.read(3) == near.read(3)
+        assert len(server.asked) - since == remote.ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    ("trouble", "attempts", "message"),
+    [
+        ("drop", remote.ATTEMPTS, "6 attempts: .*IncompleteRead"),
+        ("whole", 1, "with the whole file: it ignores Range"),
+        ("grown", 1, r"has \d+ bytes, \d+ are expected: it is another file"),
+        ("elsewhere", 1, r"with 206 and bytes \d+-"),
+        (403, 1, "answers 403: it is private"),
+        (416, 1, "has too few bytes"),
+        (418, 1, "with 418 and no Content-Range"),
+    ],
+)
+def test_what_does_not_pass_is_told(
+    trouble: int | str, attempts: int, message: str, shards: Path, serve_folder: Serve
+) -> None:
+    with serve_folder(shards) as server:
+        val = open_val(server.url)
+        since = len(server.asked)
+        server.trouble = lambda path, number: trouble
+        with pytest.raises(DataError, match=message) as failure:
+            val.read(3)
+        assert type(failure.value) is DataError
+        assert failure.value.hint
+        assert len(server.asked) - since == attempts
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [("whole", "ignores Range"), ("grown", "it is another file"), (404, "shards.json is not there"), (401, "private")],
+)
+def test_opening_finds_what_is_wrong(trouble: int | str, message: str, shards: Path, serve_folder: Serve) -> None:
+    with serve_folder(shards) as server:
+        server.trouble = lambda path, number: trouble if isinstance(trouble, int) or "000001.tar" in path else None
+        with pytest.raises(DataError, match=message) as failure:
+            open_splits(server.url)
+    if trouble == 404:
+        assert "zoo data pack" in failure.value.hint
+    if trouble == 401:
+        assert remote.AUTHORIZATION_VARIABLE in failure.value.hint
+
+
+def test_nobody_there_is_an_error(serve_folder: Serve) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        with pytest.raises(DataError, match=r"cannot be read, 2 attempts: .*refused"):
+            open_splits(f"http://127.0.0.1:{taken.getsockname()[1]}/shards/")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda manifest: manifest["splits"]["val"].update(pictures=17),
+        lambda manifest: manifest["splits"]["val"].update(pictures=10**4),
+        lambda manifest: manifest["splits"]["val"].update(pictures="many"),
+        lambda manifest: manifest["splits"]["val"].update(index="../train.index.npy"),
+        lambda manifest: manifest["splits"]["val"]["shards"][0].update(file="http://example.com/0.tar"),
+        lambda manifest: manifest["splits"]["val"].pop("shards"),
+        lambda manifest: manifest.update(classes=["blue"]),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_an_error(
+    damage: Callable[[dict[str, Any]], None], copied: Path, serve_folder: Serve
+) -> None:
+    manifest = json.loads((copied / "shards.json").read_text())
+    damage(manifest)
+    (copied / "shards.json").write_text(json.dumps(manifest))
+    with serve_folder(copied) as server:
+        for data in (server.url, str(copied)):
+            with pytest.raises(DataError, match=r"does not belong|not readable|bytes it can need"):
+                open_splits(data)
+
+
+def test_rows_outside_their_shard_are_an_error(copied: Path, serve_folder: Serve) -> None:
+    rows = np.load(copied / "val.index.npy")
+    rows["size"][7] = 2**64 - 100
+    np.save(copied / "val.index.npy", rows)
+    with serve_folder(copied) as server:
+        for data in (server.url, str(copied)):
+            with pytest.raises(DataError, match="does not belong"):
+                open_val(data)
+
+
+def test_an_index_is_read_no_further_than_it_can_be_long(copied: Path, serve_folder: Serve) -> None:
+    with (copied / "val.index.npy").open("ab") as file:
+        file.write(bytes(10_000))
+    with serve_folder(copied) as server, pytest.raises(DataError, match="more than the 4,528 bytes it can need"):
+        open_val(server.url)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://me:secret@example.com/shards/",
+        "https://secret@example.com/shards/",
+        "https://example.com/shards/?signature=secret",
+        "https://example.com/shards/#secret",
+        "s3://secret/shards/",
+        "https://",
+        "https://example.com:secret/",
+    ],
+)
+def test_addresses_with_secrets_are_refused_without_repeating_them(address: str, zoo: Callable) -> None:
+    for command in (("train", "tiny", "--data"), ("data", "check")):
+        answer = zoo(*command, address)
+        assert answer.code == 1
+        assert "secret" not in answer.out + answer.err
+        assert "https://" in answer.err or remote.AUTHORIZATION_VARIABLE in answer.err
+
+
+def test_an_address_is_known_however_it_is_written() -> None:
+    assert parse_address("HTTPS://Example.com:8443/Shards") == "https://example.com:8443/Shards/"
+    assert parse_address("http://[::1]/x//") == "http://[::1]/x/"
+    assert was_recorded("https://example.com/shards", "https://EXAMPLE.com/shards/")
+    assert not was_recorded("https://example.com/shards", "https://example.com/other/")
+    assert not was_recorded("https://example.com/shards", "/shards")
+    assert not was_recorded("digits", "https://example.com/shards")
+
+
+def test_authorization_is_sent_and_kept_nowhere(
+    shards: Path, serve_folder: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(remote.AUTHORIZATION_VARIABLE, "Bearer t0ken")
+    with serve_folder(shards) as server:
+        outcome = train_tiny(server.url, tmp_path / "run", recipe=recipe_of(1), workers=2)
+        assert server.authorizations == {"Bearer t0ken"}
+        server.trouble = lambda path, number: 401
+        with pytest.raises(DataError) as failure:
+            open_splits(server.url)
+    assert "t0ken" not in str(failure.value)
+    for path in outcome.folder.iterdir():
+        assert b"t0ken" not in path.read_bytes()
+    monkeypatch.setenv(remote.AUTHORIZATION_VARIABLE, "Bearer t0ken\nHost: other")
+    with pytest.raises(DataError, match="cannot carry") as failure:
+        open_splits("http://127.0.0.1:1/")
+    assert "t0ken" not in str(failure.value)
+
+
+def test_authorization_does_not_follow_a_redirect_to_another_host(
+    shards: Path, serve_folder: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(remote.AUTHORIZATION_VARIABLE, "Bearer t0ken")
+    with serve_folder(shards) as store, serve_folder(shards) as front:
+
+        class Redirecting(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                front.authorizations.add(self.headers.get("Authorization"))
+                self.send_response(302)
+                self.send_header("Location", store.url + self.path.removeprefix("/shards/"))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        front.RequestHandlerClass = Redirecting
+        far = open_val(front.url)
+        assert far.read(2) == open_val(str(shards)).read(2)
+        assert front.authorizations == {"Bearer t0ken"}
+        assert store.authorizations == {None}
+
+
+def test_a_proxy_is_used_where_the_environment_names_one(
+    shards: Path, serve_folder: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_folder(shards) as server:
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+        assert open_val("http://shards.example/shards/").read(1) == open_val(str(shards)).read(1)
+        assert {path.partition("/shards/")[0] for path, _ in server.asked} == {"http://shards.example"}
+
+
+def test_check_pack_and_evaluation_read_addresses(
+    zoo: Callable, shards: Path, serve_folder: Serve, in_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_folder(shards) as server:
+        far, near = (zoo("data", "check", data, "--workers", 2, "--json") for data in (server.url, shards))
+        assert far.code == 0, far.err
+        assert json.loads(far.out) == json.loads(near.out)
+        packed = zoo("data", "pack", server.url, "-o", "again", "--size", 32)
+        assert packed.code == 0, packed.err
+        assert sorted(map(len, open_splits("again"))) == [18, 36]
+        options = ("--epochs", 4, "--image-size", 16, "--batch-size", 6, "--device", "cpu", "-o", "run", "--json")
+        trained = zoo("train", "tiny", "--data", server.url.rstrip("/"), *options)
+        assert trained.code == 0, trained.err
+        evaluated = zoo("evaluate", "run", "--json")
+        assert evaluated.code == 0, evaluated.err
+        assert json.loads(evaluated.out)["top1"] == json.loads(trained.out)["top1"]
+        monkeypatch.setenv(remote.AUTHORIZATION_VARIABLE, "Bearer t0ken")
+        asked = len(server.asked)
+        refused = zoo("evaluate", "run")
+        assert refused.code == 1
+        assert f"--data {server.url.rstrip('/')}" in refused.err
+        assert len(server.asked) == asked
+        assert zoo("evaluate", "run", "--data", server.url).code == 0
+
+
+def test_a_page_goes_without_pictures_whose_server_is_gone(shards: Path, serve_folder: Serve, tmp_path: Path) -> None:
+    with serve_folder(shards) as server:
+        result = train_tiny(server.url, tmp_path / "run", recipe=recipe_of(1), workers=0).result
+        val = open_val(server.url)
+        answers = result.answers
+        answers.predicted[:] = (answers.label + 1) % 3
+        server.trouble = lambda path, number: 503
+        since = len(server.asked)
+        page = str(pictures_section(answers, val, val.classes, {}))
+        assert page.count("no longer readable") == len(val)
+        assert len(server.asked) - since == remote.ATTEMPTS
+
+
+def test_reading_together_keeps_the_order_and_each_its_own_error(shards: Path, serve_folder: Serve) -> None:
+    near = open_val(str(shards))
+    with serve_folder(shards) as server:
+        far = open_val(server.url)
+        mixed = Pictures(
+            "mixed", near.classes, [*far.sources, *near.sources], np.concatenate([far.labels, near.labels])
+        )
+        indices = [20, 3, 0, 35]
+        with mixed.reading(indices) as reads:
+            assert [read() for read in reads] == [near.read(index % 18) for index in indices]
+        assert RemoteFile(server.url, 10).read(5, 0) == b""

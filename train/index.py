@@ -1,0 +1,184 @@
+"""Owns making tar files that others wrote readable: their splits, classes and index; it changes none of them.
+
+What a tar file must hold is `zoo/tar_samples.py`'s, what is written here is read by `zoo/shards.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.datasets import VAL_NAMES, is_held_out
+from zoo.errors import DataError
+from zoo.files import replacing, write_json
+from zoo.shards import FORMAT, INDEX_ROW, MANIFEST
+from zoo.tar_samples import walk_samples
+
+CLASSES = "classes.txt"
+SPLIT_NAMES = ("train", *VAL_NAMES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indexed:
+    """What was found: classes, and pictures and tar files of each split.
+
+    `held_out` says that val is a fifth of the only split there was, in the same files; `left_out` are tar files of a
+    second split to evaluate on.
+    """
+
+    classes: tuple[str, ...]
+    pictures: dict[str, int]
+    shards: dict[str, int]
+    held_out: bool
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Walked:
+    """A split's pictures: rows of `INDEX_ROW`, and for each whether it is of the fifth to hold out."""
+
+    files: tuple[Path, ...]
+    rows: NDArray[np.void]
+    held_out: NDArray[np.bool_]
+
+
+def index_folder(
+    folder: Path, *, classes_file: Path | None = None, on_shard: Callable[[], None] = lambda: None
+) -> Indexed:
+    """Write `shards.json` and an index beside WebDataset's tar files.
+
+    Args:
+        folder: has tar files, in sub-folders or not, whose split a word of their name says.
+        classes_file: names of the classes, one a line; by default the folder's `classes.txt`, else the numbers.
+        on_shard: told after each tar file.
+
+    Raises:
+        DataError: no tar files, or of no clear split; samples without a picture or class; an index is there already.
+    """
+    if (folder / MANIFEST).exists():
+        raise DataError(f"{folder / MANIFEST} is there already.", "Remove it to index the tar files anew.")
+    splits, left_out = choose_splits(folder)
+    walked = {split: _walk(files, on_shard) for split, files in splits.items()}
+    highest = max(int(one.rows["label"].max()) for one in walked.values())
+    classes = _read_classes(folder, classes_file, highest)
+    held_out = "val" not in walked
+    if held_out:
+        walked = _hold_out(folder, walked["train"])
+    entries = {split: _write_split(folder, split, one) for split, one in walked.items()}
+    write_json(folder / MANIFEST, {"format": FORMAT, "classes": list(classes), "splits": entries})
+    return Indexed(
+        classes=classes,
+        pictures={split: entry["pictures"] for split, entry in entries.items()},
+        shards={split: len(entry["shards"]) for split, entry in entries.items()},
+        held_out=held_out,
+        left_out=left_out,
+    )
+
+
+def find_tars(folder: Path) -> list[Path]:
+    """Every tar file under a folder, but hidden ones, sorted."""
+    return sorted(path for path in folder.rglob("*.tar") if path.is_file() and not path.name.startswith("."))
+
+
+def choose_splits(folder: Path) -> tuple[dict[str, tuple[Path, ...]], tuple[str, ...]]:
+    """Tar files of train, and of val where there are any, and the names of those of neither.
+
+    `train-000.tar`, `imagenet1k-validation-00.tar`, `val/7.tar`: a word of the path says the split. Files none of
+    which says one are train.
+
+    Raises:
+        DataError: no tar files; some with and some without a split, or with two; none of train.
+    """
+    tars = find_tars(folder)
+    if not tars:
+        raise DataError(
+            f"{folder} has no tar files.", "Expected uncompressed ones: train-000000.tar, val-000000.tar, …"
+        )
+    named: dict[str, list[Path]] = {}
+    for path in tars:
+        named.setdefault(_split_of(path.relative_to(folder)), []).append(path)
+    if set(named) == {""}:
+        return {"train": tuple(tars)}, ()
+    if "" in named or "train" not in named:
+        problem = f"{named[''][0]} names no split" if "" in named else f"{folder} has no tar files of train"
+        raise DataError(f"{problem}.", f"Expected names with one of {', '.join(SPLIT_NAMES)}: train-000000.tar, …")
+    chosen = {"train": tuple(named["train"])}
+    val = next((name for name in VAL_NAMES if name in named), None)
+    if val:
+        chosen["val"] = tuple(named[val])
+    others = (path for name in named if name not in ("train", val) for path in named[name])
+    return chosen, tuple(str(path.relative_to(folder)) for path in others)
+
+
+def _split_of(path: Path) -> str:
+    words = set(re.findall("[a-z]+", str(path).lower())) & set(SPLIT_NAMES)
+    if len(words) > 1:
+        raise DataError(f"{path} names {' and '.join(sorted(words))}.", "A tar file belongs to one split: rename it.")
+    return words.pop() if words else ""
+
+
+def _walk(files: tuple[Path, ...], on_shard: Callable[[], None]) -> _Walked:
+    rows, held_out = [], []
+    for number, path in enumerate(files):
+        samples = list(walk_samples(path))
+        rows.append(np.array([(number, one.offset, one.size, one.label) for one in samples], INDEX_ROW))
+        # As in a folder of pictures: a picture's own class and name decide, so that new ones never move another.
+        held_out.append(np.array([is_held_out(f"{one.label}/{one.key}") for one in samples], np.bool_))
+        on_shard()
+    found = _Walked(files, np.concatenate(rows), np.concatenate(held_out))
+    if not len(found.rows):
+        raise DataError(f"{files[0]} and {len(files) - 1} more have no samples.", "Expected KEY.jpg and KEY.cls.")
+    return found
+
+
+def _hold_out(folder: Path, train: _Walked) -> dict[str, _Walked]:
+    """Two splits of one: their indices part the pictures, the files are the same."""
+    if train.held_out.all() or not train.held_out.any():
+        raise DataError(
+            f"{folder} has {len(train.rows)} pictures, too few to hold a fifth out.", "Add val-000000.tar, …"
+        )
+    parts = {"train": ~train.held_out, "val": train.held_out}
+    return {split: _Walked(train.files, train.rows[part], train.held_out[part]) for split, part in parts.items()}
+
+
+def _read_classes(folder: Path, path: Path | None, highest: int) -> tuple[str, ...]:
+    if path is None and (folder / CLASSES).exists():
+        path = folder / CLASSES
+    classes = _class_names(path) if path else tuple(str(number) for number in range(highest + 1))
+    if len(classes) < 2:
+        raise DataError(f"{folder} has one class only.", "A classifier needs pictures of at least two.")
+    if highest >= len(classes) or len(set(classes)) < len(classes):
+        raise DataError(
+            f"{path} has {len(set(classes))} different names in {len(classes)} lines, labels go up to {highest}.",
+            "One name a line: the first is that of class 0.",
+        )
+    return classes
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").strip().splitlines()
+    except (OSError, UnicodeError) as error:
+        raise DataError(
+            f"{path} is not readable: {error}.", "Expected text with a class's name in every line."
+        ) from error
+    return tuple(line.strip() for line in lines)
+
+
+def _write_split(folder: Path, split: str, walked: _Walked) -> dict[str, Any]:
+    """Write a split's index; returns its entry in the manifest."""
+    name = f"{split}.index.npy"
+    with replacing(folder / name) as temporary:
+        np.save(temporary, walked.rows, allow_pickle=False)
+    counts = np.bincount(walked.rows["shard"], minlength=len(walked.files)).tolist()
+    shards = [
+        {"file": path.relative_to(folder).as_posix(), "pictures": count, "bytes": path.stat().st_size}
+        for path, count in zip(walked.files, counts, strict=True)
+    ]
+    return {"pictures": len(walked.rows), "index": name, "shards": shards}
