@@ -1,4 +1,7 @@
-"""Owns one optimizer step: normalise, erase, mix, forward, backward, average; which pictures and when is the loop's."""
+"""Owns one optimizer step: augment, normalise, erase, mix, forward, backward, average.
+
+Which pictures, and when, is the loop's.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from train.augment import mix_batch
+from train.batch_augment import augment_batch
 from train.erasing import erase
 from train.loader import Batch
 from train.recipe import Recipe, TrainingStage
@@ -77,7 +81,10 @@ def _backward(
     """Add `share` of one part's gradients: its mean loss and its number of right answers."""
     device = settings.device
     labels = part.labels.to(device, non_blocking=True)
-    pictures = normalize(part.pictures.to(device, non_blocking=True), preprocessing)
+    raw = part.pictures.to(device, non_blocking=True)
+    if part.draws is not None:
+        raw = augment_batch(raw, part.draws, stage.randaugment_magnitude)
+    pictures = normalize(raw, preprocessing)
     erase(
         pictures,
         prob=stage.random_erasing_prob,
