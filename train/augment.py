@@ -36,6 +36,7 @@ from train.strength import (
     translation_matrix,
     translation_px,
 )
+from train.transfer import send
 
 Pixels = NDArray[np.uint8]
 Augmentation = Callable[[Pixels, float, float], Pixels]
@@ -258,7 +259,7 @@ def mix_batch(
 
 def _mixup(pictures: Tensor, labels: Tensor, alpha: float, rng: Generator) -> None:
     drawn = rng.beta(alpha, alpha, size=pictures.shape[0]).astype(np.float32)
-    share = torch.from_numpy(np.maximum(drawn, 1 - drawn)).to(pictures.device)
+    share = send(np.maximum(drawn, 1 - drawn), pictures.device)
     pictures.copy_(torch.lerp(pictures.flip(0), pictures, share[:, None, None, None].to(pictures.dtype)))
     labels.copy_(torch.lerp(labels.flip(0), labels, share[:, None]))
 

@@ -18,6 +18,7 @@ from train.erasing import erase
 from train.loader import Batch
 from train.recipe import Recipe, TrainingStage
 from train.run import Run, Settings
+from train.transfer import send
 from zoo.errors import DataError
 from zoo.spec import Preprocessing
 
@@ -109,8 +110,7 @@ def _backward(
 
 def normalize(pictures: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(N, S, S, 3) uint8 to (N, 3, S, S) float32, normalised; the memory stays channels-last, so nothing is copied."""
-    mean = torch.tensor(preprocessing.mean, device=pictures.device)
-    std = torch.tensor(preprocessing.std, device=pictures.device)
+    mean, std = send(np.array([preprocessing.mean, preprocessing.std], np.float32), pictures.device).unbind()
     return ((pictures.float() - mean) / std).permute(0, 3, 1, 2)
 
 
