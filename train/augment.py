@@ -1,14 +1,16 @@
 """Owns what happens to one training picture and to one batch: crop, flip, RandAugment; mixup and CutMix. Nothing else.
 
 Every random choice comes from the generator passed in, so a picture's augmentation depends on seed, epoch and index
-alone: not on the number of workers, and a resumed run sees what the uninterrupted one would have.
+alone: not on the number of workers, nor on whether it is done here or by `train/batch_augment.py`; and a resumed run
+sees what the uninterrupted one would have.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,25 +19,33 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-# Operations and their ranges are those of torchvision's RandAugment (transforms/autoaugment.py), where strength grows
-# with the magnitude for every operation; google/automl's version makes posterize, solarize and the enhancers
-# *weakest* near its usual 10, so that "rising magnitude" would not mean rising regularisation. Level 10 is
-# torchvision's maximum; levels above it (the paper trains S up to 15) go on linearly and stop where an operation has
-# nothing left to change. Geometry is a share of the side, so a level means the same at every stage's size; it takes
-# the nearest pixel, as both references do by default, except in small pictures. What an operation does to each pixel
-# is Pillow's, to the level; how is chosen by measurement (docs/adr/0001-decoding.md): Pillow's own pixels are four
-# bytes wide, and going there and back costs more than most operations.
-MAX_LEVEL = 10.0
-FILL = (128, 128, 128)
-MAX_TRANSLATE_SHARE = 150.0 / 331.0
-# Below it geometry interpolates: there the steps of the nearest pixel are a texture of their own. Whether they cost
-# accuracy is within the noise: S on the digits, six runs, 96.1 … 98.6 % either way.
-SMOOTH_BELOW_PX = 64
+from train.strength import (
+    FILL,
+    GREY_THOUSANDTHS,
+    HAIR,
+    MAX_LEVEL,
+    SMOOTH_BELOW_PX,
+    TABLES,
+    Matrix,
+    away_from,
+    enhance_factor,
+    rotation_matrix,
+    sharpness_weights,
+    shear_matrix,
+    shear_shifts,
+    translation_matrix,
+    translation_px,
+)
+from train.transfer import send
 
 Pixels = NDArray[np.uint8]
 Augmentation = Callable[[Pixels, float, float], Pixels]
+# Where pictures are flipped and RandAugmented: one by one by the processes that decode, or as batches on the device.
+AugmentOn = Literal["workers", "device"]
+# What was drawn for one picture, (1 + 2L,) int8: 1 to flip it, then an operation (its place in OPERATIONS) and a sign
+# for each of L layers.
+Draws = NDArray[np.int8]
 _VALUES = np.arange(256)
-_GREY = np.array([0.299, 0.587, 0.114])  # ITU-R 601-2, as Pillow's mode L
 
 
 def _shift_rows(pixels: Pixels, shifts: NDArray[np.int64]) -> Pixels:
@@ -51,13 +61,10 @@ def _shift_rows(pixels: Pixels, shifts: NDArray[np.int64]) -> Pixels:
     return moved
 
 
-def _transform(pixels: Pixels, a: float, b: float, c: float, d: float, e: float, f: float) -> Pixels:
-    """Pillow's affine transform, interpolated: output (x, y) comes from (a·x + b·y + c, d·x + e·y + f)."""
+def _transform(pixels: Pixels, matrix: Matrix, how: Image.Resampling) -> Pixels:
+    """Pillow's affine transform: output (x, y) comes from where the matrix puts it."""
     image = Image.fromarray(pixels)
-    matrix = (a, b, c, d, e, f)
-    return np.array(
-        image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=FILL)
-    )
+    return np.array(image.transform(image.size, Image.Transform.AFFINE, matrix, how, fillcolor=FILL))
 
 
 def _is_small(pixels: Pixels) -> bool:
@@ -66,10 +73,8 @@ def _is_small(pixels: Pixels) -> bool:
 
 def _shear_x(pixels: Pixels, share: float, sign: float) -> Pixels:
     if _is_small(pixels):
-        shear = 0.3 * share * sign
-        return _transform(pixels, 1, shear, -shear * pixels.shape[0] / 2, 0, 1, 0)
-    middles = np.arange(len(pixels)) + 0.5 - len(pixels) / 2
-    return _shift_rows(pixels, np.floor(0.3 * share * sign * middles + 0.5).astype(np.int64))
+        return _transform(pixels, shear_matrix(pixels.shape[0], share, sign), Image.Resampling.BILINEAR)
+    return _shift_rows(pixels, shear_shifts(len(pixels), share, sign))
 
 
 def _shear_y(pixels: Pixels, share: float, sign: float) -> Pixels:
@@ -77,10 +82,9 @@ def _shear_y(pixels: Pixels, share: float, sign: float) -> Pixels:
 
 
 def _translate_x(pixels: Pixels, share: float, sign: float) -> Pixels:
-    shift = min(MAX_TRANSLATE_SHARE * share, 0.75) * sign * pixels.shape[1]
     if _is_small(pixels):
-        return _transform(pixels, 1, 0, shift, 0, 1, 0)
-    return _shift_rows(pixels, np.full(len(pixels), round(shift)))
+        return _transform(pixels, translation_matrix(pixels.shape[1], share, sign), Image.Resampling.BILINEAR)
+    return _shift_rows(pixels, np.full(len(pixels), round(translation_px(pixels.shape[1], share, sign))))
 
 
 def _translate_y(pixels: Pixels, share: float, sign: float) -> Pixels:
@@ -94,14 +98,8 @@ def _turned(operation: Augmentation, pixels: Pixels, share: float, sign: float) 
 
 
 def _rotate(pixels: Pixels, share: float, sign: float) -> Pixels:
-    image = Image.fromarray(pixels)
     how = Image.Resampling.BILINEAR if _is_small(pixels) else Image.Resampling.NEAREST
-    return np.array(image.rotate(30.0 * share * sign, how, fillcolor=FILL))
-
-
-def _factor(share: float, sign: float) -> float:
-    """How much of the picture an enhancer keeps: 1 changes nothing; 0.9 away from it at level 10, never below 0."""
-    return max(1.0 + 0.9 * share * sign, 0.05)
+    return _transform(pixels, rotation_matrix(pixels.shape[1], pixels.shape[0], share, sign), how)
 
 
 def _look_up(pixels: Pixels, table: bytes) -> Pixels:
@@ -109,58 +107,35 @@ def _look_up(pixels: Pixels, table: bytes) -> Pixels:
     return np.frombuffer(bytearray(pixels).translate(table), np.uint8).reshape(pixels.shape)  # writable, unlike bytes
 
 
-@lru_cache(maxsize=256)
-def _away_from(grey: int, factor: float) -> bytes:
-    """The table that moves values away from a grey (Pillow's Image.blend of the two, which cuts fractions off)."""
-    moved = np.clip(grey + np.float32(factor) * (_VALUES - grey).astype(np.float32), 0, 255)
-    return bytes(moved.astype(np.uint8))
-
-
-def _brightness(pixels: Pixels, share: float, sign: float) -> Pixels:
-    return _look_up(pixels, _away_from(0, _factor(share, sign)))
+def _replace_values(name: str, pixels: Pixels, share: float, sign: float) -> Pixels:
+    return _look_up(pixels, TABLES[name](share, sign))
 
 
 def _contrast(pixels: Pixels, share: float, sign: float) -> Pixels:
     rows = pixels.reshape(len(pixels), -1).sum(0, dtype=np.uint32)  # along memory: three times as fast as by channel
-    mean = rows.reshape(-1, 3).sum(0) @ _GREY / (pixels.size / 3)
-    return _look_up(pixels, _away_from(int(mean + 0.5), _factor(share, sign)))
+    sums = rows.reshape(-1, 3).sum(0).tolist()
+    thousandths = sum(total * weight for total, weight in zip(sums, GREY_THOUSANDTHS, strict=True))
+    unit = 1000 * pixels.size // 3
+    return _look_up(pixels, away_from((2 * thousandths + unit) // (2 * unit), enhance_factor(share, sign)))
 
 
 def _color(pixels: Pixels, share: float, sign: float) -> Pixels:
     image = Image.fromarray(pixels)
-    return np.array(Image.blend(image.convert("L").convert("RGB"), image, _factor(share, sign)))
+    return np.array(Image.blend(image.convert("L").convert("RGB"), image, enhance_factor(share, sign)))
 
 
 def _sharpness(pixels: Pixels, share: float, sign: float) -> Pixels:
-    """Blend with Pillow's SMOOTH filter: 3 × 3 ones with a 5 in the middle, by 13, without the outermost pixels."""
+    """Blend with Pillow's SMOOTH filter, without the outermost pixels."""
     wide = pixels.astype(np.uint16).reshape(len(pixels), -1)
     columns = wide[:-2] + wide[1:-1] + wide[2:]
     nine = columns[:, :-6] + columns[:, 3:-3] + columns[:, 6:]
-    factor = _factor(share, sign)
-    blended = nine * np.float32((1 - factor) / 13)
-    blended += wide[1:-1, 3:-3] * np.float32(4 * (1 - factor) / 13 + factor)
+    around, middle = sharpness_weights(share, sign)
+    blended = nine * around
+    blended += wide[1:-1, 3:-3] * middle
     sharpened = pixels.copy()
     inside = sharpened[1:-1, 1:-1]
     inside[...] = np.clip(blended, 0, 255, out=blended).reshape(inside.shape)
     return sharpened
-
-
-@lru_cache
-def _posterize_table(bits: int) -> bytes:
-    return bytes((_VALUES & ~(2 ** (8 - bits) - 1)).astype(np.uint8))
-
-
-def _posterize(pixels: Pixels, share: float, sign: float) -> Pixels:
-    return _look_up(pixels, _posterize_table(max(8 - round(4.0 * share), 1)))
-
-
-@lru_cache
-def _solarize_table(threshold: int) -> bytes:
-    return bytes(np.where(threshold > _VALUES, _VALUES, 255 - _VALUES).astype(np.uint8))
-
-
-def _solarize(pixels: Pixels, share: float, sign: float) -> Pixels:
-    return _look_up(pixels, _solarize_table(max(math.ceil(255.0 * (1.0 - share)), 0)))
 
 
 def _autocontrast(pixels: Pixels, share: float, sign: float) -> Pixels:
@@ -171,8 +146,7 @@ def _autocontrast(pixels: Pixels, share: float, sign: float) -> Pixels:
     flat = highest <= lowest
     scale = np.where(flat, 1.0, 255.0 / np.where(flat, 1.0, highest - lowest)).astype(np.float32)
     stretched = rows * np.tile(scale, pixels.shape[1])
-    # A hair more than the exact value, so that cutting off fractions takes no whole level with it.
-    stretched += np.tile(np.where(flat, 0.0, 1e-3 - lowest * scale).astype(np.float32), pixels.shape[1])
+    stretched += np.tile(np.where(flat, 0.0, HAIR - lowest * scale).astype(np.float32), pixels.shape[1])
     return stretched.astype(np.uint8).reshape(pixels.shape)
 
 
@@ -193,6 +167,9 @@ def _equalizing_table(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return table
 
 
+# What an operation does to each pixel is Pillow's, to the level; how is chosen by measurement
+# (docs/adr/0001-decoding.md): Pillow's own pixels are four bytes wide, and going there and back costs more than most
+# operations.
 OPERATIONS: dict[str, Augmentation] = {
     "identity": lambda pixels, share, sign: pixels,
     "shear_x": _shear_x,
@@ -200,29 +177,36 @@ OPERATIONS: dict[str, Augmentation] = {
     "translate_x": _translate_x,
     "translate_y": _translate_y,
     "rotate": _rotate,
-    "brightness": _brightness,
+    "brightness": partial(_replace_values, "brightness"),
     "color": _color,
     "contrast": _contrast,
     "sharpness": _sharpness,
-    "posterize": _posterize,
-    "solarize": _solarize,
+    "posterize": partial(_replace_values, "posterize"),
+    "solarize": partial(_replace_values, "solarize"),
     "autocontrast": _autocontrast,
     "equalize": _equalize,
 }
 _OPERATIONS = tuple(OPERATIONS.values())
 
 
-def randaugment(pixels: Pixels, magnitude: float, num_layers: int, rng: Generator) -> Pixels:
-    """Apply `num_layers` random operations at `magnitude` (Cubuk et al. 2019, arXiv 1909.13719); 0 changes nothing.
+def draw_augmentation(rng: Generator, *, flips: bool, magnitude: float, num_layers: int) -> Draws:
+    """Draw one picture's flip (half of them, where `flips`) and its `num_layers` operations; none at magnitude 0."""
+    drawn = [int(flips and rng.random() < 0.5)]
+    for _ in range(num_layers if magnitude > 0 else 0):
+        drawn += [int(rng.integers(len(_OPERATIONS))), 1 if rng.random() < 0.5 else -1]
+    return np.array(drawn, np.int8)
+
+
+def augment(pixels: Pixels, draws: Draws, magnitude: float) -> Pixels:
+    """Flip and RandAugment one picture (Cubuk et al. 2019, arXiv 1909.13719), as drawn.
 
     Args:
-        pixels: (H, W, 3) uint8, RGB; not written to.
+        pixels: (H, W, 3) uint8, RGB; not written to, but returned as it is where nothing was drawn.
     """
-    if magnitude <= 0:
-        return pixels
-    for _ in range(num_layers):
-        operation = _OPERATIONS[rng.integers(len(_OPERATIONS))]
-        pixels = operation(np.ascontiguousarray(pixels), magnitude / MAX_LEVEL, 1.0 if rng.random() < 0.5 else -1.0)
+    if draws[0]:
+        pixels = torch.from_numpy(pixels).flip(1).numpy()  # eight times as fast as NumPy, whose pixels are bytes
+    for operation, sign in draws[1:].reshape(-1, 2).tolist():
+        pixels = _OPERATIONS[operation](np.ascontiguousarray(pixels), magnitude / MAX_LEVEL, float(sign))
     return pixels
 
 
@@ -275,7 +259,7 @@ def mix_batch(
 
 def _mixup(pictures: Tensor, labels: Tensor, alpha: float, rng: Generator) -> None:
     drawn = rng.beta(alpha, alpha, size=pictures.shape[0]).astype(np.float32)
-    share = torch.from_numpy(np.maximum(drawn, 1 - drawn)).to(pictures.device)
+    share = send(np.maximum(drawn, 1 - drawn), pictures.device)
     pictures.copy_(torch.lerp(pictures.flip(0), pictures, share[:, None, None, None].to(pictures.dtype)))
     labels.copy_(torch.lerp(labels.flip(0), labels, share[:, None]))
 

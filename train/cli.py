@@ -12,6 +12,7 @@ import click
 DEVICES = click.Choice(["auto", "cpu", "cuda"])
 FOLDER = click.Path(path_type=Path, file_okay=False)
 TRACKERS = click.Choice(["tensorboard", "mlflow", "wandb"])
+AUGMENT_ON = click.Choice(["auto", "device", "workers"])
 PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 
 
@@ -55,6 +56,13 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 @click.option("--precision", type=PRECISIONS, default="auto", show_default=True, help="auto: bf16 or fp16 on a GPU.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode pictures.")
 @click.option(
+    "--augment-on",
+    type=AUGMENT_ON,
+    default="auto",
+    show_default=True,
+    help="Who flips and RandAugments; auto: the device if it is a GPU. The pictures are the same.",
+)
+@click.option(
     "--auto-batch", is_flag=True, help="Where a stage does not fit the GPU's memory, accumulate until it does."
 )
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile the network, once for each stage.")
@@ -94,6 +102,7 @@ def train(
     device: str,
     precision: str,
     workers: int | None,
+    augment_on: str,
     auto_batch: bool,
     compiled: bool,
     save_every: float,
@@ -162,6 +171,7 @@ def train(
             precision=precision,
             seed=seed,
             workers=workers,
+            augment_on=augment_on,
             resume=resume,
             trackers=trackers,
             start=find_start(model),
@@ -190,6 +200,13 @@ def train(
 @click.option("--steps", type=click.IntRange(2), default=20, show_default=True, help="Timed steps a stage.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works.")
 @click.option("--precision", type=PRECISIONS, default="auto", show_default=True, help="auto: bf16 or fp16 on a GPU.")
+@click.option(
+    "--augment-on",
+    type=AUGMENT_ON,
+    default="auto",
+    show_default=True,
+    help="With device the steps flip and RandAugment; auto: if it is a GPU.",
+)
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile the network, once for each stage.")
 @click.option("-o", "--out", type=FOLDER, default=Path("benchmarks"), show_default=True, help="Folder of the results.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -201,6 +218,7 @@ def bench_train(
     steps: int,
     device: str,
     precision: str,
+    augment_on: str,
     compiled: bool,
     out: Path,
     as_json: bool,
@@ -208,7 +226,7 @@ def bench_train(
     """Time optimizer steps of MODEL at every stage's size: pictures a second."""
     from train.recipe import override
     from train.run import Settings
-    from train.session import choose_device, choose_precision, recipe_for
+    from train.session import choose_augmentation, choose_device, choose_precision, recipe_for
     from train.throughput import measure_training
     from zoo.console import log_console, results_console
     from zoo.files import make_folder
@@ -220,7 +238,12 @@ def bench_train(
     recipe = override(recipe_for(variant, "", recipe_name), variant, batch_size=batch_size, image_size=image_size)
     chosen = choose_device(device)
     settings = Settings(
-        device=chosen, precision=choose_precision(precision, chosen), seed=0, workers=0, compile=compiled
+        device=chosen,
+        precision=choose_precision(precision, chosen),
+        seed=0,
+        workers=0,
+        augment_on=choose_augmentation(augment_on, chosen),
+        compile=compiled,
     )
     result = measure_training(variant, recipe, settings, steps=steps, num_classes=1000, console=log_console())
     path = write_result(out, result)

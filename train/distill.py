@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.transfer import send
 from zoo.errors import ZooError
 from zoo.registry import load_model
 from zoo.spec import Preprocessing
@@ -39,10 +41,8 @@ def affine_between(source: Preprocessing, target: Preprocessing, device: torch.d
 
     x_t = (x_s σ_s + μ_s − μ_t) / σ_t
     """
-    mean_s, std_s, mean_t, std_t = (
-        torch.tensor(values, device=device).view(1, 3, 1, 1)
-        for values in (source.mean, source.std, target.mean, target.std)
-    )
+    rows = np.array([source.mean, source.std, target.mean, target.std], np.float32)
+    mean_s, std_s, mean_t, std_t = send(rows, device).view(4, 1, 3, 1, 1).unbind()
     return std_s / std_t, (mean_s - mean_t) / std_t
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from train.augment import randaugment, random_crop_box
+from train.augment import AugmentOn, Draws, augment, draw_augmentation, random_crop_box
 from train.decode import Box, CropDecoder
 from train.recipe import Recipe, TrainingStage
 from zoo.datasets import Pictures, Stored
@@ -23,8 +23,6 @@ from zoo.errors import BrokenPictureError, DataError
 from zoo.preprocess import prepare
 from zoo.spec import Preprocessing
 
-# One picture for a batch, (S, S, 3) uint8 and its label, or why it could not be decoded.
-Item = tuple[NDArray[np.uint8], int] | str
 Read = Callable[[], Stored]
 
 
@@ -32,40 +30,54 @@ Read = Callable[[], Stored]
 class Batch:
     """Pictures (N, S, S, 3) uint8, labels (N,) int64, and a message for each picture that could not be decoded.
 
-    `positions` (N,) int64 says where in the batch as it was asked for the readable ones stood.
+    `positions` (N,) int64 says where in the batch as it was asked for the readable ones stood. `draws` (N, 1 + 2L) int8
+    is what is left to do to the pictures, `train.augment.Draws` each; None where they are as they shall be.
     """
 
     pictures: Tensor
     labels: Tensor
     broken: tuple[str, ...]
     positions: Tensor
+    draws: Tensor | None = None
 
     def pin_memory(self) -> Batch:
-        """Copy to page-locked memory, so that the transfer to a GPU overlaps with its work."""
-        return Batch(self.pictures.pin_memory(), self.labels.pin_memory(), self.broken, self.positions)
+        """Copy to page-locked memory, so that the transfer to a GPU overlaps with its work; draws stay on the host."""
+        return replace(self, pictures=self.pictures.pin_memory(), labels=self.labels.pin_memory())
+
+
+class Item(NamedTuple):
+    """One picture (S, S, 3) uint8, its label, and what is left to do to it, if anything."""
+
+    pixels: NDArray[np.uint8]
+    label: int
+    draws: Draws | None = None
 
 
 @dataclass(frozen=True)
-class Augmented(Dataset[Item]):
-    """One epoch of training pictures."""
+class Augmented(Dataset[Item | str]):
+    """One epoch of training pictures. Item (index): the picture, cropped, or why it could not be decoded.
+
+    With `augment_on` "device" it is neither flipped nor RandAugmented yet; what was drawn for it is the same.
+    """
 
     pictures: Pictures
     recipe: Recipe
     stage: TrainingStage
     seed: int
     epoch: int
+    augment_on: AugmentOn = "workers"
     decoder: CropDecoder = field(default_factory=CropDecoder, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> Item | str:
         return self.make(index, partial(self.pictures.read, index))
 
-    def __getitems__(self, indices: list[int]) -> list[Item] | DataError:
+    def __getitems__(self, indices: list[int]) -> list[Item | str] | DataError:
         return _make_all(self, indices)
 
-    def make(self, index: int, read: Read) -> Item:
+    def make(self, index: int, read: Read) -> Item | str:
         """Crop and augment one picture, as seed, epoch and index decide."""
         rng = np.random.default_rng((self.seed, self.epoch, index))
         try:
@@ -77,10 +89,18 @@ class Augmented(Dataset[Item]):
             )
         except BrokenPictureError as error:
             return error.problem
-        if self.pictures.flip_keeps_class and rng.random() < 0.5:
-            pixels = torch.from_numpy(pixels).flip(1).numpy()  # eight times as fast as NumPy, whose pixels are bytes
-        pixels = randaugment(pixels, self.stage.randaugment_magnitude, self.recipe.randaugment_layers, rng)
-        return pixels, int(self.pictures.labels[index])
+        magnitude, label = self.stage.randaugment_magnitude, int(self.pictures.labels[index])
+        draws = draw_augmentation(
+            rng,
+            flips=self.pictures.flip_keeps_class,
+            magnitude=magnitude,
+            num_layers=self.recipe.randaugment_layers,
+        )
+        return (
+            Item(pixels, label, draws)
+            if self.augment_on == "device"
+            else Item(augment(pixels, draws, magnitude), label)
+        )
 
     def _draw_crop(self, rng: Generator, width: int, height: int) -> Box:
         """A box for a picture of this size, which it may leave by as much as the recipe pads."""
@@ -90,8 +110,8 @@ class Augmented(Dataset[Item]):
 
 
 @dataclass(frozen=True)
-class Prepared(Dataset[Item]):
-    """Pictures prepared by a contract, without augmentation."""
+class Prepared(Dataset[Item | str]):
+    """Pictures prepared by a contract, without augmentation; items as in `Augmented`."""
 
     pictures: Pictures
     preprocessing: Preprocessing
@@ -99,22 +119,22 @@ class Prepared(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> Item | str:
         return self.make(index, partial(self.pictures.read, index))
 
-    def __getitems__(self, indices: list[int]) -> list[Item] | DataError:
+    def __getitems__(self, indices: list[int]) -> list[Item | str] | DataError:
         return _make_all(self, indices)
 
-    def make(self, index: int, read: Read) -> Item:
+    def make(self, index: int, read: Read) -> Item | str:
         """Prepare one picture."""
         try:
             image = self.pictures.decode(index, read())
-            return prepare(image, self.preprocessing).copy(), int(self.pictures.labels[index])
+            return Item(prepare(image, self.preprocessing).copy(), int(self.pictures.labels[index]))
         except BrokenPictureError as error:
             return error.problem
 
 
-def _make_all(dataset: Augmented | Prepared, indices: list[int]) -> list[Item] | DataError:
+def _make_all(dataset: Augmented | Prepared, indices: list[int]) -> list[Item | str] | DataError:
     """The items of a batch, their pictures read together; `DataLoader` calls it through `__getitems__`.
 
     An error that is no picture's own is handed on as it is: raised in a worker, it would arrive as a traceback's text.
@@ -126,21 +146,22 @@ def _make_all(dataset: Augmented | Prepared, indices: list[int]) -> list[Item] |
         return error
 
 
-def collate(items: list[Item] | DataError) -> Batch | DataError:
+def collate(items: list[Item | str] | DataError) -> Batch | DataError:
     """Stack the readable pictures and keep the others' messages."""
     if isinstance(items, DataError):
         return items
     good = [item for item in items if not isinstance(item, str)]
     positions = torch.tensor([place for place, item in enumerate(items) if not isinstance(item, str)], dtype=torch.long)
     broken = tuple(item for item in items if isinstance(item, str))
-    labels = torch.tensor([label for _, label in good], dtype=torch.long)
+    labels = torch.tensor([item.label for item in good], dtype=torch.long)
     # PyTorch's own collation stacks into shared memory where it runs in a worker: one copy less on the way out.
     pictures: Tensor = (
-        default_collate([torch.from_numpy(picture) for picture, _ in good])
+        default_collate([torch.from_numpy(item.pixels) for item in good])
         if good
         else torch.empty((0, 1, 1, 3), dtype=torch.uint8)
     )
-    return Batch(pictures, labels, broken, positions)
+    draws = [item.draws for item in good if item.draws is not None]
+    return Batch(pictures, labels, broken, positions, torch.from_numpy(np.stack(draws)) if draws else None)
 
 
 def epoch_batches(
@@ -168,7 +189,7 @@ def default_workers(pictures: Pictures) -> int:
     return 0 if in_memory else min(8, os.cpu_count() or 1)
 
 
-def load(dataset: Dataset[Item], batches: list[list[int]], *, workers: int, pin: bool) -> Iterator[Batch]:
+def load(dataset: Dataset[Item | str], batches: list[list[int]], *, workers: int, pin: bool) -> Iterator[Batch]:
     """Yield `batches` of a data set in their order.
 
     Raises:

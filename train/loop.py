@@ -269,7 +269,7 @@ class _Loop:
         """
         settings = self.settings
         torch.manual_seed(settings.seed * 100_003 + epoch + 1_000_000_007 * settings.world.rank)
-        dataset = Augmented(self.train_set, self.recipe, stage, settings.seed, epoch)
+        dataset = Augmented(self.train_set, self.recipe, stage, settings.seed, epoch, settings.augment_on)
         parts = list(chain.from_iterable(steps))
         loaded = load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")
         if not done.random or not parts:

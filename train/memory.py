@@ -56,7 +56,7 @@ def fits(run: Run, recipe: Recipe, stage: TrainingStage, preprocessing: Preproce
     """Whether one part of a stage's batch goes forward, backward and through the optimizer."""
     try:
         enter_stage(run, stage, settings)
-        part = noise(stage, run.model.num_classes, pin=settings.device.type == "cuda")
+        part = noise(recipe, stage, settings, run.model.num_classes)
         for _ in range(2):  # the optimizer's state exists only after its first step
             train_step(
                 run, [part], recipe, stage, preprocessing.at(stage.image_size), settings, np.random.default_rng(0)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from train.augment import AugmentOn
 from train.distill import Teacher
 from train.distributed import ALONE, World, data_parallel, synchronize_norms
 from train.ema import WeightAverage
@@ -32,13 +33,15 @@ class Settings:
     """What a run takes from its machine and its user, besides the recipe.
 
     A state to resume from is written every `save_every_s` seconds, 0: after every step. Two minutes of S are 340 MB
-    (weights, average, two moments of AdamW) every two minutes.
+    (weights, average, two moments of AdamW) every two minutes. Where pictures are augmented changes no draw, so a state
+    may be continued with it elsewhere.
     """
 
     device: torch.device
     precision: Precision
     seed: int
     workers: int
+    augment_on: AugmentOn = "workers"
     compile: bool = False
     save_every_s: float = 120.0
     world: World = ALONE

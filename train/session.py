@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from rich.console import Console
 
+from train.augment import AugmentOn
 from train.cost import estimate
 from train.distill import Teacher, load_teacher
 from train.distributed import find_world, joined, restarts, wait_for_all
@@ -132,6 +133,13 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     return cast(Precision, name)
 
 
+def choose_augmentation(name: str, device: torch.device) -> AugmentOn:
+    """Resolve "auto": on a GPU, which has time while a processor has none; else by the workers."""
+    if name == "auto":
+        return "device" if device.type == "cuda" else "workers"
+    return cast(AugmentOn, name)
+
+
 def run_preprocessing(base: Preprocessing, recipe: Recipe) -> Preprocessing:
     """The contract of what a recipe trains: the normalisation the weights expect, at the recipe's test size."""
     return replace(
@@ -155,6 +163,7 @@ def train_model(
     precision: str = "auto",
     seed: int = 0,
     workers: int | None = None,
+    augment_on: str = "auto",
     resume: bool = False,
     start: Start | None = None,
     teacher: Teacher | None = None,
@@ -169,6 +178,8 @@ def train_model(
     Args:
         data: the name the pictures were opened by; kept in the checkpoint, so that later checks find them.
         folder: where to write. A finished run in it is moved aside, never overwritten.
+        augment_on: who flips and RandAugments: "workers", one picture after the other, or "device", a batch at a time;
+            "auto" is the device where it is a GPU. The pictures are the same.
         start: weights to begin from instead of a fresh initialisation.
         teacher: any classifier of the same classes, in place of the one the recipe names.
         auto_batch: take a stage's batch in as many parts as the device's memory asks for, instead of an error.
@@ -193,6 +204,7 @@ def train_model(
         precision=choose_precision(precision, chosen),
         seed=seed,
         workers=default_workers(train_set) if workers is None else workers,
+        augment_on=choose_augmentation(augment_on, chosen),
         compile=compile,
         save_every_s=save_every_s,
         world=world,
@@ -280,6 +292,7 @@ def _train(
             "precision": settings.precision,
             "device": torch.cuda.get_device_name() if chosen.type == "cuda" else "CPU",
             "decoding processes": settings.workers,
+            "flip and RandAugment": f"by the {settings.augment_on}",
         }
         | ({} if world.is_alone else {"training processes": world.size}),
     )

@@ -1,4 +1,7 @@
-"""Owns one optimizer step: normalise, erase, mix, forward, backward, average; which pictures and when is the loop's."""
+"""Owns one optimizer step: augment, normalise, erase, mix, forward, backward, average.
+
+Which pictures, and when, is the loop's.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from train.augment import mix_batch
+from train.batch_augment import augment_batch
 from train.erasing import erase
 from train.loader import Batch
 from train.recipe import Recipe, TrainingStage
 from train.run import Run, Settings
+from train.transfer import send
 from zoo.errors import DataError
 from zoo.spec import Preprocessing
 
@@ -77,7 +82,10 @@ def _backward(
     """Add `share` of one part's gradients: its mean loss and its number of right answers."""
     device = settings.device
     labels = part.labels.to(device, non_blocking=True)
-    pictures = normalize(part.pictures.to(device, non_blocking=True), preprocessing)
+    raw = part.pictures.to(device, non_blocking=True)
+    if part.draws is not None:
+        raw = augment_batch(raw, part.draws, stage.randaugment_magnitude)
+    pictures = normalize(raw, preprocessing)
     erase(
         pictures,
         prob=stage.random_erasing_prob,
@@ -102,8 +110,7 @@ def _backward(
 
 def normalize(pictures: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(N, S, S, 3) uint8 to (N, 3, S, S) float32, normalised; the memory stays channels-last, so nothing is copied."""
-    mean = torch.tensor(preprocessing.mean, device=pictures.device)
-    std = torch.tensor(preprocessing.std, device=pictures.device)
+    mean, std = send(np.array([preprocessing.mean, preprocessing.std], np.float32), pictures.device).unbind()
     return ((pictures.float() - mean) / std).permute(0, 3, 1, 2)
 
 

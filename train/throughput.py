@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from train.augment import draw_augmentation
 from train.loader import Batch
 from train.recipe import Recipe, TrainingStage
 from train.run import Run, Settings, enter_stage, start_run
@@ -29,9 +30,9 @@ def measure_training(
 ) -> Result:
     """Time `steps` optimizer steps at every distinct stage of a recipe, on pictures already in memory.
 
-    What is timed: transfer, normalisation, mixing, forward, backward, clipping, the recipe's optimizer and the weight
-    average; not decoding, which is another benchmark's. Pictures are uint8 noise: convolutions take the same time for
-    any values, and the loss of a few steps does not matter.
+    What is timed: transfer, flip and RandAugment where they are the device's, normalisation, mixing, forward, backward,
+    clipping, the recipe's optimizer and the weight average; not decoding, which is another benchmark's. Pictures are
+    uint8 noise: convolutions take the same time for any values, and the loss of a few steps does not matter.
 
     Raises:
         ZooError: the device runs out of memory; names the stage and the remedy.
@@ -55,6 +56,7 @@ def measure_training(
             "threads": torch.get_num_threads(),
             "memory_format": "channels_last",
             "compiled": settings.compile,
+            "augment_on": settings.augment_on,
             "optimizer": recipe.optimizer,
             "steps": steps,
             "warmup_steps": WARMUP_STEPS,
@@ -67,7 +69,7 @@ def _measure_stage(
     run: Run, variant: Variant, recipe: Recipe, stage: TrainingStage, settings: Settings, steps: int
 ) -> dict[str, Any]:
     enter_stage(run, stage, settings)
-    parts = [noise(stage, run.model.num_classes, pin=settings.device.type == "cuda")] * stage.accumulate
+    parts = [noise(recipe, stage, settings, run.model.num_classes)] * stage.accumulate
     rng = np.random.default_rng(0)
     preprocessing = variant.preprocessing.at(stage.image_size)
 
@@ -92,14 +94,21 @@ def _measure_stage(
     }
 
 
-def noise(stage: TrainingStage, num_classes: int, *, pin: bool) -> Batch:
-    """One part of a stage's batch, of uint8 noise with random labels."""
+def noise(recipe: Recipe, stage: TrainingStage, settings: Settings, num_classes: int) -> Batch:
+    """One part of a stage's batch, of uint8 noise with random labels; to be augmented where the settings say so."""
     rng = np.random.default_rng(0)
     shape = (stage.part_size, stage.image_size, stage.image_size, 3)
     pictures = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
     labels = torch.from_numpy(rng.integers(0, num_classes, stage.part_size))
     batch = Batch(pictures, labels, (), torch.arange(stage.part_size))
-    return batch.pin_memory() if pin else batch
+    if settings.augment_on == "device":
+        magnitude, num_layers = stage.randaugment_magnitude, recipe.randaugment_layers
+        draws = [
+            draw_augmentation(rng, flips=True, magnitude=magnitude, num_layers=num_layers)
+            for _ in range(stage.part_size)
+        ]
+        batch = replace(batch, draws=torch.from_numpy(np.stack(draws)))
+    return batch.pin_memory() if settings.device.type == "cuda" else batch
 
 
 def _time_on_cpu(step: Any, steps: int) -> Iterator[float]:

@@ -13,9 +13,14 @@ from sklearn.datasets import load_sample_image
 from torchvision.transforms import RandAugment
 from torchvision.transforms import functional as F
 
-from train.augment import FILL, OPERATIONS, mix_batch, randaugment, random_crop_box
+from train.augment import OPERATIONS, augment, draw_augmentation, mix_batch, random_crop_box
+from train.strength import FILL
 
 Pixels = np.ndarray
+
+
+def randaugment(pixels: Pixels, magnitude: float, num_layers: int, rng: np.random.Generator) -> Pixels:
+    return augment(pixels, draw_augmentation(rng, flips=False, magnitude=magnitude, num_layers=num_layers), magnitude)
 
 
 @pytest.fixture(scope="module")
