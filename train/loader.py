@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from train.augment import randaugment, random_crop_box
 from train.decode import Box, CropDecoder
 from train.recipe import Recipe, TrainingStage
+from train.stopping import leave_signals_to_the_run, signals_held
 from zoo.datasets import Pictures
 from zoo.errors import BrokenPictureError
 from zoo.preprocess import prepare
@@ -145,8 +146,11 @@ def load(
         collate_fn=collate,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=leave_signals_to_the_run,
     )
-    yield from loader
+    with signals_held():
+        loaded = iter(loader)
+    yield from loaded
 
 
 def load_validation(
