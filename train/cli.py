@@ -68,6 +68,9 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 @click.option("-o", "--out", type=FOLDER, help="Run folder  [default: runs/MODEL]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option(
+    "--auto-resume", is_flag=True, help="The same where there is one; else begin. For jobs that are requeued."
+)
+@click.option(
     "--tracker",
     "trackers",
     multiple=True,
@@ -98,6 +101,7 @@ def train(
     save_every: float,
     out: Path | None,
     resume: bool,
+    auto_resume: bool,
     trackers: tuple[str, ...],
     plan: bool,
     as_json: bool,
@@ -162,6 +166,7 @@ def train(
             seed=seed,
             workers=workers,
             resume=resume,
+            auto_resume=auto_resume,
             trackers=trackers,
             start=find_start(model),
             auto_batch=auto_batch,

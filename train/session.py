@@ -13,7 +13,7 @@ from rich.console import Console
 
 from train.cost import estimate
 from train.distill import Teacher, load_teacher
-from train.distributed import find_world, joined, restarts, wait_for_all
+from train.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.live import LiveView
 from train.loader import default_workers
 from train.loop import Validation, Watcher, fit
@@ -156,6 +156,7 @@ def train_model(
     seed: int = 0,
     workers: int | None = None,
     resume: bool = False,
+    auto_resume: bool = False,
     start: Start | None = None,
     teacher: Teacher | None = None,
     auto_batch: bool = False,
@@ -169,6 +170,7 @@ def train_model(
     Args:
         data: the name the pictures were opened by; kept in the checkpoint, so that later checks find them.
         folder: where to write. A finished run in it is moved aside, never overwritten.
+        resume: go on with the interrupted run in `folder`; `auto_resume`: where there is one.
         start: weights to begin from instead of a fresh initialisation.
         teacher: any classifier of the same classes, in place of the one the recipe names.
         auto_batch: take a stage's batch in as many parts as the device's memory asks for, instead of an error.
@@ -206,7 +208,8 @@ def train_model(
             settings,
             data=data,
             folder=folder,
-            resume=resume or (restarts() > 0 and (folder / STATE).is_file()),
+            # The first process's word: the others may see the file later, or not as it was.
+            resume=gather(world, resume or ((auto_resume or restarts() > 0) and (folder / STATE).is_file()))[0],
             start=start,
             teacher=teacher,
             auto_batch=auto_batch,
