@@ -23,7 +23,7 @@ from train.recipe import Recipe, TrainingStage, check_recipe, find_recipe
 from train.record import CHECKPOINT, METRICS, STATE, RunRecord, provenance
 from train.report import RunFacts
 from train.run import Epoch, Precision, Run, Settings, Start, load_state, read_state, start_run
-from train.stopping import stop_requests
+from train.stopping import signals_held, stop_requests
 from train.trackers import TrackerRow, find_trackers, open_trackers
 from zoo.checkpoint import Checkpoint, save_checkpoint
 from zoo.datasets import Pictures
@@ -335,7 +335,8 @@ def _train(
             num_val=len(val_set),
             start=start.label if start else None,
         )
-        record.finish(run, replace(card, provenance=made), result)
+        with signals_held():  # the training is done, and only seconds of plotting and writing are left
+            record.finish(run, replace(card, provenance=made), result)
     wait_for_all(world)
     return Outcome(folder, result, tuple(run.history))
 

@@ -94,6 +94,26 @@ def test_a_run_ended_in_mid_stage_goes_on_bit_for_bit(
     assert not (folder / "state.pt").exists()
 
 
+FINISH = """
+import os
+from train.record import RunRecord
+from zoo.cli import main
+
+def finish(self, *arguments, whole=RunRecord.finish):
+    os.kill(os.getpid(), 15)
+    whole(self, *arguments)
+
+RunRecord.finish = finish
+main()
+"""
+
+
+def test_a_signal_after_the_last_epoch_does_not_lose_the_run(in_folder: Path, picture_folder: Path) -> None:
+    ended = _process(FINISH, [*FLAGS, "--save-every", "1000", "--data", str(picture_folder)], in_folder)
+    assert ended.returncode == -signal.SIGTERM
+    assert (in_folder / "runs" / "tiny" / "checkpoint.safetensors").is_file()
+
+
 # As torchrun, Slurm and a terminal do it: the signal goes to the decoding processes as well, SIGTERM more than once.
 GROUP = SCRIPT.replace("os.kill(os.getpid(), number)", "[os.killpg(0, number) for _ in range(1 + (number == 15))]")
 
