@@ -62,5 +62,5 @@ $(RTX): pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(BASE)
 
 $(DEV): pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -e '.[rtx,weights,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[rtx,weights,dev,cluster]'
 	@touch $@ $(BASE) $(RTX)

@@ -77,6 +77,9 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 @click.option("-o", "--out", type=FOLDER, help="Run folder  [default: runs/MODEL]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option(
+    "--auto-resume", is_flag=True, help="The same where there is one; else begin. For jobs that are requeued."
+)
+@click.option(
     "--tracker",
     "trackers",
     multiple=True,
@@ -108,6 +111,7 @@ def train(
     save_every: float,
     out: Path | None,
     resume: bool,
+    auto_resume: bool,
     trackers: tuple[str, ...],
     plan: bool,
     as_json: bool,
@@ -173,6 +177,7 @@ def train(
             workers=workers,
             augment_on=augment_on,
             resume=resume,
+            auto_resume=auto_resume,
             trackers=trackers,
             start=find_start(model),
             auto_batch=auto_batch,

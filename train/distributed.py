@@ -93,8 +93,10 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
         torch.cuda.set_device(device)
     try:
         store, rank, size = next(rendezvous("env://"))
-        # torchrun keeps one store for all its attempts, and in it the addresses of processes that are dead.
-        attempt = PrefixStore(f"zoo/attempt_{restarts()}", store)
+        # torchrun's own store is kept for all attempts, and in it the addresses of processes that are dead. Without it
+        # each attempt has a fresh one, which is what replacing a node needs: the new one counts restarts from 0.
+        kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        attempt = PrefixStore(f"zoo/attempt_{restarts()}", store) if kept else store
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=attempt, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:

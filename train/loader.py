@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from train.augment import AugmentOn, Draws, augment, draw_augmentation, random_crop_box
 from train.decode import Box, CropDecoder
 from train.recipe import Recipe, TrainingStage
+from train.stopping import leave_signals_to_the_run, signals_held
 from zoo.datasets import Pictures, Stored
 from zoo.errors import BrokenPictureError, DataError
 from zoo.preprocess import prepare
@@ -202,8 +203,11 @@ def load(dataset: Dataset[Item | str], batches: list[list[int]], *, workers: int
         collate_fn=collate,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=leave_signals_to_the_run,
     )
-    for batch in loader:
+    with signals_held():
+        loaded = iter(loader)
+    for batch in loaded:
         if isinstance(batch, DataError):
             raise batch
         yield batch

@@ -236,7 +236,7 @@ class _Loop:
         self._save()
         self.saved_at = time.monotonic()
         if wish is not None:
-            raise RunStopped(wish, where)
+            raise RunStopped(wish, where, own=self.stop.wish is not None)
 
     def _save(self) -> None:
         """Write the state, the first process for all: sums of all, and everybody's generators."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from train.augment import AugmentOn
 from train.cost import estimate
 from train.distill import Teacher, load_teacher
-from train.distributed import find_world, joined, restarts, wait_for_all
+from train.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.live import LiveView
 from train.loader import default_workers
 from train.loop import Validation, Watcher, fit
@@ -24,7 +24,7 @@ from train.recipe import Recipe, TrainingStage, check_recipe, find_recipe
 from train.record import CHECKPOINT, METRICS, STATE, RunRecord, provenance
 from train.report import RunFacts
 from train.run import Epoch, Precision, Run, Settings, Start, load_state, read_state, start_run
-from train.stopping import stop_requests
+from train.stopping import signals_held, stop_requests
 from train.trackers import TrackerRow, find_trackers, open_trackers
 from zoo.checkpoint import Checkpoint, save_checkpoint
 from zoo.datasets import Pictures
@@ -165,6 +165,7 @@ def train_model(
     workers: int | None = None,
     augment_on: str = "auto",
     resume: bool = False,
+    auto_resume: bool = False,
     start: Start | None = None,
     teacher: Teacher | None = None,
     auto_batch: bool = False,
@@ -180,6 +181,7 @@ def train_model(
         folder: where to write. A finished run in it is moved aside, never overwritten.
         augment_on: who flips and RandAugments: "workers", one picture after the other, or "device", a batch at a time;
             "auto" is the device where it is a GPU. The pictures are the same.
+        resume: go on with the interrupted run in `folder`; `auto_resume`: where there is one.
         start: weights to begin from instead of a fresh initialisation.
         teacher: any classifier of the same classes, in place of the one the recipe names.
         auto_batch: take a stage's batch in as many parts as the device's memory asks for, instead of an error.
@@ -218,7 +220,8 @@ def train_model(
             settings,
             data=data,
             folder=folder,
-            resume=resume or (restarts() > 0 and (folder / STATE).is_file()),
+            # The first process's word: the others may see the file later, or not as it was.
+            resume=gather(world, resume or ((auto_resume or restarts() > 0) and (folder / STATE).is_file()))[0],
             start=start,
             teacher=teacher,
             auto_batch=auto_batch,
@@ -345,7 +348,8 @@ def _train(
             num_val=len(val_set),
             start=start.label if start else None,
         )
-        record.finish(run, replace(card, provenance=made), result)
+        with signals_held():  # the training is done, and only seconds of plotting and writing are left
+            record.finish(run, replace(card, provenance=made), result)
     wait_for_all(world)
     return Outcome(folder, result, tuple(run.history))
 

@@ -9,18 +9,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 class RunStopped(BaseException):
-    """A run was asked to stop and wrote its state: like KeyboardInterrupt not an error. `wish` is the signal."""
+    """A run was asked to stop and wrote its state: like KeyboardInterrupt not an error. `wish` is the signal.
 
-    def __init__(self, wish: int, where: str) -> None:
+    `own` is False where not this process got it but another one of the same run.
+    """
+
+    def __init__(self, wish: int, where: str, *, own: bool = True) -> None:
         super().__init__(where)
         self.wish = wish
         self.where = where
+        self.own = own
 
     @property
     def exit_code(self) -> int:
-        """0 after SIGTERM, which schedulers send and take a 0 for a stop in order; 130 after Ctrl-C, as shells do."""
+        """0 after SIGTERM, which schedulers send and take a 0 for a stop in order; 130 after Ctrl-C, as shells do.
+
+        1 where the signal went to another process: a 0 would tell torchrun on a node that stays that all is done.
+        """
+        if not self.own:
+            return 1
         return 0 if self.wish == signal.SIGTERM else 130
 
 
@@ -33,7 +44,9 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turn the first SIGTERM or Ctrl-C into a wish; a second one ends the process as it always did.
+    """Turn SIGTERM and Ctrl-C into a wish; a second Ctrl-C ends the process as it always did.
+
+    A second SIGTERM is the same wish: Slurm sends one to every process of a job, and torchrun passes on its own.
 
     Only the main thread can receive signals; elsewhere nothing is installed.
     """
@@ -41,18 +54,38 @@ def stop_requests() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in signals}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def take(number: int, frame: FrameType | None) -> None:
-        request.wish = number
-        for known, handler in before.items():
-            signal.signal(known, handler)
+        request.wish = request.wish or number
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    for number in signals:
+    for number in SIGNALS:
         signal.signal(number, take)
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Deliver what asks to stop only at the end of the block, and never to a process that is forked in it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, which has no such signals either
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_signals_to_the_run(worker: int) -> None:
+    """Ignore in a decoding process what asks the run to stop: it needs the process until the step is done.
+
+    A terminal's Ctrl-C, torchrun and Slurm send theirs to whole groups of processes.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -19,7 +19,7 @@ from train.loader import Augmented
 from train.losses import Objective
 from train.recipe import override
 from train.session import find_start, recipe_for, train_model
-from train.stopping import stop_requests
+from train.stopping import RunStopped, signals_held, stop_requests
 from zoo.checkpoint import load_checkpoint
 from zoo.datasets import open_splits
 from zoo.errors import ZooError
@@ -70,7 +70,8 @@ def _process(script: str, arguments: list[str], folder: Path) -> subprocess.Comp
 def test_a_run_ended_in_mid_stage_goes_on_bit_for_bit(
     number: signal.Signals, in_folder: Path, picture_folder: Path, whole_run: Path
 ) -> None:
-    ended = _process(SCRIPT, [*FLAGS, "--data", str(picture_folder), str(int(number))], in_folder)
+    # --auto-resume begins where there is nothing, and goes on as --resume does where there is.
+    ended = _process(SCRIPT, [*FLAGS, "--auto-resume", "--data", str(picture_folder), str(int(number))], in_folder)
     code = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 0, signal.SIGINT: 130}[number]
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr
@@ -82,7 +83,8 @@ def test_a_run_ended_in_mid_stage_goes_on_bit_for_bit(
     assert (len(state["history"]), state["partial"]["steps"]) == (3, 3 if number == signal.SIGKILL else 4)
     assert not (folder / "checkpoint.safetensors").exists()
 
-    resumed_run = _process(MAIN, [*FLAGS, "--data", str(picture_folder), "--resume"], in_folder)
+    flag = "--auto-resume" if number == signal.SIGTERM else "--resume"
+    resumed_run = _process(MAIN, [*FLAGS, "--data", str(picture_folder), flag], in_folder)
     assert resumed_run.returncode == 0, resumed_run.stderr
     assert "after epoch 3 and" in resumed_run.stderr
     whole, resumed = (load_file(f / "checkpoint.safetensors") for f in (whole_run, folder))
@@ -90,6 +92,42 @@ def test_a_run_ended_in_mid_stage_goes_on_bit_for_bit(
     for name in ("train_loss", "train_top1", "val_loss", "val_top1", "learning_rate"):
         assert _column(whole_run, name) == _column(folder, name)
     assert not (folder / "state.pt").exists()
+
+
+FINISH = """
+import os
+from train.record import RunRecord
+from zoo.cli import main
+
+def finish(self, *arguments, whole=RunRecord.finish):
+    os.kill(os.getpid(), 15)
+    whole(self, *arguments)
+
+RunRecord.finish = finish
+main()
+"""
+
+
+def test_a_signal_after_the_last_epoch_does_not_lose_the_run(in_folder: Path, picture_folder: Path) -> None:
+    ended = _process(FINISH, [*FLAGS, "--save-every", "1000", "--data", str(picture_folder)], in_folder)
+    assert ended.returncode == -signal.SIGTERM
+    assert (in_folder / "runs" / "tiny" / "checkpoint.safetensors").is_file()
+
+
+# As torchrun, Slurm and a terminal do it: the signal goes to the decoding processes as well, SIGTERM more than once.
+GROUP = SCRIPT.replace("os.kill(os.getpid(), number)", "[os.killpg(0, number) for _ in range(1 + (number == 15))]")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_decoding_processes_too_is_the_same_wish(
+    number: signal.Signals, in_folder: Path, picture_folder: Path
+) -> None:
+    arguments = [*FLAGS, "--workers", "2", "--data", str(picture_folder), str(int(number))]
+    ended = _process("import os; os.setpgrp()" + GROUP, arguments, in_folder)
+    assert ended.returncode == (0 if number == signal.SIGTERM else 130), ended.stderr
+    assert "Stopped in epoch 4 of 8, after step 4 of 6" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert (in_folder / "runs" / "tiny" / "state.pt").is_file()
 
 
 def _column(folder: Path, name: str) -> list[float]:
@@ -105,6 +143,27 @@ def test_the_first_signal_is_a_wish_and_the_second_a_signal() -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_sigterm_may_come_again_and_does_not_change_the_wish() -> None:
+    for first in (signal.SIGTERM, signal.SIGINT):
+        with stop_requests() as request:
+            for number in (first, signal.SIGTERM, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+            assert request.wish == first
+
+
+def test_only_the_process_that_got_sigterm_says_that_all_is_well() -> None:
+    assert RunStopped(signal.SIGTERM, "here").exit_code == 0
+    assert RunStopped(signal.SIGTERM, "here", own=False).exit_code == 1
+
+
+def test_a_held_signal_comes_at_the_end() -> None:
+    with stop_requests() as request:
+        with signals_held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert request.wish is None
+        assert request.wish == signal.SIGTERM
 
 
 def test_a_run_may_go_on_in_other_parts(picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,205 @@
+"""The Slurm and Kubernetes files of examples/cluster: their command lines, their syntax and their schemas."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from train.cli import train
+
+yaml = pytest.importorskip("yaml")
+
+CLUSTER = Path(__file__).parents[2] / "examples" / "cluster"
+BATCH = CLUSTER / "train.sbatch"
+# What Slurm sets in a job of the file's own directives.
+ALLOCATION = {
+    "SLURM_SUBMIT_DIR": "/shared",
+    "SLURM_JOB_ID": "123456",
+    "SLURM_JOB_NODELIST": "node[01-02]",
+    "SLURM_JOB_NUM_NODES": "2",
+    "SLURM_GPUS_ON_NODE": "8",
+    "SLURM_CPUS_PER_TASK": "64",
+}
+
+
+def load_job() -> dict[str, Any]:
+    job: dict[str, Any] = yaml.safe_load((CLUSTER / "pytorchjob.yaml").read_text())
+    return job
+
+
+def container_of(job: dict[str, Any]) -> dict[str, Any]:
+    (container,) = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    return dict(container)
+
+
+def parse_torchrun(arguments: list[str]) -> tuple[Namespace, dict[str, Any]]:
+    """torchrun's own options by its own parser, and those of `zoo train` by ours."""
+    from torch.distributed.run import parse_args
+
+    launch = parse_args(arguments)
+    assert (launch.module, launch.training_script, launch.training_script_args[0]) == (True, "zoo", "train")
+    return launch, train.make_context("zoo train", launch.training_script_args[1:]).params
+
+
+def run_batch_file(
+    folder: Path, *arguments: str, step: str = "", scancel: str = "exit 1", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """The batch file run by the shell with stand-ins for Slurm's programs, which note how they are called.
+
+    `step` is what the shell does in place of srun after that, `scancel` in place of that one.
+    """
+    programs = {
+        "scontrol": 'if [[ "$1" == show ]]; then printf "node01\\nnode02\\n"; fi',
+        "srun": step,
+        "scancel": scancel,
+    }
+    for name, body in programs.items():
+        (folder / name).write_text(f"#!/bin/bash\nprintf '%s\\n' \"$@\" >> {folder}/{name}.called\n{body}\n")
+        (folder / name).chmod(0o755)
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "OUT": str(folder)} | ALLOCATION | variables
+    return subprocess.run(["bash", BATCH, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+def step_of(folder: Path) -> list[str]:
+    """The command that srun got, from torchrun on."""
+    command = (folder / "srun.called").read_text().splitlines()
+    assert command[0] == "--cpus-per-task=64"
+    return command[command.index("torchrun") + 1 :]
+
+
+def test_the_batch_file_gives_torchrun_and_zoo_options_they_know(tmp_path: Path) -> None:
+    done = run_batch_file(tmp_path, "m", "--recipe", "folder", DATA="/fast/pictures")
+    assert done.returncode == 0, done.stderr
+    launch, options = parse_torchrun(step_of(tmp_path))
+    assert (launch.nnodes, launch.nproc_per_node, launch.max_restarts) == ("2", "8", 3)
+    assert (launch.rdzv_backend, launch.rdzv_id, launch.rdzv_endpoint) == ("c10d", "123456", "node01:23456")
+    assert (options["model"], options["recipe_name"], options["data"]) == ("m", "folder", "/fast/pictures")
+    assert (options["out"], options["workers"], options["auto_resume"]) == (tmp_path, 8, True)
+    assert (tmp_path / "scontrol.called").read_text().split() == ["show", "hostnames", "node[01-02]"]
+
+
+def test_the_batch_file_trains_s_where_nothing_else_is_asked_for(tmp_path: Path) -> None:
+    run_batch_file(tmp_path, OUT="")
+    _, options = parse_torchrun(step_of(tmp_path))
+    assert (options["model"], options["data"]) == ("s", "/shared/pictures")
+    assert options["out"] == Path("/shared/runs/123456")
+
+
+# The stand-in for srun sends the script Slurm's signal and ends as torchrun does after it.
+SIGNALLED = "kill -TERM $PPID; exit 1"
+
+
+def test_a_job_that_is_signalled_has_its_step_signalled_and_is_requeued(tmp_path: Path) -> None:
+    run_batch_file(tmp_path, step=SIGNALLED, scancel="")
+    assert (tmp_path / "scancel.called").read_text().split() == ["--signal=TERM", "123456"]
+    assert (tmp_path / "scontrol.called").read_text().split()[3:] == ["requeue", "123456"]
+
+
+def test_a_run_that_was_finished_when_the_signal_came_is_not_requeued(tmp_path: Path) -> None:
+    done = run_batch_file(tmp_path, step=f"touch {tmp_path}/checkpoint.safetensors; {SIGNALLED}", scancel="")
+    assert done.returncode == 0, done.stderr
+    assert "requeue" not in (tmp_path / "scontrol.called").read_text()
+
+
+def test_a_job_that_fails_or_is_cancelled_is_not_requeued(tmp_path: Path) -> None:
+    for step in ("exit 3", SIGNALLED.replace("exit 1", "exit 3")):  # scancel finds no job after a cancellation
+        assert run_batch_file(tmp_path, step=step).returncode == 3
+    assert "requeue" not in (tmp_path / "scontrol.called").read_text()
+
+
+def test_the_pytorchjob_gives_torchrun_and_zoo_options_they_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = load_job()
+    policy = job["spec"]["elasticPolicy"]
+    # As the operator translates them (pkg/controller.v1/pytorch/elastic.go of its release 1.9).
+    monkeypatch.setenv("PET_NNODES", f"{policy['minReplicas']}:{policy['maxReplicas']}")
+    monkeypatch.setenv("PET_MAX_RESTARTS", str(policy["maxRestarts"]))
+    monkeypatch.setenv("PET_RDZV_BACKEND", policy["rdzvBackend"])
+    monkeypatch.setenv("PET_RDZV_ENDPOINT", "zoo-train-worker-0:23456")
+    monkeypatch.setenv("PET_RDZV_CONF", ",".join(f"{row['key']}={row['value']}" for row in policy["rdzvConf"]))
+    container = container_of(job)
+    assert container["command"] == ["torchrun"]
+    launch, options = parse_torchrun(container["args"])
+    assert (launch.nnodes, launch.nproc_per_node, launch.max_restarts) == ("2:2", "gpu", policy["maxRestarts"])
+    assert (launch.rdzv_backend, launch.rdzv_conf) == ("c10d", "join_timeout=3600")
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert options["data"] == mounts["data"]
+    assert options["out"].is_relative_to(mounts["runs"])
+    assert options["auto_resume"]
+
+
+def test_an_option_that_zoo_train_does_not_know_would_be_noticed() -> None:
+    arguments = [*container_of(load_job())["args"], "--resume-perhaps"]
+    with pytest.raises(click.NoSuchOption):
+        parse_torchrun(arguments)
+
+
+def test_shutdown_fits_into_the_time_that_is_left() -> None:
+    """torchrun must give up before the scheduler does."""
+    pod = load_job()["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    variables = {row["name"]: row["value"] for row in pod["containers"][0]["env"]}
+    assert int(variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < pod["terminationGracePeriodSeconds"]
+    text = BATCH.read_text()
+    timeout = int(text.partition("TORCH_ELASTIC_SHUTDOWN_TIMEOUT=")[2].split()[0])
+    assert timeout < int(text.partition("--signal=B:TERM@")[2].split()[0])
+
+
+def test_shellcheck_finds_nothing_in_the_batch_file() -> None:
+    program = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("needs shellcheck: pip install 'zoo[cluster]'")
+    done = subprocess.run([program, BATCH], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+# Kubernetes itself knows PodTemplate, PyTorchJob is an addition to it: the first is held to Kubernetes' own schema, the
+# second to the models which the operator's makers generate from its API.
+
+
+def check_pod_template(job: dict[str, Any]) -> None:
+    validate = pytest.importorskip("kubernetes_validate", reason="needs pip install 'zoo[cluster]'")
+    template = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]
+    pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "worker"}, "template": template}
+    for version in (validate.latest_version(), "1.27"):
+        validate.validate(pod, version, strict=True)
+
+
+def round_trip(job: dict[str, Any]) -> dict[str, Any]:
+    """Through the operator's models and back: what they do not know is lost."""
+    import json
+    from types import SimpleNamespace
+
+    training = pytest.importorskip("kubeflow.training", reason="needs pip install 'zoo[cluster]'")
+    client = training.ApiClient()
+    model = client.deserialize(SimpleNamespace(data=json.dumps(job)), "KubeflowOrgV1PyTorchJob")
+    return dict(client.sanitize_for_serialization(model))
+
+
+def test_the_pod_template_is_valid_kubernetes() -> None:
+    check_pod_template(load_job())
+
+
+def test_the_pytorchjob_is_what_the_operators_models_know() -> None:
+    job = load_job()
+    assert round_trip(job) == job
+
+
+def test_both_checks_see_a_misspelt_field() -> None:
+    validate = pytest.importorskip("kubernetes_validate", reason="needs pip install 'zoo[cluster]'")
+    job = load_job()
+    policy = copy.deepcopy(job)
+    policy["spec"]["elasticPolicy"]["maxRestart"] = 3
+    assert round_trip(policy) != policy
+    pod = copy.deepcopy(job)
+    pod["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["volumeMount"] = []
+    assert round_trip(pod) != pod
+    with pytest.raises(validate.ValidationError):
+        check_pod_template(pod)
