@@ -77,7 +77,9 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 @click.option("-o", "--out", type=FOLDER, help="Run folder  [default: runs/MODEL]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option(
-    "--auto-resume", is_flag=True, help="The same where there is one; else begin. For jobs that are requeued."
+    "--auto-resume",
+    is_flag=True,
+    help="The same where there is one, nothing where it is finished, else begin. For requeued jobs.",
 )
 @click.option(
     "--tracker",
@@ -130,7 +132,7 @@ def train(
     from train.plan import print_plan
     from train.recipe import check_recipe, override
     from train.session import find_start, recipe_for, train_model
-    from train.stopping import RunStopped
+    from train.stopping import RunFinished, RunStopped
     from zoo.console import log_console
     from zoo.datasets import open_splits
     from zoo.registry import find_model_variant, run_folder
@@ -185,6 +187,9 @@ def train(
             save_every_s=save_every,
             console=log,
         )
+    except RunFinished as finished:
+        log.print(f"{finished} Without --auto-resume a new run begins, and this one is kept under another name.")
+        return
     except RunStopped as stopped:
         log.print(f"Stopped {stopped.where}. The same command with --resume goes on from there.")
         raise click.exceptions.Exit(stopped.exit_code) from stopped

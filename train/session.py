@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from rich.console import Console
@@ -24,7 +24,7 @@ from train.recipe import Recipe, TrainingStage, check_recipe, find_recipe
 from train.record import CHECKPOINT, METRICS, STATE, RunRecord, provenance
 from train.report import RunFacts
 from train.run import Epoch, Precision, Run, Settings, Start, load_state, read_state, start_run
-from train.stopping import signals_held, stop_requests
+from train.stopping import RunFinished, signals_held, stop_requests
 from train.trackers import TrackerRow, find_trackers, open_trackers
 from zoo.checkpoint import Checkpoint, save_checkpoint
 from zoo.datasets import Pictures
@@ -181,7 +181,7 @@ def train_model(
         folder: where to write. A finished run in it is moved aside, never overwritten.
         augment_on: who flips and RandAugments: "workers", one picture after the other, or "device", a batch at a time;
             "auto" is the device where it is a GPU. The pictures are the same.
-        resume: go on with the interrupted run in `folder`; `auto_resume`: where there is one.
+        resume: go on with the interrupted run in `folder`; `auto_resume`: where there is one, and leave a finished one.
         start: weights to begin from instead of a fresh initialisation.
         teacher: any classifier of the same classes, in place of the one the recipe names.
         auto_batch: take a stage's batch in as many parts as the device's memory asks for, instead of an error.
@@ -194,6 +194,7 @@ def train_model(
         MissingCapabilityError: no such device, or a tracker's package is not installed.
         CheckpointError: nothing to resume, or a state of another run. DataError, ZooError: as `fit`, or the recipe
         cannot be run as it is, or does not fit the device's memory. RunStopped: SIGTERM or Ctrl-C; the state is kept.
+        RunFinished: with `auto_resume`, or started again by torchrun: the run was at its end.
     """
     world = find_world()
     console = console if console and world.is_first else Console(quiet=True)
@@ -212,6 +213,11 @@ def train_model(
         world=world,
     )
     with joined(world, chosen):
+        # The first process's word: the others may see the files later, or not as they were.
+        found = gather(world, _find_run(folder))[0]
+        again = auto_resume or restarts() > 0
+        if again and found == "finished":
+            raise RunFinished(f"{folder} is finished.")
         return _train(
             variant,
             recipe,
@@ -220,8 +226,7 @@ def train_model(
             settings,
             data=data,
             folder=folder,
-            # The first process's word: the others may see the file later, or not as it was.
-            resume=gather(world, resume or ((auto_resume or restarts() > 0) and (folder / STATE).is_file()))[0],
+            resume=resume or (again and found == "interrupted"),
             start=start,
             teacher=teacher,
             auto_batch=auto_batch,
@@ -380,6 +385,13 @@ def _keep_last_good(folder: Path, card: Checkpoint, error: ZooError) -> str:
     return (
         f"The weights after {epochs} epochs and {state['step']} steps are in {path}: `zoo train {path}` begins there."
     )
+
+
+def _find_run(folder: Path) -> Literal["interrupted", "finished", "nothing"]:
+    """What a folder holds of an earlier run; a state is removed when all else is written."""
+    if (folder / STATE).is_file():
+        return "interrupted"
+    return "finished" if (folder / CHECKPOINT).is_file() else "nothing"
 
 
 def _move_aside(folder: Path, console: Console) -> None:

@@ -35,6 +35,10 @@ class RunStopped(BaseException):
         return 0 if self.wish == signal.SIGTERM else 130
 
 
+class RunFinished(Exception):
+    """The run to go on with, if need be, is finished: nothing is left to do."""
+
+
 @dataclass
 class StopRequest:
     """The signal that came, if one did."""

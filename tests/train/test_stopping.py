@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,20 @@ def _process(script: str, arguments: list[str], folder: Path) -> subprocess.Comp
     return subprocess.run(
         [sys.executable, "-c", script, *arguments], cwd=folder, env=environment, capture_output=True, text=True
     )
+
+
+def test_a_finished_run_is_left_as_it_is_by_a_requeued_job(
+    picture_folder: Path, whole_run: Path, monkeypatch: pytest.MonkeyPatch, zoo: Callable
+) -> None:
+    """A job that failed after the end, or was drained then, starts again with the same command."""
+    before = {path: path.stat().st_mtime_ns for path in whole_run.iterdir()}
+    command = (*FLAGS, "--data", str(picture_folder), "-o", whole_run)
+    answer = zoo(*command, "--auto-resume")
+    assert (answer.code, answer.out) == (0, "")
+    assert f"{whole_run} is finished." in "".join(answer.err.splitlines())
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert zoo(*command).code == 0
+    assert {path: path.stat().st_mtime_ns for path in whole_run.iterdir()} == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
