@@ -52,6 +52,6 @@ def loader_section(run: LoaderRun) -> Markup:
     figures = table(
         heads,
         cells,
-        caption="Medians; ratios are of passes timed in turn. For a GPU: flip and RandAugment are drawn, and left to it.",
+        caption="Medians; ratios are of passes in turn. For a GPU: flip and RandAugment are drawn and left to it.",
     )
     return tag("section", tag("h3", f"Loading pictures, {run.result.name}"), chart, figures)
