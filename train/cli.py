@@ -239,11 +239,11 @@ def bench_train(
     from train.session import choose_augmentation, choose_device, choose_precision, recipe_for
     from train.throughput import measure_training
     from zoo.console import log_console, results_console
-    from zoo.files import make_folder
+    from zoo.files import check_folder
     from zoo.registry import find_model_variant
     from zoo.results import write_result
 
-    make_folder(out)
+    check_folder(out)
     variant = find_model_variant(model)
     recipe = override(recipe_for(variant, "", recipe_name), variant, batch_size=batch_size, image_size=image_size)
     chosen = choose_device(device)

@@ -75,15 +75,35 @@ def stop_requests() -> Iterator[StopRequest]:
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Deliver what asks to stop only at the end of the block, and never to a process that is forked in it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, which has no such signals either
+    """Deliver what asks to stop only at the end of the block, and never to a process that is forked in it.
+
+    A mask holds the signals of one thread: of this one, and of a process forked here, which has no other. Those that
+    PyTorch's threads take for the process are remembered. Only the main thread can do that; elsewhere nothing is held.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    came: dict[signal.Signals, None] = {}
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        came[signal.Signals(number)] = None
+
+    before = {number: signal.signal(number, remember) for number in SIGNALS}
+    maskable = hasattr(signal, "pthread_sigmask")  # not on Windows, which does not fork either
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if maskable else set()
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if maskable:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for held in came:
+            handler = before[held]
+            if callable(handler):
+                handler(held, None)
+            else:
+                signal.raise_signal(held)
 
 
 def leave_signals_to_the_run(worker: int) -> None:

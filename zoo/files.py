@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryFile
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from zoo.errors import ZooError
@@ -51,18 +51,15 @@ def replace_file(made: Path, path: Path) -> Path:
         ) from error
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder for results and see that it can be written to, before the work whose results go there.
+def check_folder(folder: Path) -> None:
+    """See that a folder for results can be written to or made, before the work whose results go there; makes nothing.
 
     Raises:
         ZooError: it cannot.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ZooError(f"Cannot write to {folder}: {error.strerror}.", "Choose another place with --out.") from error
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ZooError(f"Cannot write to {folder}: {place} is no folder or not yours.", "Choose another with --out.")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

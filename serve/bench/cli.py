@@ -81,9 +81,9 @@ def latency(
     from serve.bench.runs import bench_latency
     from serve.bench.tables import latency_tables
     from serve.bench.timing import Schedule
-    from zoo.files import make_folder
+    from zoo.files import check_folder
 
-    make_folder(out)
+    check_folder(out)
     result = bench_latency(
         artifacts,
         batch_sizes=batch_sizes,
@@ -143,9 +143,9 @@ def stages(
     from serve.bench.runs import bench_stages
     from serve.bench.tables import stages_tables
     from serve.bench.timing import Schedule
-    from zoo.files import make_folder
+    from zoo.files import check_folder
 
-    make_folder(out)
+    check_folder(out)
     console = log_console()
     result = bench_stages(
         model,
