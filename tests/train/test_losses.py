@@ -130,7 +130,8 @@ def test_a_student_learns_from_a_run(zoo: Callable, in_folder: Path, tiny_run: P
     assert answer.code == 0, answer.err
     card = read_card(Path("student/checkpoint.safetensors"))
     assert (card.recipe["teacher"], card.recipe["distill_alpha"]) == (str(tiny_run), 1.0)
-    assert card.provenance["val_top1"] > 0.5  # chance is 0.1
+    taught = read_card(tiny_run / "checkpoint.safetensors").provenance["val_top1"]
+    assert card.provenance["val_top1"] > max(0.8 * taught, 0.3)  # chance is 0.1
     assert not math.isnan(card.provenance["val_loss"])
 
 
