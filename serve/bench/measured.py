@@ -157,12 +157,16 @@ class LoaderRun:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmRow:
-    """One training run of a comparison: how it was trained, its validation accuracy 0…1 and its training time, s."""
+    """One training run of a comparison: how it was trained, its validation accuracy 0…1 and its training time, s.
+
+    `processor_seconds` are of the whole run, validation included; None of a run that was resumed.
+    """
 
     arm: str
     seed: int
     top1: float
     seconds: float
+    processor_seconds: float | None
     epochs: tuple[Mapping[str, Any], ...]
 
 
@@ -220,6 +224,10 @@ def group_by_device(results: Iterable[Result]) -> list[DeviceRuns]:
     return [devices[device] for device in sorted(devices)]
 
 
+# Kinds that no `zoo bench` makes, but a script.
+_COMMANDS: dict[Kind, str] = {kind: f"python benchmarks/{kind}.py" for kind in ("peers", "loader", "progressive")}
+
+
 def _typed(read: Callable[[Result], Run], result: Result) -> Run:
     try:
         return read(result)
@@ -227,7 +235,7 @@ def _typed(read: Callable[[Result], Run], result: Result) -> Run:
         raise ZooError(
             f"The {result.kind} result {result.name!r} of {result.device} is damaged or of another version: "
             f"{type(error).__name__} {error}.",
-            f"Measure again with `zoo bench {result.kind}`, or take the file away.",
+            f"Measure again with `{_COMMANDS.get(result.kind, f'zoo bench {result.kind}')}`, or take the file away.",
         ) from error
 
 
@@ -311,6 +319,7 @@ def _arms_run(result: Result) -> ArmsRun:
             seed=row["seed"],
             top1=row["top1"],
             seconds=row["seconds"],
+            processor_seconds=row["processor_seconds"],
             epochs=tuple(row["epochs"]),
         )
         for row in result.data["rows"]

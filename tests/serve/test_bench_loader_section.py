@@ -42,5 +42,6 @@ def test_loaders_are_shown_beside_ours() -> None:
 def test_a_damaged_loader_result_is_named() -> None:
     result = loader_result()
     damaged = Result(**{**vars(result), "data": {"rows": [{"pipeline": "zoo"}]}})
-    with pytest.raises(ZooError, match="loader result"):
+    with pytest.raises(ZooError, match="loader result") as error:
         group_by_device([damaged])
+    assert "python benchmarks/loader.py" in error.value.hint
