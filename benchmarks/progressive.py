@@ -6,10 +6,10 @@
 DATA is what `zoo train --data` takes; what is committed was measured on 500 training and 200 test pictures of each
 class of CIFAR-10, as an .npz file.
 
-Three arms: size and regularisation rise together (Algorithm 1); the size alone rises, regularised throughout as at the
-end (Howard 2018; the paper's Table 13); neither does. All are tested alike, at a tenth above the last training size.
-The arms of a seed run after one another, seed by seed, so that a machine that slows down slows all of them. Finished
-runs are kept in --work: the same command goes on where it was stopped.
+Four arms: size and regularisation rise together (Algorithm 1); the size alone rises, regularised throughout as at the
+end (Howard 2018; the paper's Table 13); neither does, regularised as at the beginning, or as at the end. All are tested
+alike, at a tenth above the last training size. The arms of a seed run after one another, seed by seed, so that a
+machine that slows down slows all of them. Finished runs are kept in --work: the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -40,9 +40,18 @@ from zoo.variants import find_variant
 HERE = Path(__file__).parent
 STAGES = 4
 FIRST_SIZE_SHARE = 128 / 300  # as Table 6 has it for S
+
+
+def fixed_light(base: Recipe) -> Recipe:
+    """The last stage's size throughout, regularised as in the first: is it the regularisation that costs?"""
+    stage = replace(base.stages[0], epochs=base.epochs, image_size=base.largest_size)
+    return replace(base, name="fixed, light", source="control", stages=(stage,))
+
+
 ARMS: dict[str, Callable[[Recipe], Recipe]] = {
     "progressive": lambda base: base,
     "size only": progressive_resize.control,
+    "fixed, light": fixed_light,
     "fixed": fixed.control,
 }
 
