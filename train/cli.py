@@ -128,6 +128,7 @@ def train(
     it after writing where it was; --resume goes on from there.
     """
     from train.cost import estimate
+    from train.distributed import find_world
     from train.overrides import apply_overrides
     from train.plan import print_plan
     from train.recipe import check_recipe, override
@@ -156,10 +157,13 @@ def train(
     recipe = check_recipe(apply_overrides(recipe, settings), variant)
     train_set, val_set = open_splits(data, seed=seed)
     cost = estimate(variant, recipe, len(train_set), len(train_set.classes))
+    is_first = find_world().is_first
     if plan:
-        print_plan(variant, recipe, cost, as_json=as_json)
+        if is_first:
+            print_plan(variant, recipe, cost, as_json=as_json)
         return
     log = log_console()
+    log.quiet = not is_first
     log.print(
         f"[bold]{variant.name}[/] on {data}: {len(train_set)} training and {len(val_set)} validation pictures, "
         f"{len(train_set.classes)} classes, recipe {recipe.name}, {cost.share_of_fixed_size:.0%} of the compute of "
@@ -193,6 +197,8 @@ def train(
     except RunStopped as stopped:
         log.print(f"Stopped {stopped.where}. The same command with --resume goes on from there.")
         raise click.exceptions.Exit(stopped.exit_code) from stopped
+    if not is_first:
+        return
     if as_json:
         result = {"checkpoint": str(outcome.checkpoint), "top1": outcome.result.top1, "loss": outcome.result.loss}
         click.echo(json.dumps(result))

@@ -160,7 +160,8 @@ class CropDecoder:
         """The picture at 1/`factor`, at least down to the box's last row; None where libjpeg-turbo warns."""
         rows = header.height
         if header.top_first and _END_OF_IMAGE in data[-_TAIL_BYTES:]:
-            rows = min(rows, math.ceil(box[3] / header.mcu_height) * header.mcu_height)
+            # At least one row of blocks: a padded crop may lie above the picture altogether.
+            rows = min(rows, max(1, math.ceil(box[3] / header.mcu_height)) * header.mcu_height)
         height, width = -(-rows // factor), -(-header.width // factor)
         pixels = self._memory(height * width * 3)
         if rows < header.height:
@@ -235,7 +236,7 @@ def resize_box(pixels: Pixels, box: Box, size: int) -> Pixels:
     left, top = round(box[0]), round(box[1])
     right, bottom = max(round(box[2]), left + 1), max(round(box[3]), top + 1)
     height, width = pixels.shape[:2]
-    inside = pixels[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
+    inside = pixels[max(top, 0) : max(min(bottom, height), 0), max(left, 0) : max(min(right, width), 0)]
     if inside.shape[:2] != (bottom - top, right - left):
         framed = np.zeros((bottom - top, right - left, 3), np.uint8)
         y, x = max(-top, 0), max(-left, 0)

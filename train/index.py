@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from zoo.datasets import VAL_NAMES, is_held_out
 from zoo.errors import DataError
 from zoo.files import replacing, write_json
-from zoo.shards import FORMAT, INDEX_ROW, MANIFEST
+from zoo.shards import FORMAT, INDEX_ROW, MANIFEST, is_inside
 from zoo.tar_samples import walk_samples
 
 CLASSES = "classes.txt"
 SPLIT_NAMES = ("train", *VAL_NAMES)
+# Classes without names: labels above are identifiers, and a manifest of them all would have gigabytes.
+MOST_NUMBERS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,9 @@ def choose_splits(folder: Path) -> tuple[dict[str, tuple[Path, ...]], tuple[str,
         raise DataError(
             f"{folder} has no tar files.", "Expected uncompressed ones: train-000000.tar, val-000000.tar, …"
         )
+    odd = next((path for path in tars if not is_inside(path.relative_to(folder).as_posix())), None)
+    if odd:
+        raise DataError(f"{odd} has a colon or a backslash in its name.", f"Rename it: {MANIFEST} cannot name it.")
     named: dict[str, list[Path]] = {}
     for path in tars:
         named.setdefault(_split_of(path.relative_to(folder)), []).append(path)
@@ -150,6 +155,11 @@ def _hold_out(folder: Path, train: _Walked) -> dict[str, _Walked]:
 def _read_classes(folder: Path, path: Path | None, highest: int) -> tuple[str, ...]:
     if path is None and (folder / CLASSES).exists():
         path = folder / CLASSES
+    if path is None and highest >= MOST_NUMBERS:
+        raise DataError(
+            f"{folder} has labels up to {highest}, which would be {highest + 1:,} classes.",
+            "KEY.cls holds the number of the class, from 0; or name them all with --classes.",
+        )
     classes = _class_names(path) if path else tuple(str(number) for number in range(highest + 1))
     if len(classes) < 2:
         raise DataError(f"{folder} has one class only.", "A classifier needs pictures of at least two.")
@@ -163,7 +173,7 @@ def _read_classes(folder: Path, path: Path | None, highest: int) -> tuple[str, .
 
 def _class_names(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8").strip().splitlines()
+        lines = path.read_text(encoding="utf-8-sig").strip().split("\n")  # splitlines would end one at a form feed
     except (OSError, UnicodeError) as error:
         raise DataError(
             f"{path} is not readable: {error}.", "Expected text with a class's name in every line."

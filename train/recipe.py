@@ -225,10 +225,23 @@ def check_recipe(recipe: Recipe, variant: Variant) -> Recipe:
         "label_smoothing": 0 <= recipe.label_smoothing < 1,
         "distill_alpha": 0 <= recipe.distill_alpha <= 1,
         "temperature": recipe.temperature > 0,
+        "warmup_epochs": recipe.warmup_epochs >= 0,
+        "weight_decay": recipe.weight_decay >= 0,
+        # A negative norm turns every gradient round, and 0 takes it away: neither is told by the loss.
+        "clip_grad_norm": recipe.clip_grad_norm is None or recipe.clip_grad_norm > 0,
+        "eps": recipe.eps is None or recipe.eps > 0,
+        "betas": all(0 <= beta < 1 for beta in recipe.betas),
+        "crop_scale": 0 < recipe.crop_scale[0] <= recipe.crop_scale[1] <= 1,
+        "crop_ratio": 0 < recipe.crop_ratio[0] <= recipe.crop_ratio[1],
+        "crop_padding": 0 <= recipe.crop_padding < 1,
+        "randaugment_layers": 0 <= recipe.randaugment_layers <= 64,
+        "test_crop_margin": recipe.test_crop_margin >= 0,
     }
     for name, possible in bounds.items():
         if not possible:
-            raise ZooError(f"The recipe's {name} cannot be {getattr(recipe, name):g}.", "See docs/training.md.")
+            value = getattr(recipe, name)
+            said = ", ".join(f"{part:g}" for part in (value if isinstance(value, tuple) else (value,)))
+            raise ZooError(f"The recipe's {name} cannot be {said}.", "See docs/training.md.")
     return recipe
 
 

@@ -408,5 +408,10 @@ def _move_aside(folder: Path, console: Console) -> None:
     number = 1
     while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
-    folder.rename(kept)
+    try:
+        folder.rename(kept)
+    except OSError as error:
+        raise ZooError(
+            f"Cannot keep the earlier run in {folder} as {kept}: {error.strerror}.", "Choose another folder with --out."
+        ) from error
     console.print(f"The earlier run in {folder} is kept as {kept}.")

@@ -7,6 +7,7 @@ good ones costs a line in the log and not the run.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -86,8 +87,22 @@ class Pictures:
             yield [partial(self.read, index) for index in indices]
             return
         pool = ThreadPoolExecutor(PARALLEL)
+        failed: list[DataError] = []
+
+        def read(index: int) -> Stored:
+            # Once a server has failed half a minute long, no other picture of the batch is waited for as long again.
+            if failed:
+                raise failed[0]
+            try:
+                return self.read(index)
+            except BrokenPictureError:
+                raise
+            except DataError as error:
+                failed.append(error)
+                raise
+
         try:
-            yield [pool.submit(self.read, index).result for index in indices]
+            yield [pool.submit(read, index).result for index in indices]
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -302,7 +317,13 @@ def _folder(root: Path) -> Pictures:
 def _picture_files(folder: Path) -> list[Path]:
     # Hidden files are not pictures: macOS leaves a `._x.jpg` beside every x.jpg it copies.
     known = {*SUFFIXES, *UNREAD_SUFFIXES}
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in known and not path.name.startswith("."))
+
+    def refuse(error: OSError) -> None:
+        # Path.rglob passes over such a folder: a class would be missing, and nobody told.
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}.", "Check who may read it.") from error
+
+    files = (Path(root) / name for root, _, names in os.walk(folder, onerror=refuse) for name in names)
+    found = (path for path in files if path.suffix.lower() in known and not path.name.startswith("."))
     return sorted(path for path in found if path.is_file())
 
 

@@ -218,7 +218,12 @@ def _refuse_errors(url: str, response: BaseHTTPResponse) -> None:
 def _connections(url: str) -> PoolManager:
     """This process's connections, through the proxy the environment names for this host."""
     parts = urlsplit(url)
-    proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    host = parts.hostname or ""
+    # NO_PROXY may name a host with its port.
+    is_direct = proxy_bypass(host) or (parts.port and proxy_bypass(f"{host}:{parts.port}"))
+    proxy = None if is_direct else getproxies().get(parts.scheme)
+    if proxy and "://" not in proxy:
+        proxy = f"http://{proxy}"  # as curl reads HOST:PORT
     return _pool(os.getpid(), proxy)
 
 

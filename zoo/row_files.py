@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -43,7 +44,7 @@ def _one_of(values: tuple[Any, ...]) -> Rule:
 
 _TEXT = Rule(lambda v: isinstance(v, str) and bool(v.strip()), "some text")
 _THREE = Rule(
-    lambda v: isinstance(v, list) and len(v) == 3 and all(isinstance(x, int | float) for x in v),
+    lambda v: isinstance(v, list) and len(v) == 3 and all(isinstance(x, int | float) and math.isfinite(x) for x in v),
     "three numbers, on the 0…255 scale",
 )
 _POSITIVE_THREE = Rule(lambda v: _THREE.holds(v) and all(x > 0 for x in v), "three numbers above 0, on the 0…255 scale")

@@ -105,8 +105,9 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(_contents(folder, MANIFEST, _MANIFEST_BYTES))
         known = manifest["format"] == FORMAT and set(manifest["splits"]) >= {"train", "val"}
-        for entry in manifest["splits"].values():
-            _check_entry(entry)
+        _check_classes(manifest["classes"])
+        for split in ("train", "val"):
+            _check_entry(manifest["splits"][split])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not readable: {error}.", _AGAIN) from error
     if not known:
@@ -126,7 +127,8 @@ def open_split(folder: Folder, split: str) -> tuple[tuple[str, ...], PackedSourc
     path = _place(folder, entry["index"])
     try:
         data = _contents(folder, entry["index"], entry["pictures"] * INDEX_ROW.itemsize + _NPY_HEADER_BYTES)
-        rows = np.load(io.BytesIO(data), allow_pickle=False)
+        # Not np.load, which would open an archive here as well.
+        rows = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not readable: {error}.", _AGAIN) from error
     classes = tuple(manifest["classes"])
@@ -145,11 +147,23 @@ def index_shard(path: Path, number: int) -> NDArray[np.void]:
     return np.array([(number, sample.offset, sample.size, sample.label) for sample in samples], INDEX_ROW)
 
 
+def is_inside(name: str) -> bool:
+    """Whether a manifest may name this file: a path from the folder down, read alike on every system."""
+    path = PurePosixPath(name)
+    return not (path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name)
+
+
+def _check_classes(classes: Any) -> None:
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("classes are not a list of names")
+    if len(set(classes)) < len(classes):
+        raise ValueError("two classes have one name")
+
+
 def _check_entry(entry: dict[str, Any]) -> None:
     """Refuse what names files outside the folder: a manifest may come from anywhere."""
     for name in (entry["index"], *(shard["file"] for shard in entry["shards"])):
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+        if not is_inside(name):
             raise ValueError(f"{name!r} is not in the folder")
     counts = entry["pictures"], *(shard["bytes"] for shard in entry["shards"])
     if not all(isinstance(count, int) and count >= 0 for count in counts):

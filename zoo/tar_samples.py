@@ -85,8 +85,10 @@ def _read_sample(tar: tarfile.TarFile, path: Path, key: str, members: list[_Memb
         if len(found) != 1:
             raise _unusable(path, key, fields, f"{len(found)} {what}")
     handle = tar.extractfile(classes[0])
-    text = handle.read(_LABEL_BYTES + 1).strip() if handle else b""
-    if not text.isdigit() or int(text) >= 2**32:
+    text = handle.read(_LABEL_BYTES + 1) if handle else b""
+    # What is longer is refused, not cut: the digits left out could be the number.
+    is_whole, text = len(text) <= _LABEL_BYTES, text.strip()
+    if not is_whole or not text.isdigit() or int(text) >= 2**32:
         raise DataError(
             f"{path}: the class of {key} is {text.decode(errors='replace')!r}, not a whole number from 0.",
             "KEY.cls holds the number of the class as text.",

@@ -99,6 +99,14 @@ def test_the_scale_still_covers_the_crop(side: int, size: int, factor: int) -> N
     assert side / factor >= size
 
 
+@pytest.mark.parametrize("side", [20, 100])
+def test_a_crop_beside_the_picture_is_black(photo: Image.Image, side: int) -> None:
+    for left, top in ((0, -300), (0, -120), (-300, 0), (700, 0), (0, 700), (-300, -300)):
+        box = (left, top, left + side, top + side)
+        for data in (encode(photo), np.asarray(photo)):
+            assert not crop(data, box, 16).any(), box
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("box", [(20, 10, 180, 200), (100, 150, 300, 320)])
 def test_every_exif_orientation_is_pillow_s(photo: Image.Image, orientation: int, box: Box) -> None:

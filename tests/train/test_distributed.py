@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -60,10 +61,23 @@ def test_shares_of_a_batch_make_the_batch() -> None:
     assert share_of(list(range(7)), World(rank=1, size=2)) == [3, 4, 5]
 
 
+def test_only_the_first_process_prints(zoo: Callable, in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    said = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        said.append(zoo("train", "tiny", "--plan", "--json"))
+    assert [answer.code for answer in said] == [0, 0]
+    assert json.loads(said[0].out)["model"] == "tiny"
+    assert (said[1].out, said[1].err) == ("", "")
+
+
 # What the processes run: the command line's own function, with batch norm on its running statistics, as those of one
 # batch differ from those of two halves (SyncBN, which does not, needs GPUs).
 SCRIPT = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from dataclasses import replace
 import torch

@@ -173,6 +173,8 @@ def test_long_and_foreign_names_are_found(tmp_path: Path) -> None:
         ([("a.jpg", b"x"), ("a.cls", b"-1")], "the class of a is '-1', not a whole number"),
         ([("a.jpg", b"x"), ("a.cls", b"cat")], "the class of a is 'cat'"),
         ([("a.jpg", b"x"), ("a.cls", b"4294967296")], "the class of a is '4294967296'"),
+        ([("a.jpg", b"x"), ("a.cls", b"0" * 20 + b"7")], "not a whole number"),
+        ([("a.jpg", b"x"), ("a.cls", b"4000000000")], "labels up to 4000000000, which would be 4,000,000,001 classes"),
         ([("a.json", b"{}")], "have no samples"),
     ],
 )
@@ -191,6 +193,7 @@ def test_samples_that_cannot_be_used_say_why(members: list[tuple[str, bytes]], m
         (["train-0.tar", "extra-0.tar"], r"extra-0\.tar names no split"),
         (["val-0.tar"], "no tar files of train"),
         (["train/val-0.tar"], "names train and val"),
+        (["train-00:00.tar"], "has a colon"),
     ],
 )
 def test_unclear_splits_are_errors(names: list[str], message: str, tmp_path: Path) -> None:
@@ -222,6 +225,12 @@ def test_classes_that_do_not_fit_are_errors(names: str | bytes | None, message: 
         path.write_bytes(names.encode() if isinstance(names, str) else names)
     with pytest.raises(DataError, match=message):
         index_folder(tmp_path, classes_file=path)
+
+
+def test_names_of_classes_are_the_lines_of_a_file(tmp_path: Path) -> None:
+    write_tar(tmp_path / "train-0.tar", samples(range(30)))
+    (tmp_path / "classes.txt").write_bytes("\ufeffcat\r\ndog\x0c, wild\r\nowl\r\n".encode())
+    assert index_folder(tmp_path).classes == ("cat", "dog\x0c, wild", "owl")
 
 
 def test_one_class_or_too_few_pictures_are_errors(tmp_path: Path) -> None:

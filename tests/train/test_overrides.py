@@ -132,6 +132,17 @@ def test_the_plan_shows_what_is_unusual(zoo: Callable, in_folder: Path) -> None:
         ("stages.1.batch_size=lots", "expected a whole number"),
         ("stages.1.accumulate=7", "not 7 equal parts"),
         ("momentum=1", "momentum cannot be 1"),
+        ("clip_grad_norm=-1", "clip_grad_norm cannot be -1"),
+        ("clip_grad_norm=0", "clip_grad_norm cannot be 0"),
+        ("betas=0.9,1", "betas cannot be 0.9, 1"),
+        ("eps=0", "eps cannot be 0"),
+        ("weight_decay=-0.1", "weight_decay cannot be -0.1"),
+        ("warmup_epochs=-1", "warmup_epochs cannot be -1"),
+        ("crop_scale=1,0.5", "crop_scale cannot be 1, 0.5"),
+        ("crop_scale=0,1", "crop_scale cannot be 0, 1"),
+        ("crop_ratio=0,1", "crop_ratio cannot be 0, 1"),
+        ("crop_padding=1", "crop_padding cannot be 1"),
+        ("randaugment_layers=-1", "randaugment_layers cannot be -1"),
     ],
 )
 def test_wrong_settings_are_one_line_and_train_nothing(

@@ -265,6 +265,10 @@ def test_nobody_there_is_an_error(serve_folder: Serve) -> None:
         lambda manifest: manifest["splits"]["val"]["shards"][0].update(file="http://example.com/0.tar"),
         lambda manifest: manifest["splits"]["val"].pop("shards"),
         lambda manifest: manifest.update(classes=["blue"]),
+        lambda manifest: manifest.update(classes=["blue", "blue", "red"]),
+        lambda manifest: manifest.update(classes="rgb"),
+        lambda manifest: manifest.pop("classes"),
+        lambda manifest: manifest.update(splits=["train", "val"]),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_an_error(
@@ -286,6 +290,15 @@ def test_rows_outside_their_shard_are_an_error(copied: Path, serve_folder: Serve
     with serve_folder(copied) as server:
         for data in (server.url, str(copied)):
             with pytest.raises(DataError, match="does not belong"):
+                open_val(data)
+
+
+def test_an_archive_is_no_index(copied: Path, serve_folder: Serve) -> None:
+    with (copied / "val.index.npy").open("wb") as file:
+        np.savez(file, rows=np.zeros(18))
+    with serve_folder(copied) as server:
+        for data in (server.url, str(copied)):
+            with pytest.raises(DataError, match="not readable"):
                 open_val(data)
 
 
@@ -378,6 +391,18 @@ def test_a_proxy_is_used_where_the_environment_names_one(
         assert {path.partition("/shards/")[0] for path, _ in server.asked} == {"http://shards.example"}
 
 
+def test_a_proxy_may_be_host_and_port_and_exceptions_too(
+    shards: Path, serve_folder: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_folder(shards) as server:
+        monkeypatch.setenv("http_proxy", f"127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("no_proxy", "elsewhere.example")
+        assert len(open_val("http://shards.example/shards/")) == 18
+        monkeypatch.setenv("http_proxy", "127.0.0.1:9")
+        monkeypatch.setenv("no_proxy", f"127.0.0.1:{server.server_port}")
+        assert len(open_val(server.url)) == 18
+
+
 def test_check_pack_and_evaluation_read_addresses(
     zoo: Callable, shards: Path, serve_folder: Serve, in_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,3 +452,22 @@ def test_reading_together_keeps_the_order_and_each_its_own_error(shards: Path, s
         with mixed.reading(indices) as reads:
             assert [read() for read in reads] == [near.read(index % 18) for index in indices]
         assert RemoteFile(server.url, 10).read(5, 0) == b""
+
+
+def test_after_a_server_has_failed_no_other_picture_of_the_batch_waits_for_it(
+    shards: Path, serve_folder: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_folder(shards) as server:
+        far = open_val(server.url)
+    asked = []
+
+    def fail(source: Packed) -> bytes:
+        asked.append(source)
+        raise DataError("The server is gone.")
+
+    monkeypatch.setattr(Packed, "read", fail)
+    with far.reading(range(18)) as reads:
+        for read in reads:
+            with pytest.raises(DataError, match="gone"):
+                read()
+    assert len(asked) <= remote.PARALLEL

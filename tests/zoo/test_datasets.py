@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,6 +79,23 @@ def test_unusable_folders_say_why(layout: list[str], message: str, tmp_path: Pat
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(DataError, match=message):
         open_splits(str(tmp_path))
+
+
+def test_a_class_that_cannot_be_listed_is_an_error(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in refuses: to a superuser, as in many a container, no folder is closed."""
+    root = Path(shutil.copytree(picture_folder, tmp_path / "copy"))
+    closed, scandir = root / "train" / "green", os.scandir
+
+    def refuse(path: str | Path) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match="green cannot be read: Permission denied"):
+        open_splits(str(root))
 
 
 def test_missing_folder() -> None:
