@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from export.passport import passport_path, read_passport
 from export.runners import Runner
-from zoo.datasets import Pictures, load_prepared, open_val, was_recorded
+from zoo.datasets import Pictures, has_split, load_prepared, open_val, was_recorded
 from zoo.errors import DataError
 from zoo.registry import checkpoint_path
 from zoo.remote import AUTHORIZATION_VARIABLE, authorization, is_address
@@ -126,6 +126,22 @@ def _some(names: list[str] | tuple[str, ...], count: int = 5) -> str:
     return ", ".join(names[:count]) + (", …" if len(names) > count else "")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """The data an artifact was trained with and the seed of its split.
+
+    A checkpoint has a folder's path; an .onnx or .plan travels, and has its name only.
+    """
+
+    data: str
+    seed: int
+    by_name: bool
+
+    def is_of(self, data: str) -> bool:
+        """Whether `data` names these pictures, as far as can be told."""
+        return was_recorded(data, self.data) or (self.by_name and Path(data).resolve().name == self.data)
+
+
 def open_data(artifact: str, data: str | None, *, seed: int | None = None) -> Pictures:
     """Open the pictures to evaluate an artifact on: `data`, or else those it was trained beside.
 
@@ -133,14 +149,15 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None) -> Pi
         artifact: as `export.runners.open_runner` takes it.
         data: digits or a folder; None means what the artifact remembers.
         seed: split of a folder that has none; None means the one the artifact remembers for this data, and all of a
-            folder it does not know.
+            folder it does not know. The name of what comes out says which.
 
     Raises:
         DataError: the artifact remembers nothing, or the data cannot be used; or it remembers an address, which may
             be anyone's, and there is an authorization to be sent.
     """
     recorded = recorded_data(artifact)
-    chosen = data or (recorded and recorded[0])
+    known = recorded.data if recorded and (recorded.data == "digits" or not recorded.by_name) else None
+    chosen = known if data is None else data
     if not chosen:
         raise DataError(
             f"{artifact} does not say which pictures it was trained beside.", "Pass --data digits or --data FOLDER."
@@ -150,27 +167,27 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None) -> Pi
             f"{artifact} names {chosen}, and {AUTHORIZATION_VARIABLE} would be sent there.",
             f"If that is right: --data {chosen}",
         )
-    if seed is None and recorded and was_recorded(chosen, recorded[0]):
-        seed = recorded[1]
-    return open_val(chosen, seed=seed)
+    if seed is None and recorded and recorded.is_of(chosen):
+        seed = recorded.seed
+    pictures = open_val(chosen, seed=seed)
+    if has_split(chosen):
+        return pictures
+    which = "all of them" if seed is None else f"the fifth that training with seed {seed} holds out"
+    return replace(pictures, name=f"{pictures.name}, {which}")
 
 
-def recorded_data(artifact: str) -> tuple[str, int] | None:
-    """The data an artifact was trained with and the seed of its split, where it remembers them.
-
-    A checkpoint records a folder's path; an .onnx or .plan only its name, so of those only the embedded digits count.
-    """
+def recorded_data(artifact: str) -> Recorded | None:
+    """What an artifact remembers of its training, if anything."""
     path = Path(artifact)
+    by_name = path.suffix in (".onnx", ".plan")
     provenance: Any = {}
-    if path.suffix in (".onnx", ".plan"):
+    if by_name:
         if passport_path(path).is_file():
             provenance = read_passport(path).checkpoint["provenance"]
-        if provenance.get("data") != "digits":
-            return None
     else:
         from zoo.checkpoint import read_card
 
         checkpoint = checkpoint_path(artifact)
         provenance = read_card(checkpoint).provenance if checkpoint else {}
     data = provenance.get("data")
-    return (str(data), int(provenance.get("seed") or 0)) if data else None
+    return Recorded(data=str(data), seed=int(provenance.get("seed") or 0), by_name=by_name) if data else None

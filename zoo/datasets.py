@@ -230,6 +230,14 @@ def open_val(data: str, *, seed: int | None = None) -> Pictures:
     return open_splits(data, seed=seed or 0)[1]
 
 
+def has_split(data: str) -> bool:
+    """Whether pictures come with what is to be evaluated on, so that nothing has to be held out of a folder."""
+    root = Path(data)
+    if data == "digits" or is_address(data) or not root.is_dir() or is_shards(root):
+        return True
+    return any((root / name).is_dir() for name in VAL_NAMES)
+
+
 def was_recorded(data: str, recorded: str | None) -> bool:
     """Whether `data` names the pictures that were recorded at training, however the path or address is written."""
     if recorded is None or is_address(data) != is_address(recorded):

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from PIL import Image
 
-from export.evaluate import cross_entropy, evaluate, match_classes, rank_of, recorded_data
+from export.evaluate import Recorded, cross_entropy, evaluate, match_classes, open_data, rank_of, recorded_data
 from export.predict import best_of, predict
 from export.runners import open_runner
-from zoo.datasets import Pictures, open_val
+from zoo.datasets import Pictures, open_splits, open_val
 from zoo.errors import BrokenPictureError, DataError
 
 COLOURS = ("red", "green", "blue")
@@ -143,9 +143,30 @@ def test_a_checkpoint_evaluates_to_what_training_said(tiny_checkpoint: Path) -> 
 
 
 def test_data_is_remembered_where_it_can_be(tiny_checkpoint: Path, in_folder: Path) -> None:
-    assert recorded_data(str(tiny_checkpoint)) == ("digits", 0)
+    assert recorded_data(str(tiny_checkpoint)) == Recorded(data="digits", seed=0, by_name=False)
     assert recorded_data("lite0") is None
     assert recorded_data("no-passport.onnx") is None
+
+
+@pytest.mark.parametrize("kind", [".safetensors", ".onnx"])
+def test_a_folder_without_val_is_evaluated_on_what_training_held_out(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its path or its name: counted with the pictures it has learnt, a model looks better than it is."""
+    root = tmp_path / "pictures"
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        for number in range(20):
+            Image.fromarray(solid((number, 0, 0))).save(root / name / f"{number}.png")
+    of_kind = Recorded(data=str(root) if kind == ".safetensors" else "pictures", seed=3, by_name=kind == ".onnx")
+    monkeypatch.setattr("export.evaluate.recorded_data", lambda artifact: of_kind)
+    held_out = open_splits(str(root), seed=3)[1]
+    pictures = open_data(f"x{kind}", str(root))
+    assert list(pictures.sources) == list(held_out.sources)
+    assert pictures.name == f"{root}, the fifth that training with seed 3 holds out"
+    monkeypatch.setattr("export.evaluate.recorded_data", lambda artifact: None)
+    everything = open_data(f"x{kind}", str(root))
+    assert (len(everything), everything.name) == (40, f"{root}, all of them")
 
 
 def test_predictions_are_sorted_scores(mean_colour_runner: Any, tmp_path: Path) -> None:
