@@ -66,8 +66,10 @@ def load_teacher(
     """
     network, card, label = load_model(model)
     if card.classes != classes:
+        theirs, ours = (", ".join(names[:3]) for names in (card.classes, classes))
         raise ZooError(
-            f"The teacher {label} knows {len(card.classes)} classes, not the {len(classes)} of the pictures.",
+            f"The teacher {label} knows {len(card.classes)} classes, not the {len(classes)} of the pictures: "
+            f"{theirs}, … instead of {ours}, ….",
             "Train the teacher on the same classes first: `zoo train TEACHER --data …`.",
         )
     network.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

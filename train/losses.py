@@ -77,10 +77,15 @@ def resolve_class_weights(
     Raises:
         DataError: a class without pictures cannot be balanced; a file that is none, or names an unknown class.
     """
+    if isinstance(asked, tuple) and (len(asked) != len(classes) or not max(asked, default=0.0) > 0 or min(asked) < 0):
+        raise DataError(
+            f"Class weights: {len(asked)} numbers for {len(classes)} classes; each must be ≥ 0, and one above.",
+            f"In the order of the classes: {', '.join(classes[:10])}.",
+        )
     if asked is None or isinstance(asked, tuple):
         return asked
     if asked != "balanced":
-        return _weights_of_file(Path(asked), classes)
+        return resolve_class_weights(_weights_of_file(Path(asked), classes), classes, labels)
     counts = np.bincount(labels, minlength=len(classes))
     if not counts.all():
         empty = [name for name, count in zip(classes, counts, strict=True) if not count]

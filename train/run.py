@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -176,6 +177,7 @@ def _identity(recipe: Recipe, settings: Settings, train_set: Pictures) -> dict[s
         "seed": settings.seed,
         "classes": list(train_set.classes),
         "pictures": len(train_set),
+        "labels": hashlib.sha256(train_set.labels.tobytes()).hexdigest(),  # in their order, which steps are counted in
     }
 
 

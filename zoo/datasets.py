@@ -170,6 +170,7 @@ def open_splits(data: str, *, seed: int = 0) -> tuple[Pictures, Pictures]:
         DataError: no such folder, no pictures, one class only, or classes that differ between the splits; of a
             server, as `RemoteFile.read`.
     """
+    _check_name(data)
     if data == "digits":
         return _digits("train"), _digits("val")
     if is_address(data):
@@ -180,7 +181,8 @@ def open_splits(data: str, *, seed: int = 0) -> tuple[Pictures, Pictures]:
         return _arrays(root, seed)
     if not root.is_dir():
         raise DataError(
-            f"There is no folder {data}.", "Use --data digits, or a folder with one sub-folder of pictures per class."
+            f"There is no {'file' if root.suffix == SUFFIX else 'folder'} {data}.",
+            "Use --data digits, or a folder with one sub-folder of pictures per class.",
         )
     if is_shards(root):
         return _shards(root, "train"), _shards(root, "val")
@@ -195,6 +197,15 @@ def open_splits(data: str, *, seed: int = 0) -> tuple[Pictures, Pictures]:
             )
         return train, val
     return _hold_out(_folder(root / "train" if (root / "train").is_dir() else root), data, seed)
+
+
+def _check_name(data: str) -> None:
+    """Refuse an empty name, which would be the current folder, and a folder that may not be looked into."""
+    if not data.strip():
+        raise DataError("--data is empty.", "Is the variable set? Use --data digits, or a folder of pictures.")
+    root = Path(data)
+    if not is_address(data) and root.is_dir() and not os.access(root, os.R_OK | os.X_OK):
+        raise DataError(f"{data} cannot be read: Permission denied.", "Ask for the right to read it and its folders.")
 
 
 def _hold_out(everything: Pictures, data: str, seed: int) -> tuple[Pictures, Pictures]:
@@ -217,6 +228,7 @@ def open_val(data: str, *, seed: int | None = None) -> Pictures:
     Raises:
         DataError: as `open_splits`.
     """
+    _check_name(data)
     if is_address(data):
         return _shards(RemoteFolder(parse_address(data)), "val")
     root = Path(data)

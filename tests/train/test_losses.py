@@ -69,6 +69,7 @@ def test_a_file_of_weights_is_read_by_class(tmp_path: Path) -> None:
         ('{"a": -1}', "not a table of numbers"),
         ("[1, 2]", "not a table of numbers"),
         ("{", "not a readable JSON file"),
+        ('{"a": 0, "b": 0}', "one above"),
     ],
 )
 def test_wrong_weights_are_refused(content: str, message: str, tmp_path: Path) -> None:
@@ -76,6 +77,11 @@ def test_wrong_weights_are_refused(content: str, message: str, tmp_path: Path) -
     path.write_text(content)
     with pytest.raises(DataError, match=message):
         resolve_class_weights(str(path), ("a", "b"), np.zeros(1, np.int64))
+
+
+def test_weights_in_order_are_as_many_as_classes() -> None:
+    with pytest.raises(DataError, match="3 numbers for 2 classes"):
+        resolve_class_weights((1.0, 2.0, 1.0), ("a", "b"), np.zeros(1, np.int64))
 
 
 def test_a_class_without_pictures_cannot_be_balanced() -> None:

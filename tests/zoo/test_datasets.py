@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,12 @@ def test_sample_photographs_are_real_pictures() -> None:
     tiles = sample_photographs()
     assert len(tiles) == 30
     assert all(np.asarray(tile).std() > 5 for tile in tiles.sources)
+
+
+@pytest.mark.parametrize("open_data", [open_splits, open_val])
+def test_an_empty_name_is_not_the_current_folder(
+    open_data: Callable, picture_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(picture_folder)
+    with pytest.raises(DataError, match="--data is empty"):
+        open_data("")
