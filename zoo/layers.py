@@ -81,7 +81,8 @@ class SqueezeExcite(nn.Module):
         """Scale every channel of (N, C, H, W) by a gate in 0…1."""
         pooled = F.adaptive_avg_pool2d(x, 1)
         gate: Tensor = self.gate(self.expand(self.act(self.reduce(pooled))))
-        return x * gate
+        # The gradient needs x as it was. Without one it is written over: it is the activation's output, no one else's.
+        return x * gate if torch.is_grad_enabled() else x.mul_(gate)
 
 
 class StochasticDepth(nn.Module):
