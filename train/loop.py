@@ -118,7 +118,11 @@ def fit(
             enter_stage(run, stage, settings)
             watcher.on_stage(index, stage)
             entered = index
-        done = loop.train_epoch(stage, epoch)
+        try:
+            done = loop.train_epoch(stage, epoch)
+        except DataError:
+            loop.keep(stage, f"in epoch {epoch + 1} of {recipe.epochs}")
+            raise
         totals, world = done.totals.clone(), settings.world
         sum_over(world, totals)
         loss_sum, right_sum = totals.tolist()
@@ -237,6 +241,19 @@ class _Loop:
         self.saved_at = time.monotonic()
         if wish is not None:
             raise RunStopped(wish, where, own=self.stop.wish is not None)
+
+    def keep(self, stage: TrainingStage, where: str) -> None:
+        """Write the state where pictures cannot be had any more: the steps so far are sound.
+
+        Not with several processes, which stand at different steps, nor in the middle of an accumulated batch.
+        """
+        if self.run.partial and not self.run.partial.seen:
+            self.run.partial = None  # not a step of this epoch yet
+        begun = self.run.partial or self.run.history
+        if begun and self.settings.world.is_alone and stage.accumulate == 1:
+            self._read_losses()
+            self._check_weights(where)
+            self._save()
 
     def _save(self) -> None:
         """Write the state, the first process for all: sums of all, and everybody's generators."""

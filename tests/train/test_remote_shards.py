@@ -143,16 +143,21 @@ def test_the_pictures_of_a_batch_are_asked_for_together(shards: Path, serve_fold
         assert not together.broken
 
 
+@pytest.mark.parametrize("save_every_s", [0, 1e9])
 def test_a_server_that_fails_stops_the_run_which_goes_on_later(
-    shards: Path, serve_folder: Serve, tmp_path: Path
+    save_every_s: float, shards: Path, serve_folder: Serve, tmp_path: Path
 ) -> None:
-    """In its second epoch nothing answers: no picture is called broken, and the weights end as undisturbed ones do."""
+    """In its second epoch nothing answers: no picture is called broken, and the weights end as undisturbed ones do.
+
+    The step it stops at is kept however seldom states are written.
+    """
     through = train_tiny(str(shards), tmp_path / "through", workers=0)
     with serve_folder(shards) as server:
         train, val = open_splits(server.url)
         answered = len(server.asked) + len(train) + len(val) + 20
         server.trouble = lambda path, number: 503 if number > answered else None
-        run = {"data": server.url, "folder": tmp_path / "run", "device": "cpu", "workers": 0, "save_every_s": 0}
+        run = {"data": server.url, "folder": tmp_path / "run", "device": "cpu", "workers": 0}
+        run["save_every_s"] = save_every_s
         with pytest.raises(DataError, match="cannot be read, 6 attempts: it answers 503") as failure:
             train_model(TINY, recipe_of(), train, val, **run)
         assert "--resume" in failure.value.hint
