@@ -1,6 +1,7 @@
 """Owns how one training picture becomes a small square: of a JPEG, no more is decoded than its crop needs.
 
-What is augmented is `train/augment.py`'s; which pictures are broken is decided by `zoo/preprocess.py`, as everywhere.
+What is augmented is `train/augment.py`'s, which bytes show a crop `train/jpeg.py`'s; which pictures are broken is
+decided by `zoo/preprocess.py`, as everywhere.
 """
 
 from __future__ import annotations
@@ -15,103 +16,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from train.jpeg import Box, JpegHeader, Part, cut_out, read_jpeg_header
 from zoo.preprocess import MAX_PIXELS, open_picture
 
-Box = tuple[float, float, float, float]
 Pixels = NDArray[np.uint8]
 
-_START_OF_FRAME = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive Huffman; the rest is arithmetic or lossless
-_START_OF_SCAN, _RESTART_INTERVAL, _APP1, _END_OF_IMAGE = 0xDA, 0xDD, 0xE1, b"\xff\xd9"
-# A file's end may carry a few bytes more than the picture: padding, a newline.
-_TAIL_BYTES = 256
-_ORIENTATION = 0x0112
 # Whole pixels are exact enough from here on (half a pixel of 64 is 0.8 %); below, the fractions of a box matter.
 WHOLE_PIXELS_FROM = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class JpegHeader:
-    """What the crop needs to know before decoding.
-
-    `width` and `height` are as stored, in pixels; `orientation` is EXIF's 1…8; `height_at` is where the height stands
-    in the file; `mcu_height` is the height of a row of blocks. `top_first` says whether the rows stand one after the
-    other, so that the top can be had alone: not in progressive pictures, nor told apart where restart markers are.
-    """
-
-    width: int
-    height: int
-    orientation: int
-    height_at: int
-    mcu_height: int
-    top_first: bool
-
-    @property
-    def upright_size(self) -> tuple[int, int]:
-        """Width and height as the picture is looked at."""
-        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
-
-
-def read_jpeg_header(data: bytes) -> JpegHeader | None:
-    """Walk a JPEG's markers up to its first scan; None for whatever is not a plain 8-bit grey or three-channel JPEG.
-
-    Markers: ITU-T T.81, table B.1 and figure B.3. Orientation: EXIF 2.32, tag 0x0112.
-    """
-    if data[:3] != b"\xff\xd8\xff":
-        return None
-    frame: int | None = None
-    orientation, restarts, position, end = 1, False, 2, len(data)
-    while position + 4 <= end and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill bytes may precede a marker
-            position += 1
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker == _START_OF_SCAN:
-            return None if frame is None else _header(data, frame, orientation, restarts)
-        if marker in _START_OF_FRAME:
-            frame = position
-        elif marker == _APP1:
-            known = _orientation(data[position + 4 : position + 2 + length])
-            if known is None:
-                return None
-            orientation = known
-        restarts |= marker == _RESTART_INTERVAL
-        position += 2 + length
-    return None
-
-
-def _header(data: bytes, frame: int, orientation: int, restarts: bool) -> JpegHeader | None:
-    """Read a frame header: FF Cx, length, precision, height, width, then three bytes a component."""
-    if len(data) < frame + 10 or len(data) < frame + 10 + 3 * data[frame + 9]:
-        return None
-    precision, components = data[frame + 4], data[frame + 9]
-    height, width = (int.from_bytes(data[at : at + 2], "big") for at in (frame + 5, frame + 7))
-    if precision != 8 or components not in (1, 3) or not height or not width:
-        return None
-    samplings = [data[frame + 11 + 3 * index] & 0x0F for index in range(components)]
-    if not 1 <= max(samplings) <= 4:
-        return None
-    return JpegHeader(
-        width=width,
-        height=height,
-        orientation=orientation,
-        height_at=frame + 5,
-        mcu_height=8 * max(samplings),
-        top_first=data[frame + 1] != 0xC2 and not restarts,
-    )
-
-
-def _orientation(segment: bytes) -> int | None:
-    """Orientation an APP1 segment gives; None where Pillow had better be asked."""
-    if segment.startswith(b"Exif\0\0"):
-        exif = Image.Exif()
-        try:
-            exif.load(segment)
-        except (SyntaxError, ValueError, OSError):  # Pillow's words for damaged TIFF headers
-            return None
-        value = exif.get(_ORIENTATION, 1)
-        return value if value in range(1, 9) else 1
-    return None if b"tiff:Orientation" in segment else 1
 
 
 @dataclass(frozen=True)
@@ -131,7 +42,7 @@ class CropDecoder:
             draw: chooses the box (left, top, right, bottom) for a width and height in pixels, the picture upright. It
                 may reach beyond the picture, where it is black.
             size: pixels a side of what comes out. A JPEG is decoded at the smallest of 1, 1/2, 1/4, 1/8 of its size
-                at which the box still has `size` pixels both ways, and down to the box's last row.
+                at which the box still has `size` pixels both ways, and no more of it than `cut_out` must.
             name: names the picture in errors.
 
         Returns:
@@ -149,33 +60,30 @@ class CropDecoder:
         upright = draw(*header.upright_size)
         box = to_stored(upright, header)
         factor = dct_factor(box, size)
-        decoded = self._decode(source, header, box, factor)
+        # A resize to fractions of a pixel looks beyond its box, half as far as each of its pixels looks at all.
+        margin = max(box[2] - box[0], box[3] - box[1]) / size + factor
+        wanted = (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
+        part = cut_out(source, header, wanted)
+        decoded = self._decode(part, factor)
         if decoded is None:
             # Something is odd: Pillow decides whether the picture is broken, in the same words for every crop.
             return resize_box(np.array(open_picture(source, name=name)), upright, size)
-        scaled = (box[0] / factor, box[1] / factor, box[2] / factor, box[3] / factor)
-        return to_upright(resize_box(decoded, scaled, size), header.orientation)
+        return to_upright(resize_box(decoded, part.scaled(box, factor), size), header.orientation)
 
-    def _decode(self, data: bytes, header: JpegHeader, box: Box, factor: int) -> Pixels | None:
-        """The picture at 1/`factor`, at least down to the box's last row; None where libjpeg-turbo warns."""
-        rows = header.height
-        if header.top_first and _END_OF_IMAGE in data[-_TAIL_BYTES:]:
-            # At least one row of blocks: a padded crop may lie above the picture altogether.
-            rows = min(rows, max(1, math.ceil(box[3] / header.mcu_height)) * header.mcu_height)
-        height, width = -(-rows // factor), -(-header.width // factor)
+    def _decode(self, part: Part, factor: int) -> Pixels | None:
+        """The part at 1/`factor` of its size; None where libjpeg-turbo warns."""
+        height, width = -(-part.height // factor), -(-part.width // factor)
         pixels = self._memory(height * width * 3)
-        if rows < header.height:
-            data = data[: header.height_at] + rows.to_bytes(2, "big") + data[header.height_at + 2 :]
         try:
             # Chroma is repeated, not interpolated: 0.3 levels of 255 away on average, a fifteenth faster, and no row
             # depends on the one below the box.
             decoded: Pixels = simplejpeg.decode_jpeg(
-                data, fastupsample=True, min_height=height, min_width=width, buffer=pixels
+                part.data, fastupsample=True, min_height=height, min_width=width, buffer=pixels
             )
         except ValueError as error:
             # A picture declared shorter than it is ends in bytes nobody asked for. libjpeg-turbo reports its first
             # warning only, so this one says that all rows above were sound.
-            if rows == header.height or not _is_early_end(str(error)):
+            if not (part.ends_early and _is_early_end(str(error))):
                 return None
             return pixels.reshape(height, width, 3)
         return decoded if decoded.shape == (height, width, 3) else None

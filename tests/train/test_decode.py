@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter, ImageOps
 from sklearn.datasets import load_sample_image
 
-from train.decode import Box, CropDecoder, dct_factor, read_jpeg_header, resize_box
+from train.decode import WHOLE_PIXELS_FROM, CropDecoder, dct_factor, resize_box
+from train.jpeg import Box, cut_out, read_jpeg_header, restart_blocks
 from zoo.errors import BrokenPictureError
 
 WHOLE = "whole"
@@ -30,7 +31,8 @@ def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     return buffer.getvalue()
 
 
-DAMAGEABLE = encode(Image.fromarray(load_sample_image("flower.jpg")[::4, ::4].copy()))
+FLOWER = Image.fromarray(load_sample_image("flower.jpg")[::4, ::4].copy())
+DAMAGEABLE = [encode(FLOWER), encode(FLOWER, restart_marker_blocks=2)]
 
 
 def crop(data: bytes | np.ndarray, box: Box | str = WHOLE, size: int = 64) -> np.ndarray:
@@ -148,15 +150,73 @@ def test_progressive_jpegs_are_read(photo: Image.Image) -> None:
     data = encode(photo, progressive=True)
     header = read_jpeg_header(data)
     assert header is not None
-    assert not header.top_first
+    assert not header.in_order
     box = (20, 20, 200, 200)
     assert differ(crop(data, box), by_pillow(Image.open(io.BytesIO(data)), box)) < 2
 
 
-def test_restart_markers_are_read(photo: Image.Image) -> None:
-    data = encode(photo, restart_marker_rows=1)
-    box = (20, 20, 200, 200)
-    assert differ(crop(data, box), by_pillow(Image.open(io.BytesIO(data)), box)) < 2
+@given(
+    st.sampled_from([{"restart_marker_blocks": 4}, {"restart_marker_blocks": 8}, {"restart_marker_rows": 2}]),
+    st.tuples(st.integers(-100, 450), st.integers(-100, 340), st.integers(1, 500), st.integers(1, 375)),
+    st.sampled_from([16, 64, 100]),
+)
+def test_between_restart_markers_stands_what_the_whole_shows(
+    restarts: dict[str, int], corner_and_size: tuple[int, int, int, int], size: int
+) -> None:
+    """Only the stretches under the box are decoded, and nothing shows it, wherever the box is.
+
+    To the bit; to a level where Pillow resizes, which takes rows or columns first as the picture's size has it.
+    """
+    left, top, width, height = corner_and_size
+    box = (left, top, left + width, top + height)
+    data = encode(Image.fromarray(load_sample_image("flower.jpg")).resize((500, 375)), **restarts)
+    by_pillow = min(width, height) < WHOLE_PIXELS_FROM * dct_factor(box, size)
+    differences = np.abs(crop(data, box, size).astype(int) - resize_at(data, box, size))
+    assert differences.max() <= (1 if by_pillow else 0)
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_crop_costs_the_bytes_of_its_stretches(photo: Image.Image, subsampling: str, mode: str) -> None:
+    data = encode(photo.convert(mode), subsampling=subsampling, restart_marker_blocks=1)
+    header = read_jpeg_header(data)
+    assert header is not None
+    box = (100, 120, 200, 200)
+    part = cut_out(data, header, box)
+    assert part.left <= 100 < 200 <= part.left + part.width
+    assert part.top <= 120 < 200 <= part.top + part.height
+    assert part.width <= 100 + 2 * header.mcu_width
+    assert part.height <= 80 + 2 * header.mcu_height
+    assert len(part.data) < len(data) / 5
+    assert np.array_equal(crop(data, box), resize_at(data, box, 64))
+
+
+@pytest.mark.parametrize(("across", "blocks"), [(32, 4), (25, 5), (24, 4), (38, 2), (29, 29), (1, 1), (3, 3)])
+def test_restart_markers_part_rows_equally(across: int, blocks: int) -> None:
+    assert restart_blocks(across) == blocks
+
+
+def test_stretches_that_go_round_the_edge_are_decoded_whole(photo: Image.Image) -> None:
+    data = encode(photo, restart_marker_blocks=5)  # 32 blocks a row
+    header = read_jpeg_header(data)
+    assert header is not None
+    assert cut_out(data, header, (0, 0, 50, 50)).data == data
+    assert np.array_equal(crop(data, (0, 0, 100, 100)), resize_at(data, (0, 0, 100, 100), 64))
+
+
+@pytest.mark.parametrize("change", ["a marker missing", "markers out of order", "one too many", "cut off"])
+def test_restart_markers_that_are_not_as_declared_give_the_whole(photo: Image.Image, change: str) -> None:
+    data = encode(photo, restart_marker_blocks=4)
+    at = data.index(b"\xff\xd2")
+    data = {
+        "a marker missing": data[:at] + data[at + 2 :],
+        "markers out of order": data[: at + 1] + b"\xd5" + data[at + 2 :],
+        "one too many": data[:at] + b"\xff\xd2" + data[at:],
+        "cut off": data[: at + 500],
+    }[change]
+    header = read_jpeg_header(data)
+    assert header is not None
+    assert cut_out(data, header, (0, 0, 50, 50)).data == data
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
@@ -204,10 +264,16 @@ def test_no_bytes_crash_the_header(tail: bytes) -> None:
     read_jpeg_header(tail)
 
 
-@given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), max_size=6), st.integers(0, 5000))
-def test_damage_ends_in_a_picture_or_in_one_that_is_broken(changes: list[tuple[int, int]], cut: int) -> None:
+@given(
+    st.sampled_from(DAMAGEABLE),
+    st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=6),
+    st.integers(0, 5000),
+)
+def test_damage_ends_in_a_picture_or_in_one_that_is_broken(
+    whole: bytes, changes: list[tuple[int, int]], cut: int
+) -> None:
     """Whatever bytes are wrong, in the header most of all, nothing but our own error comes out."""
-    data = bytearray(DAMAGEABLE[: len(DAMAGEABLE) - cut] if cut < 2500 else DAMAGEABLE)
+    data = bytearray(whole[: len(whole) - cut] if cut < 2500 else whole)
     for at, value in changes:
         data[min(at, len(data) - 1)] = value
     try:
@@ -224,7 +290,7 @@ def test_impossible_sampling_factors_are_left_to_pillow(photo: Image.Image, rows
     header = read_jpeg_header(bytes(data))
     assert header is not None
     for component in range(3):
-        data[header.height_at + 6 + 3 * component : header.height_at + 7 + 3 * component] = rows
+        data[header.size_at + 6 + 3 * component : header.size_at + 7 + 3 * component] = rows
     assert read_jpeg_header(bytes(data)) is None
 
 
@@ -237,7 +303,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     data = bytearray(encode(Image.new("RGB", (16, 16))))
     header = read_jpeg_header(bytes(data))
     assert header is not None
-    data[header.height_at : header.height_at + 4] = b"\xfd\xe8\xfd\xe8"
+    data[header.size_at : header.size_at + 4] = b"\xfd\xe8\xfd\xe8"
     with pytest.raises(BrokenPictureError, match=r"bomb|pixels"):
         crop(bytes(data))
 

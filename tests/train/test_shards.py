@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from train.jpeg import cut_out, read_jpeg_header
 from train.loader import Augmented, load
 from train.pack import pack, pack_size
 from train.recipe import find_recipe
@@ -57,7 +58,7 @@ def test_every_picture_is_packed_once_with_its_class(large_pictures: Path, shard
     assert len(list(shards.glob("train-*.tar"))) > 2
 
 
-def test_small_jpegs_are_copied_and_the_rest_is_reduced_and_upright(shards: Path) -> None:
+def test_small_jpegs_are_copied_and_the_rest_is_reduced_upright_and_had_in_parts(shards: Path) -> None:
     train, _ = open_splits(str(shards))
     names = [Path(name) for name in (shards / "train.sources.txt").read_text().splitlines()]
     for index, name in enumerate(names):
@@ -68,6 +69,9 @@ def test_small_jpegs_are_copied_and_the_rest_is_reduced_and_upright(shards: Path
         else:
             expected = {"0.jpg": (80, 60), "turned.jpg": (60, 90), "clear.png": (90, 60)}[name.name]
             assert train.open(index).size == expected
+            header = read_jpeg_header(data)
+            assert header is not None
+            assert cut_out(data, header, (0, 0, 20, 20)).height < expected[1]
 
 
 def test_shards_are_webdataset_s(shards: Path) -> None:

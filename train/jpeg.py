@@ -1,0 +1,235 @@
+"""Owns what a JPEG's bytes say before they are decoded: its size, and which of them show a box. It decodes nothing.
+
+Markers are those of ITU-T T.81, table B.1; the order of what follows them is its figure B.2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import cycle
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Box = tuple[float, float, float, float]
+
+_START_OF_FRAME = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive Huffman; the rest is arithmetic or lossless
+_START_OF_SCAN, _RESTART_INTERVAL, _APP1, _END_OF_IMAGE = 0xDA, 0xDD, 0xE1, b"\xff\xd9"
+_RESTART_KINDS = bytes(range(0xD0, 0xD8))
+_RESTARTS = tuple(bytes((0xFF, kind)) for kind in _RESTART_KINDS)
+# A file's end may carry a few bytes more than the picture: padding, a newline.
+_TAIL_BYTES = 256
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, kw_only=True)
+class JpegHeader:
+    """What the crop needs to know before decoding.
+
+    `width` and `height` are as stored, in pixels; `orientation` is EXIF's 1…8; `size_at` is where height and width
+    stand in the file, `scan_at` where its pixels begin; `mcu_width` and `mcu_height` are the pixels of the blocks that
+    are coded together. `in_order` says that these stand row by row, so that some can be had without the others: not in
+    progressive pictures. `restart_interval` is how many of them stand between two restart markers, 0 without these.
+    """
+
+    width: int
+    height: int
+    orientation: int
+    size_at: int
+    scan_at: int
+    mcu_width: int
+    mcu_height: int
+    in_order: bool
+    restart_interval: int
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height as the picture is looked at."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A JPEG that shows a rectangle of another: `left`, `top`, `width` and `height` in pixels of that one.
+
+    With `ends_early` bytes are left over after its last row.
+    """
+
+    data: bytes | bytearray
+    left: int
+    top: int
+    width: int
+    height: int
+    ends_early: bool = False
+
+    def scaled(self, box: Box, factor: int) -> Box:
+        """A box of the whole picture, in the pixels of this part at 1/`factor` of its size."""
+        left, top, right, bottom = box
+        return (
+            (left - self.left) / factor,
+            (top - self.top) / factor,
+            (right - self.left) / factor,
+            (bottom - self.top) / factor,
+        )
+
+
+def read_jpeg_header(data: bytes) -> JpegHeader | None:
+    """Walk a JPEG's markers up to its first scan; None for whatever is not a plain 8-bit grey or three-channel JPEG.
+
+    Orientation: EXIF 2.32, tag 0x0112.
+    """
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    frame: int | None = None
+    orientation, restart_interval, position, end = 1, 0, 2, len(data)
+    while position + 4 <= end and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill bytes may precede a marker
+            position += 1
+            continue
+        length = _number(data, position + 2)
+        if marker == _START_OF_SCAN:
+            return None if frame is None else _header(data, frame, position, orientation, restart_interval)
+        if marker in _START_OF_FRAME:
+            frame = position
+        elif marker == _APP1:
+            known = _orientation(data[position + 4 : position + 2 + length])
+            if known is None:
+                return None
+            orientation = known
+        elif marker == _RESTART_INTERVAL:
+            restart_interval = _number(data, position + 4)
+        position += 2 + length
+    return None
+
+
+def _number(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 2], "big")
+
+
+def _header(data: bytes, frame: int, scan: int, orientation: int, restart_interval: int) -> JpegHeader | None:
+    """Read a frame header: FF Cx, length, precision, height, width, then three bytes a component."""
+    if len(data) < frame + 10 or len(data) < frame + 10 + 3 * data[frame + 9] or len(data) < scan + 5:
+        return None
+    precision, components = data[frame + 4], data[frame + 9]
+    height, width = _number(data, frame + 5), _number(data, frame + 7)
+    if precision != 8 or components not in (1, 3) or not height or not width:
+        return None
+    samplings = [data[frame + 11 + 3 * index] for index in range(components)]
+    across, down = max(sampling >> 4 for sampling in samplings), max(sampling & 0x0F for sampling in samplings)
+    if not (1 <= across <= 4 and 1 <= down <= 4):
+        return None
+    if components == 1:  # blocks of one component stand alone, whatever its sampling says
+        across = down = 1
+    return JpegHeader(
+        width=width,
+        height=height,
+        orientation=orientation,
+        size_at=frame + 5,
+        scan_at=scan + 2 + _number(data, scan + 2),
+        mcu_width=8 * across,
+        mcu_height=8 * down,
+        in_order=data[frame + 1] != 0xC2 and data[scan + 4] == components,
+        restart_interval=restart_interval,
+    )
+
+
+def _orientation(segment: bytes) -> int | None:
+    """Orientation an APP1 segment gives; None where Pillow had better be asked."""
+    if segment.startswith(b"Exif\0\0"):
+        exif = Image.Exif()
+        try:
+            exif.load(segment)
+        except (SyntaxError, ValueError, OSError):  # Pillow's words for damaged TIFF headers
+            return None
+        value = exif.get(_ORIENTATION, 1)
+        return value if value in range(1, 9) else 1
+    return None if b"tiff:Orientation" in segment else 1
+
+
+def cut_out(data: bytes, header: JpegHeader, box: Box) -> Part:
+    """The least of a JPEG that shows a box of it: what lies between restart markers, else the rows from the top on.
+
+    Args:
+        box: left, top, right, bottom in pixels as stored; it may reach beyond the picture, or lie beside it.
+
+    Returns:
+        The whole picture where its parts cannot be had, or something about it is odd: then the decoder will say what.
+    """
+    if header.in_order and header.restart_interval:
+        return _between_restarts(data, header, box) or _whole(data, header)
+    if header.in_order and _END_OF_IMAGE in data[-_TAIL_BYTES:]:
+        # At least one row of blocks: a padded crop may lie above the picture altogether.
+        rows = max(1, math.ceil(box[3] / header.mcu_height)) * header.mcu_height
+        if rows < header.height:
+            shorter = bytearray(data)
+            shorter[header.size_at : header.size_at + 2] = rows.to_bytes(2, "big")
+            return Part(data=shorter, left=0, top=0, width=header.width, height=rows, ends_early=True)
+    return _whole(data, header)
+
+
+def restart_blocks(across: int) -> int:
+    """How many blocks to write between two restart markers, of pictures `across` blocks wide.
+
+    About 4 of 16 pixels, in equal parts of a row: those of 8 let more be decoded that is not looked at, those of 2 take
+    more bytes and time than they save (docs/adr/0001-decoding.md). A whole row where the row has no such parts.
+    """
+    parts = [blocks for blocks in range(2, 9) if across % blocks == 0]
+    return min(parts, key=lambda blocks: abs(blocks - 4), default=across)
+
+
+def _whole(data: bytes, header: JpegHeader) -> Part:
+    return Part(data=data, left=0, top=0, width=header.width, height=header.height)
+
+
+def _between_restarts(data: bytes, header: JpegHeader, box: Box) -> Part | None:
+    """Those stretches between restart markers that the box touches, put together to a picture of their own.
+
+    After a restart marker nothing depends on what stood before it (T.81, F.2.1.3.1), so they can be where they like as
+    long as the markers count on from 0 to 7.
+    """
+    across = -(-header.width // header.mcu_width)
+    if across % header.restart_interval and header.restart_interval % across:
+        return None  # stretches that go round the edge make no rectangle
+    cell_width = min(header.restart_interval, across) * header.mcu_width
+    cell_height = max(1, header.restart_interval // across) * header.mcu_height
+    columns, rows = -(-header.width // cell_width), -(-header.height // cell_height)
+    ends = _restarts(data, header.scan_at, columns * rows - 1)
+    if ends is None:
+        return None
+    begins = [header.scan_at, *(end + 2 for end in ends)]
+    first_column, last_column = _span(box[0], box[2], cell_width, columns)
+    first_row, last_row = _span(box[1], box[3], cell_height, rows)
+    left, top = first_column * cell_width, first_row * cell_height
+    width = min((last_column + 1) * cell_width, header.width) - left
+    height = min((last_row + 1) * cell_height, header.height) - top
+    at = header.size_at
+    pieces = [data[:at], height.to_bytes(2, "big"), width.to_bytes(2, "big"), data[at + 4 : header.scan_at]]
+    numbers = cycle(_RESTARTS)
+    for row in range(first_row * columns, (last_row + 1) * columns, columns):
+        for stretch in range(row + first_column, row + last_column + 1):
+            pieces += (data[begins[stretch] : ends[stretch]], next(numbers))
+    pieces[-1] = _END_OF_IMAGE
+    return Part(data=b"".join(pieces), left=left, top=top, width=width, height=height)
+
+
+def _span(low: float, high: float, length: int, count: int) -> tuple[int, int]:
+    """First and last of `count` cells, `length` pixels each, that hold the pixels from `low` to `high`."""
+    first = min(max(math.floor(low / length), 0), count - 1)
+    return first, min(max(math.ceil(high / length) - 1, first), count - 1)
+
+
+def _restarts(data: bytes, scan_at: int, count: int) -> list[int] | None:
+    """Where the `count` restart markers of the scan stand, and where it ends; None unless all are there, in order."""
+    scan: NDArray[np.uint8] = np.frombuffer(data, np.uint8, offset=scan_at)
+    marks = np.flatnonzero(scan[:-1] == 0xFF)
+    kinds = scan[marks + 1]
+    # A 0 says that the byte before it is none. Fill bytes, which nobody writes, count as out of order.
+    real = np.flatnonzero(kinds)[: count + 1]
+    in_order = (_RESTART_KINDS * (count // 8 + 1))[:count]
+    if kinds[real].tobytes() != in_order + _END_OF_IMAGE[1:]:
+        return None
+    places: list[int] = (marks[real] + scan_at).tolist()
+    return places
