@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from train.augment import AugmentOn, Draws, augment, draw_augmentation, random_crop_box
-from train.decode import Box, CropDecoder
+from train.decode import CropDecoder
+from train.jpeg import Box
 from train.recipe import Recipe, TrainingStage
 from train.stopping import leave_signals_to_the_run, signals_held
+from train.streams import Streams
 from zoo.datasets import Pictures, Stored
 from zoo.errors import BrokenPictureError, DataError
 from zoo.preprocess import prepare
@@ -68,6 +70,10 @@ class Augmented(Dataset[Item | str]):
     epoch: int
     augment_on: AugmentOn = "workers"
     decoder: CropDecoder = field(default_factory=CropDecoder, repr=False, compare=False)
+    streams: Streams = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "streams", Streams(self.seed, self.epoch))
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -80,7 +86,7 @@ class Augmented(Dataset[Item | str]):
 
     def make(self, index: int, read: Read) -> Item | str:
         """Crop and augment one picture, as seed, epoch and index decide."""
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+        rng = self.streams.of(index)
         try:
             pixels = self.decoder.crop(
                 read(),
