@@ -214,7 +214,7 @@ def answer_table(answer: Answer) -> Table:
 @click.option(
     "--data", help="digits or a folder of labelled pictures; by default what a checkpoint was trained beside."
 )
-@click.option("--seed", type=int, help="Split of a folder that has none, as `zoo train --seed` made it.")
+@click.option("--seed", type=click.IntRange(0), help="Split of a folder that has none, as `zoo train --seed` made it.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Pictures at once, at most.")
 @device_option
 @json_option

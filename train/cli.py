@@ -13,6 +13,7 @@ DEVICES = click.Choice(["auto", "cpu", "cuda"])
 FOLDER = click.Path(path_type=Path, file_okay=False)
 TRACKERS = click.Choice(["tensorboard", "mlflow", "wandb"])
 AUGMENT_ON = click.Choice(["auto", "device", "workers"])
+SEED = click.IntRange(0, 2**32 - 1)
 PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 
 
@@ -51,7 +52,9 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 @click.option(
     "--temperature", type=click.FloatRange(0, min_open=True), help="Softens both sides of distillation  [default: 1]"
 )
-@click.option("--seed", default=0, show_default=True, help="Decides initialisation, order, augmentation and split.")
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Decides initialisation, order, augmentation and split."
+)
 @click.option("--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works.")
 @click.option("--precision", type=PRECISIONS, default="auto", show_default=True, help="auto: bf16 or fp16 on a GPU.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode pictures.")

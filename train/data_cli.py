@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from train.cli import SEED
+
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
@@ -26,7 +28,11 @@ SHOWN = 10
 @click.command("check")
 @click.argument("data")
 @click.option(
-    "--seed", default=0, show_default=True, help="Splits a folder without train/ and val/ as `zoo train` does."
+    "--seed",
+    type=SEED,
+    default=0,
+    show_default=True,
+    help="Splits a folder without train/ and val/, as in training.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Pictures decoded at once  [default: one a core]")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
@@ -60,7 +66,9 @@ def check_data(data: str, seed: int, workers: int | None, as_json: bool) -> None
     "--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="JPEG quality of the reduced."
 )
 @click.option("--shard-mb", type=click.IntRange(1), default=256, show_default=True, help="Megabytes a shard, about.")
-@click.option("--seed", default=0, show_default=True, help="Decides the order, and the split of a folder without one.")
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Decides the order, and the split of a folder without one."
+)
 @click.option("--workers", type=click.IntRange(1), help="Pictures reduced at once  [default: one a core]")
 @click.option("--json", "as_json", is_flag=True, help="Print what was packed as JSON.")
 def pack_data(
