@@ -1,6 +1,7 @@
 """Our training loader beside torchvision's reference pipeline and timm's: the same JPEGs, cores and workers, in turn.
 
     python benchmarks/loader.py                    128 and 300 px, two workers
+    python benchmarks/loader.py --packed           the JPEGs as `zoo data pack` writes them, with restart markers
 
 The pictures are crops of scikit-image's photographs, drawn by a fixed seed and written as JPEGs of quality 90. A pass
 goes once over all of them, several times in every worker; timed is from the first batch to the last, so that starting
@@ -41,6 +42,7 @@ from torchvision.transforms import InterpolationMode
 
 from train.augment import AugmentOn
 from train.loader import Augmented, epoch_batches, load
+from train.pack import encode_jpeg
 from train.recipe import find_recipe
 from zoo.datasets import Pictures, open_val
 from zoo.machine import package_version, processor_name
@@ -84,6 +86,7 @@ def main() -> None:
     """Measure every pipeline at every size, in turn, and write one result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 300])
+    parser.add_argument("--packed", action="store_true", help="JPEGs with restart markers, as `zoo data pack` writes")
     parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=5, help="times every picture is read in a pass")
     parser.add_argument("--rounds", type=int, default=5)
@@ -93,7 +96,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        mean_bytes = write_jpegs(root, options.pictures)
+        mean_bytes = write_jpegs(root, options.pictures, packed=options.packed)
         rows, statistics = [], []
         for size in options.sizes:
             setting = Setting(root, size, options.batch_size, options.workers, options.repeats)
@@ -103,13 +106,14 @@ def main() -> None:
     environment["packages"] |= {name: package_version(name) for name in ("timm", "pillow", "simplejpeg")}
     result = Result(
         kind="loader",
-        name=f"{options.workers}-workers",
+        name=f"{options.workers}-workers" + ("-packed" if options.packed else ""),
         environment=environment | {"cores_allowed": len(os.sched_getaffinity(0))},
         settings={
             "mode": f"{options.rounds} rounds in turn; a pass is {options.pictures} JPEGs of {WIDTH}×{HEIGHT}, "
             f"{mean_bytes / 1000:.0f} kB on average, {options.repeats} times each, "
             "timed from the first batch to the last",
             "workers": options.workers,
+            "packed": options.packed,
             "batch_size": options.batch_size,
             "randaugment": "ours 3 of 10, torchvision 9 of 30 (the same), timm rand-m9 (every operation at odds 1/2)",
             "targets": {str(size): ratio for size, ratio in TARGETS.items()},
@@ -120,7 +124,7 @@ def main() -> None:
     print(f"Wrote {write_result(options.out, result)}")
 
 
-def write_jpegs(root: Path, count: int) -> float:
+def write_jpegs(root: Path, count: int, *, packed: bool = False) -> float:
     """Write `count` pictures in two classes; returns their mean size in bytes."""
     rng = np.random.default_rng(0)
     photographs = [Image.fromarray(getattr(skimage.data, name)()) for name in PHOTOGRAPHS]
@@ -133,7 +137,10 @@ def write_jpegs(root: Path, count: int) -> float:
         crop = photo.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, box=(left, top, left + wide, top + high))
         path = root / "ab"[number % 2] / f"{number:04d}.jpg"
         path.parent.mkdir(exist_ok=True)
-        crop.save(path, quality=QUALITY)
+        if packed:
+            path.write_bytes(encode_jpeg(crop, QUALITY))
+        else:
+            crop.save(path, quality=QUALITY)
         sizes.append(path.stat().st_size)
     return float(np.mean(sizes))
 

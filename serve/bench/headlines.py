@@ -144,8 +144,9 @@ def _about_loaders(run: LoaderRun) -> str:
     for_gpu = [row.ratio_for_gpu for row in run.peers]
     sizes = joined([f"{size} px" for size in sorted({row.image_size for row in run.rows})])
     return (
-        f"Reading pictures for training at {sizes}, the zoo is {times(min(ratios))} to {times(max(ratios))} as fast as "
-        f"torchvision's and timm's loaders; {times(min(for_gpu))} to {times(max(for_gpu))} where a GPU augments."
+        f"Reading {run.pictures} for training at {sizes}, the zoo is {times(min(ratios))} to "
+        f"{times(max(ratios))} as fast as torchvision's and timm's loaders; {times(min(for_gpu))} to "
+        f"{times(max(for_gpu))} where a GPU augments."
     )
 
 

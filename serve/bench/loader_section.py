@@ -32,7 +32,7 @@ def loader_section(run: LoaderRun) -> Markup:
     ]
     chart = bar_chart(
         groups,
-        title="Pictures ready for training",
+        title=f"{run.pictures.capitalize()} ready for training",
         description="Decoded, cropped, flipped and augmented pictures per second: the same JPEGs, cores and workers.",
         axis="/s",
     )
@@ -54,4 +54,4 @@ def loader_section(run: LoaderRun) -> Markup:
         cells,
         caption="Medians; ratios are of passes in turn. For a GPU: flip and RandAugment are drawn and left to it.",
     )
-    return tag("section", tag("h3", f"Loading pictures, {run.result.name}"), chart, figures)
+    return tag("section", tag("h3", f"Loading {run.pictures}, {run.result.name}"), chart, figures)

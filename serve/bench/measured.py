@@ -150,6 +150,11 @@ class LoaderRun:
     rows: tuple[LoaderRow, ...]
 
     @property
+    def pictures(self) -> str:
+        """What was read: pictures as they come, or as `zoo data pack` writes them."""
+        return "packed pictures" if self.result.settings.get("packed") else "pictures"
+
+    @property
     def peers(self) -> list[LoaderRow]:
         """The other projects' rows."""
         return [row for row in self.rows if not row.is_ours]

@@ -9,7 +9,7 @@ from zoo.errors import ZooError
 from zoo.results import Result, measured_on
 
 
-def loader_result() -> Result:
+def loader_result(*, packed: bool = False) -> Result:
     rows = [
         {
             "pipeline": name,
@@ -23,7 +23,11 @@ def loader_result() -> Result:
         for name, rate in (("zoo", 1200.0), ("zoo for a GPU", 1500.0), ("torchvision", 480.0), ("timm", 600.0))
     ]
     return Result(
-        kind="loader", name="2-workers", environment=measured_on("CPU"), settings={"workers": 2}, data={"rows": rows}
+        kind="loader",
+        name="2-workers",
+        environment=measured_on("CPU"),
+        settings={"workers": 2, "packed": packed},
+        data={"rows": rows},
     )
 
 
@@ -37,6 +41,12 @@ def test_loaders_are_shown_beside_ours() -> None:
     assert "Loading pictures, 2-workers" in page
     assert "torchvision" in page
     assert "1,200/s" in page
+
+
+def test_packed_pictures_are_told_from_others() -> None:
+    (runs,) = group_by_device([loader_result(packed=True)])
+    assert headlines(runs)[0].startswith("Reading packed pictures for training at 128 px, the zoo is")
+    assert "Loading packed pictures, 2-workers" in render_page([runs])
 
 
 def test_a_damaged_loader_result_is_named() -> None:
