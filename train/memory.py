@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from train.distill import Teacher
-from train.distributed import ALONE
+from train.distributed import ALONE, gather
 from train.recipe import Recipe, TrainingStage
 from train.run import Run, Settings, Start, enter_stage, start_run
 from train.step import train_step
@@ -37,7 +37,7 @@ def fit_to_memory(
     """Try every stage on the device with a network of its own, which is gone afterwards.
 
     Returns:
-        The recipe; with `auto_batch`, with the accumulation that fits.
+        The recipe; with `auto_batch`, with the accumulation that fits every process's device.
 
     Raises:
         ZooError: as `choose_accumulation`.
@@ -49,7 +49,17 @@ def fit_to_memory(
     def attempt(stage: TrainingStage) -> bool:
         return fits(run, recipe, stage, preprocessing, plain)
 
-    return choose_accumulation(recipe, attempt, auto_batch=auto_batch)
+    chosen = choose_accumulation(recipe, attempt, auto_batch=auto_batch)
+    return smallest_parts(gather(settings.world, chosen))
+
+
+def smallest_parts(recipes: Sequence[Recipe]) -> Recipe:
+    """What fits every process: of each stage the parts of the one that had the least memory.
+
+    They must be the same everywhere: the processes' batch norms and gradients wait for one another in every part.
+    """
+    stages = zip(*(recipe.stages for recipe in recipes), strict=True)
+    return replace(recipes[0], stages=tuple(max(same, key=lambda stage: stage.accumulate) for same in stages))
 
 
 def fits(run: Run, recipe: Recipe, stage: TrainingStage, preprocessing: Preprocessing, settings: Settings) -> bool:

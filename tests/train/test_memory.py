@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train.memory
-from train.memory import choose_accumulation, fit_to_memory, largest_part
+from train.memory import choose_accumulation, fit_to_memory, largest_part, smallest_parts
 from train.recipe import Recipe, TrainingStage, find_recipe
 from train.run import Settings
 from train.session import train_model
@@ -94,6 +94,15 @@ def test_a_frozen_stage_says_nothing_about_one_that_is_not() -> None:
     device = Device(1e9)
     choose_accumulation(replace(recipe, stages=same), device, auto_batch=False)
     assert len(device.tried) == 2
+
+
+def test_processes_agree_on_the_parts_of_the_one_with_least_memory() -> None:
+    fitted = [choose_accumulation(imagenet(), Device(pixels), auto_batch=True) for pixels in (80e6, 20e6, 40e6)]
+    assert len({recipe.stages[0].accumulate for recipe in fitted}) == 3
+    assert smallest_parts(fitted) == fitted[1]
+    first, last = (replace(imagenet().stages[0], accumulate=parts) for parts in (1, 2))
+    mixed = [replace(imagenet(), stages=stages) for stages in ((first, last), (last, first))]
+    assert [stage.accumulate for stage in smallest_parts(mixed).stages] == [2, 2]
 
 
 @pytest.fixture
