@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
@@ -23,40 +23,65 @@ Pixels = NDArray[np.uint8]
 
 # Whole pixels are exact enough from here on (half a pixel of 64 is 0.8 %); below, the fractions of a box matter.
 WHOLE_PIXELS_FROM = 64
+# Room for about eight crops of a stage of 128 px and four of 300: enough for the processor to stay at one step.
+MEMORY_BYTES = 2_000_000
 
 
 @dataclass(frozen=True)
-class CropDecoder:
-    """Decodes crops one after the other into memory it keeps, so that no picture pays for fresh pages.
+class Crop:
+    """A decoded picture that shows a box of it, as stored; without a box it is ready."""
 
-    Not for several threads at once; every process has its own.
+    pixels: Pixels
+    box: Box | None = None
+    orientation: int = 1
+
+    def resized(self, size: int) -> Pixels:
+        """(size, size, 3) uint8, RGB, upright; resized by an antialiased bilinear filter, once."""
+        return (
+            self.pixels if self.box is None else to_upright(resize_box(self.pixels, self.box, size), self.orientation)
+        )
+
+
+class CropDecoder:
+    """Decodes crops into memory it keeps, so that no picture pays for fresh pages.
+
+    Crops hold until `reuse`; `is_full` says when that is due. Not for several threads; every process has its own.
     """
 
-    _scratch: list[Pixels] = field(default_factory=lambda: [np.empty(0, np.uint8)])
+    def __init__(self) -> None:
+        self._memory: Pixels = np.empty(0, np.uint8)
+        self._used = self._largest = 0
 
-    def crop(self, source: bytes | Pixels, draw: Callable[[int, int], Box], size: int, *, name: str) -> Pixels:
-        """Decode, crop and resize one picture.
+    @property
+    def is_full(self) -> bool:
+        """Whether another crop like the largest of late would need memory of its own."""
+        return self._used + self._largest > self._memory.size
+
+    def reuse(self) -> None:
+        """Let the next crops overwrite those decoded so far."""
+        self._used = 0
+        self._largest //= 2  # one huge picture shall not make room for two of its kind forever
+
+    def decode(self, source: bytes | Pixels, draw: Callable[[int, int], Box], size: int, *, name: str) -> Crop:
+        """Decode what a crop of one picture needs.
 
         Args:
             source: a file's bytes, or an (H, W, 3) uint8 array.
             draw: chooses the box (left, top, right, bottom) for a width and height in pixels, the picture upright. It
                 may reach beyond the picture, where it is black.
-            size: pixels a side of what comes out. A JPEG is decoded at the smallest of 1, 1/2, 1/4, 1/8 of its size
+            size: pixels a side the crop shall have. A JPEG is decoded at the smallest of 1, 1/2, 1/4, 1/8 of its size
                 at which the box still has `size` pixels both ways, and no more of it than `cut_out` must.
             name: names the picture in errors.
-
-        Returns:
-            (size, size, 3) uint8, RGB. Resized by an antialiased bilinear filter, once.
 
         Raises:
             BrokenPictureError: it cannot be decoded; as `open_picture`.
         """
         if not isinstance(source, bytes):
-            return resize_box(source, draw(source.shape[1], source.shape[0]), size)
+            return Crop(source, draw(source.shape[1], source.shape[0]))
         header = read_jpeg_header(source)
         if header is None or header.width * header.height > MAX_PIXELS:
             pixels = np.array(open_picture(source, name=name))
-            return resize_box(pixels, draw(pixels.shape[1], pixels.shape[0]), size)
+            return Crop(resize_box(pixels, draw(pixels.shape[1], pixels.shape[0]), size))
         upright = draw(*header.upright_size)
         box = to_stored(upright, header)
         factor = dct_factor(box, size)
@@ -67,13 +92,13 @@ class CropDecoder:
         decoded = self._decode(part, factor)
         if decoded is None:
             # Something is odd: Pillow decides whether the picture is broken, in the same words for every crop.
-            return resize_box(np.array(open_picture(source, name=name)), upright, size)
-        return to_upright(resize_box(decoded, part.scaled(box, factor), size), header.orientation)
+            return Crop(resize_box(np.array(open_picture(source, name=name)), upright, size))
+        return Crop(decoded, part.scaled(box, factor), header.orientation)
 
     def _decode(self, part: Part, factor: int) -> Pixels | None:
         """The part at 1/`factor` of its size; None where libjpeg-turbo warns."""
         height, width = -(-part.height // factor), -(-part.width // factor)
-        pixels = self._memory(height * width * 3)
+        pixels = self._take(height * width * 3)
         try:
             # Chroma is repeated, not interpolated: 0.3 levels of 255 away on average, a fifteenth faster, and no row
             # depends on the one below the box.
@@ -88,10 +113,13 @@ class CropDecoder:
             return pixels.reshape(height, width, 3)
         return decoded if decoded.shape == (height, width, 3) else None
 
-    def _memory(self, size_bytes: int) -> Pixels:
-        if self._scratch[0].size < size_bytes:
-            self._scratch[0] = np.empty(size_bytes, np.uint8)
-        return self._scratch[0][:size_bytes]
+    def _take(self, size_bytes: int) -> Pixels:
+        if self._used + size_bytes > self._memory.size:
+            # Crops that still hold keep the old memory alive.
+            self._memory, self._used = np.empty(max(size_bytes, MEMORY_BYTES), np.uint8), 0
+        self._largest = max(self._largest, size_bytes)
+        self._used += size_bytes
+        return self._memory[self._used - size_bytes : self._used]
 
 
 def _is_early_end(warning: str) -> bool:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter, ImageOps
 from sklearn.datasets import load_sample_image
 
-from train.decode import WHOLE_PIXELS_FROM, CropDecoder, dct_factor, resize_box
+from train.decode import MEMORY_BYTES, WHOLE_PIXELS_FROM, CropDecoder, dct_factor, resize_box
 from train.jpeg import Box, cut_out, read_jpeg_header, restart_blocks
 from zoo.errors import BrokenPictureError
 
@@ -39,7 +39,7 @@ def crop(data: bytes | np.ndarray, box: Box | str = WHOLE, size: int = 64) -> np
     def draw(width: int, height: int) -> Box:
         return (0, 0, width, height) if isinstance(box, str) else box
 
-    return CropDecoder().crop(data, draw, size, name="the.jpg")
+    return CropDecoder().decode(data, draw, size, name="the.jpg").resized(size)
 
 
 def by_pillow(image: Image.Image, box: Box | str, size: int = 64) -> np.ndarray:
@@ -329,3 +329,31 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     gone = Pictures("x", ("a", "b"), [tmp_path / "gone.jpg"], np.zeros(1, np.int64))
     with pytest.raises(BrokenPictureError, match=r"no file .*gone\.jpg"):
         gone.read(0)
+
+
+def test_crops_hold_until_their_memory_is_reused() -> None:
+    """Some outgrow the memory there is; none may be overwritten by those that come after."""
+    photographs = [
+        Image.fromarray(load_sample_image("flower.jpg")).resize((side, side)) for side in (100, 900, 300)
+    ] * 3
+    files = [encode(photo) for photo in photographs]
+    decoder = CropDecoder()
+    for _ in range(2):
+        crops = [decoder.decode(data, lambda width, height: (0, 0, width, height), 90, name="") for data in files]
+        for made, data in zip(crops, files, strict=True):
+            assert np.array_equal(made.resized(90), crop(data, WHOLE, 90))
+        decoder.reuse()
+
+
+def test_a_decoder_is_full_before_a_crop_needs_memory_of_its_own(photo: Image.Image) -> None:
+    data = encode(photo)
+    decoder = CropDecoder()
+    places = []
+    while not decoder.is_full:
+        places.append(
+            decoder.decode(data, lambda width, height: (0, 0, width, height), 200, name="").pixels.ctypes.data
+        )
+    size_bytes = 375 * 500 * 3
+    assert places == [places[0] + number * size_bytes for number in range(MEMORY_BYTES // size_bytes)]
+    decoder.reuse()
+    assert not decoder.is_full

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,12 +214,12 @@ def test_a_diverged_run_names_its_batch_and_leaves_the_last_good_weights(
     train_set, val_set = open_splits(data)
     recipe = override(recipe_for(TINY, data, None), TINY, epochs=4, image_size=24, batch_size=12)
     loss = Objective.loss
-    calls: list[list[str]] = []
+    calls: list[str] = []
     make = Augmented.make
 
-    def remember(self: Augmented, index: int, read: Read):  # type: ignore[no-untyped-def]
-        calls.append([self.pictures.describe(index)])
-        return make(self, index, read)
+    def remember(self: Augmented, indices: Sequence[int], reads: Sequence[Read]):  # type: ignore[no-untyped-def]
+        calls.extend(self.pictures.describe(index) for index in indices)
+        return make(self, indices, reads)
 
     def poisoned(self: Objective, *arguments):  # type: ignore[no-untyped-def]
         value = loss(self, *arguments)
@@ -231,7 +231,7 @@ def test_a_diverged_run_names_its_batch_and_leaves_the_last_good_weights(
     with pytest.raises(ZooError) as error:
         train_model(TINY, recipe, train_set, val_set, data=data, folder=folder, device="cpu", workers=0, save_every_s=0)
     assert "The loss became nan in epoch 3, step 2" in error.value.problem
-    for (name,) in calls[-12:-4]:
+    for name in calls[-12:-4]:
         assert name in error.value.problem
     assert "and 4 more" in error.value.problem
     assert "last-good.safetensors" in error.value.hint
