@@ -173,12 +173,18 @@ def _read_classes(folder: Path, path: Path | None, highest: int) -> tuple[str, .
 
 def _class_names(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").strip().split("\n")  # splitlines would end one at a form feed
+        lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")  # splitlines would end one at a form feed
     except (OSError, UnicodeError) as error:
         raise DataError(
             f"{path} is not readable: {error}.", "Expected text with a class's name in every line."
         ) from error
-    return tuple(line.strip() for line in lines)
+    names = tuple(line.strip() for line in lines)
+    if "" in names:
+        raise DataError(
+            f"{path}: line {names.index('') + 1} is empty.",
+            "One name a line: the first is that of class 0. Name that class, or take the line out.",
+        )
+    return names
 
 
 def _write_split(folder: Path, split: str, walked: _Walked) -> dict[str, Any]:

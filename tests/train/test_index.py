@@ -214,6 +214,9 @@ def test_a_split_is_found_without_a_separator(tmp_path: Path) -> None:
     [
         ("cat\ndog\n", "2 different names in 2 lines, labels go up to 2"),
         ("cat\ndog\ncat\n", "2 different names in 3 lines"),
+        ("cat\n \t\r\ndog\n", "line 2 is empty"),
+        ("\ncat\ndog\nowl\n", "line 1 is empty"),  # left out, it would move every class by one
+        ("\n", "line 1 is empty"),
         (b"\xff\xfe", "not readable"),
         (None, "not readable"),
     ],
@@ -229,7 +232,7 @@ def test_classes_that_do_not_fit_are_errors(names: str | bytes | None, message: 
 
 def test_names_of_classes_are_the_lines_of_a_file(tmp_path: Path) -> None:
     write_tar(tmp_path / "train-0.tar", samples(range(30)))
-    (tmp_path / "classes.txt").write_bytes("\ufeffcat\r\ndog\x0c, wild\r\nowl\r\n".encode())
+    (tmp_path / "classes.txt").write_bytes("\ufeffcat\r\ndog\x0c, wild\r\nowl\r\n\r\n".encode())
     assert index_folder(tmp_path).classes == ("cat", "dog\x0c, wild", "owl")
 
 
