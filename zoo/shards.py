@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -127,8 +128,7 @@ def open_split(folder: Folder, split: str) -> tuple[tuple[str, ...], PackedSourc
     path = _place(folder, entry["index"])
     try:
         data = _contents(folder, entry["index"], entry["pictures"] * INDEX_ROW.itemsize + _NPY_HEADER_BYTES)
-        # Not np.load, which would open an archive here as well.
-        rows = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        rows = _read_rows(data)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not readable: {error}.", _AGAIN) from error
     classes = tuple(manifest["classes"])
@@ -178,6 +178,25 @@ def _contents(folder: Folder, name: str, max_bytes: int) -> bytes:
     if isinstance(folder, RemoteFolder):
         return folder.fetch(name, max_bytes=max_bytes)
     return (folder / name).read_bytes()
+
+
+def _read_rows(data: bytes) -> NDArray[np.void]:
+    """The array of an .npy file, read-only.
+
+    NumPy's own readers make room for what the header claims before they look for it, and open archives as well.
+
+    Raises:
+        ValueError: not such a file, or its header claims other rows than follow.
+    """
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):  # what NumPy writes, but for headers above 64 KiB and names outside Latin-1
+        raise ValueError(f"it is of version {version}")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    found = len(data) - file.tell()
+    if math.prod(shape) * dtype.itemsize != found:
+        raise ValueError(f"its header claims {math.prod(shape):,} rows of {dtype.itemsize} bytes, {found:,} follow it")
+    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape)
 
 
 def _find_shards(folder: Folder, entries: Sequence[dict[str, Any]]) -> tuple[Shard, ...]:

@@ -307,6 +307,31 @@ def test_an_archive_is_no_index(copied: Path, serve_folder: Serve) -> None:
                 open_val(data)
 
 
+@pytest.mark.parametrize("in_manifest", [18, 10**13])
+@pytest.mark.parametrize("claimed", [17, 10**13])
+def test_an_index_that_claims_other_rows_than_it_has_is_an_error(
+    claimed: int, in_manifest: int, copied: Path, serve_folder: Serve
+) -> None:
+    """10**13 rows are 240 TB: no room is made for them before they are looked for."""
+    path = copied / "val.index.npy"
+    rows = np.load(path)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, np.lib.format.header_data_from_array_1_0(rows) | {"shape": (claimed,)}
+        )
+        file.write(rows.tobytes())
+    manifest = json.loads((copied / "shards.json").read_text())
+    manifest["splits"]["val"]["pictures"] = in_manifest
+    (copied / "shards.json").write_text(json.dumps(manifest))
+    with serve_folder(copied) as server:
+        for data in (server.url, str(copied)):
+            with pytest.raises(
+                DataError, match=rf"val\.index\.npy is not readable: .*claims {claimed:,} rows"
+            ) as failure:
+                open_val(data)
+            assert failure.value.hint
+
+
 def test_an_index_is_read_no_further_than_it_can_be_long(copied: Path, serve_folder: Serve) -> None:
     with (copied / "val.index.npy").open("ab") as file:
         file.write(bytes(10_000))
