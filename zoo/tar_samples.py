@@ -22,6 +22,7 @@ PICTURE_FIELDS = frozenset(suffix[1:] for suffix in (*SUFFIXES, *UNREAD_SUFFIXES
 CLASS_FIELDS = frozenset({"cls"})
 # Digits of 2**32 - 1, what an index can hold, and room for white space around them.
 _LABEL_BYTES = 16
+_REST_BYTES = 1_000_000
 _NAME = re.compile(r"((?:.*/|)[^./]+)[.]([^/]*)")
 _META = re.compile(r"__[^/]*__($|/)")
 _Member = tuple[str, str, tarfile.TarInfo]
@@ -47,7 +48,7 @@ def walk_samples(path: Path) -> Iterator[Sample]:
     """Yield the samples of a tar file in their order; those with neither picture nor class are passed over.
 
     Raises:
-        DataError: not a tar file, cut off, or a sample without exactly one picture and one class.
+        DataError: not a tar file, cut off, several files in one, or a sample without exactly one picture and one class.
     """
     try:
         with tarfile.open(path, "r:") as tar:
@@ -67,11 +68,26 @@ def _members(tar: tarfile.TarFile) -> Iterator[_Member]:
         named = split_name(member.name)
         if named and member.isreg():
             yield *named, member
-    # tarfile ends at a damaged header as at the two blocks of zeros behind the last member (POSIX, pax, ustar).
-    with Path(str(tar.name)).open("rb") as file:
-        file.seek(tar.offset)
+    _check_end(Path(str(tar.name)), tar.offset)
+
+
+def _check_end(path: Path, end: int) -> None:
+    """Refuse a tar file whose members do not end in zeros, or that has more behind them.
+
+    tarfile ends at a damaged header as at the two blocks of zeros behind the last member (POSIX, pax, ustar). There GNU
+    tar and WebDataset end too, so they would train on the first part alone of files that were joined by `cat`.
+    """
+    with path.open("rb") as file:
+        file.seek(end)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"cut off or damaged at byte {tar.offset}")
+            raise tarfile.ReadError(f"cut off or damaged at byte {end}")
+        while rest := file.read(_REST_BYTES):  # as a rule less than 10 KiB, to which tar pads
+            if rest.count(0) < len(rest):
+                raise DataError(
+                    f"{path} goes on behind its end mark at byte {end:,}, where tar and WebDataset stop reading.",
+                    "Tar files that were joined by cat? Keep them apart, or join them one by one: "
+                    "`tar --concatenate -f ONE.tar NEXT.tar`.",
+                )
 
 
 def _read_sample(tar: tarfile.TarFile, path: Path, key: str, members: list[_Member]) -> Sample | None:

@@ -261,6 +261,31 @@ def test_compressed_and_cut_off_files_are_no_shards(tmp_path: Path) -> None:
             index_folder(tmp_path)
 
 
+def test_what_stands_behind_the_end_of_a_tar_file_is_never_lost_silently(tmp_path: Path) -> None:
+    """Two files joined by `cat`: tarfile, GNU tar and WebDataset read the first one only."""
+    for name, numbers in (("a", range(30)), ("b", range(30, 60))):
+        write_tar(tmp_path / "parts" / name, samples(numbers))
+    first, second = ((tmp_path / "parts" / name).read_bytes() for name in "ab")
+    shard = tmp_path / "train-0.tar"
+    shard.write_bytes(first + second)
+    with pytest.raises(DataError, match=r"train-0\.tar goes on behind its end mark at byte") as failure:
+        index_folder(tmp_path)
+    assert "tar --concatenate" in failure.value.hint
+    assert not (tmp_path / "shards.json").exists()
+    shard.write_bytes(first + bytes(3_000_000))  # padding of any length is no content
+    assert sum(index_folder(tmp_path).pictures.values()) == 30
+
+
+def test_tar_files_joined_by_tar_are_read_whole(tmp_path: Path) -> None:
+    write_tar(tmp_path / "train-0.tar", samples(range(30)))
+    with tarfile.open(tmp_path / "train-0.tar", "a") as joined:  # writes over the end mark, as `tar --concatenate` does
+        for name, data in samples(range(30, 60)):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            joined.addfile(member, io.BytesIO(data))
+    assert sum(index_folder(tmp_path).pictures.values()) == 60
+
+
 def test_what_was_indexed_is_read_over_http(tmp_path: Path, serve_folder: Callable) -> None:
     write_tar(tmp_path / "a folder" / "train 0.tar", samples(range(9)))
     write_tar(tmp_path / "a folder" / "val#0.tar", samples(range(9, 15)))
