@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, UnknownNameError
 from zoo.origins import ORIGINS
 from zoo.pull import file_of
 from zoo.spec import Variant, Weights
@@ -35,6 +35,7 @@ def checkpoint_path(model: str) -> Path | None:
     Raises:
         UnknownNameError: neither a file nor a known id. DataError: a row file that is not one.
     """
+    _check_name(model)
     path = Path(model)
     if path.suffix == CHECKPOINT_SUFFIX:
         return path
@@ -59,6 +60,7 @@ def find_model_variant(model: str) -> Variant:
     """
     from zoo.checkpoint import read_card
 
+    _check_name(model)
     path = Path(model)
     if path.is_dir():
         path = path / "checkpoint.safetensors"
@@ -68,6 +70,19 @@ def find_model_variant(model: str) -> Variant:
         row = find_weights(model)
         return replace(find_variant(row.variant), batch_norm_eps=ORIGINS[row.origin].eps_of(row.variant))
     return _find_row(model)
+
+
+def _check_name(model: str) -> None:
+    """Refuse an empty name, which would be the current folder, and an address, which is no model's name."""
+    if not model.strip():
+        raise UnknownNameError(
+            "The model's name is empty.", "Is the variable set? `zoo list` shows the names there are."
+        )
+    if "://" in model:
+        raise UnknownNameError(
+            "The model's name is an address; expected an id, a checkpoint, a run folder or a row file.",
+            "Addresses of pictures go to --data. `zoo list` shows the ids, `zoo pull` fetches published weights.",
+        )
 
 
 def _find_row(model: str) -> Variant:

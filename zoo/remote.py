@@ -138,15 +138,27 @@ def parse_address(data: str) -> str:
         parts = urlsplit(data.strip())
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise DataError("--data is not an address.", "Expected https://HOST/PATH/.") from error
+        raise DataError(
+            "The host or the port in the address of --data cannot be read.",
+            "Expected https://HOST/PATH/ or https://HOST:PORT/PATH/, with a port from 0 to 65535.",
+        ) from error
     if "@" in parts.netloc or "?" in data or "#" in data:
         # Both would be kept in checkpoints, pages and logs.
         raise DataError(
             f"The address of --data at {host} has a user name, password or query in it, which would be recorded.",
             f"Leave it out; {AUTHORIZATION_VARIABLE} is sent as the Authorization header.",
         )
-    if parts.scheme not in ("http", "https") or not host:
-        raise DataError(f"Addresses of {parts.scheme}:// cannot be read.", "Expected https://HOST/PATH/.")
+    if parts.scheme not in ("http", "https"):
+        raise DataError(
+            f"The address of --data begins with {parts.scheme}://, which is not read.",
+            "Expected https://HOST/PATH/, which object stores have too; a folder is given by its path.",
+        )
+    if not host or any(letter.isspace() for letter in parts.netloc):
+        raise DataError(
+            f"The address of --data names no host: between {parts.scheme}:// and the next slash stands "
+            f"{'something with a space in it' if host else 'nothing'}.",
+            f"Is a variable in it set? Expected {parts.scheme}://HOST/PATH/.",
+        )
     named = f"[{host}]" if ":" in host else host
     where = named if port is None else f"{named}:{port}"
     return urlunsplit((parts.scheme, where, parts.path.rstrip("/") + "/", "", ""))

@@ -359,6 +359,24 @@ def test_addresses_with_secrets_are_refused_without_repeating_them(address: str,
         assert "https://" in answer.err or remote.AUTHORIZATION_VARIABLE in answer.err
 
 
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http:///x", "names no host: between http:// and the next slash stands nothing"),
+        ("https://", "names no host"),
+        ("https://a host/x", "names no host: .*a space"),
+        ("https://example.com:99999/x", "The host or the port"),
+        ("https://[::1/x", "The host or the port"),
+        ("file:///x", "begins with file://, which is not read"),
+        ("://example.com", "begins with ://, which is not read"),
+    ],
+)
+def test_an_address_that_cannot_be_asked_says_which_part_is_wrong(address: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as failure:
+        open_splits(address)
+    assert "://HOST/PATH/" in failure.value.hint
+
+
 def test_an_address_is_known_however_it_is_written() -> None:
     assert parse_address("HTTPS://Example.com:8443/Shards") == "https://example.com:8443/Shards/"
     assert parse_address("http://[::1]/x//") == "http://[::1]/x/"

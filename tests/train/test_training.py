@@ -242,6 +242,8 @@ def test_cuda_is_never_silently_the_cpu(picture_folder: Path, tmp_path: Path, mo
     ("arguments", "message"),
     [
         (["train", "sss"], "Unknown model 'sss'"),
+        (["train", ""], "The model's name is empty."),
+        (["train", "https://example.com/s"], "The model's name is an address"),
         (["train", "tiny", "--data", "nowhere"], "no folder nowhere"),
         (["train", "tiny", "--recipe", "digit"], "Did you mean digits"),
         (["train", "tiny", "--epochs", "2"], "one epoch for each of the 4 stages"),

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from zoo.checkpoint import Checkpoint, save_checkpoint
-from zoo.errors import CheckpointError, MissingCapabilityError
+from zoo.errors import CheckpointError, MissingCapabilityError, UnknownNameError
 from zoo.files import sha256_of
 from zoo.model import EfficientNet
 from zoo.pull import cache_path
@@ -99,3 +99,12 @@ def test_without_any_the_hint_says_what_there_is(in_folder: Path, monkeypatch: p
 def test_published_weights_have_the_batch_norms_of_their_origin() -> None:
     assert find_model_variant("v1-b0.torchvision-imagenet1k").batch_norm_eps == 1e-5
     assert find_model_variant("v1-b0.timm-aa-in1k") == find_variant("v1-b0")
+
+
+@pytest.mark.parametrize(("name", "message"), [("", "is empty"), (" ", "is empty"), ("http:///x", "is an address")])
+def test_a_name_that_can_be_none_says_what_to_do(name: str, message: str, in_folder: Path) -> None:
+    Path("checkpoint.safetensors").write_bytes(b"of the current folder, which an empty name does not mean")
+    for find in (find_model_variant, checkpoint_path, load_model):
+        with pytest.raises(UnknownNameError, match=message) as failure:
+            find(name)
+        assert "zoo list" in failure.value.hint
