@@ -249,8 +249,9 @@ def bench_train(
     from train.throughput import measure_training
     from zoo.console import log_console, results_console
     from zoo.files import check_folder
+    from zoo.page.wording import milliseconds, tail
     from zoo.registry import find_model_variant
-    from zoo.results import write_result
+    from zoo.results import Summary, write_result
 
     check_folder(out)
     variant = find_model_variant(model)
@@ -271,10 +272,10 @@ def bench_train(
         return
     console = results_console()
     for row in result.data["rows"]:
-        summary = row["ms_per_step"]
+        summary = Summary.from_dict(row["ms_per_step"])
         console.print(
             f"stage {row['stage']}  {row['image_size']:>3} px  batch {row['batch_size']:>4}  "
-            f"[bold]{row['pictures_per_second']:>8.1f}[/] pictures/s  p50 {summary['p50_ms']:.1f} ms  "
-            f"p99 {summary['p99_ms']:.1f} ms  n {summary['n']}"
+            f"[bold]{row['pictures_per_second']:>8.1f}[/] pictures/s  p50 {milliseconds(summary.p50_ms)}  "
+            f"{tail(summary)}  n {summary.n}"
         )
     console.print(str(path))

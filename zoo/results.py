@@ -53,6 +53,16 @@ class Summary:
         """Whether the samples spread more than trtexec accepts without a warning."""
         return self.coefficient_of_variation > UNSTABLE_ABOVE
 
+    @property
+    def telling_p90_ms(self) -> float | None:
+        """p90 where it says more than `max_ms`: from 10 samples on; of fewer it is the slowest one."""
+        return self.p90_ms if self.n >= 10 else None
+
+    @property
+    def telling_p99_ms(self) -> float | None:
+        """p99 where it says more than `max_ms`: from 100 samples on; of fewer it is the slowest one."""
+        return self.p99_ms if self.n >= 100 else None
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, with the label a reader needs."""
         return asdict(self) | {"unstable": self.unstable}

@@ -8,7 +8,7 @@ from typing import Any
 from serve.bench.arms_section import accuracy
 from serve.bench.measured import ArmsRun, DeviceRuns, LatencyRun, LoaderRun, PeersRun, StagesRun, TrainingRun
 from serve.bench.stages import OPERATOR_NAMES, Winner, times, total_ms
-from zoo.page.wording import digits, joined, milliseconds, percent, plain_name, stage_list
+from zoo.page.wording import digits, joined, milliseconds, percent, plain_name, stage_list, tail
 from zoo.results import UNSTABLE_ABOVE, Summary
 from zoo.variants import VARIANTS
 
@@ -82,7 +82,7 @@ def _about_latency(run: LatencyRun) -> Iterator[str]:
         first, best = rows[0], max(rows, key=lambda row: row.pictures_per_second)
         what = "one picture" if first.batch_size == 1 else f"{first.batch_size} pictures"
         yield (
-            f"{artifact.artifact} answers {what} in {milliseconds(first.latency.p50_ms)} (p50; {_tail(first.latency)}, "
+            f"{artifact.artifact} answers {what} in {milliseconds(first.latency.p50_ms)} (p50; {tail(first.latency)}, "
             f"n = {first.latency.n:,}) and reaches {digits(best.pictures_per_second)} pictures/s at batch "
             f"{best.batch_size}."
         )
@@ -91,11 +91,6 @@ def _about_latency(run: LatencyRun) -> Iterator[str]:
         said = [f"{_compared(comparison)} at batch {comparison['batch_size']}" for comparison in compared]
         if said:
             yield f"Beside {run.artifacts[0].artifact}, {artifact.artifact} is {joined(said)}."
-
-
-def _tail(latency: Summary) -> str:
-    """p99 where there are enough samples for one; of fewer than 100 it is the slowest, and is called so."""
-    return f"p99 {milliseconds(latency.p99_ms)}" if latency.n >= 100 else f"slowest {milliseconds(latency.max_ms)}"
 
 
 def _compared(comparison: Mapping[str, Any]) -> str:

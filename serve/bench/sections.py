@@ -16,8 +16,15 @@ _SERIES = ("series-1", "series-2", "series-3", "series-4")
 
 def summary_cells(summary: Summary) -> list[Child]:
     """p50, p90, p99, spread and n of a measurement, as cells of `SUMMARY_HEADS`."""
-    figures = [digits(value) for value in (summary.p50_ms, summary.p90_ms, summary.p99_ms)]
+    values = (summary.p50_ms, summary.telling_p90_ms, summary.telling_p99_ms)
+    figures = ["–" if value is None else digits(value) for value in values]
     return [*figures, variation(summary), f"{summary.n:,}"]
+
+
+def marks(summary: Summary) -> tuple[tuple[str, float], ...]:
+    """p90 and p99 as ticks of a bar, as far as there are samples enough for them."""
+    known = (("p90", summary.telling_p90_ms), ("p99", summary.telling_p99_ms))
+    return tuple((name, value) for name, value in known if value is not None)
 
 
 def variation(summary: Summary) -> Markup:
@@ -41,7 +48,7 @@ def latency_section(run: LatencyRun) -> Markup:
                     text=milliseconds(row.latency.p50_ms),
                     colour=colours[artifact.artifact],
                     spoken=_spoken(artifact.artifact, row.batch_size, row.latency),
-                    marks=(("p90", row.latency.p90_ms), ("p99", row.latency.p99_ms)),
+                    marks=marks(row.latency),
                 )
                 for row in run.rows_of(artifact.artifact)
             ],
@@ -51,7 +58,8 @@ def latency_section(run: LatencyRun) -> Markup:
     bars = bar_chart(
         groups,
         title="Latency",
-        description="Bars end at p50; the ticks are p90 and p99. One batch in flight, copies included.",
+        description="Bars end at p50; the ticks are p90 and, from 100 samples on, p99. One batch in flight, copies "
+        "included.",
         axis="ms",
         legend=[("mark-key p90", "p90"), ("mark-key p99", "p99")],
     )
@@ -149,10 +157,8 @@ def peers_section(run: PeersRun) -> Markup:
 
 
 def _spoken(name: str, batch_size: int, latency: Summary) -> str:
-    return (
-        f"{name}, batch {batch_size}: p50 {milliseconds(latency.p50_ms)}, p90 {milliseconds(latency.p90_ms)}, "
-        f"p99 {milliseconds(latency.p99_ms)}, n {latency.n}"
-    )
+    figures = [f"{key} {milliseconds(value)}" for key, value in (("p50", latency.p50_ms), *marks(latency))]
+    return f"{name}, batch {batch_size}: {', '.join(figures)}, n {latency.n}"
 
 
 def _latency_table(run: LatencyRun) -> Markup:
@@ -165,8 +171,8 @@ def _latency_table(run: LatencyRun) -> Markup:
         cells = [row.artifact, str(row.batch_size), *summary_cells(row.latency), digits(row.pictures_per_second)]
         rows.append([*cells, ratio] if speedups else cells)
     heads = ["artifact", "batch", *SUMMARY_HEADS, "pictures/s", *(["speed"] if speedups else [])]
-    few = any(row.latency.n < 100 for row in listed)
-    caption = "Milliseconds per batch" + ("; below n = 100, p99 is the slowest sample" if few else "")
+    few = any(row.latency.telling_p99_ms is None for row in listed)
+    caption = "Milliseconds per batch" + ("; a p99 needs 100 samples, a p90 10" if few else "")
     return table(heads, rows, caption=caption)
 
 
@@ -201,7 +207,7 @@ def _before_the_network(run: LatencyRun) -> Markup:
             text=milliseconds(summary.p50_ms),
             colour=colour,
             spoken=f"{name}: {milliseconds(summary.p50_ms)}, n {summary.n}",
-            marks=(("p90", summary.p90_ms), ("p99", summary.p99_ms)),
+            marks=marks(summary),
         )
         for name, summary, colour in steps
     ]

@@ -27,7 +27,8 @@ def latency_tables(result: Result) -> Iterator[Table | str]:
     table.add_column("")
     for row in run.rows:
         lat = row.latency
-        figures = [digits(value) for value in (lat.p50_ms, lat.p90_ms, lat.p99_ms, lat.max_ms, row.pictures_per_second)]
+        tails = ["–" if value is None else digits(value) for value in (lat.telling_p90_ms, lat.telling_p99_ms)]
+        figures = [digits(lat.p50_ms), *tails, digits(lat.max_ms), digits(row.pictures_per_second)]
         table.add_row(escape(row.artifact), str(row.batch_size), *figures, f"{lat.n:,}", _stability(lat))
     yield table
     yield from _sentences(result)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.table import Table
 
 from serve.bench.headlines import headlines
 from serve.bench.latency import LatencyRow, compare_rows
@@ -16,6 +17,7 @@ from serve.bench.measured import group_by_device
 from serve.bench.page import render_page
 from serve.bench.report import write_report
 from serve.bench.stages import places, stage_row, total_ms
+from serve.bench.tables import latency_tables
 from serve.bench.timing import Samples, Schedule
 from zoo.errors import ZooError
 from zoo.results import Result, measured_on, summarize, write_result
@@ -52,12 +54,12 @@ def stages_result(
     )
 
 
-def latency_result(names: Sequence[str] = ("s.onnx", "s.plan"), *, spread: float = 0.0) -> Result:
+def latency_result(names: Sequence[str] = ("s.onnx", "s.plan"), *, spread: float = 0.0, samples: int = 200) -> Result:
     rows = [
         LatencyRow(
             artifact=name,
             batch_size=size,
-            latency=summarize([base * size * (1 + spread * (index % 2)) for index in range(200)]),
+            latency=summarize([base * size * (1 + spread * (index % 2)) for index in range(samples)]),
             pictures_per_second=1000 / base,
             round_p50_ms=(base * size,) * 5,
             max_difference=0.0,
@@ -260,6 +262,25 @@ def test_latency_is_told_with_its_tail_and_its_n() -> None:
     assert "Beside s.onnx, s.plan is 2.0× as fast at batch 1 and 2.0× as fast at batch 8." in said
     assert "Before the network sees it, a 640 × 427 JPEG takes 4.00 ms to decode and resize." in said
     assert not any("unstable" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize(
+    ("samples", "p90", "p99"), [(9, False, False), (10, True, False), (99, True, False), (100, True, True)]
+)
+def test_a_percentile_is_shown_only_where_it_is_not_the_slowest_sample(samples: int, p90: bool, p99: bool) -> None:
+    result = latency_result(["s.onnx"], samples=samples)
+    sentence = said_of(result)[0]
+    assert ("p99 4.00 ms" in sentence, "slowest 4.00 ms" in sentence) == (p99, not p99)
+    page = render_page(group_by_device([result]))
+    # Two rows of the table, and of the bars' ticks two of batches and one of the network beside decoding.
+    dashes = 2 * ((not p90) + (not p99))
+    assert page.count(">–</td>") == dashes
+    assert [page.count(f'class="mark {name}"') for name in ("p90", "p99")] == [3 * p90, 3 * p99]
+    (table, *_) = latency_tables(result)
+    assert isinstance(table, Table)
+    cells = {str(column.header): list(column.cells) for column in table.columns}
+    assert ("–" in cells["p90"], "–" in cells["p99"]) == (not p90, not p99)
+    assert cells["max"] == ["4.00", "32.0"]
 
 
 def test_unstable_timings_are_counted_and_marked() -> None:

@@ -23,7 +23,10 @@ def test_every_stage_is_timed_and_kept(zoo: Callable, in_folder: Path) -> None:
         assert row["peak_memory_bytes"] is None
     (kept,) = read_results([in_folder / "results"])
     assert kept.to_dict() == result
-    assert "pictures/s" in zoo("bench", "train", "tiny", *flags).out
+    said = zoo("bench", "train", "tiny", *flags).out
+    # Of 5 samples a p99 would be the slowest under another name.
+    assert said.count("pictures/s") == said.count("slowest") == said.count("n 5") == 4
+    assert "p99" not in said
 
 
 @pytest.mark.gpu

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zoo.results import Summary
 
 
 def digits(value: float, significant: int = 3) -> str:
@@ -20,6 +24,12 @@ def digits(value: float, significant: int = 3) -> str:
 def milliseconds(value: float) -> str:
     """1.23 → “1.23 ms”."""
     return f"{digits(value)} ms"
+
+
+def tail(summary: Summary) -> str:
+    """“p99 12 ms” where there are samples enough for one; of fewer it is the slowest, and is called so."""
+    p99 = summary.telling_p99_ms
+    return f"slowest {milliseconds(summary.max_ms)}" if p99 is None else f"p99 {milliseconds(p99)}"
 
 
 def duration(seconds: float) -> str:
