@@ -29,11 +29,14 @@ def read_top(request: Request) -> int:
     """How many classes the client wants: `?top=N`, 5 where it does not say.
 
     Raises:
-        ParameterError: not a whole number from 1 on.
+        ParameterError: not a whole number from 1 to 999,999,999.
     """
     text = request.query_params.get("top", str(DEFAULT_TOP))
     if not (text.isascii() and text.isdigit() and 0 < len(text) <= 9 and int(text) > 0):
-        raise ParameterError(f"top={text[:40]!r} is not a whole number from 1 on.", "Example: /predict?top=3")
+        raise ParameterError(
+            f"The parameter top is {text[:40]!r}; expected a whole number from 1 to 999999999.",
+            "Example: /predict?top=3",
+        )
     return int(text)
 
 

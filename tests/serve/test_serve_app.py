@@ -96,7 +96,8 @@ def test_top_says_how_many_classes(server: Any, fake: Any, top: int, count: int)
 
 @pytest.mark.parametrize("top", ["0", "-1", "five", "1.5", "", "²", "9" * 30])
 def test_a_top_that_is_no_count_is_refused(server: Any, fake: Any, top: str) -> None:
-    assert "whole number" in refused(server.post(fake.png(1), params={"top": top}), 400)
+    said = refused(server.post(fake.png(1), params={"top": top}), 400)
+    assert f"The parameter top is {top!r}; expected a whole number from 1 to 999999999." in said
 
 
 @pytest.mark.parametrize(
