@@ -169,12 +169,14 @@ def enter_stage(run: Run, stage: TrainingStage, settings: Settings) -> None:
 def _identity(recipe: Recipe, settings: Settings, train_set: Pictures) -> dict[str, Any]:
     """What must be equal for a state to be continued.
 
-    Not `accumulate`: in how many parts a batch is taken is the machine's business, and may change with it.
+    Not `accumulate`: in how many parts a batch is taken is the machine's business, and may change with it. The
+    precision may not: it changes what is learnt, and fp16's loss scaling has a state that the others have not.
     """
     whole = replace(recipe, stages=tuple(replace(stage, accumulate=1) for stage in recipe.stages))
     return {
         "recipe": whole.to_dict(),
         "seed": settings.seed,
+        "precision": settings.precision,
         "classes": list(train_set.classes),
         "pictures": len(train_set),
         "labels": hashlib.sha256(train_set.labels.tobytes()).hexdigest(),  # in their order, which steps are counted in
@@ -220,11 +222,17 @@ def load_state(run: Run, recipe: Recipe, settings: Settings, train_set: Pictures
     """Put a run back where `save_state` left it.
 
     Raises:
-        CheckpointError: the file is damaged, or belongs to another recipe, seed or data set.
+        CheckpointError: the file is damaged, or belongs to another recipe, seed, precision or data set.
     """
     state = read_state(path, settings.device)
+    there = state["identity"]
     wanted = _identity(recipe, settings, train_set)
-    changed = [key for key, value in wanted.items() if state["identity"].get(key) != value]
+    named = ("seed", "precision", "pictures")  # the others have no short value
+    changed = [
+        f"{key} ({there.get(key, 'unknown')}, here {value})" if key in named else key
+        for key, value in wanted.items()
+        if there.get(key) != value
+    ]
     if changed:
         raise CheckpointError(
             f"{path} belongs to a run with other {' and '.join(changed)}.",

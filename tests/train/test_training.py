@@ -149,6 +149,23 @@ def test_resume_refuses_another_recipe_and_a_damaged_state(
         train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0, resume=True)
 
 
+def test_resume_refuses_another_precision_and_seed_and_names_both(
+    zoo: Callable, in_folder: Path, picture_folder: Path, killed_after: Callable
+) -> None:
+    data = str(picture_folder)
+    train = partial(train_model, TINY, small_recipe(data), *open_splits(data), data=data, device="cpu", workers=0)
+    with killed_after(1):
+        train(folder=in_folder / "run", precision="bf16", save_every_s=0)
+    command = ("train", "tiny", "--data", data, "--epochs", 4, "--image-size", 24, "--batch-size", 8, "-o", "run")
+    for flags in (("--resume",), ("--auto-resume", "--precision", "fp32")):
+        answer = zoo(*command, "--device", "cpu", *flags)
+        assert answer.code == 1
+        assert "with other precision (bf16, here fp32)." in " ".join(answer.err.split())
+    again = zoo(*command, "--device", "cpu", "--resume", "--precision", "bf16", "--seed", 1)
+    assert "with other seed (0, here 1)." in " ".join(again.err.split())
+    assert zoo(*command, "--device", "cpu", "--resume", "--precision", "bf16").code == 0
+
+
 def test_nothing_to_resume_says_so(folder_run: Path, picture_folder: Path) -> None:
     data = str(picture_folder)
     with pytest.raises(ZooError, match="that run is finished"):
