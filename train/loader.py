@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing.synchronize import Semaphore
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -27,6 +30,7 @@ from zoo.preprocess import prepare
 from zoo.spec import Preprocessing
 
 Read = Callable[[], Stored]
+GRACE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ class Augmented(Dataset[Item | str]):
             for one in items
         ]
 
-    def _draw_crop(self, rng: Generator, width: int, height: int) -> Box:
+    def _draw_crop(self, rng: np.random.Generator, width: int, height: int) -> Box:
         """A box for a picture of this size, which it may leave by as much as the recipe pads."""
         recipe = self.recipe
         padding = round(width * recipe.crop_padding), round(height * recipe.crop_padding)
@@ -228,12 +232,17 @@ def default_workers(pictures: Pictures) -> int:
     return 0 if in_memory else min(8, os.cpu_count() or 1)
 
 
-def load(dataset: Dataset[Item | str], batches: list[list[int]], *, workers: int, pin: bool) -> Iterator[Batch]:
+def load(
+    dataset: Dataset[Item | str], batches: list[list[int]], *, workers: int, pin: bool
+) -> Generator[Batch, None, None]:
     """Yield `batches` of a data set in their order.
+
+    Closed or failed before its end it ends its workers within `GRACE_S`, whatever they wait for.
 
     Raises:
         DataError: the pictures' server does not answer as it should.
     """
+    leave = multiprocessing.Semaphore(0)  # counts the workers that shall end
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=batches,
@@ -241,19 +250,42 @@ def load(dataset: Dataset[Item | str], batches: list[list[int]], *, workers: int
         collate_fn=collate,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=leave_signals_to_the_run,
+        worker_init_fn=partial(_begin_worker, leave),
     )
-    with signals_held():
-        loaded = iter(loader)
-    for batch in loaded:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    left = len(batches)
+    try:
+        with signals_held():
+            loaded = iter(loader)
+        for batch in loaded:
+            if isinstance(batch, DataError):
+                raise batch
+            left -= 1
+            yield batch
+    finally:
+        for _ in range(workers if left else 0):
+            leave.release()
+
+
+def _begin_worker(leave: Semaphore, worker: int) -> None:
+    """Make ready a decoding process, which ends soon after `leave` is released.
+
+    Soon: one that is not waiting ends by itself until then, as it should, not in the middle of handing over a batch.
+    PyTorch asks it to end between two batches, and then by SIGTERM, which it leaves to the run: one that waits for a
+    server would be waited for in turn, and one that nobody asked, as its loader is still referred to, for ever.
+    """
+    leave_signals_to_the_run(worker)
+
+    def end() -> None:
+        leave.acquire()
+        time.sleep(GRACE_S)
+        os._exit(0)  # any other status is an error to PyTorch
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def load_validation(
     pictures: Pictures, preprocessing: Preprocessing, *, batch_size: int, workers: int, pin: bool
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yield every picture once, prepared by the contract, in order."""
     batches = [
         list(range(start, min(start + batch_size, len(pictures)))) for start in range(0, len(pictures), batch_size)

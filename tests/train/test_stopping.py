@@ -64,7 +64,12 @@ def _process(script: str, arguments: list[str], folder: Path) -> subprocess.Comp
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-c", script, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", script, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
@@ -144,6 +149,37 @@ def test_a_signal_to_the_decoding_processes_too_is_the_same_wish(
     assert "Stopped in epoch 4 of 8, after step 4 of 6" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert (in_folder / "runs" / "tiny" / "state.pt").is_file()
+
+
+# Its error, and by it the loader, is still there when the interpreter ends.
+FAILED = """
+import numpy as np
+from train.loader import Prepared, load
+from zoo.datasets import Pictures
+from zoo.errors import DataError
+from zoo.variants import find_variant
+
+class Failing(Prepared):
+    def __getitems__(self, indices):
+        return DataError("The server is gone.") if 2 in indices else super().__getitems__(indices)
+
+pictures = Pictures("x", ("a", "b"), [np.zeros((8, 8, 3), np.uint8)] * 6, np.zeros(6, np.int64))
+dataset = Failing(pictures, find_variant("tiny").preprocessing)
+try:
+    for batch in load(dataset, [[0, 1], [2, 3], [4, 5]], workers=2, pin=False):
+        print(len(batch.labels))
+except DataError as error:
+    kept = error
+    kept.itself = kept
+    print(error)
+"""
+
+
+def test_a_process_ends_though_a_loader_that_failed_is_still_referred_to(tmp_path: Path) -> None:
+    """Its decoding processes leave SIGTERM to the run, and nobody else asked them to end: it waited for ever."""
+    ended = _process(FAILED, [], tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.split("\n") == ["2", "The server is gone.", ""]
 
 
 def _column(folder: Path, name: str) -> list[float]:
