@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -118,19 +119,16 @@ def fit(
             enter_stage(run, stage, settings)
             watcher.on_stage(index, stage)
             entered = index
-        try:
+        val_size = recipe.test_size
+        if epoch + 1 < recipe.epochs:
+            val_size = round(stage.image_size * recipe.test_size / recipe.largest_size)
+        with loop.kept(epoch):
             done = loop.train_epoch(stage, epoch)
-        except DataError:
-            loop.keep(stage, f"in epoch {epoch + 1} of {recipe.epochs}")
-            raise
+            result = validate_together(run.average.model, val_set, preprocessing.at(val_size), settings)
         totals, world = done.totals.clone(), settings.world
         sum_over(world, totals)
         loss_sum, right_sum = totals.tolist()
         seen = sum(gather(world, done.seen))
-        val_size = recipe.test_size
-        if epoch + 1 < recipe.epochs:
-            val_size = round(stage.image_size * recipe.test_size / recipe.largest_size)
-        result = validate_together(run.average.model, val_set, preprocessing.at(val_size), settings)
         loop.report_broken(result.broken)
         line = Epoch(
             epoch=epoch + 1,
@@ -190,36 +188,36 @@ class _Loop:
         steps = [_parts(share_of(batch, world), stage.accumulate) for batch in batches]
         # Sums stay on the device, so that no step waits.
         done = run.partial = run.partial or PartialEpoch(torch.zeros(2, device=device))
-        loaded = self._load(steps[done.steps :], stage, epoch, done)
         began = time.monotonic() - done.seconds
-        for step in range(done.steps, len(steps)):
-            for group in run.optimizer.param_groups:
-                rate = learning_rate(self.recipe, epoch + (step + 1) / len(steps), stage.batch_size * world.size)
-                group["lr"] = rate * group["lr_scale"]
-            loss_sum, right, count = train_step(
-                run,
-                self._reported(islice(loaded, len(steps[step]))),
-                self.recipe,
-                stage,
-                self.preprocessing,
-                settings,
-                np.random.default_rng((settings.seed, epoch, 7, step, *((world.rank,) if world.rank else ()))),
-                num_parts=len(steps[step]),
-            )
-            done.totals += torch.stack([loss_sum, right.float()])
-            done.seen += count
-            done.steps = step + 1
-            done.seconds = time.monotonic() - began
-            if not count:
-                continue
-            where = f"epoch {epoch + 1}, step {step + 1} ({stage.image_size} px)"
-            self.unread.append((where, list(chain.from_iterable(steps[step])), loss_sum, count))
-            # Host–device synchronisation: on a GPU only every 20th step reads the loss back.
-            readable = device.type == "cpu" or step % 20 == 0 or step + 1 == len(steps)
-            self.watcher.on_step(epoch, step + 1, len(steps), count, self._read_losses() if readable else None)
-            # Several processes agree on a rest by a word of each, for which the device is waited for as well.
-            if step + 1 < len(steps) and (world.is_alone or readable):
-                self.rest(f"in epoch {epoch + 1} of {self.recipe.epochs}, after step {step + 1} of {len(steps)}")
+        with closing(self._load(steps[done.steps :], stage, epoch)) as loaded:
+            for step in range(done.steps, len(steps)):
+                for group in run.optimizer.param_groups:
+                    rate = learning_rate(self.recipe, epoch + (step + 1) / len(steps), stage.batch_size * world.size)
+                    group["lr"] = rate * group["lr_scale"]
+                loss_sum, right, count = train_step(
+                    run,
+                    self._fetch(loaded, len(steps[step]), done),
+                    self.recipe,
+                    stage,
+                    self.preprocessing,
+                    settings,
+                    np.random.default_rng((settings.seed, epoch, 7, step, *((world.rank,) if world.rank else ()))),
+                    num_parts=len(steps[step]),
+                )
+                done.totals += torch.stack([loss_sum, right.float()])
+                done.seen += count
+                done.steps = step + 1
+                done.seconds = time.monotonic() - began
+                if not count:
+                    continue
+                where = f"epoch {epoch + 1}, step {step + 1} ({stage.image_size} px)"
+                self.unread.append((where, list(chain.from_iterable(steps[step])), loss_sum, count))
+                # Host–device synchronisation: on a GPU only every 20th step reads the loss back.
+                readable = device.type == "cpu" or step % 20 == 0 or step + 1 == len(steps)
+                self.watcher.on_step(epoch, step + 1, len(steps), count, self._read_losses() if readable else None)
+                # Several processes agree on a rest by a word of each, for which the device is waited for as well.
+                if step + 1 < len(steps) and (world.is_alone or readable):
+                    self.rest(f"in epoch {epoch + 1} of {self.recipe.epochs}, after step {step + 1} of {len(steps)}")
         self._read_losses()
         if not done.seen:
             raise DataError("Not one training picture could be decoded.", "The files are damaged, or not pictures.")
@@ -242,18 +240,22 @@ class _Loop:
         if wish is not None:
             raise RunStopped(wish, where, own=self.stop.wish is not None)
 
-    def keep(self, stage: TrainingStage, where: str) -> None:
+    @contextmanager
+    def kept(self, epoch: int) -> Iterator[None]:
         """Write the state where pictures cannot be had any more: the steps so far are sound.
 
-        Not with several processes, which stand at different steps, nor in the middle of an accumulated batch.
+        Not with several processes, which stand at different steps.
         """
-        if self.run.partial and not self.run.partial.seen:
-            self.run.partial = None  # not a step of this epoch yet
-        begun = self.run.partial or self.run.history
-        if begun and self.settings.world.is_alone and stage.accumulate == 1:
-            self._read_losses()
-            self._check_weights(where)
-            self._save()
+        try:
+            yield
+        except DataError:
+            if self.run.partial and not self.run.partial.seen:
+                self.run.partial = None  # not a step of this epoch yet
+            if (self.run.partial or self.run.history) and self.settings.world.is_alone:
+                self._read_losses()
+                self._check_weights(f"in epoch {epoch + 1} of {self.recipe.epochs}")
+                self._save()
+            raise
 
     def _save(self) -> None:
         """Write the state, the first process for all: sums of all, and everybody's generators."""
@@ -276,29 +278,30 @@ class _Loop:
                 self.run.broken.add(message)
                 self.watcher.on_broken(message)
 
-    def _load(
-        self, steps: list[list[list[int]]], stage: TrainingStage, epoch: int, done: PartialEpoch
-    ) -> Iterator[Batch]:
-        """The parts of all steps, and torch's generators as they belong before the first.
+    def _load(self, steps: list[list[list[int]]], stage: TrainingStage, epoch: int) -> Generator[Batch, None, None]:
+        """The parts of all steps, and torch's generators as they belong at the beginning of an epoch.
 
         Dropout and stochastic depth draw from torch's own generator: fixed per epoch, a resumed run draws the same.
-        Inside an epoch it goes on where it was, but only once the loader has drawn from it what it draws at its start.
         """
         settings = self.settings
         torch.manual_seed(settings.seed * 100_003 + epoch + 1_000_000_007 * settings.world.rank)
         dataset = Augmented(self.train_set, self.recipe, stage, settings.seed, epoch, settings.augment_on)
         parts = list(chain.from_iterable(steps))
-        loaded = load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")
-        if not done.random or not parts:
-            return loaded
-        first = next(loaded)
-        restore_random_state(done.random[settings.world.rank])
-        return chain([first], loaded)
+        return load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")
 
-    def _reported(self, parts: Iterable[Batch]) -> Iterator[Batch]:
+    def _fetch(self, loaded: Iterator[Batch], count: int, done: PartialEpoch) -> list[Batch]:
+        """The parts of a step, all of them before it begins: what ends the wait for them leaves no half of a step."""
+        try:
+            parts = list(islice(loaded, count))
+        finally:
+            if done.random:
+                # Inside an epoch torch's generators go on where they were, but only once the loader has drawn from
+                # them what it draws at its start.
+                restore_random_state(done.random[self.settings.world.rank])
+                done.random = ()
         for part in parts:
             self.report_broken(part.broken)
-            yield part
+        return parts
 
     def _read_losses(self) -> float | None:
         """The mean loss of the latest step, after a look at every one since the last time: it waits for the device.
@@ -379,14 +382,15 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
     broken: list[str] = []
     parts: list[Tensor] = []
     first = 0
-    for logits, batch in _logits(model, pictures, preprocessing, settings):
-        broken += batch.broken
-        labels, scores = batch.labels, logits.softmax(1)
-        loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
-        score, predicted = scores.max(1)
-        own = scores.gather(1, labels[:, None])[:, 0]
-        parts.append(torch.stack([first + batch.positions, labels, predicted, own, score]).double())
-        first += len(labels) + len(batch.broken)
+    with closing(_logits(model, pictures, preprocessing, settings)) as answered:
+        for logits, batch in answered:
+            broken += batch.broken
+            labels, scores = batch.labels, logits.softmax(1)
+            loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
+            score, predicted = scores.max(1)
+            own = scores.gather(1, labels[:, None])[:, 0]
+            parts.append(torch.stack([first + batch.positions, labels, predicted, own, score]).double())
+            first += len(labels) + len(batch.broken)
     columns: NDArray[np.float64] = torch.cat(parts, dim=1).numpy() if parts else np.empty((5, 0))
     index, label, answer, own, score = columns
     count = len(index)
@@ -405,16 +409,15 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
 
 def _logits(
     model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings
-) -> Iterator[tuple[Tensor, Batch]]:
+) -> Generator[tuple[Tensor, Batch], None, None]:
     """Logits (N, K) float32 on the CPU, and the batch they are of; N is 0 where every picture of it is broken."""
-    loaded = load_validation(
-        pictures, preprocessing, batch_size=64, workers=settings.workers, pin=settings.device.type == "cuda"
-    )
-    for batch in loaded:
-        if not len(batch.labels):
-            yield torch.empty(0, model.num_classes), batch
-            continue
-        inputs = normalize(batch.pictures.to(settings.device, non_blocking=True), preprocessing)
-        with autocast(settings):
-            logits = model(inputs)
-        yield logits.float().cpu(), batch
+    pin = settings.device.type == "cuda"
+    with closing(load_validation(pictures, preprocessing, batch_size=64, workers=settings.workers, pin=pin)) as loaded:
+        for batch in loaded:
+            if not len(batch.labels):
+                yield torch.empty(0, model.num_classes), batch
+                continue
+            inputs = normalize(batch.pictures.to(settings.device, non_blocking=True), preprocessing)
+            with autocast(settings):
+                logits = model(inputs)
+            yield logits.float().cpu(), batch

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from urllib3 import Timeout
 
@@ -166,6 +167,56 @@ def test_a_server_that_fails_stops_the_run_which_goes_on_later(
         outcome = train_model(TINY, recipe_of(), train, val, **run, resume=True)
         assert [line.broken for line in outcome.history] == [0, 0]
         assert same_weights(outcome.checkpoint, through.checkpoint)
+
+
+def asked_for_training(server: Any) -> int:
+    return sum("/train-" in path for path, _ in server.ranges())
+
+
+def lost_after(server: Any, count: int) -> Callable[[str, int], int | None]:
+    """Trouble of a server that answers so many requests for training pictures, and then none at all.
+
+    Where they are the last of an epoch, it is lost at the first picture of the validation that follows.
+    """
+
+    def trouble(path: str, number: int) -> int | None:
+        asked = asked_for_training(server)
+        return 503 if asked > count or (asked == count and "/val-" in path) else None
+
+    return trouble
+
+
+def recipe_in_parts(accumulate: int) -> Recipe:
+    recipe = recipe_of()
+    return replace(recipe, stages=(replace(recipe.stages[0], accumulate=accumulate),))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "steps"), [(2, 3), (1, 6), (2, 6)], ids=["in training", "in a validation", "in the last validation"]
+)
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_server_lost_anywhere_leaves_a_state_of_that_very_step(
+    epoch: int, steps: int, accumulate: int, shards: Path, serve_folder: Serve, tmp_path: Path
+) -> None:
+    """Lost again before the resumed run has made a step, it leaves the same state: nothing is trained on twice."""
+    recipe = recipe_in_parts(accumulate)
+    through = train_tiny(str(shards), tmp_path / "through", workers=0, recipe=recipe)
+    with serve_folder(shards) as server:
+        train, val = open_splits(server.url)
+        server.trouble = lost_after(server, 36 * (epoch - 1) + 6 * steps + 2 * (steps < 6))
+        run = {"data": server.url, "folder": tmp_path / "run", "device": "cpu", "workers": 0, "save_every_s": 1e9}
+        for resume in (False, True):
+            with pytest.raises(DataError, match="cannot be read, 6 attempts: it answers 503"):
+                train_model(TINY, recipe, train, val, **run, resume=resume)
+            state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+            assert (len(state["history"]), state["partial"]["steps"]) == (epoch - 1, steps)
+        server.trouble = lambda path, number: None
+        server.asked.clear()
+        outcome = train_model(TINY, recipe, train, val, **run, resume=True)
+        assert asked_for_training(server) == (2 - epoch) * 36 + (6 - steps) * 6
+    assert same_weights(outcome.checkpoint, through.checkpoint)
+    told = [[(line.train_loss, line.val_loss, line.val_top1) for line in run.history] for run in (outcome, through)]
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
