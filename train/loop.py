@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -177,6 +177,7 @@ class _Loop:
         self.stop = stop
         self.saved_at = time.monotonic()
         self.unread: list[tuple[str, list[int], Tensor, int]] = []
+        self.between_steps = True  # no part of an accumulated batch has been used without the rest
 
     def train_epoch(self, stage: TrainingStage, epoch: int) -> PartialEpoch:
         """One pass over the pictures, or what is left of it: the sums of all of it."""
@@ -244,14 +245,15 @@ class _Loop:
     def kept(self, epoch: int) -> Iterator[None]:
         """Write the state where pictures cannot be had any more: the steps so far are sound.
 
-        Not with several processes, which stand at different steps.
+        Not with several processes, which stand at different steps, nor in the middle of an accumulated batch.
         """
         try:
             yield
         except DataError:
             if self.run.partial and not self.run.partial.seen:
                 self.run.partial = None  # not a step of this epoch yet
-            if (self.run.partial or self.run.history) and self.settings.world.is_alone:
+            begun = self.run.partial or self.run.history
+            if begun and self.settings.world.is_alone and self.between_steps:
                 self._read_losses()
                 self._check_weights(f"in epoch {epoch + 1} of {self.recipe.epochs}")
                 self._save()
@@ -289,19 +291,20 @@ class _Loop:
         parts = list(chain.from_iterable(steps))
         return load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")
 
-    def _fetch(self, loaded: Iterator[Batch], count: int, done: PartialEpoch) -> list[Batch]:
-        """The parts of a step, all of them before it begins: what ends the wait for them leaves no half of a step."""
-        try:
-            parts = list(islice(loaded, count))
-        finally:
-            if done.random:
-                # Inside an epoch torch's generators go on where they were, but only once the loader has drawn from
-                # them what it draws at its start.
-                restore_random_state(done.random[self.settings.world.rank])
-                done.random = ()
-        for part in parts:
+    def _fetch(self, loaded: Iterator[Batch], count: int, done: PartialEpoch) -> Iterator[Batch]:
+        """The parts of a step, each as soon as it is there."""
+        for used in range(count):
+            try:
+                part = next(loaded)
+            finally:
+                if done.random:
+                    # Inside an epoch torch's generators go on where they were, but only once the loader has drawn from
+                    # them what it draws at its start.
+                    restore_random_state(done.random[self.settings.world.rank])
+                    done.random = ()
+            self.between_steps = used + 1 == count
             self.report_broken(part.broken)
-        return parts
+            yield part
 
     def _read_losses(self) -> float | None:
         """The mean loss of the latest step, after a look at every one since the last time: it waits for the device.

@@ -203,7 +203,8 @@ def test_a_server_lost_anywhere_leaves_a_state_of_that_very_step(
     through = train_tiny(str(shards), tmp_path / "through", workers=0, recipe=recipe)
     with serve_folder(shards) as server:
         train, val = open_splits(server.url)
-        server.trouble = lost_after(server, 36 * (epoch - 1) + 6 * steps + 2 * (steps < 6))
+        into_step = 2 if accumulate == 1 and steps < 6 else 0
+        server.trouble = lost_after(server, 36 * (epoch - 1) + 6 * steps + into_step)
         run = {"data": server.url, "folder": tmp_path / "run", "device": "cpu", "workers": 0, "save_every_s": 1e9}
         for resume in (False, True):
             with pytest.raises(DataError, match="cannot be read, 6 attempts: it answers 503"):
@@ -217,6 +218,27 @@ def test_a_server_lost_anywhere_leaves_a_state_of_that_very_step(
     assert same_weights(outcome.checkpoint, through.checkpoint)
     told = [[(line.train_loss, line.val_loss, line.val_top1) for line in run.history] for run in (outcome, through)]
     assert told[0] == told[1]
+
+
+def test_a_server_lost_in_the_middle_of_an_accumulated_batch_leaves_no_half_of_a_step(
+    shards: Path, serve_folder: Serve, tmp_path: Path
+) -> None:
+    with serve_folder(shards) as server:
+        train, val = open_splits(server.url)
+        server.trouble = lost_after(server, 6 * 3 + 2)  # the first of three parts came
+        with pytest.raises(DataError, match="answers 503"):
+            train_model(
+                TINY,
+                recipe_in_parts(3),
+                train,
+                val,
+                data=server.url,
+                folder=tmp_path / "run",
+                device="cpu",
+                workers=0,
+                save_every_s=1e9,
+            )
+    assert not (tmp_path / "run" / "state.pt").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
