@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from train.distributed import agreed, gather, share_of, sum_over, wait_for_all
-from train.loader import Augmented, Batch, epoch_batches, load, load_validation
+from train.loader import Augmented, Batch, epoch_batches, load, load_validation, steps_per_epoch
 from train.recipe import Recipe, TrainingStage
 from train.run import (
     Epoch,
@@ -32,12 +33,13 @@ from train.run import (
 )
 from train.schedule import learning_rate, stage_of_epoch
 from train.step import autocast, normalize, train_step
-from train.stopping import RunStopped, StopRequest
+from train.stopping import Interrupted, RunStopped, StopRequest
 from zoo.datasets import Pictures
 from zoo.errors import DataError, ZooError
 from zoo.model import Network
 from zoo.spec import Preprocessing
 
+T = TypeVar("T")
 # Of the batch behind a loss that is not finite; all of a batch of thousands helps nobody.
 NAMED_PICTURES = 8
 DIVERGED_HINT = "Lower --lr, clip with --set clip_grad_norm=1, or use --precision fp32."
@@ -100,7 +102,7 @@ def fit(
     """Train from where `run` stands to the end of the recipe.
 
     Args:
-        stop: asked between steps; a wish makes the loop write the state and raise.
+        stop: asked between steps, and while pictures are waited for; a wish makes the loop write the state and raise.
 
     Returns:
         The averaged weights' validation at the recipe's test size. The weights are in `run.average.model`.
@@ -122,9 +124,10 @@ def fit(
         val_size = recipe.test_size
         if epoch + 1 < recipe.epochs:
             val_size = round(stage.image_size * recipe.test_size / recipe.largest_size)
-        with loop.kept(epoch):
+        with loop.kept(stage, epoch):
             done = loop.train_epoch(stage, epoch)
-            result = validate_together(run.average.model, val_set, preprocessing.at(val_size), settings)
+            contract = preprocessing.at(val_size)
+            result = loop.wait_for(partial(validate_together, run.average.model, val_set, contract, settings))
         totals, world = done.totals.clone(), settings.world
         sum_over(world, totals)
         loss_sum, right_sum = totals.tolist()
@@ -242,22 +245,42 @@ class _Loop:
             raise RunStopped(wish, where, own=self.stop.wish is not None)
 
     @contextmanager
-    def kept(self, epoch: int) -> Iterator[None]:
-        """Write the state where pictures cannot be had any more: the steps so far are sound.
+    def kept(self, stage: TrainingStage, epoch: int) -> Iterator[None]:
+        """Write the state where pictures are waited for no more: the steps so far are sound.
 
         Not with several processes, which stand at different steps, nor in the middle of an accumulated batch.
+
+        Raises:
+            RunStopped: a signal ended the wait. DataError: as it came.
         """
+        run = self.run
         try:
             yield
-        except DataError:
-            if self.run.partial and not self.run.partial.seen:
-                self.run.partial = None  # not a step of this epoch yet
-            begun = self.run.partial or self.run.history
+        except (DataError, Interrupted) as ended:
+            if run.partial and not run.partial.seen:
+                run.partial = None  # not a step of this epoch yet
+            steps = steps_per_epoch(len(self.train_set), stage.batch_size * self.settings.world.size)
+            done = run.partial.steps if run.partial else 0
+            where = f"in epoch {epoch + 1} of {self.recipe.epochs}, after step {done} of {steps}"
+            # Who stops a run goes on with it, be it from the beginning; of one that failed there nothing is kept.
+            begun = isinstance(ended, Interrupted) or run.partial or run.history
             if begun and self.settings.world.is_alone and self.between_steps:
                 self._read_losses()
-                self._check_weights(f"in epoch {epoch + 1} of {self.recipe.epochs}")
+                self._check_weights(where)
                 self._save()
+            if isinstance(ended, Interrupted):
+                raise RunStopped(ended.wish, where) from None
             raise
+
+    def wait_for(self, get: Callable[[], T]) -> T:
+        """`get()`, which mostly waits for pictures and changes nothing of the run: a wish to stop ends it at once.
+
+        Not with several processes: the others would wait for this one in the middle of a step.
+
+        Raises:
+            Interrupted: a wish to stop is there, or came.
+        """
+        return self.stop.wait_for(get) if self.settings.world.is_alone else get()
 
     def _save(self) -> None:
         """Write the state, the first process for all: sums of all, and everybody's generators."""
@@ -292,10 +315,11 @@ class _Loop:
         return load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")
 
     def _fetch(self, loaded: Iterator[Batch], count: int, done: PartialEpoch) -> Iterator[Batch]:
-        """The parts of a step, each as soon as it is there."""
+        """The parts of a step, each as soon as it is there. A wish to stop ends the wait for the first only."""
+        take = partial(next, loaded)
         for used in range(count):
             try:
-                part = next(loaded)
+                part = take() if used else self.wait_for(take)
             finally:
                 if done.random:
                     # Inside an epoch torch's generators go on where they were, but only once the loader has drawn from

@@ -1,14 +1,19 @@
-"""Owns how a run is asked to stop: SIGTERM and Ctrl-C become a wish that the loop grants between two steps."""
+"""Owns how a run is asked to stop: SIGTERM and Ctrl-C become a wish that the loop grants between two steps.
+
+Where the loop waits for pictures, which a server may keep back for minutes, the wish ends the wait. It writes no state.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import TypeVar
 
+T = TypeVar("T")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -39,11 +44,37 @@ class RunFinished(Exception):
     """The run to go on with, if need be, is finished: nothing is left to do."""
 
 
+class Interrupted(BaseException):
+    """A wait was ended by a wish to stop, `wish` being the signal: like KeyboardInterrupt not an error."""
+
+    def __init__(self, wish: int) -> None:
+        super().__init__(wish)
+        self.wish = wish
+
+
 @dataclass
 class StopRequest:
-    """The signal that came, if one did."""
+    """The signal that came, if one did, and whether one that comes now ends what is being done."""
 
     wish: int | None = None
+    ends_wait: bool = False
+
+    def wait_for(self, get: Callable[[], T]) -> T:
+        """`get()`, which must leave nothing half done wherever it is ended.
+
+        Raises:
+            Interrupted: a wish is there, or comes.
+        """
+        self.ends_wait = True
+        try:
+            if self.wish is None:
+                return get()
+        except Interrupted:
+            pass  # what the wait held, such as decoding processes, is let go with its traceback
+        finally:
+            self.ends_wait = False
+        assert self.wish is not None
+        raise Interrupted(self.wish)
 
 
 @contextmanager
@@ -61,8 +92,11 @@ def stop_requests() -> Iterator[StopRequest]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def take(number: int, frame: FrameType | None) -> None:
+        is_first = request.wish is None  # a later one would end the writing of the state
         request.wish = request.wish or number
         signal.signal(signal.SIGINT, before[signal.SIGINT])
+        if is_first and request.ends_wait:
+            raise Interrupted(number)
 
     for number in SIGNALS:
         signal.signal(number, take)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Literal
 
 import numpy as np
@@ -57,8 +58,10 @@ class Pictures:
         source = self.sources[index]
         return f"{self.name} picture {index}" if isinstance(source, np.ndarray) else str(source)
 
-    def read(self, index: int) -> Stored:
+    def read(self, index: int, unwanted: Event | None = None) -> Stored:
         """One picture as it is stored: a file's bytes, or an (H, W, 3) uint8 array.
+
+        A server that fails is asked again until the picture is `unwanted`.
 
         Raises:
             BrokenPictureError: it cannot be read.
@@ -66,7 +69,7 @@ class Pictures:
         """
         source = self.sources[index]
         if isinstance(source, Packed):
-            return source.read()
+            return source.read(unwanted)
         if isinstance(source, np.ndarray):
             return source
         try:
@@ -80,7 +83,8 @@ class Pictures:
     def reading(self, indices: Sequence[int]) -> Iterator[list[Callable[[], Stored]]]:
         """`read` of several pictures, as calls to be made in order.
 
-        Those on a server are asked for at once, `PARALLEL` at a time, so that one latency hides another.
+        Those on a server are asked for at once, `PARALLEL` at a time, so that one latency hides another. When the block
+        is left, however it is, no server is waited for any more.
         """
         sources = (self.sources[index] for index in indices)
         if not any(isinstance(source, Packed) and source.is_remote for source in sources):
@@ -88,13 +92,14 @@ class Pictures:
             return
         pool = ThreadPoolExecutor(PARALLEL)
         failed: list[DataError] = []
+        left = Event()
 
         def read(index: int) -> Stored:
             # Once a server has failed half a minute long, no other picture of the batch is waited for as long again.
             if failed:
                 raise failed[0]
             try:
-                return self.read(index)
+                return self.read(index, left)
             except BrokenPictureError:
                 raise
             except DataError as error:
@@ -104,7 +109,8 @@ class Pictures:
         try:
             yield [pool.submit(read, index).result for index in indices]
         finally:
-            pool.shutdown(cancel_futures=True)
+            left.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def open(self, index: int, *, min_size: int | None = None) -> Image.Image:
         """Decode one picture to RGB; `min_size` as in `open_picture`.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from random import SystemRandom
+from threading import Event
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -50,8 +50,8 @@ class RemoteFile:
     def __str__(self) -> str:
         return self.url
 
-    def read(self, offset: int, size: int, *, attempts: int = ATTEMPTS) -> bytes:
-        """`size` bytes from `offset` on, by one Range request, repeated where that may help.
+    def read(self, offset: int, size: int, *, attempts: int = ATTEMPTS, unwanted: Event | None = None) -> bytes:
+        """`size` bytes from `offset` on, by one Range request, repeated where that may help, until they are `unwanted`.
 
         Raises:
             DataError: the server cannot be reached or keeps failing, has no such file or one of another size, or
@@ -67,7 +67,7 @@ class RemoteFile:
                 raise IncompleteRead(len(data), size - len(data))
             return data
 
-        return _ask(self.url, {"Range": f"bytes={offset}-{offset + size - 1}"}, take, attempts)
+        return _ask(self.url, {"Range": f"bytes={offset}-{offset + size - 1}"}, take, attempts, unwanted)
 
     def _check(self, response: BaseHTTPResponse, offset: int, size: int) -> None:
         """Refuse, before its body is read, an answer that is not this range of this file."""
@@ -190,17 +190,25 @@ def check_files(files: Sequence[RemoteFile]) -> None:
             pass
 
 
-def _ask(url: str, headers: dict[str, str], take: Callable[[BaseHTTPResponse], bytes], attempts: int) -> bytes:
+def _ask(
+    url: str,
+    headers: dict[str, str],
+    take: Callable[[BaseHTTPResponse], bytes],
+    attempts: int,
+    unwanted: Event | None = None,
+) -> bytes:
     """GET `url` and let `take` read the answer; again after a pause where the failure may pass."""
+    unwanted = unwanted or Event()
     secret = authorization()
     headers = {"User-Agent": f"zoo/{__version__}", "Accept-Encoding": "identity"} | headers
     if secret:
         headers["Authorization"] = secret
     reason = ""
     for attempt in range(attempts):
-        if attempt:
-            # Workers that failed together must not come back together.
-            time.sleep(BACKOFF_S * 2 ** (attempt - 1) * SystemRandom().uniform(0.75, 1.25))
+        # Workers that failed together must not come back together.
+        if attempt and unwanted.wait(BACKOFF_S * 2 ** (attempt - 1) * SystemRandom().uniform(0.75, 1.25)):
+            attempts = attempt
+            break
         try:
             response = _connections(url).request(
                 "GET", url, headers=headers, preload_content=False, retries=_REDIRECTS, timeout=TIMEOUT

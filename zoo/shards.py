@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from threading import Event
 from typing import Any, overload
 
 import numpy as np
@@ -50,15 +51,15 @@ class Packed:
     def __str__(self) -> str:
         return f"{self.shard} at byte {self.offset}"
 
-    def read(self) -> bytes:
-        """The picture's bytes, as they were packed.
+    def read(self, unwanted: Event | None = None) -> bytes:
+        """The picture's bytes, as they were packed; a server that fails is asked again until they are `unwanted`.
 
         Raises:
             BrokenPictureError: the shard is gone or shorter than its index says.
             DataError: the same of a shard on a server, which says nothing of this picture.
         """
         if isinstance(self.shard, RemoteFile):
-            return self.shard.read(self.offset, self.size)
+            return self.shard.read(self.offset, self.size, unwanted=unwanted)
         try:
             with self.shard.open("rb") as handle:
                 handle.seek(self.offset)

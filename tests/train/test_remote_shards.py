@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +28,7 @@ from train.mistakes import pictures_section
 from train.pack import pack
 from train.recipe import Recipe, find_recipe, override
 from train.session import Outcome, train_model
+from train.stopping import RunStopped
 from zoo import remote
 from zoo.checkpoint import read_card
 from zoo.datasets import Pictures, load_prepared, open_splits, open_val, was_recorded
@@ -184,6 +189,80 @@ def lost_after(server: Any, count: int) -> Callable[[str, int], int | None]:
         return 503 if asked > count or (asked == count and "/val-" in path) else None
 
     return trouble
+
+
+def stops_when_lost(
+    trouble: Callable[[str, int], Any], kind: int | str, stop: Callable[[], None]
+) -> Callable[..., Any]:
+    """The same trouble, of another kind, with a signal when it begins."""
+    first = threading.Lock()  # several requests may meet it at once, and one is the first
+
+    def found(path: str, number: int) -> int | str | None:
+        if trouble(path, number) is None:
+            return None
+        if first.acquire(blocking=False):
+            stop()
+        return kind
+
+    return found
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a server that is away waits for weeks."""
+    monkeypatch.setattr(remote, "BACKOFF_S", 1e6)
+    monkeypatch.setattr(remote, "TIMEOUT", Timeout(1e6))
+
+
+@pytest.mark.parametrize("kind", [503, "silent"])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("epoch", "steps"), [(1, 0), (2, 3), (2, 6)], ids=["at the beginning", "in training", "in a validation"]
+)
+def test_sigterm_does_not_wait_for_a_server_that_is_away(
+    epoch: int,
+    steps: int,
+    workers: int,
+    kind: int | str,
+    shards: Path,
+    serve_folder: Serve,
+    patient: None,
+    tmp_path: Path,
+) -> None:
+    through = train_tiny(str(shards), tmp_path / "through", workers=0)
+    run = {"folder": tmp_path / "run", "device": "cpu", "workers": workers, "save_every_s": 1e9}
+    with serve_folder(shards) as server:
+        remote_sets = open_splits(server.url)
+        lost = lost_after(server, 36 * (epoch - 1) + 6 * steps + 2 * (steps < 6))
+        server.trouble = stops_when_lost(lost, kind, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(RunStopped) as stopped:
+            train_model(TINY, recipe_of(), *remote_sets, data=server.url, **run)
+        assert stopped.value.exit_code == 0
+        state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+        done = state["partial"]["steps"] if state["partial"] else 0
+        # Workers ask for pictures of steps that are still to come.
+        assert (len(state["history"]), done) == (epoch - 1, steps) or (workers and done <= steps)
+        assert str(stopped.value) == f"in epoch {epoch} of 2, after step {done} of 6"
+        server.trouble = lambda path, number: None
+        outcome = train_model(TINY, recipe_of(), *remote_sets, data=server.url, **run, resume=True)
+    assert same_weights(outcome.checkpoint, through.checkpoint)
+
+
+def test_a_command_ends_with_0_though_its_workers_wait_for_a_server(
+    shards: Path, serve_folder: Serve, in_folder: Path
+) -> None:
+    """As a scheduler stops it: the signal goes to the process alone, its workers' requests are never answered."""
+    patient = "from zoo import remote; remote.TIMEOUT = remote.Timeout(1e6); from zoo.cli import main; main()"
+    flags = ("--epochs", "4", "--image-size", "16", "--batch-size", "6", "--device", "cpu", "--workers", "2")
+    with serve_folder(shards) as server:
+        command = [sys.executable, "-c", patient, "train", "tiny", "--data", server.url, *flags]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            server.trouble = stops_when_lost(lost_after(server, 36), "silent", process.terminate)
+            _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "Stopped in epoch 1 of 4, after step 6 of 6." in said
+    assert Path("runs/tiny/state.pt").is_file()
 
 
 def recipe_in_parts(accumulate: int) -> Recipe:
@@ -582,7 +661,7 @@ def test_after_a_server_has_failed_no_other_picture_of_the_batch_waits_for_it(
         far = open_val(server.url)
     asked = []
 
-    def fail(source: Packed) -> bytes:
+    def fail(source: Packed, unwanted: threading.Event) -> bytes:
         asked.append(source)
         raise DataError("The server is gone.")
 

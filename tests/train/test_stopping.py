@@ -21,7 +21,7 @@ from train.loader import Augmented, Read
 from train.losses import Objective
 from train.recipe import override
 from train.session import find_start, recipe_for, train_model
-from train.stopping import RunStopped, signals_held, stop_requests
+from train.stopping import Interrupted, RunStopped, signals_held, stop_requests
 from zoo.checkpoint import load_checkpoint
 from zoo.datasets import open_splits
 from zoo.errors import ZooError
@@ -203,6 +203,31 @@ def test_sigterm_may_come_again_and_does_not_change_the_wish() -> None:
             for number in (first, signal.SIGTERM, signal.SIGTERM):
                 os.kill(os.getpid(), number)
             assert request.wish == first
+
+
+def test_a_signal_ends_a_wait_but_not_what_follows_it() -> None:
+    with stop_requests() as request:
+        assert request.wait_for(lambda: 7) == 7
+        with pytest.raises(Interrupted) as ended:
+            request.wait_for(lambda: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)])
+        assert ended.value.wish == request.wish == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)  # while the state is written
+        waited: list[int] = []
+        with pytest.raises(Interrupted):
+            request.wait_for(lambda: waited.append(1))
+        assert not waited
+
+
+def test_a_signal_in_the_last_step_of_an_epoch_is_not_kept_waiting_by_the_validation(
+    in_folder: Path, picture_folder: Path, whole_run: Path
+) -> None:
+    script = SCRIPT.replace("(3, 4)", "(3, 6)")
+    ended = _process(script, [*FLAGS, "--data", str(picture_folder), str(int(signal.SIGTERM))], in_folder)
+    assert ended.returncode == 0, ended.stderr
+    assert "Stopped in epoch 4 of 8, after step 6 of 6" in ended.stderr
+    resumed = _process(MAIN, [*FLAGS, "--data", str(picture_folder), "--resume"], in_folder)
+    assert resumed.returncode == 0, resumed.stderr
+    assert _column(whole_run, "val_loss") == _column(in_folder / "runs" / "tiny", "val_loss")
 
 
 def test_only_the_process_that_got_sigterm_says_that_all_is_well() -> None:
