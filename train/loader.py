@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.synchronize import Semaphore
@@ -253,6 +253,7 @@ def load(
         worker_init_fn=partial(_begin_worker, leave),
     )
     left = len(batches)
+    loaded: Iterator[Any] = iter(())
     try:
         with signals_held():
             loaded = iter(loader)
@@ -264,6 +265,7 @@ def load(
     finally:
         for _ in range(workers if left else 0):
             leave.release()
+        loaded = iter(())  # PyTorch's is shut down with its last reference: now, not when garbage is collected
 
 
 def _begin_worker(leave: Semaphore, worker: int) -> None:
