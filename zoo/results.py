@@ -26,7 +26,7 @@ from zoo.machine import environment
 
 FORMAT = "zoo-result-1"
 REPORT_FORMAT = "zoo-report-1"
-Kind = Literal["latency", "stages", "train", "peers", "loader", "progressive"]
+Kind = Literal["latency", "stages", "train", "peers", "loader", "decoding", "progressive"]
 # trtexec warns above 2.5 % (NVIDIA/TensorRT samples/common/sampleReporting.cpp, printPerformanceReport).
 UNSTABLE_ABOVE = 0.025
 

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from serve.bench.arms_section import accuracy
-from serve.bench.measured import ArmsRun, DeviceRuns, LatencyRun, LoaderRun, PeersRun, StagesRun, TrainingRun
+from serve.bench.measured import (
+    ArmsRun,
+    DecodingRun,
+    DeviceRuns,
+    LatencyRun,
+    LoaderRun,
+    PeersRun,
+    StagesRun,
+    TrainingRun,
+)
 from serve.bench.stages import OPERATOR_NAMES, Winner, times, total_ms
 from zoo.page.wording import digits, joined, milliseconds, percent, plain_name, stage_list, tail
 from zoo.results import UNSTABLE_ABOVE, Summary
@@ -31,6 +40,7 @@ def headlines(runs: DeviceRuns) -> list[str]:
     sentences += [_about_arms(run) for run in runs.progressive]
     sentences += [_about_peers(run) for run in runs.peers]
     sentences += [_about_loaders(run) for run in runs.loaders]
+    sentences += [_about_decoding(run) for run in runs.decoding]
     unstable = sum(summary.unstable for summary in _summaries(runs))
     if unstable:
         total = sum(1 for _ in _summaries(runs))
@@ -142,6 +152,15 @@ def _about_loaders(run: LoaderRun) -> str:
         f"Reading {run.pictures} for training at {sizes}, the zoo is {times(min(ratios))} to "
         f"{times(max(ratios))} as fast as torchvision's and timm's loaders; {times(min(for_gpu))} to "
         f"{times(max(for_gpu))} where a GPU augments."
+    )
+
+
+def _about_decoding(run: DecodingRun) -> str:
+    fastest, slowest = run.decoders[0], run.decoders[-1]
+    return (
+        f"A whole {run.result.name} JPEG takes {milliseconds(fastest.ms)} to {milliseconds(slowest.ms)} to decode on "
+        f"one core: the fastest of {len(run.decoders)} decoders is {fastest.what}, the slowest {slowest.what} "
+        f"(n = {fastest.n})."
     )
 
 

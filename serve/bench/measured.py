@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal, TypeVar
 
+from serve.bench.decoding import DecodingRow
 from serve.bench.latency import LatencyRow
 from serve.bench.stages import StageRow
 from zoo.errors import ZooError
@@ -161,6 +162,27 @@ class LoaderRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecodingRun:
+    """Single operations on training pictures; `captions` say what a group of rows is, `absent` are libraries."""
+
+    result: Result
+    rows: tuple[DecodingRow, ...]
+    captions: Mapping[str, str]
+    absent: list[str]
+
+    @property
+    def groups(self) -> dict[str, list[DecodingRow]]:
+        """The rows by group, in the order measured."""
+        names = dict.fromkeys(row.group for row in self.rows)
+        return {name: [row for row in self.rows if row.group == name] for name in names}
+
+    @property
+    def decoders(self) -> list[DecodingRow]:
+        """Those that decode a whole picture, the fastest first."""
+        return sorted((row for row in self.rows if (row.group, row.at) == ("decode", "full")), key=lambda row: row.ms)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmRow:
     """One training run of a comparison: how it was trained, its validation accuracy 0…1 and its training time, s.
 
@@ -207,6 +229,7 @@ class DeviceRuns:
     training: list[TrainingRun] = field(default_factory=list)
     peers: list[PeersRun] = field(default_factory=list)
     loaders: list[LoaderRun] = field(default_factory=list)
+    decoding: list[DecodingRun] = field(default_factory=list)
     progressive: list[ArmsRun] = field(default_factory=list)
 
     @property
@@ -230,7 +253,8 @@ def group_by_device(results: Iterable[Result]) -> list[DeviceRuns]:
 
 
 # Kinds that no `zoo bench` makes, but a script.
-_COMMANDS: dict[Kind, str] = {kind: f"python benchmarks/{kind}.py" for kind in ("peers", "loader", "progressive")}
+_SCRIPTS: tuple[Kind, ...] = ("peers", "loader", "decoding", "progressive")
+_COMMANDS: dict[Kind, str] = {kind: f"python benchmarks/{kind}.py" for kind in _SCRIPTS}
 
 
 def _typed(read: Callable[[Result], Run], result: Result) -> Run:
@@ -317,6 +341,19 @@ def _loader_run(result: Result) -> LoaderRun:
     return LoaderRun(result=result, rows=_some(rows))
 
 
+def _decoding_run(result: Result) -> DecodingRun:
+    data = result.data
+    run = DecodingRun(
+        result=result,
+        rows=_some(DecodingRow.from_dict(row) for row in data["rows"]),
+        captions=dict(data["captions"]),
+        absent=sorted(data["absent"]),
+    )
+    if not run.decoders:
+        raise ValueError("no decoder of whole pictures")
+    return run
+
+
 def _arms_run(result: Result) -> ArmsRun:
     rows = _some(
         ArmRow(
@@ -343,6 +380,7 @@ _READERS: dict[Kind, tuple[str, Callable[[Result], Any]]] = {
     "progressive": ("progressive", _arms_run),
     "peers": ("peers", _peers_run),
     "loader": ("loaders", _loader_run),
+    "decoding": ("decoding", _decoding_run),
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from serve.bench.arms_section import arms_section
+from serve.bench.decoding_section import decoding_section
 from serve.bench.headlines import headlines
 from serve.bench.loader_section import loader_section
 from serve.bench.measured import DeviceRuns, StagesRun
@@ -73,6 +74,7 @@ def _device_section(runs: DeviceRuns, devices: int) -> Markup:
         *(arms_section(run) for run in runs.progressive),
         *(peers_section(run) for run in runs.peers),
         *(loader_section(run) for run in runs.loaders),
+        *(decoding_section(run) for run in runs.decoding),
         _how(runs),
         class_="device",
     )
