@@ -17,10 +17,10 @@ from train.charts import (
     throughput_chart,
 )
 from train.cost import RunCost
-from train.loop import Validation
 from train.mistakes import confusion_section, most_confused, pictures_section
 from train.recipe import Recipe
 from train.run import Epoch
+from train.validation import Validation
 from zoo import __version__
 from zoo.datasets import Pictures
 from zoo.machine import environment

@@ -19,13 +19,13 @@ from rich.console import Console
 from train.charts import best_epoch, stage_settings, stage_throughput
 from train.cost import estimate
 from train.live import LiveView
-from train.loop import Answers, Validation
 from train.mistakes import MATRIX_CLASSES, count_confusion, draw_thumbnail, most_confused, worst_pictures
 from train.recipe import Recipe, TrainingStage, override
 from train.record import RunRecord
 from train.report import REFRESH_S, RunFacts, RunStatus, headlines, render_report, share_of_fixed_time
 from train.run import Epoch
 from train.session import recipe_for, train_model
+from train.validation import Answers, Validation
 from zoo.datasets import Pictures, open_splits
 from zoo.variants import find_variant
 
@@ -299,8 +299,8 @@ def test_answers_name_the_pictures_they_are_of(picture_folder: Path, tmp_path: P
 
     import torch
 
-    from train.loop import validate
     from train.run import Settings
+    from train.validation import validate
     from zoo.model import build_network
 
     root = tmp_path / "pictures"
