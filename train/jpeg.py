@@ -158,7 +158,7 @@ def cut_out(data: bytes, header: JpegHeader, box: Box) -> Part:
     Returns:
         The whole picture where its parts cannot be had, or something about it is odd: then the decoder will say what.
     """
-    if header.in_order and header.restart_interval:
+    if header.in_order and header.restart_interval and header.scan_at < len(data):
         return _between_restarts(data, header, box) or _whole(data, header)
     if header.in_order and _END_OF_IMAGE in data[-_TAIL_BYTES:]:
         # At least one row of blocks: a padded crop may lie above the picture altogether.

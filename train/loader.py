@@ -30,6 +30,7 @@ from zoo.preprocess import prepare
 from zoo.spec import Preprocessing
 
 Read = Callable[[], Stored]
+# Decoding processes that are not waiting for a server have ended by themselves after it.
 GRACE_S = 1.0
 
 

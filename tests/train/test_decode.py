@@ -331,6 +331,15 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         gone.read(0)
 
 
+@pytest.mark.parametrize("left_over", [-1, 0, 1, 2])
+def test_a_picture_cut_off_where_its_scan_begins_is_broken(photo: Image.Image, left_over: int) -> None:
+    data = encode(photo, restart_marker_blocks=4)
+    header = read_jpeg_header(data)
+    assert header is not None
+    with pytest.raises(BrokenPictureError, match=r"the\.jpg cannot be decoded"):
+        crop(data[: header.scan_at + left_over], (0, 0, 100, 100))
+
+
 def test_crops_hold_until_their_memory_is_reused() -> None:
     """Some outgrow the memory there is; none may be overwritten by those that come after."""
     photographs = [
