@@ -41,6 +41,7 @@ bench: $(DEV) ## Latency, stages and training on this machine's processor
 	$(BIN)/zoo bench train s --recipe digits --device cpu
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/loader.py --packed
 	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/zoo bench report
 
