@@ -190,8 +190,10 @@ def resize_box(pixels: Pixels, box: Box, size: int) -> Pixels:
 def _resize_fractions(pixels: Pixels, box: Box, size: int) -> Pixels:
     image = Image.fromarray(pixels)
     left, top, right, bottom = box
-    pad = math.ceil(max(0, -left, -top, right - image.width, bottom - image.height))
-    if pad:
-        image = ImageOps.expand(image, pad)
-    moved = (left + pad, top + pad, right + pad, bottom + pad)
+    beyond = (-left, -top, right - image.width, bottom - image.height)
+    # Each side by itself: as much above and below a long picture as beside it would be gigabytes.
+    pads = [max(0, math.ceil(length)) for length in beyond]
+    if any(pads):
+        image = ImageOps.expand(image, tuple(pads))
+    moved = (left + pads[0], top + pads[1], right + pads[0], bottom + pads[1])
     return np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=moved))

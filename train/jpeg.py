@@ -6,6 +6,8 @@ Markers are those of ITU-T T.81, table B.1; the order of what follows them is it
 from __future__ import annotations
 
 import math
+import struct
+import warnings
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -83,7 +85,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
     if data[:3] != b"\xff\xd8\xff":
         return None
     frame: int | None = None
-    orientation, restart_interval, position, end = 1, 0, 2, len(data)
+    orientation, restart_interval, position, end = 0, 0, 2, len(data)
     while position + 4 <= end and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:  # fill bytes may precede a marker
@@ -91,14 +93,14 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
             continue
         length = _number(data, position + 2)
         if marker == _START_OF_SCAN:
-            return None if frame is None else _header(data, frame, position, orientation, restart_interval)
+            return None if frame is None else _header(data, frame, position, orientation or 1, restart_interval)
         if marker in _START_OF_FRAME:
             frame = position
         elif marker == _APP1:
             known = _orientation(data[position + 4 : position + 2 + length])
             if known is None:
                 return None
-            orientation = known
+            orientation = orientation or known  # XMP mostly comes behind EXIF, and says nothing of it
         elif marker == _RESTART_INTERVAL:
             restart_interval = _number(data, position + 4)
         position += 2 + length
@@ -137,16 +139,18 @@ def _header(data: bytes, frame: int, scan: int, orientation: int, restart_interv
 
 
 def _orientation(segment: bytes) -> int | None:
-    """Orientation an APP1 segment gives; None where Pillow had better be asked."""
+    """Orientation an APP1 segment gives, 0 where it says nothing; None where Pillow had better be asked."""
     if segment.startswith(b"Exif\0\0"):
         exif = Image.Exif()
         try:
-            exif.load(segment)
-        except (SyntaxError, ValueError, OSError):  # Pillow's words for damaged TIFF headers
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd EXIF, as in `open_picture`
+                exif.load(segment)
+                value = exif.get(_ORIENTATION, 1)
+        except (SyntaxError, ValueError, OSError, struct.error):  # Pillow's words for damaged TIFF headers
             return None
-        value = exif.get(_ORIENTATION, 1)
         return value if value in range(1, 9) else 1
-    return None if b"tiff:Orientation" in segment else 1
+    return None if b"tiff:Orientation" in segment else 0
 
 
 def cut_out(data: bytes, header: JpegHeader, box: Box) -> Part:

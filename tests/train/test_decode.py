@@ -366,3 +366,49 @@ def test_a_decoder_is_full_before_a_crop_needs_memory_of_its_own(photo: Image.Im
     assert places == [places[0] + number * size_bytes for number in range(MEMORY_BYTES // size_bytes)]
     decoder.reuse()
     assert not decoder.is_full
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_xmp_without_orientation_leaves_exif_s(photo: Image.Image, orientation: int) -> None:
+    """As photo editors write them: one APP1 segment behind the other."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    header = read_jpeg_header(encode(photo, exif=exif, xmp=b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"))
+    assert header is not None
+    assert header.orientation == orientation
+
+
+def with_exif(data: bytes, segment: bytes) -> bytes:
+    segment = b"Exif\0\0" + segment
+    return data[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + data[2:]
+
+
+def test_exif_cut_off_is_left_to_pillow(photo: Image.Image) -> None:
+    data = with_exif(encode(photo), b"MM\0*")
+    assert read_jpeg_header(data) is None
+    assert differ(crop(data), by_pillow(photo, WHOLE)) < 3
+
+
+def test_odd_exif_is_not_warned_of(photo: Image.Image) -> None:
+    """Pillow would, once a worker; what warns is an error in tests."""
+    entry = (0x010F).to_bytes(2, "big") + b"\0\2" + (5000).to_bytes(4, "big") + (60000).to_bytes(4, "big")
+    data = with_exif(encode(photo), b"MM\0*\0\0\0\x08\0\1" + entry + b"\0\0\0\0")
+    assert np.array_equal(crop(data), crop(encode(photo)))
+
+
+def test_a_crop_that_leaves_a_long_picture_on_one_side_takes_no_room_on_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = []
+    expand = ImageOps.expand
+
+    def watched(image: Image.Image, border: tuple[int, ...]) -> Image.Image:
+        expanded = expand(image, border)
+        sizes.append(expanded.size)
+        return expanded
+
+    monkeypatch.setattr(ImageOps, "expand", watched)
+    out = crop(np.full((20, 3000, 3), 255, np.uint8), (-300, 2, 300, 18), 32)
+    assert sizes == [(3300, 20)]
+    assert out[:, :15].max() == 0
+    assert out[:, 17:].min() == 255
