@@ -7,13 +7,14 @@ sees the same bytes as the checkpoint did. Normalisation is not here: it is insi
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from zoo.errors import BrokenPictureError
 from zoo.spec import Preprocessing
@@ -26,6 +27,17 @@ UNREAD_SUFFIXES = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")
 # A 50 Mpx picture takes 150 MB as RGB; larger files are decompression bombs or belong through a tiler first.
 MAX_PIXELS = 50_000_000
 
+# EXIF 2.32, tag 0x0112: how a picture as stored is turned.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _INTERPOLATION = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -53,17 +65,24 @@ def open_picture(source: Path | bytes, *, min_size: int | None = None, name: str
                 )
             if min_size:
                 image.draft("RGB", (min_size, min_size))
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(_upright(image))
     except UnidentifiedImageError as error:
         raise BrokenPictureError(
             f"{name} is not a picture this project reads.", f"It reads {', '.join(FORMATS)}."
         ) from error
     except Image.DecompressionBombError as error:
         raise BrokenPictureError(f"{name} is a decompression bomb: {error}", "Scale it down first.") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error) as error:  # the last: EXIF
         if isinstance(error, FileNotFoundError):
             raise BrokenPictureError(f"There is no file {name}.") from error
         raise BrokenPictureError(f"{name} cannot be decoded: {error}.", "The file is damaged or incomplete.") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As Pillow's `exif_transpose`, which writes all EXIF anew as well, and fails where some of it is damaged."""
+    image.load()
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from zoo.errors import BrokenPictureError
 from zoo.preprocess import open_picture, prepare, softmax
@@ -43,6 +43,29 @@ def test_exif_rotation_is_undone() -> None:
     exif[0x0112] = 6  # rotate by 90°
     opened = open_picture(encode(gradient(30, 20), "JPEG", exif=exif))
     assert opened.size == (20, 30)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_pillow_s(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(gradient(30, 20), "PNG", exif=exif)
+    theirs = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert np.array_equal(np.asarray(open_picture(data)), np.asarray(theirs))
+
+
+def test_exif_that_cannot_be_written_again_is_none_the_less_followed() -> None:
+    """A width that is a text: Pillow reads it, and fails where it writes all EXIF anew for the turned picture."""
+    width, orientation = b"\1\0\0\2\0\0\0\4wide", b"\1\x12\0\3\0\0\0\1\0\6\0\0"
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\2" + width + orientation + b"\0\0\0\0"
+    data = encode(gradient(30, 20), "JPEG", exif=exif)
+    assert open_picture(data).size == (20, 30)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_exif_cut_off_is_broken(kind: str) -> None:
+    with pytest.raises(BrokenPictureError, match="cannot be decoded"):
+        open_picture(encode(gradient(), kind, exif=b"Exif\0\0MM\0*"))
 
 
 def test_animation_gives_its_first_frame() -> None:
