@@ -7,9 +7,8 @@ each split, and `SPLIT.index.npy` says where in which shard every picture lies, 
 
 from __future__ import annotations
 
-import io
 import json
-import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -29,6 +28,13 @@ MANIFEST = "shards.json"
 INDEX_ROW = np.dtype([("shard", "<u4"), ("offset", "<u8"), ("size", "<u8"), ("label", "<u4")])
 # A manifest of 100,000 shards has a tenth of this; NumPy's header before the rows of an index is 128 bytes.
 _MANIFEST_BYTES, _NPY_HEADER_BYTES = 64_000_000, 4096
+# As NumPy writes it (numpy.lib.format, version 1.0), padded by as many spaces as its own version likes.
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00.."
+    + re.escape(f"{{'descr': {INDEX_ROW.descr}, 'fortran_order': False, 'shape': (".encode())
+    + rb"([0-9]{1,18}),\), \} *\n",
+    re.DOTALL,
+)
 _AGAIN = "Pack again with `zoo data pack`, or index again with `zoo data index`."
 
 Folder = Path | RemoteFolder
@@ -110,7 +116,7 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
         _check_classes(manifest["classes"])
         for split in ("train", "val"):
             _check_entry(manifest["splits"][split])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # the last: brackets in brackets
         raise DataError(f"{path} is not readable: {error}.", _AGAIN) from error
     if not known:
         raise DataError(f"{path} is not of format {FORMAT} with train and val.", _AGAIN)
@@ -182,22 +188,22 @@ def _contents(folder: Folder, name: str, max_bytes: int) -> bytes:
 
 
 def _read_rows(data: bytes) -> NDArray[np.void]:
-    """The array of an .npy file, read-only.
+    """The rows of an .npy file, read-only.
 
-    NumPy's own readers make room for what the header claims before they look for it, and open archives as well.
+    NumPy's own readers make room for what the header claims before they look for it, open archives as well, and give
+    the header, a Python expression, to Python's parser, which fails in its own ways where it is damaged or deep.
 
     Raises:
         ValueError: not such a file, or its header claims other rows than follow.
     """
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    if version != (1, 0):  # what NumPy writes, but for headers above 64 KiB and names outside Latin-1
-        raise ValueError(f"it is of version {version}")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    found = len(data) - file.tell()
-    if math.prod(shape) * dtype.itemsize != found:
-        raise ValueError(f"its header claims {math.prod(shape):,} rows of {dtype.itemsize} bytes, {found:,} follow it")
-    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape)
+    begin = 10 + int.from_bytes(data[8:10], "little")
+    header = _NPY_HEADER.fullmatch(data[:begin])
+    if header is None:
+        raise ValueError("it does not begin as an .npy file of such rows does")
+    claimed, found = int(header[1]), len(data) - begin
+    if claimed * INDEX_ROW.itemsize != found:
+        raise ValueError(f"its header claims {claimed:,} rows of {INDEX_ROW.itemsize} bytes, {found:,} follow it")
+    return np.frombuffer(data, INDEX_ROW, offset=begin)
 
 
 def _find_shards(folder: Folder, entries: Sequence[dict[str, Any]]) -> tuple[Shard, ...]:
@@ -208,14 +214,21 @@ def _find_shards(folder: Folder, entries: Sequence[dict[str, Any]]) -> tuple[Sha
         return tuple(files)
     paths = tuple(folder / entry["file"] for entry in entries)
     for path, entry in zip(paths, entries, strict=True):
-        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+        if not _is_complete(path, entry["bytes"]):
             raise DataError(f"{path} is missing or incomplete.", f"Copy it again. {_AGAIN}")
     return paths
 
 
+def _is_complete(path: Path, size_bytes: int) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == size_bytes
+    except OSError:  # a name longer than a file system takes
+        return False
+
+
 def _fits(rows: NDArray[np.void], entry: dict[str, Any], num_classes: int) -> bool:
     """Whether an index is that of a manifest's entry: every row is a known class in a known shard, within its bytes."""
-    if rows.dtype != INDEX_ROW or rows.shape != (entry["pictures"],):
+    if len(rows) != entry["pictures"]:
         return False
     if (rows["label"] >= num_classes).any() or (rows["shard"] >= len(entry["shards"])).any():
         return False

@@ -162,6 +162,56 @@ def test_a_damaged_manifest_or_index_is_an_error(name: str, shards: Path, tmp_pa
         open_splits(str(root))
 
 
+def with_header(rows: bytes, header: bytes) -> bytes:
+    return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header + rows
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"{", b"("),
+        (b"'shape'", b"'shape"),
+        (b"'<u8'", b"'<08'"),
+        (b"<u4", b">u4"),
+        (b"{", b"-" * 9000 + b"{"),
+        (b"(", b""),
+    ],
+)
+def test_an_index_whose_header_is_damaged_is_an_error(
+    before: bytes, after: bytes, shards: Path, tmp_path: Path
+) -> None:
+    """Python's parser, which NumPy asks, fails by a TokenError, SyntaxError or MemoryError."""
+    root = tmp_path / "damaged"
+    shutil.copytree(shards, root)
+    path = root / "train.index.npy"
+    data = path.read_bytes()
+    begin = 10 + int.from_bytes(data[8:10], "little")
+    header, rows = data[10:begin], data[begin:]
+    path.write_bytes(with_header(rows, header))
+    open_splits(str(root))
+    path.write_bytes(with_header(rows, header.replace(before, after, 1)))
+    with pytest.raises(DataError, match=r"train\.index\.npy is not readable"):
+        open_splits(str(root))
+
+
+def test_brackets_in_brackets_are_no_manifest(shards: Path, tmp_path: Path) -> None:
+    root = tmp_path / "deep"
+    shutil.copytree(shards, root)
+    (root / "shards.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"shards\.json is not readable"):
+        open_splits(str(root))
+
+
+def test_a_shard_named_longer_than_files_are_is_missing(shards: Path, tmp_path: Path) -> None:
+    root = tmp_path / "long"
+    shutil.copytree(shards, root)
+    manifest = json.loads((root / "shards.json").read_text())
+    manifest["splits"]["train"]["shards"][0]["file"] = "x" * 5000
+    (root / "shards.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="is missing or incomplete"):
+        open_splits(str(root))
+
+
 def test_an_index_of_another_pack_is_an_error(shards: Path, tmp_path: Path) -> None:
     root = tmp_path / "mixed"
     shutil.copytree(shards, root)
