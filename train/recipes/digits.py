@@ -21,7 +21,7 @@ def recipe(variant: Variant) -> Recipe:
         name="digits",
         source="tuned by this project on two cores",
         stages=progressive_stages(
-            epochs=10,
+            epochs=12,
             image_size=(34, 40),
             randaugment_magnitude=(0.5, 2),
             mixup_alpha=(0.0, 0.05),
