@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoo.preprocess import ORIENTATION_TAG
+
 Box = tuple[float, float, float, float]
 
 _START_OF_FRAME = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive Huffman; the rest is arithmetic or lossless
@@ -23,7 +25,6 @@ _RESTART_KINDS = bytes(range(0xD0, 0xD8))
 _RESTARTS = tuple(bytes((0xFF, kind)) for kind in _RESTART_KINDS)
 # A file's end may carry a few bytes more than the picture: padding, a newline.
 _TAIL_BYTES = 256
-_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +79,7 @@ class Part:
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader | None:
-    """Walk a JPEG's markers up to its first scan; None for whatever is not a plain 8-bit grey or three-channel JPEG.
-
-    Orientation: EXIF 2.32, tag 0x0112.
-    """
+    """Walk a JPEG's markers up to its first scan; None for whatever is not a plain 8-bit grey or three-channel JPEG."""
     if data[:3] != b"\xff\xd8\xff":
         return None
     frame: int | None = None
@@ -146,7 +144,7 @@ def _orientation(segment: bytes) -> int | None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of odd EXIF, as in `open_picture`
                 exif.load(segment)
-                value = exif.get(_ORIENTATION, 1)
+                value = exif.get(ORIENTATION_TAG, 1)
         except (SyntaxError, ValueError, OSError, struct.error):  # Pillow's words for damaged TIFF headers
             return None
         return value if value in range(1, 9) else 1

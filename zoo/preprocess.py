@@ -27,8 +27,8 @@ UNREAD_SUFFIXES = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")
 # A 50 Mpx picture takes 150 MB as RGB; larger files are decompression bombs or belong through a tiler first.
 MAX_PIXELS = 50_000_000
 
-# EXIF 2.32, tag 0x0112: how a picture as stored is turned.
-_ORIENTATION = 0x0112
+# EXIF 2.32: the tag that says how a picture as stored is turned.
+ORIENTATION_TAG = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -81,7 +81,7 @@ def open_picture(source: Path | bytes, *, min_size: int | None = None, name: str
 def _upright(image: Image.Image) -> Image.Image:
     """As Pillow's `exif_transpose`, which writes all EXIF anew as well, and fails where some of it is damaged."""
     image.load()
-    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    turn = _TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
     return image if turn is None else image.transpose(turn)
 
 

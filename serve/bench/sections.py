@@ -7,7 +7,7 @@ from serve.bench.stages import times
 from zoo.page.charts import Bar, Group, Line, bar_chart, line_chart
 from zoo.page.elements import pill, table
 from zoo.page.markup import Child, Markup, join, tag
-from zoo.page.wording import digits, milliseconds, percent
+from zoo.page.wording import digits, digits_or_dash, milliseconds, percent
 from zoo.results import Summary
 
 SUMMARY_HEADS = ("p50 ms", "p90 ms", "p99 ms", "variation", "n")
@@ -17,7 +17,7 @@ _SERIES = ("series-1", "series-2", "series-3", "series-4")
 def summary_cells(summary: Summary) -> list[Child]:
     """p50, p90, p99, spread and n of a measurement, as cells of `SUMMARY_HEADS`."""
     values = (summary.p50_ms, summary.telling_p90_ms, summary.telling_p99_ms)
-    figures = ["–" if value is None else digits(value) for value in values]
+    figures = [digits_or_dash(value) for value in values]
     return [*figures, variation(summary), f"{summary.n:,}"]
 
 

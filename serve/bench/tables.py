@@ -10,7 +10,7 @@ from rich.table import Table
 from serve.bench.headlines import headlines
 from serve.bench.measured import group_by_device
 from serve.bench.stages import OPERATOR_NAMES, FormRow, StageRow
-from zoo.page.wording import count, digits, plain_name
+from zoo.page.wording import count, digits, digits_or_dash, plain_name
 from zoo.results import Result, Summary
 
 _COLOURS = {"mbconv": "blue", "fused_mbconv": "dark_orange", "even": "dim"}
@@ -27,8 +27,8 @@ def latency_tables(result: Result) -> Iterator[Table | str]:
     table.add_column("")
     for row in run.rows:
         lat = row.latency
-        tails = ["–" if value is None else digits(value) for value in (lat.telling_p90_ms, lat.telling_p99_ms)]
-        figures = [digits(lat.p50_ms), *tails, digits(lat.max_ms), digits(row.pictures_per_second)]
+        values = (lat.p50_ms, lat.telling_p90_ms, lat.telling_p99_ms, lat.max_ms, row.pictures_per_second)
+        figures = [digits_or_dash(value) for value in values]
         table.add_row(escape(row.artifact), str(row.batch_size), *figures, f"{lat.n:,}", _stability(lat))
     yield table
     yield from _sentences(result)

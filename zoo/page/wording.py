@@ -21,6 +21,11 @@ def digits(value: float, significant: int = 3) -> str:
     return f"{value:,.{decimals}f}"
 
 
+def digits_or_dash(value: float | None) -> str:
+    """`digits`, and a dash where there is no number."""
+    return "–" if value is None else digits(value)
+
+
 def milliseconds(value: float) -> str:
     """1.23 → “1.23 ms”."""
     return f"{digits(value)} ms"
