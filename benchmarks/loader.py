@@ -46,8 +46,8 @@ from train.pack import encode_jpeg
 from train.recipe import find_recipe
 from zoo.datasets import Pictures, open_val
 from zoo.machine import package_version, processor_name
+from zoo.model.variants import find_variant
 from zoo.results import Result, measured_on, write_result
-from zoo.variants import find_variant
 
 HERE = Path(__file__).parent
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")

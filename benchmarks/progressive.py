@@ -33,9 +33,9 @@ from zoo.console import log_console
 from zoo.datasets import open_splits
 from zoo.files import write_json
 from zoo.machine import processor_name
+from zoo.model.spec import Variant
+from zoo.model.variants import find_variant
 from zoo.results import Result, measured_on, write_result
-from zoo.spec import Variant
-from zoo.variants import find_variant
 
 HERE = Path(__file__).parent
 STAGES = 4

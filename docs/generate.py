@@ -13,9 +13,9 @@ from pathlib import Path
 import click
 
 from zoo.cli import LazyGroup, cli
-from zoo.counts import count_macs, count_params, parts
-from zoo.spec import Weights
-from zoo.variants import VARIANTS
+from zoo.model.counts import count_macs, count_params, parts
+from zoo.model.spec import Weights
+from zoo.model.variants import VARIANTS
 from zoo.weights import weights_of
 
 DOCS = Path(__file__).parent
@@ -53,9 +53,9 @@ def models_page() -> str:
     lines = [
         "# Models",
         "",
-        "Made from the rows in `zoo/variants.py` and `zoo/weights.py` by `make docs`. MACs are multiply-adds of one",
-        "picture at the eval size; parameters are trainable ones at 1,000 classes. A network of your own is a file:",
-        "[your-own-network.md](your-own-network.md).",
+        "Made from the rows in `zoo/model/variants.py` and `zoo/weights.py` by `make docs`. MACs are multiply-adds of",
+        "one picture at the eval size; parameters are trainable ones at 1,000 classes. A network of your own is a",
+        "file: [your-own-network.md](your-own-network.md).",
         "",
         "| id | network | params | GMACs | train px | eval px | source |",
         "|---|---|---:|---:|---:|---:|---|",

@@ -23,7 +23,8 @@ from torch.export import Dim
 from export.runners import GRAPH_FORMAT, GRAPH_KEY, Contract
 from zoo import __version__
 from zoo.errors import ArtifactError
-from zoo.model import FromPictures, Network
+from zoo.model.build import FromPictures
+from zoo.model.network import Network
 
 # 20 is the exporter's own target (torch 2.11 and later); TensorRT 10.0 and later read it.
 OPSET = 20

@@ -16,7 +16,7 @@ from export.precision import Tolerance
 from export.runners import Runner
 from zoo.datasets import Pictures, load_prepared, open_val, sample_photographs, was_recorded
 from zoo.errors import DataError
-from zoo.spec import Preprocessing
+from zoo.model.spec import Preprocessing
 
 if TYPE_CHECKING:
     from zoo.checkpoint import Checkpoint

@@ -30,9 +30,9 @@ from zoo.checkpoint import Checkpoint
 from zoo.errors import EngineBuildError, MissingCapabilityError, VerdictError, ZooError
 from zoo.files import replace_file, sha256_of
 from zoo.machine import cuda_driver, environment
-from zoo.model import Network
+from zoo.model.network import Network
+from zoo.model.spec import Preprocessing, Variant
 from zoo.registry import checkpoint_path, find_model_variant, load_model
-from zoo.spec import Preprocessing, Variant
 
 FP32 = find_precision("fp32")
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from zoo.datasets import load_prepared, sample_photographs
-from zoo.model import FromPictures, Network, build_network
-from zoo.spec import Preprocessing, Variant
+from zoo.model.build import FromPictures, build_network
+from zoo.model.network import Network
+from zoo.model.spec import Preprocessing, Variant
 
 NUM_CLASSES = 1000
 # Without them S explodes in evaluation: activations near 4e3 at 300 px, for fp16 a different network.

@@ -84,7 +84,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from train.recipe import override
     from train.session import recipe_for, train_model
     from zoo.datasets import open_splits
-    from zoo.variants import find_variant
+    from zoo.model.variants import find_variant
 
     variant = find_variant("tiny")
     recipe = override(

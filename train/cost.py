@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from train.loader import steps_per_epoch
 from train.recipe import Recipe, TrainingStage
-from zoo.counts import count_macs
-from zoo.spec import Variant
+from zoo.model.counts import count_macs
+from zoo.model.spec import Variant
 
 # Forward once, backward twice: the gradient of a convolution is two convolutions of the same size. A frozen backbone
 # has no backward pass.

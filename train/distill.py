@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from train.transfer import send
 from zoo.errors import ZooError
+from zoo.model.spec import Preprocessing
 from zoo.registry import load_model
-from zoo.spec import Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)

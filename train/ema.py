@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from train.schedule import ema_decay
-from zoo.model import Network
+from zoo.model.network import Network
 
 
 class WeightAverage:

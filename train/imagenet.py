@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from train.recipe import Recipe, TrainingStage
 from train.schedule import progressive_stages
-from zoo.spec import Variant
+from zoo.model.spec import Variant
 
 EPOCHS = 350
 BATCH_SIZE = 4096

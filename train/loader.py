@@ -26,8 +26,8 @@ from train.stopping import leave_signals_to_the_run, signals_held
 from train.streams import Streams
 from zoo.datasets import Pictures, Stored
 from zoo.errors import BrokenPictureError, DataError
+from zoo.model.spec import Preprocessing
 from zoo.preprocess import prepare
-from zoo.spec import Preprocessing
 
 Read = Callable[[], Stored]
 # Decoding processes that are not waiting for a server have ended by themselves after it.

@@ -35,7 +35,7 @@ from train.stopping import Interrupted, RunStopped, StopRequest
 from train.validation import Validation, validate_together
 from zoo.datasets import Pictures
 from zoo.errors import DataError, ZooError
-from zoo.spec import Preprocessing
+from zoo.model.spec import Preprocessing
 
 T = TypeVar("T")
 # Of the batch behind a loss that is not finite; all of a batch of thousands helps nobody.

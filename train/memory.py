@@ -18,7 +18,7 @@ from train.run import Run, Settings, Start, enter_stage, start_run
 from train.step import train_step
 from train.throughput import noise
 from zoo.errors import ZooError
-from zoo.spec import Preprocessing, Variant
+from zoo.model.spec import Preprocessing, Variant
 
 Attempt = Callable[[TrainingStage], bool]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from train.recipe import Recipe
-from zoo.model import Network
+from zoo.model.network import Network
 
 # What each optimizer adds before its division where the recipe leaves it open: torch's for AdamW, google/automl's
 # (efficientnetv2 hparams.py) for RMSProp, the paper's (arXiv 1904.00962) for LAMB.

@@ -19,9 +19,9 @@ from train.jpeg import read_jpeg_header, restart_blocks
 from zoo.datasets import Pictures
 from zoo.errors import BrokenPictureError, DataError
 from zoo.files import replacing, write_json, write_text
+from zoo.model.spec import Variant
 from zoo.preprocess import open_picture
 from zoo.shards import FORMAT, MANIFEST, index_shard
-from zoo.spec import Variant
 
 # A shard of about 256 MB: large enough for a disk to stream, small enough that a split has many of them.
 SHARD_BYTES = 256_000_000

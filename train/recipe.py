@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.errors import ZooError, unknown_name
-from zoo.spec import Resize, Variant
+from zoo.model.spec import Resize, Variant
 
 Schedule = Literal["cosine", "exponential", "constant"]
 OptimizerName = Literal["adamw", "sgd", "rmsprop", "lamb"]
@@ -60,7 +60,8 @@ class Recipe:
     biases; with SGD and RMSProp it is an L2 term of the loss, else decoupled. `layer_decay` is the share of the rate
     that each stage of the network gets of the one above it. `crop_scale` is the share of the picture's area a random
     crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the side beyond the picture, where it is
-    black. `teacher` names the weights to distil from. `short_run_init` is `zoo.model.initialize_for_short_run`.
+    black. `teacher` names the weights to distil from. `short_run_init` is
+    `zoo.model.build.initialize_for_short_run`.
     """
 
     name: str

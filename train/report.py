@@ -24,10 +24,10 @@ from train.validation import Validation
 from zoo import __version__
 from zoo.datasets import Pictures
 from zoo.machine import environment
+from zoo.model.spec import Variant
 from zoo.page.elements import environment_table, pill, plain, render_document, table
 from zoo.page.markup import Child, Markup, join, tag
 from zoo.page.wording import digits, duration, percent
-from zoo.spec import Variant
 
 State = Literal["running", "finished", "interrupted", "failed"]
 

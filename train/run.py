@@ -23,8 +23,9 @@ from zoo.checkpoint import Checkpoint
 from zoo.datasets import Pictures
 from zoo.errors import CheckpointError
 from zoo.files import replacing
-from zoo.model import Network, build_network, initialize_for_short_run
-from zoo.spec import Variant
+from zoo.model.build import build_network, initialize_for_short_run
+from zoo.model.network import Network
+from zoo.model.spec import Variant
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

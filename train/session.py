@@ -30,9 +30,9 @@ from train.validation import Validation
 from zoo.checkpoint import Checkpoint, save_checkpoint
 from zoo.datasets import Pictures
 from zoo.errors import CheckpointError, MissingCapabilityError, ZooError
+from zoo.model.spec import Preprocessing, Variant
+from zoo.model.variants import VARIANTS
 from zoo.registry import ROW_SUFFIX, load_model
-from zoo.spec import Preprocessing, Variant
-from zoo.variants import VARIANTS
 
 LAST_GOOD = "last-good.safetensors"
 

@@ -20,7 +20,7 @@ from train.recipe import Recipe, TrainingStage
 from train.run import Run, Settings
 from train.transfer import send
 from zoo.errors import DataError
-from zoo.spec import Preprocessing
+from zoo.model.spec import Preprocessing
 
 
 def train_step(

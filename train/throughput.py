@@ -18,8 +18,8 @@ from train.recipe import Recipe, TrainingStage
 from train.run import Run, Settings, enter_stage, start_run
 from train.step import train_step
 from zoo.errors import ZooError
+from zoo.model.spec import Variant
 from zoo.results import Result, Summary, measured_on, summarize
-from zoo.spec import Variant
 
 # A tenth of the samples are warm-up, three at least: cuDNN picks its algorithms, allocators fill.
 WARMUP_STEPS = 3

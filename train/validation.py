@@ -20,8 +20,8 @@ from train.run import Settings
 from train.step import autocast, normalize
 from zoo.datasets import Pictures
 from zoo.errors import DataError
-from zoo.model import Network
-from zoo.spec import Preprocessing
+from zoo.model.network import Network
+from zoo.model.spec import Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from zoo import __version__
 from zoo.errors import CheckpointError
 from zoo.files import replacing
-from zoo.model import Network, build_network
-from zoo.spec import Padding, Preprocessing, Variant
+from zoo.model.build import build_network
+from zoo.model.network import Network
+from zoo.model.spec import Padding, Preprocessing, Variant
 
 FORMAT = "zoo-checkpoint-1"
 

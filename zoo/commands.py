@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from zoo.spec import Variant
+    from zoo.model.spec import Variant
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 OPERATOR_STYLES = {
@@ -24,7 +24,7 @@ OPERATOR_STYLES = {
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_models(as_json: bool) -> None:
     """Show every network: parameters, MACs, sizes, weights."""
-    from zoo.variants import VARIANTS
+    from zoo.model.variants import VARIANTS
 
     rows = [summary_of(variant) for variant in VARIANTS]
     if as_json:
@@ -53,7 +53,7 @@ def list_models(as_json: bool) -> None:
 
 def summary_of(variant: Variant) -> dict[str, Any]:
     """One line of `zoo list --json`: MACs at the eval size, trainable parameters at 1,000 classes."""
-    from zoo.counts import count_macs, count_params
+    from zoo.model.counts import count_macs, count_params
     from zoo.weights import weights_of
 
     return {
@@ -73,7 +73,7 @@ def summary_of(variant: Variant) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show_model(model: str, image_size: int | None, as_json: bool) -> None:
     """Show MODEL stage by stage: operator, channels, layers, stride, parameters, MACs."""
-    from zoo.counts import parts
+    from zoo.model.counts import parts
     from zoo.registry import find_model_variant
 
     variant = find_model_variant(model)
@@ -138,9 +138,9 @@ def scale_model(
     zoo train mynet.toml --data pictures/
     """
     from zoo.errors import ZooError
+    from zoo.model.row_files import check_own_id, load_row, write_row
+    from zoo.model.scaling import scale_by_paper
     from zoo.registry import ROW_SUFFIX, find_model_variant
-    from zoo.row_files import check_own_id, load_row, write_row
-    from zoo.scaling import scale_by_paper
 
     if out.suffix != ROW_SUFFIX:
         raise click.BadParameter(f"{out} does not end in {ROW_SUFFIX}.", param_hint="--out")

@@ -24,10 +24,10 @@ from PIL import Image
 from zoo.arrays import SUFFIX, read_arrays
 from zoo.errors import BrokenPictureError, DataError
 from zoo.files import replacing
+from zoo.model.spec import Preprocessing
 from zoo.preprocess import SUFFIXES, UNREAD_SUFFIXES, open_picture, prepare
 from zoo.remote import PARALLEL, RemoteFolder, is_address, parse_address
 from zoo.shards import Folder, Packed, is_shards, open_split
-from zoo.spec import Preprocessing
 
 Split = Literal["train", "val"]
 # A picture as it is stored: a file's bytes, or (H, W, 3) uint8.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from zoo.spec import Stage, Variant
+from zoo.model.spec import Stage, Variant
 
 BlockKind = Literal["fused-1", "fused", "mbconv-1", "mbconv"]
 # What a module of ours holds.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from zoo.errors import BrokenPictureError
-from zoo.spec import Preprocessing
+from zoo.model.spec import Preprocessing
 
 # Formats people photograph and publish in; never PSD, EPS or TIFF, whose decoders carry most of Pillow's CVEs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")

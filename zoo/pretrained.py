@@ -10,11 +10,11 @@ from zoo.checkpoint import Checkpoint
 from zoo.convert import to_network
 from zoo.errors import DataError, ZooError
 from zoo.foreign import ForeignWeights, Published, read_foreign
-from zoo.model import Network
+from zoo.model.network import Network
+from zoo.model.spec import Preprocessing, Variant, Weights
+from zoo.model.variants import find_variant
 from zoo.origins import ORIGINS, Origin
 from zoo.pull import file_of, missing_weights
-from zoo.spec import Preprocessing, Variant, Weights
-from zoo.variants import find_variant
 from zoo.weights import WEIGHTS, expected_preprocessing
 
 

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 from zoo import __version__
 from zoo.errors import CheckpointError, DownloadError, MissingCapabilityError, ZooError
 from zoo.files import sha256_of
-from zoo.spec import Weights
+from zoo.model.spec import Weights
 
 CACHE_VARIABLE = "ZOO_CACHE"
 CHUNK_BYTES = 1 << 20

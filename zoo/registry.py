@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import CheckpointError, UnknownNameError
+from zoo.model.spec import Variant, Weights
+from zoo.model.variants import VARIANTS, find_variant
 from zoo.origins import ORIGINS
 from zoo.pull import file_of
-from zoo.spec import Variant, Weights
-from zoo.variants import VARIANTS, find_variant
 from zoo.weights import find_weights, is_weights_id, weights_of
 
 if TYPE_CHECKING:
     from zoo.checkpoint import Checkpoint
-    from zoo.model import Network
+    from zoo.model.network import Network
 
 CHECKPOINT_SUFFIX = ".safetensors"
 ROW_SUFFIX = ".toml"
@@ -88,7 +88,7 @@ def _check_name(model: str) -> None:
 def _find_row(model: str) -> Variant:
     if Path(model).suffix != ROW_SUFFIX:
         return find_variant(model)
-    from zoo.row_files import check_own_id, load_row
+    from zoo.model.row_files import check_own_id, load_row
 
     row = load_row(Path(model))
     check_own_id(Path(model), row.id)

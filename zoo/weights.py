@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from zoo.errors import UnknownNameError, unknown_name
+from zoo.model.spec import Accuracy, Interpolation, Preprocessing, Variant, Weights
+from zoo.model.variants import IMAGENET_MEAN, IMAGENET_STD, find_variant
 from zoo.origins import Origin
-from zoo.spec import Accuracy, Interpolation, Preprocessing, Variant, Weights
-from zoo.variants import IMAGENET_MEAN, IMAGENET_STD, find_variant
 
 LITE_TABLE = "tensorflow/tpu models/official/efficientnet/lite/README.md"
 TORCHVISION_METRICS = "pytorch/vision torchvision/models/efficientnet.py, resnet.py"

@@ -11,8 +11,8 @@ import click
 from zoo.origins import ORIGINS, TARGETS
 
 if TYPE_CHECKING:
+    from zoo.model.spec import Weights
     from zoo.pull import Pulled, Report
-    from zoo.spec import Weights
 
 FILE = click.Path(path_type=Path)
 
@@ -40,8 +40,8 @@ def import_file(
     weights (s.timm-in1k) to choose their preprocessing for a file that is not theirs.
     """
     from zoo.checkpoint import save_checkpoint
+    from zoo.model.variants import find_variant
     from zoo.pretrained import import_weights, read_class_names
-    from zoo.variants import find_variant
     from zoo.weights import find_weights, is_weights_id
 
     row = find_weights(model) if is_weights_id(model) else None

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import ArtifactError
+from zoo.model.spec import Preprocessing
 from zoo.registry import CHECKPOINT_SUFFIX, ROW_SUFFIX
-from zoo.spec import Preprocessing
 from zoo.weights import is_weights_id
 
 Device = Literal["auto", "cpu", "cuda"]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from export.runners import Contract, Device
 from zoo.errors import MissingCapabilityError
-from zoo.model import FromPictures, Network
+from zoo.model.build import FromPictures
+from zoo.model.network import Network
 from zoo.registry import load_model
 
 

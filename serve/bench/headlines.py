@@ -17,9 +17,9 @@ from serve.bench.measured import (
     TrainingRun,
 )
 from serve.bench.stages import OPERATOR_NAMES, Winner, times, total_ms
+from zoo.model.variants import VARIANTS
 from zoo.page.wording import digits, joined, milliseconds, percent, plain_name, stage_list, tail
 from zoo.results import UNSTABLE_ABOVE, Summary
-from zoo.variants import VARIANTS
 
 
 def headlines(runs: DeviceRuns) -> list[str]:

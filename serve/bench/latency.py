@@ -19,9 +19,9 @@ from export.runners import Contract, Runner
 from serve.bench.timing import Samples, Schedule, time_call, time_in_turn
 from zoo.datasets import Pictures, load_prepared, open_splits, sample_photographs
 from zoo.errors import VerdictError, ZooError
+from zoo.model.spec import Preprocessing
 from zoo.preprocess import open_picture, prepare
 from zoo.results import Summary, percentile, summarize
-from zoo.spec import Preprocessing
 
 # Two calls on the same batch may differ by the order of additions in a GPU's kernels, never by more than this share
 # of the largest logit.

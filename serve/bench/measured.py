@@ -11,8 +11,8 @@ from serve.bench.decoding import DecodingRow
 from serve.bench.latency import LatencyRow
 from serve.bench.stages import StageRow
 from zoo.errors import ZooError
+from zoo.model.spec import Variant
 from zoo.results import Kind, Result, Summary
-from zoo.spec import Variant
 
 Run = TypeVar("Run")
 EVEN_WITHIN = 0.02

@@ -15,13 +15,13 @@ from serve.bench.sections import latency_section, peers_section, training_sectio
 from serve.bench.stage_section import glance, stages_section
 from serve.bench.stages import OPERATOR_NAMES
 from zoo import __version__
-from zoo.counts import Part, parts
+from zoo.model.counts import Part, parts
+from zoo.model.spec import Variant
+from zoo.model.variants import VARIANTS
 from zoo.page.elements import environment_table, render_document, table
 from zoo.page.markup import Child, Markup, join, tag
 from zoo.page.wording import count, joined, percent, plain_name
 from zoo.results import Result
-from zoo.spec import Variant
-from zoo.variants import VARIANTS
 
 _STYLE = Path(__file__).with_name("report.css")
 _OPERATORS = OPERATOR_NAMES | {"conv": "Conv", "bottleneck": "Bottleneck", "head": "Conv 1×1, pool, classifier"}

@@ -21,9 +21,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from serve.bench.stages import OPERATOR_NAMES, OPERATORS, StagePlace, StageRow, form_of, places, stage_row
 from serve.bench.timing import Call, Schedule, time_call, time_cuda, time_in_turn
 from zoo.errors import MissingCapabilityError, VerdictError, ZooError
-from zoo.layers import ConvNormAct, StageModule
-from zoo.model import initialize
-from zoo.spec import Operator, Variant
+from zoo.model.efficientnet import initialize
+from zoo.model.layers import ConvNormAct, StageModule
+from zoo.model.spec import Operator, Variant
 
 Precision = Literal["fp32", "tf32", "fp16", "bf16"]
 # tf32 stores fp32 and multiplies with 10 bits of mantissa on tensor cores; PyTorch's own default for convolutions.

@@ -11,9 +11,9 @@ from statistics import median
 from typing import Any, Literal, Self, cast
 
 from serve.bench.timing import Samples
-from zoo.counts import output_size, stage_cost
+from zoo.model.counts import output_size, stage_cost
+from zoo.model.spec import Operator, Stage, Variant
 from zoo.results import Summary, percentile, summarize
-from zoo.spec import Operator, Stage, Variant
 
 Winner = Literal["mbconv", "fused_mbconv", "even"]
 

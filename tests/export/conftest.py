@@ -13,8 +13,8 @@ from onnx import ModelProto
 
 from export.runners import Contract
 from zoo.checkpoint import Checkpoint
-from zoo.model import EfficientNet
-from zoo.spec import Preprocessing
+from zoo.model.efficientnet import EfficientNet
+from zoo.model.spec import Preprocessing
 
 
 class MeanColourRunner:

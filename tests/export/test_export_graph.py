@@ -17,8 +17,8 @@ from export.runners import Contract
 from export.runners.pytorch import TorchRunner
 from zoo.checkpoint import Checkpoint
 from zoo.errors import ArtifactError
-from zoo.model import EfficientNet
-from zoo.variants import find_variant
+from zoo.model.efficientnet import EfficientNet
+from zoo.model.variants import find_variant
 
 
 def run(graph: ModelProto, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:

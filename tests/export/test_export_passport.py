@@ -9,7 +9,7 @@ import pytest
 from export.passport import FileCard, Passport, check_plan, read_passport, write_passport
 from export.runners import Contract
 from zoo.errors import ArtifactError
-from zoo.spec import Preprocessing
+from zoo.model.spec import Preprocessing
 
 
 def make_passport(folder: Path, *, with_plan: bool = True) -> Path:

@@ -26,7 +26,7 @@ from zoo.errors import (
     VerdictError,
     ZooError,
 )
-from zoo.variants import find_variant
+from zoo.model.variants import find_variant
 
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
 

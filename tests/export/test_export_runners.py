@@ -14,7 +14,7 @@ from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
 from zoo.checkpoint import Checkpoint
 from zoo.errors import ArtifactError, CheckpointError, MissingCapabilityError, UnknownNameError
-from zoo.model import EfficientNet
+from zoo.model.efficientnet import EfficientNet
 
 
 @pytest.fixture(scope="session")

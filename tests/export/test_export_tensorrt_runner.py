@@ -21,7 +21,7 @@ from export.runners.tensorrt import TensorRTRunner
 from export.tensorrt_api import RTX, Log, TensorRT
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.machine import Driver, Gpu, cuda_driver
-from zoo.spec import Preprocessing
+from zoo.model.spec import Preprocessing
 
 SIZE, LEAST, MOST = 4, 2, 6
 ADA = Driver("13.0", (Gpu("NVIDIA L4", 24 * 2**30, (8, 9)),))

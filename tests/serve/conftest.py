@@ -22,7 +22,7 @@ from serve.app import create_app
 from serve.batcher import Batcher
 from serve.server import DrainingServer, bind
 from serve.service import EngineInfo, Limits, Service
-from zoo.spec import Preprocessing
+from zoo.model.spec import Preprocessing
 
 SIZE_PX = 8
 CLASSES = tuple("abcdefghij")

@@ -13,8 +13,8 @@ import pytest
 from export.graph import export_onnx
 from export.runners import Contract
 from zoo.machine import cuda_driver
-from zoo.model import EfficientNet
-from zoo.variants import find_variant
+from zoo.model.efficientnet import EfficientNet
+from zoo.model.variants import find_variant
 
 Zoo = Callable[..., "object"]
 BRIEF = ("--duration-s", 0.01, "--warmup-ms", 0, "--rounds", 3, "--device", "cpu", "-o", "results")

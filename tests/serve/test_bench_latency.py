@@ -25,8 +25,8 @@ from serve.bench.timing import Schedule
 from zoo.datasets import open_splits
 from zoo.errors import VerdictError, ZooError
 from zoo.machine import processor_name
+from zoo.model.spec import Preprocessing
 from zoo.results import summarize
-from zoo.spec import Preprocessing
 
 QUICK = Schedule(warmup_ms=0, min_warmup_iterations=1, duration_ms=1, min_iterations=6, rounds=3)
 DIGITS = tuple("0123456789")

@@ -20,8 +20,8 @@ from serve.bench.stages import places, stage_row, total_ms
 from serve.bench.tables import latency_tables
 from serve.bench.timing import Samples, Schedule
 from zoo.errors import ZooError
+from zoo.model.variants import find_variant
 from zoo.results import Result, measured_on, summarize, write_result
-from zoo.variants import find_variant
 
 S = find_variant("s")
 # Milliseconds of MBConv and Fused-MBConv per stage: fused wins 1 to 3, stage 4 is even, MBConv wins 5 and 6.

@@ -16,8 +16,8 @@ from serve.bench.stages import OPERATORS, StagePlace, places
 from serve.bench.timing import Schedule
 from zoo.errors import MissingCapabilityError, VerdictError, ZooError
 from zoo.machine import processor_name
-from zoo.spec import Operator
-from zoo.variants import find_variant
+from zoo.model.spec import Operator
+from zoo.model.variants import find_variant
 
 TINY = find_variant("tiny")
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from serve.bench.stages import OPERATORS, StageRow, form_of, places, stage_row, times, total_ms
 from serve.bench.timing import Samples
-from zoo.counts import parts
-from zoo.spec import Variant
-from zoo.variants import VARIANTS, find_variant
+from zoo.model.counts import parts
+from zoo.model.spec import Variant
+from zoo.model.variants import VARIANTS, find_variant
 
 S = find_variant("s")
 

@@ -20,7 +20,7 @@ from serve.server import bind, choose_max_batch_size, describe_engine, describe_
 from serve.service import EngineInfo, Limits, Service
 from zoo.errors import ArtifactError, RequestError, ZooError
 from zoo.files import sha256_of
-from zoo.spec import Preprocessing
+from zoo.model.spec import Preprocessing
 
 PATIENCE_S = 60.0
 Start = Callable[..., Any]

@@ -86,7 +86,7 @@ import train.loop, train.run
 from train.recipe import override
 from train.session import recipe_for, train_model
 from zoo.datasets import open_splits
-from zoo.variants import find_variant
+from zoo.model.variants import find_variant
 
 def enter_stage(run, stage, settings, enter=train.run.enter_stage):
     enter(run, stage, settings)

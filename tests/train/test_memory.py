@@ -17,7 +17,7 @@ from train.run import Settings
 from train.session import train_model
 from zoo.datasets import open_splits
 from zoo.errors import ZooError
-from zoo.variants import find_variant
+from zoo.model.variants import find_variant
 
 S = find_variant("s")
 TINY = find_variant("tiny")

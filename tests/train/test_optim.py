@@ -14,8 +14,9 @@ from torch.optim import Optimizer
 
 from train.optim import LAMB, RMSProp, make_optimizer, parameter_groups, stage_levels
 from train.recipe import Recipe, find_recipe
-from zoo.model import Network, build_network
-from zoo.variants import RESNET_50, find_variant
+from zoo.model.build import build_network
+from zoo.model.network import Network
+from zoo.model.variants import RESNET_50, find_variant
 
 TINY = find_variant("tiny")
 RECIPE = find_recipe("folder", TINY)

@@ -10,7 +10,7 @@ import pytest
 from train.overrides import apply_overrides, setting_paths
 from train.recipe import find_recipe
 from zoo.errors import UnknownNameError, ZooError
-from zoo.variants import find_variant
+from zoo.model.variants import find_variant
 
 S = find_variant("s")
 FOLDER = find_recipe("folder", S)

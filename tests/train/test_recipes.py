@@ -14,7 +14,7 @@ from train.recipe import Recipe, TrainingStage, check_recipe, find_recipe, overr
 from train.run import Settings
 from train.schedule import batch_factor, learning_rate
 from zoo.errors import UnknownNameError, ZooError
-from zoo.variants import find_variant
+from zoo.model.variants import find_variant
 
 S = find_variant("s")
 FOLDER = Path(train.recipes.__path__[0])

@@ -33,9 +33,9 @@ from zoo import remote
 from zoo.checkpoint import read_card
 from zoo.datasets import Pictures, load_prepared, open_splits, open_val, was_recorded
 from zoo.errors import DataError
+from zoo.model.variants import find_variant
 from zoo.remote import RemoteFile, parse_address
 from zoo.shards import Packed
-from zoo.variants import find_variant
 
 Serve = Callable[..., Any]
 TINY = find_variant("tiny")

@@ -27,7 +27,7 @@ from train.run import Epoch
 from train.session import recipe_for, train_model
 from train.validation import Answers, Validation
 from zoo.datasets import Pictures, open_splits
-from zoo.variants import find_variant
+from zoo.model.variants import find_variant
 
 TINY = find_variant("tiny")
 
@@ -301,7 +301,7 @@ def test_answers_name_the_pictures_they_are_of(picture_folder: Path, tmp_path: P
 
     from train.run import Settings
     from train.validation import validate
-    from zoo.model import build_network
+    from zoo.model.build import build_network
 
     root = tmp_path / "pictures"
     shutil.copytree(picture_folder, root)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from train.recipe import Recipe, find_recipe, override, round_test_size
 from train.schedule import ema_decay, interpolate, learning_rate, progressive_stages, stage_of_epoch
 from zoo.errors import UnknownNameError, ZooError
-from zoo.variants import find_variant
+from zoo.model.variants import find_variant
 
 S = find_variant("s")
 

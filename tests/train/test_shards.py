@@ -18,8 +18,8 @@ from train.pack import pack, pack_size
 from train.recipe import find_recipe
 from zoo.datasets import open_splits, open_val
 from zoo.errors import BrokenPictureError, DataError
+from zoo.model.variants import find_variant
 from zoo.shards import Packed, index_shard
-from zoo.variants import find_variant
 
 
 @pytest.fixture(scope="module")

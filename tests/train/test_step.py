@@ -23,7 +23,7 @@ from train.step import train_step
 from zoo.checkpoint import read_card
 from zoo.datasets import open_splits
 from zoo.errors import ZooError
-from zoo.variants import RESNET_50, find_variant
+from zoo.model.variants import RESNET_50, find_variant
 
 TINY = find_variant("tiny")
 SETTINGS = Settings(device=torch.device("cpu"), precision="fp32", seed=0, workers=0)

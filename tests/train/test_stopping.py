@@ -25,7 +25,7 @@ from train.stopping import Interrupted, RunStopped, signals_held, stop_requests
 from zoo.checkpoint import load_checkpoint
 from zoo.datasets import open_splits
 from zoo.errors import ZooError
-from zoo.variants import find_variant
+from zoo.model.variants import find_variant
 
 TINY = find_variant("tiny")
 # Dropout, stochastic depth, mixup and erasing all draw at random, so a wrong generator state shows.
@@ -157,7 +157,7 @@ import numpy as np
 from train.loader import Prepared, load
 from zoo.datasets import Pictures
 from zoo.errors import DataError
-from zoo.variants import find_variant
+from zoo.model.variants import find_variant
 
 class Failing(Prepared):
     def __getitems__(self, indices):

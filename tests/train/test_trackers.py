@@ -25,7 +25,7 @@ from train.sinks import flatten
 from train.trackers import TRACKERS, Tracker, epoch_values, find_trackers
 from zoo.datasets import open_splits
 from zoo.errors import MissingCapabilityError, UnknownNameError, ZooError
-from zoo.variants import find_variant
+from zoo.model.variants import find_variant
 
 TINY = find_variant("tiny")
 

@@ -22,7 +22,7 @@ from train.session import find_start, recipe_for, train_model
 from zoo.checkpoint import load_checkpoint, read_card, save_checkpoint
 from zoo.datasets import open_splits
 from zoo.errors import DataError, MissingCapabilityError, ZooError
-from zoo.variants import find_variant
+from zoo.model.variants import find_variant
 
 TINY = find_variant("tiny")
 
@@ -73,7 +73,7 @@ def test_the_checkpoint_says_all_that_is_needed(tiny_run: Path) -> None:
 def test_the_checkpoint_has_the_validated_accuracy(tiny_run: Path) -> None:
     """The number in the header is reproduced from the file alone, by another path than the loop's."""
     from zoo.datasets import load_prepared
-    from zoo.model import FromPictures
+    from zoo.model.build import FromPictures
 
     model, card = load_checkpoint(tiny_run / "checkpoint.safetensors")
     val = open_splits("digits")[1]

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from zoo.checkpoint import Checkpoint, load_checkpoint, read_card, save_checkpoint
 from zoo.errors import CheckpointError
-from zoo.model import EfficientNet
-from zoo.variants import find_variant
+from zoo.model.efficientnet import EfficientNet
+from zoo.model.variants import find_variant
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 
 from zoo.datasets import load_prepared, open_splits, open_val, sample_photographs
 from zoo.errors import DataError
-from zoo.spec import Preprocessing
+from zoo.model.spec import Preprocessing
 
 
 def test_what_training_held_out_is_what_is_evaluated(tmp_path: Path) -> None:

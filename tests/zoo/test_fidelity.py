@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from zoo.checkpoint import Checkpoint
 from zoo.convert import to_network, to_origin
+from zoo.model.variants import find_variant
 from zoo.origins import TIMM_ORIGIN, TORCHVISION_ORIGIN, Origin
-from zoo.variants import find_variant
 
 # Above this many parameters a network counts as slow; the others together take seconds.
 LARGE = {"m", "l", "xl", "v1-b5", "v1-b6", "v1-b7"}

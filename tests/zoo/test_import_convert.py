@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from zoo.checkpoint import load_checkpoint, read_card
 from zoo.errors import CheckpointError, DataError, MissingCapabilityError
 from zoo.foreign import read_foreign
+from zoo.model.variants import find_variant
 from zoo.origins import ORIGINS
 from zoo.pretrained import import_weights, read_class_names
 from zoo.pull import file_of
-from zoo.variants import find_variant
 from zoo.weights import find_weights
 
 Zoo = Callable[..., "object"]

@@ -22,10 +22,11 @@ from zoo.errors import CheckpointError
 from zoo.foreign import read_foreign
 from zoo.google_weights import import_tensorflow
 from zoo.key_styles import GOOGLE, key_map
-from zoo.model import EfficientNet, FromPictures
+from zoo.model.build import FromPictures
+from zoo.model.efficientnet import EfficientNet
+from zoo.model.variants import find_variant
 from zoo.origins import GOOGLE_ORIGIN, KERAS_ORIGIN, Origin
 from zoo.pretrained import import_weights
-from zoo.variants import find_variant
 
 Zoo = Callable[..., "object"]
 SUFFIX = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}

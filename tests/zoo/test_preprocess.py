@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from zoo.errors import BrokenPictureError
+from zoo.model.spec import Preprocessing
 from zoo.preprocess import open_picture, prepare, softmax
-from zoo.spec import Preprocessing
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from zoo.errors import CheckpointError, MissingCapabilityError
-from zoo.model import FromPictures
+from zoo.model.build import FromPictures
 from zoo.preprocess import prepare
 from zoo.pretrained import load_published
 from zoo.weights import WEIGHTS, weights_of

@@ -15,10 +15,10 @@ from PIL import Image
 from zoo.checkpoint import Checkpoint, save_checkpoint
 from zoo.errors import CheckpointError, MissingCapabilityError, UnknownNameError
 from zoo.files import sha256_of
-from zoo.model import EfficientNet
+from zoo.model.efficientnet import EfficientNet
+from zoo.model.variants import find_variant
 from zoo.pull import cache_path
 from zoo.registry import checkpoint_path, find_model_variant, load_model, run_folder
-from zoo.variants import find_variant
 from zoo.weights import WEIGHTS, find_weights
 
 Zoo = Callable[..., "object"]

@@ -10,10 +10,10 @@ from timm.data import resolve_data_config
 from timm.models import get_pretrained_cfg
 from torchvision.transforms import InterpolationMode
 
-from zoo.counts import count_params
 from zoo.errors import UnknownNameError
+from zoo.model.counts import count_params
+from zoo.model.variants import find_variant
 from zoo.origins import GOOGLE_ORIGIN, LUKEMELAS_ORIGIN, ORIGINS, TIMM_ORIGIN, TORCHVISION_ORIGIN
-from zoo.variants import find_variant
 from zoo.weights import WEIGHTS, expected_preprocessing, find_weights, weights_of
 
 BY_FILE = {row.file: row for row in WEIGHTS}

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from train.imagenet import AUTOML, automl_stages, crop_margin, imagenet_recipe
 from train.recipe import Recipe, require_network
-from zoo.spec import Variant
+from zoo.model.spec import Variant
 
 FIRST_SIZE = {"b0": 144, "b1": 144, "b2": 148, "b3": 156}
 

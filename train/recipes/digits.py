@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from train.recipe import Recipe
 from train.schedule import progressive_stages
-from zoo.spec import Variant
+from zoo.model.spec import Variant
 
 
 def recipe(variant: Variant) -> Recipe:

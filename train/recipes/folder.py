@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from train.recipe import Recipe, round_test_size
 from train.schedule import progressive_stages
-from zoo.spec import Variant
+from zoo.model.spec import Variant
 
 # 128 px of 300 px: where Table 6 starts.
 FIRST_SIZE_SHARE = 128 / 300

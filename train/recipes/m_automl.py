@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from train.imagenet import AUTOML, automl_stages, imagenet_recipe
 from train.recipe import Recipe, require_network
-from zoo.spec import Variant
+from zoo.model.spec import Variant
 
 
 def recipe(variant: Variant) -> Recipe:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from train.imagenet import AUTOML, BATCH_SIZE, imagenet_recipe
 from train.recipe import Recipe, TrainingStage
-from zoo.spec import Variant
+from zoo.model.spec import Variant
 
 
 def recipe(variant: Variant) -> Recipe:

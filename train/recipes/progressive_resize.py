@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from train.recipe import Recipe
 from train.recipes import folder
-from zoo.spec import Variant
+from zoo.model.spec import Variant
 
 
 def recipe(variant: Variant) -> Recipe:

@@ -16,7 +16,7 @@ import numpy as np
 
 from train.recipe import Recipe
 from train.recipes import folder
-from zoo.spec import Variant
+from zoo.model.spec import Variant
 
 EPOCHS_PER_DRAW = 8
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from train.recipe import Recipe, TrainingStage
 from train.recipes import folder, random_resize
-from zoo.spec import Variant
+from zoo.model.spec import Variant
 
 ADAPTED = ("randaugment_magnitude", "mixup_alpha", "cutmix_alpha", "dropout", "stochastic_depth_prob")
 

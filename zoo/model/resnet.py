@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from zoo.errors import ZooError
-from zoo.layers import StochasticDepth
-from zoo.model import Network
-from zoo.spec import Stage, Variant
+from zoo.model.layers import StochasticDepth
+from zoo.model.network import Network
+from zoo.model.spec import Stage, Variant
 
 # What torchvision's class fixes; the number of layers is free.
 STEM_CHANNELS = 64

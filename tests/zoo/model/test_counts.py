@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zoo.counts import count_macs, count_params, padding_of, parts
-from zoo.layers import Conv2dSame
-from zoo.model import build_network
-from zoo.variants import VARIANTS, find_variant
+from zoo.model.build import build_network
+from zoo.model.counts import count_macs, count_params, padding_of, parts
+from zoo.model.layers import Conv2dSame
+from zoo.model.variants import VARIANTS, find_variant
 
 # Trainable parameters at 1,000 classes and GMACs (convolutions and dense) at the eval size. Parameters are
 # torchvision's num_params where it has the network, google/automl's README and a recount of its configuration for the

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.layers import Block, StochasticDepth
-from zoo.model import EfficientNet, FromPictures
-from zoo.spec import Preprocessing
-from zoo.variants import find_variant
+from zoo.model.build import FromPictures
+from zoo.model.efficientnet import EfficientNet
+from zoo.model.layers import Block, StochasticDepth
+from zoo.model.spec import Preprocessing
+from zoo.model.variants import find_variant
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from zoo.errors import unknown_name
-from zoo.scaling import scale
-from zoo.spec import Preprocessing, Stage, Variant
+from zoo.model.scaling import scale
+from zoo.model.spec import Preprocessing, Stage, Variant
 
 
 def fused(out_channels: int, num_layers: int, *, stride: int, expand_ratio: int, kernel_size: int = 3) -> Stage:

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from zoo.errors import ZooError
-from zoo.model import build_network
-from zoo.resnet import DroppedNorm, ResNet
-from zoo.row_files import write_row
-from zoo.variants import find_variant
+from zoo.model.build import build_network
+from zoo.model.resnet import DroppedNorm, ResNet
+from zoo.model.row_files import write_row
+from zoo.model.variants import find_variant
 
 SHALLOW = replace(
     find_variant("resnet50"),

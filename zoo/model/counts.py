@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from zoo.spec import Padding, Stage, Variant
+from zoo.model.spec import Padding, Stage, Variant
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.counts import count_macs, count_params
 from zoo.errors import ZooError
-from zoo.row_files import load_row, write_row
-from zoo.scaling import scale_by_paper
-from zoo.spec import Variant
-from zoo.variants import VARIANTS, find_variant
+from zoo.model.counts import count_macs, count_params
+from zoo.model.row_files import load_row, write_row
+from zoo.model.scaling import scale_by_paper
+from zoo.model.spec import Variant
+from zoo.model.variants import VARIANTS, find_variant
 
 # All a person writes for a network of their own: the file the docs show.
-DOCS = Path(__file__).parents[2] / "docs" / "your-own-network.md"
+DOCS = Path(__file__).parents[3] / "docs" / "your-own-network.md"
 OWN = re.sub(r" +#.*", "", DOCS.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0])
 
 

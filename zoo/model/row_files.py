@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 from zoo.errors import DataError, unknown_name
 from zoo.files import write_text
-from zoo.spec import Activation, Interpolation, Operator, Padding, Preprocessing, Resize, Stage, Variant
-from zoo.variants import VARIANTS
+from zoo.model.spec import Activation, Interpolation, Operator, Padding, Preprocessing, Resize, Stage, Variant
+from zoo.model.variants import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _check_sizes(path: Path, variant: Variant) -> None:
 
 def _check_head(path: Path, variant: Variant) -> None:
     if variant.is_resnet:
-        from zoo.resnet import check_row
+        from zoo.model.resnet import check_row
 
         check_row(variant)
     elif not variant.head_channels:

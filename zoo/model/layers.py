@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.counts import padding_of, squeeze_channels
-from zoo.spec import Activation, Padding, Stage, Variant
+from zoo.model.counts import padding_of, squeeze_channels
+from zoo.model.spec import Activation, Padding, Stage, Variant
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"silu": nn.SiLU, "relu6": nn.ReLU6, "relu": nn.ReLU}
 

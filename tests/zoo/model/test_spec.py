@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.spec import Preprocessing, Variant, round_channels, round_layers
-from zoo.variants import VARIANTS
+from zoo.model.spec import Preprocessing, Variant, round_channels, round_layers
+from zoo.model.variants import VARIANTS
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.id)

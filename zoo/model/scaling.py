@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from zoo.errors import ZooError
-from zoo.spec import Stage, Variant, round_channels, round_layers
+from zoo.model.spec import Stage, Variant, round_channels, round_layers
 
 # The paper caps the inference size at 480 px (§3.3), because activations above it cost memory and little else.
 MAX_INFERENCE_SIZE = 480

@@ -1,0 +1,1 @@
+"""A network from a row: the rows, the arithmetic on them, and the modules they become."""
