@@ -26,12 +26,12 @@ import torchvision
 from torch import nn
 
 from serve.bench.timing import Schedule, time_call, time_cuda, time_in_turn
-from zoo.convert import to_network
 from zoo.machine import processor_name
 from zoo.model.network import Network
 from zoo.model.variants import find_variant
-from zoo.origins import ORIGINS, Origin
 from zoo.results import Result, measured_on, summarize, write_result
+from zoo.weights.convert import to_network
+from zoo.weights.origins import ORIGINS, Origin
 
 HERE = Path(__file__).parent
 

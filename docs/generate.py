@@ -16,7 +16,7 @@ from zoo.cli import LazyGroup, cli
 from zoo.model.counts import count_macs, count_params, parts
 from zoo.model.spec import Weights
 from zoo.model.variants import VARIANTS
-from zoo.weights import weights_of
+from zoo.weights.table import weights_of
 
 DOCS = Path(__file__).parent
 OPERATORS = {
@@ -53,7 +53,7 @@ def models_page() -> str:
     lines = [
         "# Models",
         "",
-        "Made from the rows in `zoo/model/variants.py` and `zoo/weights.py` by `make docs`. MACs are multiply-adds of",
+        "Made from the rows in `zoo/model/variants.py` and `zoo/weights/table.py` by `make docs`. MACs are multiply-adds of",
         "one picture at the eval size; parameters are trainable ones at 1,000 classes. A network of your own is a",
         "file: [your-own-network.md](your-own-network.md).",
         "",

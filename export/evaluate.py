@@ -14,8 +14,8 @@ from export.passport import passport_path, read_passport
 from export.runners import Runner
 from zoo.datasets import Pictures, has_split, load_prepared, open_val, was_recorded
 from zoo.errors import DataError
-from zoo.registry import checkpoint_path
 from zoo.remote import AUTHORIZATION_VARIABLE, authorization, is_address
+from zoo.weights.resolve import checkpoint_path
 
 TOP = 5
 
@@ -185,7 +185,7 @@ def recorded_data(artifact: str) -> Recorded | None:
         if passport_path(path).is_file():
             provenance = read_passport(path).checkpoint["provenance"]
     else:
-        from zoo.checkpoint import read_card
+        from zoo.weights.checkpoint import read_card
 
         checkpoint = checkpoint_path(artifact)
         provenance = read_card(checkpoint).provenance if checkpoint else {}

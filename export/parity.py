@@ -19,7 +19,7 @@ from zoo.errors import DataError
 from zoo.model.spec import Preprocessing
 
 if TYPE_CHECKING:
-    from zoo.checkpoint import Checkpoint
+    from zoo.weights.checkpoint import Checkpoint
 
 # Enough for every class of a small data set, few enough for a large network on a CPU: 64 of S at 384 px are
 # 64 · 8.4 = 540 GMACs, some ten seconds on two cores.

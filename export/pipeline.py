@@ -26,13 +26,13 @@ from export.runners import Contract, Runner
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
 from export.watch import Silent, Watch
-from zoo.checkpoint import Checkpoint
 from zoo.errors import EngineBuildError, MissingCapabilityError, VerdictError, ZooError
 from zoo.files import replace_file, sha256_of
 from zoo.machine import cuda_driver, environment
 from zoo.model.network import Network
 from zoo.model.spec import Preprocessing, Variant
-from zoo.registry import checkpoint_path, find_model_variant, load_model
+from zoo.weights.checkpoint import Checkpoint
+from zoo.weights.resolve import checkpoint_path, find_model_variant, load_model
 
 FP32 = find_precision("fp32")
 

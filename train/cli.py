@@ -139,7 +139,7 @@ def train(
     from train.stopping import RunFinished, RunStopped
     from zoo.console import log_console
     from zoo.datasets import open_splits
-    from zoo.registry import find_model_variant, run_folder
+    from zoo.weights.resolve import find_model_variant, run_folder
 
     variant = find_model_variant(model)
     recipe = override(
@@ -250,8 +250,8 @@ def bench_train(
     from zoo.console import log_console, results_console
     from zoo.files import check_folder
     from zoo.page.wording import milliseconds, tail
-    from zoo.registry import find_model_variant
     from zoo.results import Summary, write_result
+    from zoo.weights.resolve import find_model_variant
 
     check_folder(out)
     variant = find_model_variant(model)

@@ -88,7 +88,7 @@ def pack_data(
     """
     from train.pack import pack, pack_size
     from zoo.datasets import open_splits
-    from zoo.registry import find_model_variant
+    from zoo.weights.resolve import find_model_variant
 
     wanted = size or pack_size(find_model_variant(model))
     train, val = open_splits(data, seed=seed)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from train.transfer import send
 from zoo.errors import ZooError
 from zoo.model.spec import Preprocessing
-from zoo.registry import load_model
+from zoo.weights.resolve import load_model
 
 
 @dataclass(frozen=True, kw_only=True)

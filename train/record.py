@@ -16,11 +16,11 @@ from train.report import RunFacts, RunStatus, State, render_report
 from train.run import Epoch, Run
 from train.stopping import RunStopped
 from train.validation import Validation
-from zoo.checkpoint import Checkpoint, save_checkpoint
 from zoo.errors import ZooError
 from zoo.files import write_text
 from zoo.machine import environment
 from zoo.page.markup import Markup
+from zoo.weights.checkpoint import Checkpoint, save_checkpoint
 
 METRICS, CURVES, CONFUSION = "metrics.jsonl", "curves.png", "confusion.png"
 # A matrix of more has less than a pixel for each cell; the report names the most confused pairs.

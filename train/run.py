@@ -19,13 +19,13 @@ from train.ema import WeightAverage
 from train.losses import Objective, make_objective
 from train.optim import make_optimizer
 from train.recipe import Recipe, TrainingStage
-from zoo.checkpoint import Checkpoint
 from zoo.datasets import Pictures
 from zoo.errors import CheckpointError
 from zoo.files import replacing
 from zoo.model.build import build_network, initialize_for_short_run
 from zoo.model.network import Network
 from zoo.model.spec import Variant
+from zoo.weights.checkpoint import Checkpoint
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

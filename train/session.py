@@ -27,12 +27,12 @@ from train.run import Epoch, Precision, Run, Settings, Start, load_state, read_s
 from train.stopping import RunFinished, signals_held, stop_requests
 from train.trackers import TrackerRow, find_trackers, open_trackers
 from train.validation import Validation
-from zoo.checkpoint import Checkpoint, save_checkpoint
 from zoo.datasets import Pictures
 from zoo.errors import CheckpointError, MissingCapabilityError, ZooError
 from zoo.model.spec import Preprocessing, Variant
 from zoo.model.variants import VARIANTS
-from zoo.registry import ROW_SUFFIX, load_model
+from zoo.weights.checkpoint import Checkpoint, save_checkpoint
+from zoo.weights.resolve import ROW_SUFFIX, load_model
 
 LAST_GOOD = "last-good.safetensors"
 

@@ -54,7 +54,7 @@ def list_models(as_json: bool) -> None:
 def summary_of(variant: Variant) -> dict[str, Any]:
     """One line of `zoo list --json`: MACs at the eval size, trainable parameters at 1,000 classes."""
     from zoo.model.counts import count_macs, count_params
-    from zoo.weights import weights_of
+    from zoo.weights.table import weights_of
 
     return {
         "id": variant.id,
@@ -74,7 +74,7 @@ def summary_of(variant: Variant) -> dict[str, Any]:
 def show_model(model: str, image_size: int | None, as_json: bool) -> None:
     """Show MODEL stage by stage: operator, channels, layers, stride, parameters, MACs."""
     from zoo.model.counts import parts
-    from zoo.registry import find_model_variant
+    from zoo.weights.resolve import find_model_variant
 
     variant = find_model_variant(model)
     size = image_size or variant.eval_size
@@ -140,7 +140,7 @@ def scale_model(
     from zoo.errors import ZooError
     from zoo.model.row_files import check_own_id, load_row, write_row
     from zoo.model.scaling import scale_by_paper
-    from zoo.registry import ROW_SUFFIX, find_model_variant
+    from zoo.weights.resolve import ROW_SUFFIX, find_model_variant
 
     if out.suffix != ROW_SUFFIX:
         raise click.BadParameter(f"{out} does not end in {ROW_SUFFIX}.", param_hint="--out")

@@ -164,8 +164,8 @@ def _tensorrt_rtx() -> Finding:
 
 
 def _weights() -> Finding:
-    from zoo.pull import file_of
-    from zoo.weights import WEIGHTS
+    from zoo.weights.pull import file_of
+    from zoo.weights.table import WEIGHTS
 
     present = [row for row in WEIGHTS if file_of(row)]
     packaged = [row for row in WEIGHTS if row.package]

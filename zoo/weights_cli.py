@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zoo.origins import ORIGINS, TARGETS
+from zoo.weights.origins import ORIGINS, TARGETS
 
 if TYPE_CHECKING:
     from zoo.model.spec import Weights
-    from zoo.pull import Pulled, Report
+    from zoo.weights.pull import Pulled, Report
 
 FILE = click.Path(path_type=Path)
 
@@ -39,10 +39,10 @@ def import_file(
     FILE is a .pth, .safetensors, Keras' .h5 or .keras, or a TensorFlow checkpoint. MODEL may be the id of published
     weights (s.timm-in1k) to choose their preprocessing for a file that is not theirs.
     """
-    from zoo.checkpoint import save_checkpoint
     from zoo.model.variants import find_variant
-    from zoo.pretrained import import_weights, read_class_names
-    from zoo.weights import find_weights, is_weights_id
+    from zoo.weights.bring_in import import_weights, read_class_names
+    from zoo.weights.checkpoint import save_checkpoint
+    from zoo.weights.table import find_weights, is_weights_id
 
     row = find_weights(model) if is_weights_id(model) else None
     variant = find_variant(row.variant if row else model)
@@ -81,9 +81,9 @@ def convert(model: str, target: str, out: Path, as_json: bool) -> None:
     MODEL is a checkpoint, or an id with a run or published weights. The line of Python that makes the network for
     them is printed.
     """
-    from zoo.convert import to_origin
-    from zoo.foreign import write_foreign
-    from zoo.registry import load_model
+    from zoo.weights.convert import to_origin
+    from zoo.weights.formats.foreign import write_foreign
+    from zoo.weights.resolve import load_model
 
     network, card, _ = load_model(model)
     outgoing = to_origin(network, card, ORIGINS[target])
@@ -111,7 +111,7 @@ def pull(model: str, as_json: bool) -> None:
 
     They are kept under ZOO_CACHE (~/.cache/zoo). An interrupted download goes on with the same command.
     """
-    from zoo.weights import find_weights
+    from zoo.weights.table import find_weights
 
     row = find_weights(model)
     pulled = _pull(row)
@@ -143,7 +143,7 @@ def _pull(row: Weights) -> Pulled:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from zoo.console import log_console
-    from zoo.pull import pull as fetch
+    from zoo.weights.pull import pull as fetch
 
     console = log_console()
     columns = (TextColumn(row.file), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from zoo.errors import ArtifactError
 from zoo.model.spec import Preprocessing
-from zoo.registry import CHECKPOINT_SUFFIX, ROW_SUFFIX
-from zoo.weights import is_weights_id
+from zoo.weights.resolve import CHECKPOINT_SUFFIX, ROW_SUFFIX
+from zoo.weights.table import is_weights_id
 
 Device = Literal["auto", "cpu", "cuda"]
 # Where a graph carries its contract: JSON under this key of the ONNX metadata.
@@ -82,7 +82,7 @@ def open_runner(artifact: str, *, device: Device = "auto", threads: int | None =
 
     Raises:
         ArtifactError: missing, foreign or changed. MissingCapabilityError: the device or a package is not there.
-        CheckpointError, UnknownNameError: as `zoo.registry.load_model`.
+        CheckpointError, UnknownNameError: as `zoo.weights.resolve.load_model`.
     """
     suffix = Path(artifact).suffix
     if suffix == ".onnx":

@@ -13,7 +13,7 @@ from export.runners import Contract, Device
 from zoo.errors import MissingCapabilityError
 from zoo.model.build import FromPictures
 from zoo.model.network import Network
-from zoo.registry import load_model
+from zoo.weights.resolve import load_model
 
 
 class TorchRunner:
@@ -60,7 +60,7 @@ class TorchRunner:
         """Open a checkpoint's path or a model id.
 
         Raises:
-            CheckpointError, UnknownNameError, MissingCapabilityError: as `zoo.registry.load_model`.
+            CheckpointError, UnknownNameError, MissingCapabilityError: as `zoo.weights.resolve.load_model`.
         """
         choose_device(device)  # a missing GPU is said before a large file is read
         network, card, _ = load_model(model)

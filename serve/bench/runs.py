@@ -14,8 +14,8 @@ from serve.bench.latency import Subject, compare_latency, compare_rows, measure_
 from serve.bench.timing import Schedule
 from zoo.errors import ZooError
 from zoo.machine import processor_name
-from zoo.registry import find_model_variant
 from zoo.results import Result, measured_on
+from zoo.weights.resolve import find_model_variant
 
 if TYPE_CHECKING:
     from serve.bench.stage_timing import Precision
@@ -121,7 +121,7 @@ def bench_stages(
         on_row: hears of each stage when it is known.
 
     Raises:
-        ZooError and its kinds: as `zoo.registry.find_model_variant`, `export.runners.pytorch.choose_device` and
+        ZooError and its kinds: as `zoo.weights.resolve.find_model_variant`, `export.runners.pytorch.choose_device` and
             `serve.bench.stage_timing.measure_stages`.
     """
     import torch

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from export.runners import Contract
-from zoo.checkpoint import Checkpoint
 from zoo.model.efficientnet import EfficientNet
 from zoo.model.spec import Preprocessing
+from zoo.weights.checkpoint import Checkpoint
 
 
 class MeanColourRunner:
@@ -62,7 +62,7 @@ def tiny_checkpoint(tiny_run: Path) -> Path:
 @pytest.fixture
 def tiny_model(tiny_checkpoint: Path) -> tuple[EfficientNet, Checkpoint]:
     """The trained tiny network, fresh for every test."""
-    from zoo.checkpoint import load_checkpoint
+    from zoo.weights.checkpoint import load_checkpoint
 
     return load_checkpoint(tiny_checkpoint)
 
@@ -70,7 +70,7 @@ def tiny_model(tiny_checkpoint: Path) -> tuple[EfficientNet, Checkpoint]:
 @pytest.fixture(scope="session")
 def tiny_contract(tiny_checkpoint: Path) -> Contract:
     """The contract of the trained tiny network."""
-    from zoo.checkpoint import read_card
+    from zoo.weights.checkpoint import read_card
 
     card = read_card(tiny_checkpoint)
     return Contract(model="tiny", classes=card.classes, preprocessing=card.preprocessing)
@@ -80,7 +80,7 @@ def tiny_contract(tiny_checkpoint: Path) -> Contract:
 def tiny_graph(tiny_checkpoint: Path, tiny_contract: Contract) -> ModelProto:
     """The exported graph of the trained tiny network. Copy it before you change it."""
     from export.graph import export_onnx
-    from zoo.checkpoint import load_checkpoint
+    from zoo.weights.checkpoint import load_checkpoint
 
     return export_onnx(load_checkpoint(tiny_checkpoint)[0], tiny_contract, checkpoint={"source": "test"})
 

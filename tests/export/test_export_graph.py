@@ -15,10 +15,10 @@ from onnx import ModelProto
 from export.graph import export_onnx, name_by_module
 from export.runners import Contract
 from export.runners.pytorch import TorchRunner
-from zoo.checkpoint import Checkpoint
 from zoo.errors import ArtifactError
 from zoo.model.efficientnet import EfficientNet
 from zoo.model.variants import find_variant
+from zoo.weights.checkpoint import Checkpoint
 
 
 def run(graph: ModelProto, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:

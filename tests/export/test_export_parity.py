@@ -18,10 +18,10 @@ from export.precision import Tolerance, find_precision
 from export.runners import Contract
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
-from zoo.checkpoint import Checkpoint, read_card
 from zoo.errors import DataError
 from zoo.model.efficientnet import EfficientNet
 from zoo.model.spec import Preprocessing
+from zoo.weights.checkpoint import Checkpoint, read_card
 
 LOOSE = Tolerance(max_error=0.1, mean_error=0.05, tie_margin=0.01)
 

@@ -307,7 +307,7 @@ def test_paths_of_this_machine_stay_here(
     tiny_checkpoint: Path, tmp_path: Path, picture_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint remembers the folder it was trained on; what is exported from it says its name only."""
-    from zoo.checkpoint import load_checkpoint, save_checkpoint
+    from zoo.weights.checkpoint import load_checkpoint, save_checkpoint
 
     network, card = load_checkpoint(tiny_checkpoint)
     moved = tmp_path / "trained.safetensors"

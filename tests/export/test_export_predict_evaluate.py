@@ -135,7 +135,7 @@ def test_checkpoint_and_graph_have_the_same_accuracy(
 
 
 def test_a_checkpoint_evaluates_to_what_training_said(tiny_checkpoint: Path) -> None:
-    from zoo.checkpoint import read_card
+    from zoo.weights.checkpoint import read_card
 
     with open_runner(str(tiny_checkpoint), device="cpu") as runner:
         result = evaluate(runner, open_val("digits"))

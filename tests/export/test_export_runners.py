@@ -12,9 +12,9 @@ from onnx import ModelProto
 from export.runners import Contract, open_runner
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
-from zoo.checkpoint import Checkpoint
 from zoo.errors import ArtifactError, CheckpointError, MissingCapabilityError, UnknownNameError
 from zoo.model.efficientnet import EfficientNet
+from zoo.weights.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="session")

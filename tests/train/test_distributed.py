@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from train.distributed import ALONE, World, data_parallel, find_world, gather, restarts, share_of, sum_over
-from zoo.checkpoint import read_card
 from zoo.errors import ZooError
+from zoo.weights.checkpoint import read_card
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,9 +12,9 @@ import torch
 
 from train.distill import Teacher, affine_between, distillation_loss, load_teacher
 from train.losses import Objective, resolve_class_weights
-from zoo.checkpoint import load_checkpoint, read_card
 from zoo.errors import DataError, ZooError
 from zoo.model.spec import Preprocessing
+from zoo.weights.checkpoint import load_checkpoint, read_card
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]])
 TARGETS = torch.tensor([[0.9, 0.05, 0.05], [0.3, 0.0, 0.7]])

@@ -30,12 +30,12 @@ from train.recipe import Recipe, find_recipe, override
 from train.session import Outcome, train_model
 from train.stopping import RunStopped
 from zoo import remote
-from zoo.checkpoint import read_card
 from zoo.datasets import Pictures, load_prepared, open_splits, open_val, was_recorded
 from zoo.errors import DataError
 from zoo.model.variants import find_variant
 from zoo.remote import RemoteFile, parse_address
 from zoo.shards import Packed
+from zoo.weights.checkpoint import read_card
 
 Serve = Callable[..., Any]
 TINY = find_variant("tiny")

@@ -22,10 +22,10 @@ from train.losses import Objective
 from train.recipe import override
 from train.session import find_start, recipe_for, train_model
 from train.stopping import Interrupted, RunStopped, signals_held, stop_requests
-from zoo.checkpoint import load_checkpoint
 from zoo.datasets import open_splits
 from zoo.errors import ZooError
 from zoo.model.variants import find_variant
+from zoo.weights.checkpoint import load_checkpoint
 
 TINY = find_variant("tiny")
 # Dropout, stochastic depth, mixup and erasing all draw at random, so a wrong generator state shows.

@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from train.loader import Augmented, epoch_batches
 from train.recipe import Recipe, TrainingStage, override
 from train.session import find_start, recipe_for, train_model
-from zoo.checkpoint import load_checkpoint, read_card, save_checkpoint
 from zoo.datasets import open_splits
 from zoo.errors import DataError, MissingCapabilityError, ZooError
 from zoo.model.variants import find_variant
+from zoo.weights.checkpoint import load_checkpoint, read_card, save_checkpoint
 
 TINY = find_variant("tiny")
 

@@ -13,8 +13,8 @@ from torchvision.transforms import InterpolationMode
 from zoo.errors import UnknownNameError
 from zoo.model.counts import count_params
 from zoo.model.variants import find_variant
-from zoo.origins import GOOGLE_ORIGIN, LUKEMELAS_ORIGIN, ORIGINS, TIMM_ORIGIN, TORCHVISION_ORIGIN
-from zoo.weights import WEIGHTS, expected_preprocessing, find_weights, weights_of
+from zoo.weights.origins import GOOGLE_ORIGIN, LUKEMELAS_ORIGIN, ORIGINS, TIMM_ORIGIN, TORCHVISION_ORIGIN
+from zoo.weights.table import WEIGHTS, expected_preprocessing, find_weights, weights_of
 
 BY_FILE = {row.file: row for row in WEIGHTS}
 TORCHVISION_WEIGHTS = [

@@ -7,7 +7,7 @@ import math
 from zoo.errors import UnknownNameError, unknown_name
 from zoo.model.spec import Accuracy, Interpolation, Preprocessing, Variant, Weights
 from zoo.model.variants import IMAGENET_MEAN, IMAGENET_STD, find_variant
-from zoo.origins import Origin
+from zoo.weights.origins import Origin
 
 LITE_TABLE = "tensorflow/tpu models/official/efficientnet/lite/README.md"
 TORCHVISION_METRICS = "pytorch/vision torchvision/models/efficientnet.py, resnet.py"

@@ -12,14 +12,14 @@ import timm
 import torch
 from PIL import Image
 
-from zoo.checkpoint import Checkpoint, save_checkpoint
 from zoo.errors import CheckpointError, MissingCapabilityError, UnknownNameError
 from zoo.files import sha256_of
 from zoo.model.efficientnet import EfficientNet
 from zoo.model.variants import find_variant
-from zoo.pull import cache_path
-from zoo.registry import checkpoint_path, find_model_variant, load_model, run_folder
-from zoo.weights import WEIGHTS, find_weights
+from zoo.weights.checkpoint import Checkpoint, save_checkpoint
+from zoo.weights.pull import cache_path
+from zoo.weights.resolve import checkpoint_path, find_model_variant, load_model, run_folder
+from zoo.weights.table import WEIGHTS, find_weights
 
 Zoo = Callable[..., "object"]
 
@@ -37,7 +37,7 @@ def pulled(lite0_file: Path, in_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     """A cache with timm's lite0 in it, as if it had been pulled; the row has this file's hash."""
     monkeypatch.setenv("ZOO_CACHE", str(in_folder / "cache"))
     row = replace(find_weights("lite0.timm-in1k"), sha256_prefix=sha256_of(lite0_file)[:8])
-    monkeypatch.setattr("zoo.weights.WEIGHTS", tuple(row if other.id == row.id else other for other in WEIGHTS))
+    monkeypatch.setattr("zoo.weights.table.WEIGHTS", tuple(row if other.id == row.id else other for other in WEIGHTS))
     path = cache_path(row)
     path.parent.mkdir(parents=True)
     path.write_bytes(lite0_file.read_bytes())
@@ -90,7 +90,7 @@ def test_without_any_the_hint_says_what_there_is(in_folder: Path, monkeypatch: p
         with pytest.raises(CheckpointError) as caught:
             load_model(model)
         assert caught.value.hint.startswith(hint)
-    monkeypatch.setattr("zoo.pull.find_spec", lambda name: None)
+    monkeypatch.setattr("zoo.weights.pull.find_spec", lambda name: None)
     with pytest.raises(MissingCapabilityError) as caught_package:
         load_model("lite0")
     assert "zoo[weights]" in caught_package.value.hint

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from zoo.errors import ZooError
-from zoo.key_styles import GOOGLE, KERAS_V1, KERAS_V2, LUKEMELAS, TIMM, TORCHVISION, KeyStyle
 from zoo.model.spec import Padding, Preprocessing, Variant
+from zoo.weights.key_styles import GOOGLE, KERAS_V1, KERAS_V2, LUKEMELAS, TIMM, TORCHVISION, KeyStyle
 
 # PyTorch stores convolutions as (out, in, k, k); TensorFlow as (k, k, in, out), depthwise ones as (k, k, in, 1).
 Layout = Literal["pytorch", "tensorflow"]

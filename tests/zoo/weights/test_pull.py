@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from zoo.errors import CheckpointError, DownloadError, MissingCapabilityError, ZooError
-from zoo.pull import cache_path, download, file_of, pull
-from zoo.weights import find_weights
+from zoo.weights.pull import cache_path, download, file_of, pull
+from zoo.weights.table import find_weights
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several chunks
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -173,7 +173,7 @@ def test_weights_of_a_package_are_not_downloaded(monkeypatch: pytest.MonkeyPatch
     assert (pulled.fetched, pulled.sha256) == (False, row.sha256_prefix)
     with pytest.raises(CheckpointError, match="is not the published file"):
         pull(replace(row, sha256_prefix="0" * 64))
-    monkeypatch.setattr("zoo.pull.find_spec", lambda name: None)
+    monkeypatch.setattr("zoo.weights.pull.find_spec", lambda name: None)
     with pytest.raises(MissingCapabilityError) as caught:
         pull(row)
     assert "zoo[weights]" in caught.value.hint
@@ -183,7 +183,7 @@ def test_the_command_prints_the_path_and_nothing_else(
     server: FileServer, cache: Path, zoo: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = replace(find_weights("s.timm-in1k"), url=server.url, sha256_prefix=DIGEST[:8])
-    monkeypatch.setattr("zoo.weights.WEIGHTS", (row,))
+    monkeypatch.setattr("zoo.weights.table.WEIGHTS", (row,))
     answer = zoo("pull", "s")
     assert (answer.code, answer.out) == (0, f"{cache_path(row)}\n")
     assert "fetched, Apache-2.0, 83.9 % top-1" in answer.err

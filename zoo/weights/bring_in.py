@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zoo.checkpoint import Checkpoint
-from zoo.convert import to_network
 from zoo.errors import DataError, ZooError
-from zoo.foreign import ForeignWeights, Published, read_foreign
 from zoo.model.network import Network
 from zoo.model.spec import Preprocessing, Variant, Weights
 from zoo.model.variants import find_variant
-from zoo.origins import ORIGINS, Origin
-from zoo.pull import file_of, missing_weights
-from zoo.weights import WEIGHTS, expected_preprocessing
+from zoo.weights.checkpoint import Checkpoint
+from zoo.weights.convert import to_network
+from zoo.weights.formats.foreign import ForeignWeights, Published, read_foreign
+from zoo.weights.origins import ORIGINS, Origin
+from zoo.weights.pull import file_of, missing_weights
+from zoo.weights.table import WEIGHTS, expected_preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from PIL import Image
 from zoo.errors import CheckpointError, MissingCapabilityError
 from zoo.model.build import FromPictures
 from zoo.preprocess import prepare
-from zoo.pretrained import load_published
-from zoo.weights import WEIGHTS, weights_of
+from zoo.weights.bring_in import load_published
+from zoo.weights.table import WEIGHTS, weights_of
 
 # Index on ImageNet: any of the three cats, espresso, tripod.
 PHOTOGRAPHS = {"chelsea": {281, 282, 285}, "coffee": {967}, "camera": {872}}
@@ -35,7 +35,7 @@ def test_lite_names_real_photographs(row) -> None:  # type: ignore[no-untyped-de
 
 
 def test_a_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.pull.find_spec", lambda name: None)
+    monkeypatch.setattr("zoo.weights.pull.find_spec", lambda name: None)
     with pytest.raises(MissingCapabilityError) as caught:
         load_published(weights_of("lite0")[0])
     assert "zoo[weights]" in caught.value.hint

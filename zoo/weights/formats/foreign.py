@@ -19,8 +19,8 @@ from torch import Tensor
 
 from zoo.errors import CheckpointError, ZooError
 from zoo.files import replacing, sha256_of
-from zoo.google_weights import checkpoint_prefix, read_google
-from zoo.keras_weights import KERAS_SUFFIXES, read_keras
+from zoo.weights.formats.google import checkpoint_prefix, read_google
+from zoo.weights.formats.keras import KERAS_SUFFIXES, read_keras
 
 PYTORCH_SUFFIXES = (".pth", ".pt", ".pth.tar", ".bin", ".ckpt")
 # Where training scripts keep the weights in a larger file, the averaged ones first: timm, torchvision's references.

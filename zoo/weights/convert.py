@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zoo.checkpoint import Checkpoint, describe_misfit
 from zoo.errors import CheckpointError
-from zoo.key_styles import key_map
 from zoo.model.build import build_network
 from zoo.model.efficientnet import initialize
 from zoo.model.network import Network
 from zoo.model.spec import Variant
 from zoo.model.variants import find_variant
-from zoo.origins import ORIGINS, Origin
+from zoo.weights.checkpoint import Checkpoint, describe_misfit
+from zoo.weights.key_styles import key_map
+from zoo.weights.origins import ORIGINS, Origin
 
 COUNTER = "num_batches_tracked"  # PyTorch's own; a count of updates, not a weight
 # A new classifier is drawn from a generator of its own: importing the same file twice gives the same network.

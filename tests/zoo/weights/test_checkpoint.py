@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from zoo.checkpoint import Checkpoint, load_checkpoint, read_card, save_checkpoint
 from zoo.errors import CheckpointError
 from zoo.model.efficientnet import EfficientNet
 from zoo.model.variants import find_variant
+from zoo.weights.checkpoint import Checkpoint, load_checkpoint, read_card, save_checkpoint
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ import torchvision
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from zoo.checkpoint import load_checkpoint, read_card
 from zoo.errors import CheckpointError, DataError, MissingCapabilityError
-from zoo.foreign import read_foreign
 from zoo.model.variants import find_variant
-from zoo.origins import ORIGINS
-from zoo.pretrained import import_weights, read_class_names
-from zoo.pull import file_of
-from zoo.weights import find_weights
+from zoo.weights.bring_in import import_weights, read_class_names
+from zoo.weights.checkpoint import load_checkpoint, read_card
+from zoo.weights.formats.foreign import read_foreign
+from zoo.weights.origins import ORIGINS
+from zoo.weights.pull import file_of
+from zoo.weights.table import find_weights
 
 Zoo = Callable[..., "object"]
 NETWORK = "tf_efficientnetv2_b0"
@@ -257,8 +257,8 @@ def test_damaged_and_foreign_files_are_clear_errors(
 
 
 def test_formats_of_missing_packages_say_how_to_get_them(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.keras_weights.find_spec", lambda name: None)
-    monkeypatch.setattr("zoo.google_weights.find_spec", lambda name: None)
+    monkeypatch.setattr("zoo.weights.formats.keras.find_spec", lambda name: None)
+    monkeypatch.setattr("zoo.weights.formats.google.find_spec", lambda name: None)
     for name, hint in (("b0.h5", "pip install h5py"), ("b0.keras", "pip install h5py")):
         Path(name).touch()
         with pytest.raises(MissingCapabilityError) as caught:

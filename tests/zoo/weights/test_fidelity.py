@@ -10,10 +10,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from zoo.checkpoint import Checkpoint
-from zoo.convert import to_network, to_origin
 from zoo.model.variants import find_variant
-from zoo.origins import TIMM_ORIGIN, TORCHVISION_ORIGIN, Origin
+from zoo.weights.checkpoint import Checkpoint
+from zoo.weights.convert import to_network, to_origin
+from zoo.weights.origins import TIMM_ORIGIN, TORCHVISION_ORIGIN, Origin
 
 # Above this many parameters a network counts as slow; the others together take seconds.
 LARGE = {"m", "l", "xl", "v1-b5", "v1-b6", "v1-b7"}

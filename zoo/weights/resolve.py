@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from zoo.errors import CheckpointError, UnknownNameError
 from zoo.model.spec import Variant, Weights
 from zoo.model.variants import VARIANTS, find_variant
-from zoo.origins import ORIGINS
-from zoo.pull import file_of
-from zoo.weights import find_weights, is_weights_id, weights_of
+from zoo.weights.origins import ORIGINS
+from zoo.weights.pull import file_of
+from zoo.weights.table import find_weights, is_weights_id, weights_of
 
 if TYPE_CHECKING:
-    from zoo.checkpoint import Checkpoint
     from zoo.model.network import Network
+    from zoo.weights.checkpoint import Checkpoint
 
 CHECKPOINT_SUFFIX = ".safetensors"
 ROW_SUFFIX = ".toml"
@@ -58,7 +58,7 @@ def find_model_variant(model: str) -> Variant:
         UnknownNameError: neither a file nor a known id.
         CheckpointError, DataError: a file that is not a checkpoint or a row of ours.
     """
-    from zoo.checkpoint import read_card
+    from zoo.weights.checkpoint import read_card
 
     _check_name(model)
     path = Path(model)
@@ -105,8 +105,8 @@ def load_model(model: str) -> tuple[Network, Checkpoint, str]:
         CheckpointError: nothing trained and nothing published; never silently random weights.
         UnknownNameError, MissingCapabilityError: as `checkpoint_path` and `load_published`.
     """
-    from zoo.checkpoint import load_checkpoint
-    from zoo.pretrained import load_published
+    from zoo.weights.bring_in import load_published
+    from zoo.weights.checkpoint import load_checkpoint
 
     path = checkpoint_path(model)
     if path:

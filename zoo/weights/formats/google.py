@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import CheckpointError, MissingCapabilityError
-from zoo.keras_weights import LEAVES
+from zoo.weights.formats.keras import LEAVES
 
 # Google evaluates the moving average of the weights (automl utils.py get_ema_vars), so that is what is read.
 AVERAGE = "ExponentialMovingAverage"

@@ -17,16 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from zoo.checkpoint import load_checkpoint
 from zoo.errors import CheckpointError
-from zoo.foreign import read_foreign
-from zoo.google_weights import import_tensorflow
-from zoo.key_styles import GOOGLE, key_map
 from zoo.model.build import FromPictures
 from zoo.model.efficientnet import EfficientNet
 from zoo.model.variants import find_variant
-from zoo.origins import GOOGLE_ORIGIN, KERAS_ORIGIN, Origin
-from zoo.pretrained import import_weights
+from zoo.weights.bring_in import import_weights
+from zoo.weights.checkpoint import load_checkpoint
+from zoo.weights.formats.foreign import read_foreign
+from zoo.weights.formats.google import import_tensorflow
+from zoo.weights.key_styles import GOOGLE, key_map
+from zoo.weights.origins import GOOGLE_ORIGIN, KERAS_ORIGIN, Origin
 
 Zoo = Callable[..., "object"]
 SUFFIX = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}

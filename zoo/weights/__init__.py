@@ -1,0 +1,1 @@
+"""Weights in and out: our checkpoint, the table of published ones, and other projects' files."""
