@@ -22,8 +22,8 @@ from torchvision.transforms.autoaugment import _apply_op
 
 from train.augment import OPERATIONS, random_crop_box
 from train.decode import Crop, CropDecoder, dct_factor, resize_box
-from train.jpeg import Box, Part, cut_out, read_jpeg_header
 from train.strength import FILL, MAX_LEVEL, MAX_TRANSLATE_SHARE
+from zoo.data.jpeg import Box, Part, cut_out, read_jpeg_header
 
 SIZES = (128, 300)
 FULL = Fraction(1)

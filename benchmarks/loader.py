@@ -42,9 +42,10 @@ from torchvision.transforms import InterpolationMode
 
 from train.augment import AugmentOn
 from train.loader import Augmented, epoch_batches, load
-from train.pack import encode_jpeg
 from train.recipe import find_recipe
-from zoo.datasets import Pictures, open_val
+from zoo.data.open import open_val
+from zoo.data.pack import encode_jpeg
+from zoo.data.pictures import Pictures
 from zoo.machine import package_version, processor_name
 from zoo.model.variants import find_variant
 from zoo.results import Result, measured_on, write_result

@@ -30,7 +30,7 @@ from train.record import STATE
 from train.schedule import progressive_stages
 from train.session import choose_device, choose_precision, train_model
 from zoo.console import log_console
-from zoo.datasets import open_splits
+from zoo.data.open import open_splits
 from zoo.files import write_json
 from zoo.machine import processor_name
 from zoo.model.spec import Variant

@@ -53,9 +53,9 @@ def models_page() -> str:
     lines = [
         "# Models",
         "",
-        "Made from the rows in `zoo/model/variants.py` and `zoo/weights/table.py` by `make docs`. MACs are multiply-adds of",
-        "one picture at the eval size; parameters are trainable ones at 1,000 classes. A network of your own is a",
-        "file: [your-own-network.md](your-own-network.md).",
+        "Made from the rows in `zoo/model/variants.py` and `zoo/weights/table.py` by `make docs`. MACs are",
+        "multiply-adds of one picture at the eval size; parameters are trainable ones at 1,000 classes. A network of your",
+        "own is a file: [your-own-network.md](your-own-network.md).",
         "",
         "| id | network | params | GMACs | train px | eval px | source |",
         "|---|---|---:|---:|---:|---:|---|",

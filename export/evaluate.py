@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from export.passport import passport_path, read_passport
 from export.runners import Runner
-from zoo.datasets import Pictures, has_split, load_prepared, open_val, was_recorded
+from zoo.data.http import AUTHORIZATION_VARIABLE, authorization, is_address
+from zoo.data.open import has_split, open_val, was_recorded
+from zoo.data.pictures import Pictures, load_prepared
 from zoo.errors import DataError
-from zoo.remote import AUTHORIZATION_VARIABLE, authorization, is_address
 from zoo.weights.resolve import checkpoint_path
 
 TOP = 5

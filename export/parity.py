@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from export.precision import Tolerance
 from export.runners import Runner
-from zoo.datasets import Pictures, load_prepared, open_val, sample_photographs, was_recorded
+from zoo.data.digits import sample_photographs
+from zoo.data.open import open_val, was_recorded
+from zoo.data.pictures import Pictures, load_prepared
 from zoo.errors import DataError
 from zoo.model.spec import Preprocessing
 

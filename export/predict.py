@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.runners import Runner
+from zoo.data.preprocess import open_picture, prepare, softmax
 from zoo.errors import BrokenPictureError
-from zoo.preprocess import open_picture, prepare, softmax
 
 BATCH_SIZE = 8
 

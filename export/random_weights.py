@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from zoo.datasets import load_prepared, sample_photographs
+from zoo.data.digits import sample_photographs
+from zoo.data.pictures import load_prepared
 from zoo.model.build import FromPictures, build_network
 from zoo.model.network import Network
 from zoo.model.spec import Preprocessing, Variant

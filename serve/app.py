@@ -37,8 +37,8 @@ from serve.failures import SlowBodyError, UnavailableError, find_failure
 from serve.intake import check_media_type, read_body, read_top, while_connected
 from serve.metrics import CONTENT_TYPE
 from serve.service import EngineInfo, Limits, Service
+from zoo.data.preprocess import softmax
 from zoo.errors import ZooError
-from zoo.preprocess import softmax
 
 logger = logging.getLogger(__name__)
 

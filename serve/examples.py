@@ -8,7 +8,7 @@ from functools import cache
 
 from PIL import Image
 
-from zoo.datasets import open_val
+from zoo.data.open import open_val
 
 DIGITS = tuple("0123456789")
 

@@ -18,8 +18,8 @@ from serve.batcher import Answer, Batcher
 from serve.failures import DrainingError, QueueFullError, UnavailableError, WarmingUpError, find_failure
 from serve.metrics import Metrics
 from zoo import __version__
+from zoo.data.preprocess import open_picture, prepare
 from zoo.errors import ZooError
-from zoo.preprocess import open_picture, prepare
 
 
 @dataclass(frozen=True, kw_only=True)

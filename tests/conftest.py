@@ -83,7 +83,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of `tiny`, trained briefly on the digits: a real checkpoint for every test that needs one."""
     from train.recipe import override
     from train.session import recipe_for, train_model
-    from zoo.datasets import open_splits
+    from zoo.data.open import open_splits
     from zoo.model.variants import find_variant
 
     variant = find_variant("tiny")

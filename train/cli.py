@@ -138,7 +138,7 @@ def train(
     from train.session import find_start, recipe_for, train_model
     from train.stopping import RunFinished, RunStopped
     from zoo.console import log_console
-    from zoo.datasets import open_splits
+    from zoo.data.open import open_splits
     from zoo.weights.resolve import find_model_variant, run_folder
 
     variant = find_model_variant(model)

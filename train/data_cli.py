@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-    from train.check import Report
+    from zoo.data.check import Report
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 # How many names of a long list a terminal gets; --json has all.
@@ -42,8 +42,8 @@ def check_data(data: str, seed: int, workers: int | None, as_json: bool) -> None
     DATA is what `zoo train --data` takes. The exit code is 0 unless nothing can be trained on it; findings are for
     you to judge.
     """
-    from train.check import check
-    from zoo.datasets import open_splits
+    from zoo.data.check import check
+    from zoo.data.open import open_splits
     from zoo.errors import DataError
 
     train, val = open_splits(data, seed=seed)
@@ -86,8 +86,8 @@ def pack_data(
 
     The shards are WebDataset's tar files; `zoo train --data OUT` reads them. Small JPEGs are copied as they are.
     """
-    from train.pack import pack, pack_size
-    from zoo.datasets import open_splits
+    from zoo.data.open import open_splits
+    from zoo.data.pack import pack, pack_size
     from zoo.weights.resolve import find_model_variant
 
     wanted = size or pack_size(find_model_variant(model))
@@ -134,7 +134,7 @@ def index_data(folder: Path, classes_file: Path | None, as_json: bool) -> None:
     its split: train, or val, valid, validation, test. Without the latter a fifth is held out. The tar files stay as
     they are; `zoo train --data FOLDER` reads them.
     """
-    from train.index import find_tars, index_folder
+    from zoo.data.index import find_tars, index_folder
 
     with _progress("Indexing", len(find_tars(folder))) as advance:
         found = index_folder(folder, classes_file=classes_file, on_shard=advance)

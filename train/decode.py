@@ -1,7 +1,7 @@
 """Owns how one training picture becomes a small square: of a JPEG, no more is decoded than its crop needs.
 
-What is augmented is `train/augment.py`'s, which bytes show a crop `train/jpeg.py`'s; which pictures are broken is
-decided by `zoo/preprocess.py`, as everywhere.
+What is augmented is `train/augment.py`'s, which bytes show a crop `zoo/data/jpeg.py`'s; which pictures are broken is
+decided by `zoo/data/preprocess.py`, as everywhere.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from train.jpeg import Box, JpegHeader, Part, cut_out, read_jpeg_header
-from zoo.preprocess import MAX_PIXELS, open_picture
+from zoo.data.jpeg import Box, JpegHeader, Part, cut_out, read_jpeg_header
+from zoo.data.preprocess import MAX_PIXELS, open_picture
 
 Pixels = NDArray[np.uint8]
 

@@ -20,14 +20,14 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from train.augment import AugmentOn, Draws, augment, draw_augmentation, random_crop_box
 from train.decode import Crop, CropDecoder
-from train.jpeg import Box
 from train.recipe import Recipe, TrainingStage
 from train.stopping import leave_signals_to_the_run, signals_held
 from train.streams import Streams
-from zoo.datasets import Pictures, Stored
+from zoo.data.jpeg import Box
+from zoo.data.pictures import Pictures, Stored
+from zoo.data.preprocess import prepare
 from zoo.errors import BrokenPictureError, DataError
 from zoo.model.spec import Preprocessing
-from zoo.preprocess import prepare
 
 Read = Callable[[], Stored]
 # Decoding processes that are not waiting for a server have ended by themselves after it.

@@ -33,7 +33,7 @@ from train.schedule import learning_rate, stage_of_epoch
 from train.step import train_step
 from train.stopping import Interrupted, RunStopped, StopRequest
 from train.validation import Validation, validate_together
-from zoo.datasets import Pictures
+from zoo.data.pictures import Pictures
 from zoo.errors import DataError, ZooError
 from zoo.model.spec import Preprocessing
 

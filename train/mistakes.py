@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from train.validation import Answers
-from zoo.datasets import Pictures
+from zoo.data.pictures import Pictures
 from zoo.errors import BrokenPictureError, DataError
 from zoo.page.elements import table
 from zoo.page.markup import Child, Markup, join, tag

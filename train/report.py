@@ -22,7 +22,7 @@ from train.recipe import Recipe
 from train.run import Epoch
 from train.validation import Validation
 from zoo import __version__
-from zoo.datasets import Pictures
+from zoo.data.pictures import Pictures
 from zoo.machine import environment
 from zoo.model.spec import Variant
 from zoo.page.elements import environment_table, pill, plain, render_document, table

@@ -19,7 +19,7 @@ from train.ema import WeightAverage
 from train.losses import Objective, make_objective
 from train.optim import make_optimizer
 from train.recipe import Recipe, TrainingStage
-from zoo.datasets import Pictures
+from zoo.data.pictures import Pictures
 from zoo.errors import CheckpointError
 from zoo.files import replacing
 from zoo.model.build import build_network, initialize_for_short_run

@@ -27,7 +27,7 @@ from train.run import Epoch, Precision, Run, Settings, Start, load_state, read_s
 from train.stopping import RunFinished, signals_held, stop_requests
 from train.trackers import TrackerRow, find_trackers, open_trackers
 from train.validation import Validation
-from zoo.datasets import Pictures
+from zoo.data.pictures import Pictures
 from zoo.errors import CheckpointError, MissingCapabilityError, ZooError
 from zoo.model.spec import Preprocessing, Variant
 from zoo.model.variants import VARIANTS

@@ -18,7 +18,7 @@ from train.distributed import gather
 from train.loader import Batch, load_validation
 from train.run import Settings
 from train.step import autocast, normalize
-from zoo.datasets import Pictures
+from zoo.data.pictures import Pictures
 from zoo.errors import DataError
 from zoo.model.network import Network
 from zoo.model.spec import Preprocessing

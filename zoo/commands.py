@@ -197,7 +197,7 @@ def doctor(as_json: bool) -> None:
 @click.option("--count", type=click.IntRange(1, 360), default=10, show_default=True, help="How many pictures.")
 def sample(out: Path, count: int) -> None:
     """Write a few validation pictures of the embedded digits as PNG files, to try other commands with."""
-    from zoo.datasets import write_samples
+    from zoo.data.digits import write_samples
 
     for path in write_samples(out, count):
         click.echo(path)

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from export.runners import Contract, Runner
 from serve.bench.timing import Samples, Schedule, time_call, time_in_turn
-from zoo.datasets import Pictures, load_prepared, open_splits, sample_photographs
+from zoo.data.digits import sample_photographs
+from zoo.data.open import open_splits
+from zoo.data.pictures import Pictures, load_prepared
+from zoo.data.preprocess import open_picture, prepare
 from zoo.errors import VerdictError, ZooError
 from zoo.model.spec import Preprocessing
-from zoo.preprocess import open_picture, prepare
 from zoo.results import Summary, percentile, summarize
 
 # Two calls on the same batch may differ by the order of additions in a GPU's kernels, never by more than this share

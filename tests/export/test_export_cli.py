@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from onnx import ModelProto
 
-from zoo.datasets import write_samples
+from zoo.data.digits import write_samples
 
 Zoo = Callable[..., Any]
 

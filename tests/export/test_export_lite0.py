@@ -61,7 +61,7 @@ def test_lite0_graph_has_no_padding_of_its_own_and_halves_within_tolerance(
     from export.parity import judge
     from export.precision import find_precision
     from export.runners.onnx_runtime import OnnxRunner
-    from zoo.preprocess import load_batch
+    from zoo.data.preprocess import load_batch
 
     graph = onnx.load(lite0_graph)
     assert not {node.op_type for node in graph.graph.node} & {"Pad", "Shape", "Gather"}

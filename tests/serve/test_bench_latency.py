@@ -22,7 +22,7 @@ from serve.bench.latency import (
 )
 from serve.bench.runs import bench_latency
 from serve.bench.timing import Schedule
-from zoo.datasets import open_splits
+from zoo.data.open import open_splits
 from zoo.errors import VerdictError, ZooError
 from zoo.machine import processor_name
 from zoo.model.spec import Preprocessing

@@ -21,8 +21,8 @@ from export.runners import Contract
 from serve.app import best_classes
 from serve.batcher import Answer
 from serve.failures import FAILURES
+from zoo.data.preprocess import load_batch, softmax
 from zoo.model.spec import Preprocessing
-from zoo.preprocess import load_batch, softmax
 
 PATIENCE_S = 60.0
 Start = Callable[..., Any]

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from export.passport import FileCard, passport_path, read_passport, write_passport
-from zoo.datasets import open_val
+from zoo.data.open import open_val
 from zoo.machine import cuda_driver
 
 PATIENCE_S = 120.0

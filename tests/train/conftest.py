@@ -13,7 +13,7 @@ import pytest
 
 from train.record import RunRecord
 from train.run import Epoch, Run
-from zoo import remote
+from zoo.data import http as remote
 
 
 class Killed(BaseException):

@@ -29,7 +29,7 @@ from train.run import Settings, start_run
 from train.session import choose_augmentation, recipe_for, train_model
 from train.strength import SMOOTH_BELOW_PX
 from train.throughput import noise
-from zoo.datasets import open_splits
+from zoo.data.open import open_splits
 from zoo.model.variants import find_variant
 
 TINY = find_variant("tiny")

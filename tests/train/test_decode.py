@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter, ImageOps
 from sklearn.datasets import load_sample_image
 
 from train.decode import MEMORY_BYTES, WHOLE_PIXELS_FROM, CropDecoder, dct_factor, resize_box
-from train.jpeg import Box, cut_out, read_jpeg_header, restart_blocks
+from zoo.data.jpeg import Box, cut_out, read_jpeg_header, restart_blocks
 from zoo.errors import BrokenPictureError
 
 WHOLE = "whole"
@@ -324,7 +324,7 @@ def test_what_lies_beyond_the_picture_is_black(side: int) -> None:
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    from zoo.datasets import Pictures
+    from zoo.data.pictures import Pictures
 
     gone = Pictures("x", ("a", "b"), [tmp_path / "gone.jpg"], np.zeros(1, np.int64))
     with pytest.raises(BrokenPictureError, match=r"no file .*gone\.jpg"):

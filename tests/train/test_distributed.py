@@ -85,7 +85,7 @@ from torch import nn
 import train.loop, train.run
 from train.recipe import override
 from train.session import recipe_for, train_model
-from zoo.datasets import open_splits
+from zoo.data.open import open_splits
 from zoo.model.variants import find_variant
 
 def enter_stage(run, stage, settings, enter=train.run.enter_stage):

@@ -15,7 +15,7 @@ from train.memory import choose_accumulation, fit_to_memory, largest_part, small
 from train.recipe import Recipe, TrainingStage, find_recipe
 from train.run import Settings
 from train.session import train_model
-from zoo.datasets import open_splits
+from zoo.data.open import open_splits
 from zoo.errors import ZooError
 from zoo.model.variants import find_variant
 

@@ -25,16 +25,17 @@ from urllib3 import Timeout
 from train.distributed import World, share_of
 from train.loader import Augmented, epoch_batches, load, load_validation
 from train.mistakes import pictures_section
-from train.pack import pack
 from train.recipe import Recipe, find_recipe, override
 from train.session import Outcome, train_model
 from train.stopping import RunStopped
-from zoo import remote
-from zoo.datasets import Pictures, load_prepared, open_splits, open_val, was_recorded
+from zoo.data import http as remote
+from zoo.data.http import RemoteFile, parse_address
+from zoo.data.open import open_splits, open_val, was_recorded
+from zoo.data.pack import pack
+from zoo.data.pictures import Pictures, load_prepared
+from zoo.data.shards import Packed
 from zoo.errors import DataError
 from zoo.model.variants import find_variant
-from zoo.remote import RemoteFile, parse_address
-from zoo.shards import Packed
 from zoo.weights.checkpoint import read_card
 
 Serve = Callable[..., Any]

@@ -26,7 +26,8 @@ from train.report import REFRESH_S, RunFacts, RunStatus, headlines, render_repor
 from train.run import Epoch
 from train.session import recipe_for, train_model
 from train.validation import Answers, Validation
-from zoo.datasets import Pictures, open_splits
+from zoo.data.open import open_splits
+from zoo.data.pictures import Pictures
 from zoo.model.variants import find_variant
 
 TINY = find_variant("tiny")

@@ -20,7 +20,7 @@ from train.recipe import Recipe, TrainingStage, find_recipe, override
 from train.run import Run, Settings, enter_stage, start_run
 from train.session import find_start, recipe_for, train_model
 from train.step import train_step
-from zoo.datasets import open_splits
+from zoo.data.open import open_splits
 from zoo.errors import ZooError
 from zoo.model.variants import RESNET_50, find_variant
 from zoo.weights.checkpoint import read_card

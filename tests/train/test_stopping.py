@@ -22,7 +22,7 @@ from train.losses import Objective
 from train.recipe import override
 from train.session import find_start, recipe_for, train_model
 from train.stopping import Interrupted, RunStopped, signals_held, stop_requests
-from zoo.datasets import open_splits
+from zoo.data.open import open_splits
 from zoo.errors import ZooError
 from zoo.model.variants import find_variant
 from zoo.weights.checkpoint import load_checkpoint
@@ -155,7 +155,7 @@ def test_a_signal_to_the_decoding_processes_too_is_the_same_wish(
 FAILED = """
 import numpy as np
 from train.loader import Prepared, load
-from zoo.datasets import Pictures
+from zoo.data.pictures import Pictures
 from zoo.errors import DataError
 from zoo.model.variants import find_variant
 

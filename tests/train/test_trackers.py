@@ -23,7 +23,7 @@ from train.recipe import Recipe, override
 from train.session import recipe_for, train_model
 from train.sinks import flatten
 from train.trackers import TRACKERS, Tracker, epoch_values, find_trackers
-from zoo.datasets import open_splits
+from zoo.data.open import open_splits
 from zoo.errors import MissingCapabilityError, UnknownNameError, ZooError
 from zoo.model.variants import find_variant
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from train.loader import Augmented, epoch_batches
 from train.recipe import Recipe, TrainingStage, override
 from train.session import find_start, recipe_for, train_model
-from zoo.datasets import open_splits
+from zoo.data.open import open_splits
 from zoo.errors import DataError, MissingCapabilityError, ZooError
 from zoo.model.variants import find_variant
 from zoo.weights.checkpoint import load_checkpoint, read_card, save_checkpoint
@@ -72,7 +72,7 @@ def test_the_checkpoint_says_all_that_is_needed(tiny_run: Path) -> None:
 
 def test_the_checkpoint_has_the_validated_accuracy(tiny_run: Path) -> None:
     """The number in the header is reproduced from the file alone, by another path than the loop's."""
-    from zoo.datasets import load_prepared
+    from zoo.data.pictures import load_prepared
     from zoo.model.build import FromPictures
 
     model, card = load_checkpoint(tiny_run / "checkpoint.safetensors")

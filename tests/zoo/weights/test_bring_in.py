@@ -10,9 +10,9 @@ import skimage.data
 import torch
 from PIL import Image
 
+from zoo.data.preprocess import prepare
 from zoo.errors import CheckpointError, MissingCapabilityError
 from zoo.model.build import FromPictures
-from zoo.preprocess import prepare
 from zoo.weights.bring_in import load_published
 from zoo.weights.table import WEIGHTS, weights_of
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.datasets import load_prepared, open_splits, open_val, sample_photographs
+from zoo.data.digits import sample_photographs
+from zoo.data.open import open_splits, open_val
+from zoo.data.pictures import load_prepared
 from zoo.errors import DataError
 from zoo.model.spec import Preprocessing
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from zoo.data.preprocess import open_picture, prepare, softmax
 from zoo.errors import BrokenPictureError
 from zoo.model.spec import Preprocessing
-from zoo.preprocess import open_picture, prepare, softmax
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:

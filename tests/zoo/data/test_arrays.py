@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zoo.datasets import open_splits, open_val
+from zoo.data.open import open_splits, open_val
 from zoo.errors import DataError
 
 RNG = np.random.default_rng(0)

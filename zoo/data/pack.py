@@ -1,4 +1,4 @@
-"""Owns packing a data set into shards, its pictures reduced to what training can use; reading is `zoo/shards.py`'s."""
+"""Owns packing a data set into shards, its pictures reduced to what training can use; reading is `shards.py`'s."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from train.jpeg import read_jpeg_header, restart_blocks
-from zoo.datasets import Pictures
+from zoo.data.jpeg import read_jpeg_header, restart_blocks
+from zoo.data.pictures import Pictures
+from zoo.data.preprocess import open_picture
+from zoo.data.shards import FORMAT, MANIFEST, index_shard
 from zoo.errors import BrokenPictureError, DataError
 from zoo.files import replacing, write_json, write_text
 from zoo.model.spec import Variant
-from zoo.preprocess import open_picture
-from zoo.shards import FORMAT, MANIFEST, index_shard
 
 # A shard of about 256 MB: large enough for a disk to stream, small enough that a split has many of them.
 SHARD_BYTES = 256_000_000

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.datasets import Pictures
+from zoo.data.pictures import Pictures
+from zoo.data.preprocess import open_picture
 from zoo.errors import BrokenPictureError
-from zoo.preprocess import open_picture
 
 # A JPEG decoded at a share of its size is read to its end, so what is missing or damaged is noticed all the same.
 LOOK_AT_SIZE = 32

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.index import index_folder
-from zoo.datasets import open_splits
+from zoo.data.index import index_folder
+from zoo.data.open import open_splits
+from zoo.data.tar_samples import Sample, split_name, walk_samples
 from zoo.errors import DataError
-from zoo.tar_samples import Sample, split_name, walk_samples
 
 
 def picture(number: int, kind: str = "jpeg") -> bytes:

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.jpeg import cut_out, read_jpeg_header
 from train.loader import Augmented, load
-from train.pack import pack, pack_size
 from train.recipe import find_recipe
-from zoo.datasets import open_splits, open_val
+from zoo.data.jpeg import cut_out, read_jpeg_header
+from zoo.data.open import open_splits, open_val
+from zoo.data.pack import pack, pack_size
+from zoo.data.shards import Packed, index_shard
 from zoo.errors import BrokenPictureError, DataError
 from zoo.model.variants import find_variant
-from zoo.shards import Packed, index_shard
 
 
 @pytest.fixture(scope="module")

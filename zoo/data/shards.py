@@ -18,9 +18,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data.http import RemoteFile, RemoteFolder, check_files
+from zoo.data.tar_samples import walk_samples
 from zoo.errors import BrokenPictureError, DataError
-from zoo.remote import RemoteFile, RemoteFolder, check_files
-from zoo.tar_samples import walk_samples
 
 FORMAT = "zoo-shards-1"
 MANIFEST = "shards.json"

@@ -1,6 +1,6 @@
 """Owns making tar files that others wrote readable: their splits, classes and index; it changes none of them.
 
-What a tar file must hold is `zoo/tar_samples.py`'s, what is written here is read by `zoo/shards.py`.
+What a tar file must hold is `zoo/data/tar_samples.py`'s, what is written here is read by `zoo/data/shards.py`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.datasets import VAL_NAMES, is_held_out
+from zoo.data.folder import is_held_out
+from zoo.data.open import VAL_NAMES
+from zoo.data.shards import FORMAT, INDEX_ROW, MANIFEST, is_inside
+from zoo.data.tar_samples import walk_samples
 from zoo.errors import DataError
 from zoo.files import replacing, write_json
-from zoo.shards import FORMAT, INDEX_ROW, MANIFEST, is_inside
-from zoo.tar_samples import walk_samples
 
 CLASSES = "classes.txt"
 SPLIT_NAMES = ("train", *VAL_NAMES)
@@ -71,7 +72,7 @@ def index_folder(
     classes = _read_classes(folder, classes_file, highest)
     held_out = "val" not in walked
     if held_out:
-        walked = _hold_out(folder, walked["train"])
+        walked = hold_out(folder, walked["train"])
     entries = {split: _write_split(folder, split, one) for split, one in walked.items()}
     write_json(folder / MANIFEST, {"format": FORMAT, "classes": list(classes), "splits": entries})
     return Indexed(
@@ -142,7 +143,7 @@ def _walk(files: tuple[Path, ...], on_shard: Callable[[], None]) -> _Walked:
     return found
 
 
-def _hold_out(folder: Path, train: _Walked) -> dict[str, _Walked]:
+def hold_out(folder: Path, train: _Walked) -> dict[str, _Walked]:
     """Two splits of one: their indices part the pictures, the files are the same."""
     if train.held_out.all() or not train.held_out.any():
         raise DataError(

@@ -14,8 +14,8 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
+from zoo.data.preprocess import SUFFIXES, UNREAD_SUFFIXES
 from zoo.errors import DataError
-from zoo.preprocess import SUFFIXES, UNREAD_SUFFIXES
 
 # As in a folder: a picture of a type that is not read is broken when its turn comes, and named.
 PICTURE_FIELDS = frozenset(suffix[1:] for suffix in (*SUFFIXES, *UNREAD_SUFFIXES))

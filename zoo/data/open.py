@@ -1,0 +1,120 @@
+"""Owns which pictures a name means: the embedded digits, a folder, shards or arrays, as train and val."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from zoo.data.arrays import SUFFIX, read_arrays
+from zoo.data.digits import open_digits
+from zoo.data.folder import hold_out, read_folder
+from zoo.data.http import RemoteFolder, is_address, parse_address
+from zoo.data.pictures import Pictures, Split
+from zoo.data.shards import Folder, is_shards, open_split
+from zoo.errors import DataError
+
+VAL_NAMES = ("val", "valid", "validation", "test")
+
+
+def open_splits(data: str, *, seed: int = 0) -> tuple[Pictures, Pictures]:
+    """Open `data` as (train, val).
+
+    Args:
+        data: "digits", or a folder: with `train/` and `val/`, or with one folder per class, which is then split by
+            `seed` (a fifth of every class is held out), or of shards (`zoo data pack`, `zoo data index`), which may be
+            on a server (https://…); or an .npz file of arrays.
+        seed: decides the split of a folder that has none.
+
+    Raises:
+        DataError: no such folder, no pictures, one class only, or classes that differ between the splits; of a
+            server, as `RemoteFile.read`.
+    """
+    _check_name(data)
+    if data == "digits":
+        return open_digits("train"), open_digits("val")
+    if is_address(data):
+        remote = RemoteFolder(parse_address(data))
+        return _shards(remote, "train"), _shards(remote, "val")
+    root = Path(data)
+    if root.suffix == SUFFIX and root.is_file():
+        return _arrays(root, seed)
+    if not root.is_dir():
+        raise DataError(
+            f"There is no {'file' if root.suffix == SUFFIX else 'folder'} {data}.",
+            "Use --data digits, or a folder with one sub-folder of pictures per class.",
+        )
+    if is_shards(root):
+        return _shards(root, "train"), _shards(root, "val")
+    val_root = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
+    if (root / "train").is_dir() and val_root:
+        train, val = read_folder(root / "train"), read_folder(val_root)
+        if train.classes != val.classes:
+            missing = sorted(set(train.classes) ^ set(val.classes))
+            raise DataError(
+                f"{root / 'train'} and {val_root} differ in their classes: {', '.join(missing[:5])}.",
+                "Both need the same sub-folders.",
+            )
+        return train, val
+    return hold_out(read_folder(root / "train" if (root / "train").is_dir() else root), data, seed)
+
+
+def _check_name(data: str) -> None:
+    """Refuse an empty name, which would be the current folder, and a folder that may not be looked into."""
+    if not data.strip():
+        raise DataError("--data is empty.", "Is the variable set? Use --data digits, or a folder of pictures.")
+    root = Path(data)
+    if not is_address(data) and root.is_dir() and not os.access(root, os.R_OK | os.X_OK):
+        raise DataError(f"{data} cannot be read: Permission denied.", "Ask for the right to read it and its folders.")
+
+
+def open_val(data: str, *, seed: int | None = None) -> Pictures:
+    """Open the pictures to evaluate on: the val split of data that has one.
+
+    Of a folder without, what training with `seed` held out; with None, for a folder nothing was trained on, all of it.
+
+    Raises:
+        DataError: as `open_splits`.
+    """
+    _check_name(data)
+    if is_address(data):
+        return _shards(RemoteFolder(parse_address(data)), "val")
+    root = Path(data)
+    if seed is None and data != "digits" and root.is_dir() and not (root / "train").is_dir() and not is_shards(root):
+        named = next((root / name for name in VAL_NAMES if (root / name).is_dir()), root)
+        return read_folder(named)
+    if seed is not None and root.is_dir() and not (root / "train").is_dir():
+        val_root = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
+        if val_root:
+            return read_folder(val_root)
+    return open_splits(data, seed=seed or 0)[1]
+
+
+def has_split(data: str) -> bool:
+    """Whether pictures come with what is to be evaluated on, so that nothing has to be held out of a folder."""
+    root = Path(data)
+    if data == "digits" or is_address(data) or not root.is_dir() or is_shards(root):
+        return True
+    return any((root / name).is_dir() for name in VAL_NAMES)
+
+
+def was_recorded(data: str, recorded: str | None) -> bool:
+    """Whether `data` names the pictures that were recorded at training, however the path or address is written."""
+    if recorded is None or is_address(data) != is_address(recorded):
+        return False
+    if is_address(data):
+        return parse_address(data) == parse_address(recorded)
+    return data == recorded or (data != "digits" and Path(data).resolve() == Path(recorded).resolve())
+
+
+def _arrays(path: Path, seed: int) -> tuple[Pictures, Pictures]:
+    arrays = read_arrays(path)
+    train, *val = (
+        Pictures(str(path), arrays.classes, list(pictures), labels, arrays.flip_keeps_class)
+        for pictures, labels in (arrays.splits[split] for split in ("train", "val") if split in arrays.splits)
+    )
+    return (train, val[0]) if val else hold_out(train, str(path), seed)
+
+
+def _shards(root: Folder, split: Split) -> Pictures:
+    classes, sources, labels = open_split(root, split)
+    return Pictures(str(root), classes, sources, labels)

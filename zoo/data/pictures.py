@@ -1,0 +1,159 @@
+"""Owns labelled pictures: read, decoded, chosen; where they are is its neighbours' business.
+
+A picture's own problems surface when it is loaded, as `BrokenPictureError`, so that one broken file among a million
+good ones costs a line in the log and not the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from zoo.data.http import PARALLEL
+from zoo.data.preprocess import open_picture, prepare
+from zoo.data.shards import Packed
+from zoo.errors import BrokenPictureError, DataError
+from zoo.model.spec import Preprocessing
+
+Split = Literal["train", "val"]
+
+
+# A picture as it is stored: a file's bytes, or (H, W, 3) uint8.
+Stored = bytes | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Labelled pictures of one split.
+
+    `sources` are files, places in shards or (H, W, 3) uint8 arrays; `labels` (N,) int64 index `classes`.
+    `flip_keeps_class` says whether a mirrored picture still belongs to its class: not for digits.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    sources: Sequence[Path | Packed | NDArray[np.uint8]]
+    labels: NDArray[np.int64]
+    flip_keeps_class: bool = True
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def describe(self, index: int) -> str:
+        """Name one picture for a message."""
+        source = self.sources[index]
+        return f"{self.name} picture {index}" if isinstance(source, np.ndarray) else str(source)
+
+    def read(self, index: int, unwanted: Event | None = None) -> Stored:
+        """One picture as it is stored: a file's bytes, or an (H, W, 3) uint8 array.
+
+        A server that fails is asked again until the picture is `unwanted`.
+
+        Raises:
+            BrokenPictureError: it cannot be read.
+            DataError: a server has it, and does not answer as it should; that is no fault of this picture's.
+        """
+        source = self.sources[index]
+        if isinstance(source, Packed):
+            return source.read(unwanted)
+        if isinstance(source, np.ndarray):
+            return source
+        try:
+            return source.read_bytes()
+        except FileNotFoundError as error:
+            raise BrokenPictureError(f"There is no file {source}.") from error
+        except OSError as error:
+            raise BrokenPictureError(f"{source} cannot be read: {error.strerror}.") from error
+
+    @contextmanager
+    def reading(self, indices: Sequence[int]) -> Iterator[list[Callable[[], Stored]]]:
+        """`read` of several pictures, as calls to be made in order.
+
+        Those on a server are asked for at once, `PARALLEL` at a time, so that one latency hides another. When the block
+        is left, however it is, no server is waited for any more.
+        """
+        sources = (self.sources[index] for index in indices)
+        if not any(isinstance(source, Packed) and source.is_remote for source in sources):
+            yield [partial(self.read, index) for index in indices]
+            return
+        pool = ThreadPoolExecutor(PARALLEL)
+        failed: list[DataError] = []
+        left = Event()
+
+        def read(index: int) -> Stored:
+            # Once a server has failed half a minute long, no other picture of the batch is waited for as long again.
+            if failed:
+                raise failed[0]
+            try:
+                return self.read(index, left)
+            except BrokenPictureError:
+                raise
+            except DataError as error:
+                failed.append(error)
+                raise
+
+        try:
+            yield [pool.submit(read, index).result for index in indices]
+        finally:
+            left.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def open(self, index: int, *, min_size: int | None = None) -> Image.Image:
+        """Decode one picture to RGB; `min_size` as in `open_picture`.
+
+        Raises:
+            BrokenPictureError, DataError: as `read`, or it cannot be decoded.
+        """
+        return self.decode(index, self.read(index), min_size=min_size)
+
+    def decode(self, index: int, stored: Stored, *, min_size: int | None = None) -> Image.Image:
+        """`open` of a picture that has been read.
+
+        Raises:
+            BrokenPictureError: it cannot be decoded.
+        """
+        if isinstance(stored, np.ndarray):
+            return Image.fromarray(stored)
+        return open_picture(stored, min_size=min_size, name=self.describe(index))
+
+    def head(self, count: int) -> Pictures:
+        """At most `count` pictures spread evenly over the split, so every class of a sorted folder is in it."""
+        if count >= len(self):
+            return self
+        chosen = np.linspace(0, len(self) - 1, count).round().astype(int)
+        return self.at(chosen)
+
+    def at(self, indices: NDArray[np.int64]) -> Pictures:
+        """The pictures at `indices`."""
+        sources = [self.sources[index] for index in indices]
+        return Pictures(self.name, self.classes, sources, self.labels[indices], self.flip_keeps_class)
+
+
+def load_prepared(pictures: Pictures, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], list[int], list[str]]:
+    """Decode and prepare every picture, going on without the broken ones.
+
+    Returns:
+        (N, S, S, 3) uint8, the indices they had in `pictures`, and one message per broken picture.
+    """
+    good: list[NDArray[np.uint8]] = []
+    indices: list[int] = []
+    broken: list[str] = []
+    with pictures.reading(range(len(pictures))) as reads:
+        for index, read in enumerate(reads):
+            try:
+                good.append(prepare(pictures.decode(index, read()), preprocessing))
+                indices.append(index)
+            except BrokenPictureError as error:
+                broken.append(error.problem)
+    size = preprocessing.image_size
+    return np.stack(good) if good else np.empty((0, size, size, 3), np.uint8), indices, broken
