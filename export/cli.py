@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zoo.options import device_option, json_option
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -16,15 +18,9 @@ if TYPE_CHECKING:
     from export.predict import Answer
     from export.runners import Device
 
-DEVICES = click.Choice(["auto", "cpu", "cuda"])
 # Beside the rows they name, which need torch and onnx to import; a test compares them.
 PRECISIONS = click.Choice(["fp32", "fp16"])
 BUILDERS = click.Choice(["auto", "tensorrt", "tensorrt-rtx"])
-
-device_option = click.option(
-    "--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and only JSON, on stdout.")
 
 
 @click.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from serve.options import Options
+from zoo.options import Finite, device_option
 
 if TYPE_CHECKING:
     from export.runners import Device
@@ -20,13 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=Options.port, show_default=True, help="0 takes a free one."
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default=Options.device,
-    show_default=True,
-    help="auto takes a GPU that works.",
-)
+@device_option
 @click.option(
     "--instances",
     type=click.IntRange(1),
@@ -39,28 +34,28 @@ if TYPE_CHECKING:
 @click.option("--queue-capacity", type=click.IntRange(1), help="Pictures that may wait.  [default: 8 full batches]")
 @click.option(
     "--max-queue-delay-ms",
-    type=click.FloatRange(0),
+    type=Finite(0),
     default=Options.max_queue_delay_ms,
     show_default=True,
     help="How long a picture may wait for its batch to fill; 0 never waits.",
 )
 @click.option(
     "--timeout-ms",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     default=Options.timeout_ms,
     show_default=True,
     help="A request's time, from its first byte to its answer.",
 )
 @click.option(
     "--max-body-mb",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     default=Options.max_body_mb,
     show_default=True,
     help="Largest upload.",
 )
 @click.option(
     "--drain-seconds",
-    type=click.FloatRange(0),
+    type=Finite(0),
     default=Options.drain_seconds,
     show_default=True,
     help="How long requests under way may take after Ctrl-C.",

@@ -11,7 +11,7 @@ from train.schedule import learning_rate
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.curves import Band, Curve, curve_chart
 from zoo.page.markup import Markup, tag
-from zoo.page.wording import digits
+from zoo.wording import digits
 
 SETTING_NAMES = {
     "image_size": "image size, px",

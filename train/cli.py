@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-DEVICES = click.Choice(["auto", "cpu", "cuda"])
-FOLDER = click.Path(path_type=Path, file_okay=False)
+from zoo.options import FOLDER, Finite, device_option, json_option, results_option, seed_option
+
 TRACKERS = click.Choice(["tensorboard", "mlflow", "wandb"])
 AUGMENT_ON = click.Choice(["auto", "device", "workers"])
-SEED = click.IntRange(0, 2**32 - 1)
 PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 
 
@@ -34,7 +33,7 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 )
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of the whole run, at least one for each stage.")
 @click.option("--batch-size", type=click.IntRange(2), help="Pictures a step, in every stage.")
-@click.option("--lr", "learning_rate", type=click.FloatRange(0, min_open=True), help="Peak learning rate.")
+@click.option("--lr", "learning_rate", type=Finite(0, min_open=True), help="Peak learning rate.")
 @click.option(
     "--image-size", type=click.IntRange(16), help="Size of the largest stage, px; the others keep their shares of it."
 )
@@ -48,14 +47,10 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 )
 @click.option("--class-weights", metavar="balanced|FILE", help='Count rare classes more; FILE is {"class": weight, …}.')
 @click.option("--teacher", metavar="MODEL", help="Distil from trained weights of the same classes.")
-@click.option("--distill-alpha", type=click.FloatRange(0, 1), help="The teacher's share of the loss  [default: 0.5]")
-@click.option(
-    "--temperature", type=click.FloatRange(0, min_open=True), help="Softens both sides of distillation  [default: 1]"
-)
-@click.option(
-    "--seed", type=SEED, default=0, show_default=True, help="Decides initialisation, order, augmentation and split."
-)
-@click.option("--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works.")
+@click.option("--distill-alpha", type=Finite(0, 1), help="The teacher's share of the loss  [default: 0.5]")
+@click.option("--temperature", type=Finite(0, min_open=True), help="Softens both sides of distillation  [default: 1]")
+@seed_option("Decides initialisation, order, augmentation and split.")
+@device_option
 @click.option("--precision", type=PRECISIONS, default="auto", show_default=True, help="auto: bf16 or fp16 on a GPU.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode pictures.")
 @click.option(
@@ -71,7 +66,7 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile the network, once for each stage.")
 @click.option(
     "--save-every",
-    type=click.FloatRange(0),
+    type=Finite(0),
     default=120,
     show_default=True,
     metavar="SECONDS",
@@ -92,7 +87,7 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
     help="Send the run's figures there too; may be given several times.",
 )
 @click.option("--plan", is_flag=True, help="Print the stages and what they cost; train nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result (or the plan) as JSON.")
+@json_option
 def train(
     model: str,
     data: str,
@@ -217,7 +212,7 @@ def train(
 @click.option("--batch-size", type=click.IntRange(2), help="Pictures a step  [default: the stages' own]")
 @click.option("--image-size", type=click.IntRange(16), help="Size of the last stage, px.")
 @click.option("--steps", type=click.IntRange(2), default=20, show_default=True, help="Timed steps a stage.")
-@click.option("--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works.")
+@device_option
 @click.option("--precision", type=PRECISIONS, default="auto", show_default=True, help="auto: bf16 or fp16 on a GPU.")
 @click.option(
     "--augment-on",
@@ -227,8 +222,8 @@ def train(
     help="With device the steps flip and RandAugment; auto: if it is a GPU.",
 )
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile the network, once for each stage.")
-@click.option("-o", "--out", type=FOLDER, default=Path("benchmarks"), show_default=True, help="Folder of the results.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@results_option
+@json_option
 def bench_train(
     model: str,
     recipe_name: str,
@@ -249,9 +244,9 @@ def bench_train(
     from train.throughput import measure_training
     from zoo.console import log_console, results_console
     from zoo.files import check_folder
-    from zoo.page.wording import milliseconds, tail
     from zoo.results import Summary, write_result
     from zoo.weights.resolve import find_model_variant
+    from zoo.wording import milliseconds, tail
 
     check_folder(out)
     variant = find_model_variant(model)

@@ -16,7 +16,7 @@ from zoo.data.pictures import Pictures
 from zoo.errors import BrokenPictureError, DataError
 from zoo.page.elements import table
 from zoo.page.markup import Child, Markup, join, tag
-from zoo.page.wording import percent
+from zoo.wording import percent
 
 # A matrix of more classes than this has cells no one can read; its largest entries say more.
 MATRIX_CLASSES = 20

@@ -13,7 +13,7 @@ from train.recipe import Recipe
 from train.schedule import batch_factor
 from zoo.console import results_console
 from zoo.model.spec import Variant
-from zoo.page.wording import digits
+from zoo.wording import digits
 
 # Shown in every plan, in the table or under it; everything else only where it differs from the recipe's default.
 SHOWN = ("name", "source", "stages", "test_size", "learning_rate", "schedule", "optimizer", "lr_scaling")

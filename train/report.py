@@ -27,7 +27,7 @@ from zoo.machine import environment
 from zoo.model.spec import Variant
 from zoo.page.elements import environment_table, pill, plain, render_document, table
 from zoo.page.markup import Child, Markup, join, tag
-from zoo.page.wording import digits, duration, percent
+from zoo.wording import digits, duration, percent
 
 State = Literal["running", "finished", "interrupted", "failed"]
 

@@ -16,16 +16,16 @@ from zoo.errors import ZooError
 # "module:attribute" of each command and the line `zoo --help` shows for it. Being data, the table points upwards
 # without importing upwards, and help costs no framework.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "list": ("zoo.commands:list_models", "Show every network: parameters, MACs, sizes, weights."),
-    "show": ("zoo.commands:show_model", "Show one network stage by stage."),
-    "scale": ("zoo.commands:scale_model", "Write a network of your own: one of these, scaled."),
-    "doctor": ("zoo.commands:doctor", "Say what this machine can do, and how to add the rest."),
-    "sample": ("zoo.commands:sample", "Write a few pictures of the embedded data set as files."),
+    "list": ("zoo.commands.models:list_models", "Show every network: parameters, MACs, sizes, weights."),
+    "show": ("zoo.commands.models:show_model", "Show one network stage by stage."),
+    "scale": ("zoo.commands.models:scale_model", "Write a network of your own: one of these, scaled."),
+    "doctor": ("zoo.commands.machine:doctor", "Say what this machine can do, and how to add the rest."),
+    "sample": ("zoo.commands.machine:sample", "Write a few pictures of the embedded data set as files."),
     "data": ("zoo.cli:data", "Check pictures, and pack or index them for training."),
     "train": ("train.cli:train", "Train with progressive learning."),
-    "pull": ("zoo.weights_cli:pull", "Fetch published weights."),
-    "import": ("zoo.weights_cli:import_file", "Bring weights in from torchvision, timm, Google, Keras."),
-    "convert": ("zoo.weights_cli:convert", "Take weights out to torchvision, timm."),
+    "pull": ("zoo.commands.weights:pull", "Fetch published weights."),
+    "import": ("zoo.commands.weights:import_file", "Bring weights in from torchvision, timm, Google, Keras."),
+    "convert": ("zoo.commands.weights:convert", "Take weights out to torchvision, timm."),
     "evaluate": ("export.cli:evaluate", "Measure accuracy of a checkpoint, .onnx or .plan."),
     "export": ("export.cli:export", "Turn a checkpoint into ONNX and a TensorRT engine, checked."),
     "predict": ("export.cli:predict", "Classify pictures."),
@@ -39,9 +39,9 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "report": ("serve.bench.cli:report", "One page with every result."),
 }
 DATA: dict[str, tuple[str, str]] = {
-    "check": ("train.data_cli:check_data", "Broken files, duplicates, class balance, sizes."),
-    "pack": ("train.data_cli:pack_data", "Write shards with pictures reduced to what training can use."),
-    "index": ("train.data_cli:index_data", "Make WebDataset's tar files readable that others wrote."),
+    "check": ("zoo.commands.data:check_data", "Broken files, duplicates, class balance, sizes."),
+    "pack": ("zoo.commands.data:pack_data", "Write shards with pictures reduced to what training can use."),
+    "index": ("zoo.commands.data:index_data", "Make WebDataset's tar files readable that others wrote."),
 }
 
 

@@ -10,7 +10,7 @@ from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.curves import Band, Curve, curve_chart
 from zoo.page.elements import table
 from zoo.page.markup import Child, Markup, tag
-from zoo.page.wording import duration, percent
+from zoo.wording import duration, percent
 
 COLOURS = ("series-1", "series-2", "series-4", "series-3")
 

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from zoo.console import log_console, results_console
+from zoo.options import RESULTS, Finite, device_option, json_option, results_option, threads_option
 
 if TYPE_CHECKING:
     from export.runners import Device
     from serve.bench.stage_timing import Precision
     from zoo.results import Result
 
-DEVICES = click.Choice(["auto", "cpu", "cuda"])
-FOLDER = Path("benchmarks")
 
 _warmup = click.option(
     "--warmup-ms",
-    type=click.FloatRange(0),
+    type=Finite(0),
     default=200.0,
     show_default=True,
     help="Untimed calls before the first round.",
@@ -28,17 +27,6 @@ _warmup = click.option(
 _rounds = click.option(
     "--rounds", type=click.IntRange(3), default=5, show_default=True, help="Visits to each thing compared, A B A B…"
 )
-_threads = click.option("--threads", type=click.IntRange(1), help="Processor threads.  [default: the back end's]")
-_device = click.option("--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works.")
-_out = click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=FOLDER,
-    show_default=True,
-    help="Folder for the result's JSON file.",
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print the result file's JSON instead of a table.")
 
 
 @click.command()
@@ -48,17 +36,17 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the result f
 )
 @click.option(
     "--duration-s",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     default=3.0,
     show_default=True,
     help="Of each artifact at each batch size, in all rounds together.",
 )
 @_warmup
 @_rounds
-@_device
-@_threads
-@_out
-@_json
+@device_option
+@threads_option
+@results_option
+@json_option
 def latency(
     artifacts: tuple[str, ...],
     batch_sizes: tuple[int, ...],
@@ -108,17 +96,17 @@ def latency(
 )
 @click.option(
     "--duration-s",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     default=1.0,
     show_default=True,
     help="Of each form of each stage, in all rounds together.",
 )
 @_warmup
 @_rounds
-@_device
-@_threads
-@_out
-@_json
+@device_option
+@threads_option
+@results_option
+@json_option
 def stages(
     model: str,
     image_size: int | None,
@@ -166,11 +154,11 @@ def stages(
     "-o",
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    default=FOLDER / "report.html",
+    default=RESULTS / "report.html",
     show_default=True,
     help="The page; its figures are written beside it as .json.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print where the files are and what they say, as JSON.")
+@json_option
 def report(results: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Make one page of every result in benchmarks/, or of the files and folders named.
 
@@ -178,7 +166,7 @@ def report(results: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """
     from serve.bench.report import write_report
 
-    written = write_report(results or (FOLDER,), out)
+    written = write_report(results or (RESULTS,), out)
     if as_json:
         click.echo(json.dumps(written, indent=2, ensure_ascii=False))
         return

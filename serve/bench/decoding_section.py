@@ -8,7 +8,7 @@ from serve.bench.decoding import DecodingRow
 from serve.bench.measured import DecodingRun
 from zoo.page.elements import plain, table
 from zoo.page.markup import Child, Markup, tag
-from zoo.page.wording import digits, joined
+from zoo.wording import digits, joined
 
 
 def decoding_section(run: DecodingRun) -> Markup:

@@ -18,8 +18,8 @@ from serve.bench.measured import (
 )
 from serve.bench.stages import OPERATOR_NAMES, Winner, times, total_ms
 from zoo.model.variants import VARIANTS
-from zoo.page.wording import digits, joined, milliseconds, percent, plain_name, stage_list, tail
 from zoo.results import UNSTABLE_ABOVE, Summary
+from zoo.wording import digits, joined, milliseconds, percent, plain_name, stage_list, tail
 
 
 def headlines(runs: DeviceRuns) -> list[str]:

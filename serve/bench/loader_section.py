@@ -7,7 +7,7 @@ from serve.bench.stages import times
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.elements import table
 from zoo.page.markup import Child, Markup, tag
-from zoo.page.wording import digits
+from zoo.wording import digits
 
 
 def loader_section(run: LoaderRun) -> Markup:

@@ -20,8 +20,8 @@ from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS
 from zoo.page.elements import environment_table, render_document, table
 from zoo.page.markup import Child, Markup, join, tag
-from zoo.page.wording import count, joined, percent, plain_name
 from zoo.results import Result
+from zoo.wording import count, joined, percent, plain_name
 
 _STYLE = Path(__file__).with_name("report.css")
 _OPERATORS = OPERATOR_NAMES | {"conv": "Conv", "bottleneck": "Bottleneck", "head": "Conv 1×1, pool, classifier"}

@@ -7,8 +7,8 @@ from serve.bench.stages import times
 from zoo.page.charts import Bar, Group, Line, bar_chart, line_chart
 from zoo.page.elements import pill, table
 from zoo.page.markup import Child, Markup, join, tag
-from zoo.page.wording import digits, digits_or_dash, milliseconds, percent
 from zoo.results import Summary
+from zoo.wording import digits, digits_or_dash, milliseconds, percent
 
 SUMMARY_HEADS = ("p50 ms", "p90 ms", "p99 ms", "variation", "n")
 _SERIES = ("series-1", "series-2", "series-3", "series-4")

@@ -10,7 +10,7 @@ from serve.bench.stages import OPERATOR_NAMES, FormRow, StageRow, times, total_m
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.elements import pill, table
 from zoo.page.markup import Child, Markup, join, tag
-from zoo.page.wording import count, digits, milliseconds, plain_name
+from zoo.wording import count, digits, milliseconds, plain_name
 
 _SHORT = {"mbconv": "MBConv", "fused_mbconv": "Fused", "even": "even"}
 

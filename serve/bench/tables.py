@@ -10,8 +10,8 @@ from rich.table import Table
 from serve.bench.headlines import headlines
 from serve.bench.measured import group_by_device
 from serve.bench.stages import OPERATOR_NAMES, FormRow, StageRow
-from zoo.page.wording import count, digits, digits_or_dash, plain_name
 from zoo.results import Result, Summary
+from zoo.wording import count, digits, digits_or_dash, plain_name
 
 _COLOURS = {"mbconv": "blue", "fused_mbconv": "dark_orange", "even": "dim"}
 

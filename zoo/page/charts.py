@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from zoo.page.markup import Child, Markup, join, tag
-from zoo.page.wording import digits
+from zoo.wording import digits
 
 _BAR_PX = 22
 _LINES_PX = 230

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from zoo.page.charts import draw_figure, nice_ticks, tick_text
 from zoo.page.markup import Markup, tag
-from zoo.page.wording import digits
+from zoo.wording import digits
 
 # A band's label needs about this share of the width to be read at 400 px.
 _LABEL_SHARE = 0.11

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zoo.page.curves import Band, Curve, axis_ticks, curve_chart
 from zoo.page.elements import plain, render_document, table
-from zoo.page.wording import duration
+from zoo.wording import duration
 
 BANDS = (Band(start=0.5, end=4.5, label="128 px"), Band(start=4.5, end=10.5, label="300 px"))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from train.cli import SEED
+from zoo.options import FOLDER, json_option, seed_option
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -20,22 +20,15 @@ if TYPE_CHECKING:
 
     from zoo.data.check import Report
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
 # How many names of a long list a terminal gets; --json has all.
 SHOWN = 10
 
 
 @click.command("check")
 @click.argument("data")
-@click.option(
-    "--seed",
-    type=SEED,
-    default=0,
-    show_default=True,
-    help="Splits a folder without train/ and val/, as in training.",
-)
+@seed_option("Splits a folder without train/ and val/, as in training.")
 @click.option("--workers", type=click.IntRange(1), help="Pictures decoded at once  [default: one a core]")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@json_option
 def check_data(data: str, seed: int, workers: int | None, as_json: bool) -> None:
     """Look at every picture of DATA: broken files, duplicates, class balance, sizes.
 
@@ -66,11 +59,9 @@ def check_data(data: str, seed: int, workers: int | None, as_json: bool) -> None
     "--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="JPEG quality of the reduced."
 )
 @click.option("--shard-mb", type=click.IntRange(1), default=256, show_default=True, help="Megabytes a shard, about.")
-@click.option(
-    "--seed", type=SEED, default=0, show_default=True, help="Decides the order, and the split of a folder without one."
-)
+@seed_option("Decides the order, and the split of a folder without one.")
 @click.option("--workers", type=click.IntRange(1), help="Pictures reduced at once  [default: one a core]")
-@click.option("--json", "as_json", is_flag=True, help="Print what was packed as JSON.")
+@json_option
 def pack_data(
     data: str,
     out: Path,
@@ -126,7 +117,7 @@ def pack_data(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Names of the classes, one a line  [default: FOLDER/classes.txt, else the numbers]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@json_option
 def index_data(folder: Path, classes_file: Path | None, as_json: bool) -> None:
     """Make WebDataset's tar files in FOLDER readable: write shards.json and an index beside them.
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zoo.page.charts import Bar, Group, Line, bar_chart, line_chart, nice_ticks
 from zoo.page.markup import Markup, join, tag
-from zoo.page.wording import count, digits, joined, milliseconds, percent, plain_name, stage_list
+from zoo.wording import count, digits, joined, milliseconds, percent, plain_name, stage_list
 
 
 def a_bar(value: float, **changes: object) -> Bar:

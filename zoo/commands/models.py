@@ -1,4 +1,4 @@
-"""Owns the commands that need no framework beyond tables: list, show, doctor, sample."""
+"""Owns the commands that show and make rows: list, show, scale; they import no framework."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.options import json_option
+
 if TYPE_CHECKING:
     from zoo.model.spec import Variant
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
 OPERATOR_STYLES = {
     "fused_mbconv": ("Fused-MBConv", "orange3"),
     "mbconv": ("MBConv", "dodger_blue1"),
@@ -21,7 +22,7 @@ OPERATOR_STYLES = {
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_models(as_json: bool) -> None:
     """Show every network: parameters, MACs, sizes, weights."""
     from zoo.model.variants import VARIANTS
@@ -70,7 +71,7 @@ def summary_of(variant: Variant) -> dict[str, Any]:
 @click.command("show")
 @click.argument("model")
 @click.option("--image-size", type=click.IntRange(16), help="Pixels a side  [default: the eval size]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def show_model(model: str, image_size: int | None, as_json: bool) -> None:
     """Show MODEL stage by stage: operator, channels, layers, stride, parameters, MACs."""
     from zoo.model.counts import parts
@@ -123,7 +124,7 @@ def show_model(model: str, image_size: int | None, as_json: bool) -> None:
 @click.option("--resolution", type=float, default=1.0, show_default=True, help="Image size, times this, up to 480 px.")
 @click.option("--id", help="Name of the new network  [default: the file's]")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Row file to write: NAME.toml.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def scale_model(
     model: str, depth: float, width: float, resolution: float, id: str | None, out: Path, as_json: bool
 ) -> None:
@@ -164,40 +165,3 @@ def scale_model(
         f"{before['macs'] / 1e9:.3g} → {after['macs'] / 1e9:.3g} GMACs, "
         f"{base.eval_size} → {row.eval_size} px. `zoo show {out}` draws it."
     )
-
-
-@click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(as_json: bool) -> None:
-    """Say what this machine can do, and how to add the rest."""
-    from zoo.doctor import examine
-
-    findings = examine()
-    if as_json:
-        click.echo(json.dumps({finding.name: finding.to_dict() for finding in findings}, indent=2))
-        return
-    from rich.markup import escape
-    from rich.table import Table
-
-    from zoo.console import results_console
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for finding in findings:
-        sign = "[green]✓[/]" if finding.available else "[yellow]–[/]"
-        table.add_row(sign, f"[bold]{finding.name}[/]", finding.version or "", escape(finding.detail))
-    console = results_console()
-    console.print(table)
-    for finding in findings:
-        if finding.hint:
-            console.print(f"[bold]{finding.name}:[/] {escape(finding.hint)}")
-
-
-@click.command("sample")
-@click.option("-o", "--out", type=FOLDER, default=Path("pictures"), show_default=True, help="Folder to write to.")
-@click.option("--count", type=click.IntRange(1, 360), default=10, show_default=True, help="How many pictures.")
-def sample(out: Path, count: int) -> None:
-    """Write a few validation pictures of the embedded digits as PNG files, to try other commands with."""
-    from zoo.data.digits import write_samples
-
-    for path in write_samples(out, count):
-        click.echo(path)

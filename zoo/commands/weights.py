@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zoo.options import PATH, json_option
 from zoo.weights.origins import ORIGINS, TARGETS
 
 if TYPE_CHECKING:
     from zoo.model.spec import Weights
     from zoo.weights.pull import Pulled, Report
 
-FILE = click.Path(path_type=Path)
-
 
 @click.command("import")
 @click.argument("model")
-@click.argument("file", type=FILE)
+@click.argument("file", type=PATH)
 @click.option("--from", "origin", type=click.Choice(list(ORIGINS)), required=True, help="Whose weights they are.")
-@click.option("-o", "--out", type=FILE, help="Checkpoint to write  [default: MODEL-ORIGIN.safetensors]")
+@click.option("-o", "--out", type=PATH, help="Checkpoint to write  [default: MODEL-ORIGIN.safetensors]")
 @click.option("--num-classes", type=click.IntRange(2), help="Another number than the file's: a new head.")
-@click.option("--classes", type=FILE, help="Class names, one a line.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--classes", type=PATH, help="Class names, one a line.")
+@json_option
 def import_file(
     model: str,
     file: Path,
@@ -73,8 +72,8 @@ def import_file(
 @click.command("convert")
 @click.argument("model")
 @click.option("--to", "target", type=click.Choice(TARGETS), required=True, help="Whose keys to give them.")
-@click.option("-o", "--out", type=FILE, required=True, help="File to write: .pth or .safetensors.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-o", "--out", type=PATH, required=True, help="File to write: .pth or .safetensors.")
+@json_option
 def convert(model: str, target: str, out: Path, as_json: bool) -> None:
     """Write MODEL's weights, bit for bit, as another project's code loads them.
 
@@ -105,7 +104,7 @@ def convert(model: str, target: str, out: Path, as_json: bool) -> None:
 
 @click.command("pull")
 @click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def pull(model: str, as_json: bool) -> None:
     """Fetch published weights: MODEL's most accurate ones, or those of an id such as s.timm-in1k.
 

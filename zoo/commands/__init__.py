@@ -1,0 +1,1 @@
+"""The commands of `zoo` that belong to no other package."""

@@ -1,0 +1,51 @@
+"""Owns the commands that look at this machine and give something to try it with: doctor, sample."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from zoo.options import FOLDER, json_option
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.command("doctor")
+@json_option
+def doctor(as_json: bool) -> None:
+    """Say what this machine can do, and how to add the rest."""
+    from zoo.doctor import examine
+
+    findings = examine()
+    if as_json:
+        click.echo(json.dumps({finding.name: finding.to_dict() for finding in findings}, indent=2))
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    from zoo.console import results_console
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        sign = "[green]✓[/]" if finding.available else "[yellow]–[/]"
+        table.add_row(sign, f"[bold]{finding.name}[/]", finding.version or "", escape(finding.detail))
+    console = results_console()
+    console.print(table)
+    for finding in findings:
+        if finding.hint:
+            console.print(f"[bold]{finding.name}:[/] {escape(finding.hint)}")
+
+
+@click.command("sample")
+@click.option("-o", "--out", type=FOLDER, default=Path("pictures"), show_default=True, help="Folder to write to.")
+@click.option("--count", type=click.IntRange(1, 360), default=10, show_default=True, help="How many pictures.")
+def sample(out: Path, count: int) -> None:
+    """Write a few validation pictures of the embedded digits as PNG files, to try other commands with."""
+    from zoo.data.digits import write_samples
+
+    for path in write_samples(out, count):
+        click.echo(path)
