@@ -42,7 +42,7 @@ from torchvision.transforms import InterpolationMode
 
 from train.augment import AugmentOn
 from train.loader import Augmented, epoch_batches, load
-from train.recipe import find_recipe
+from train.progressive.recipe import find_recipe
 from zoo.data.open import open_val
 from zoo.data.pack import encode_jpeg
 from zoo.data.pictures import Pictures

@@ -24,10 +24,10 @@ from typing import Any
 
 import torch
 
-from train.recipe import Recipe, find_recipe
+from train.progressive.recipe import Recipe, find_recipe
+from train.progressive.schedule import progressive_stages
 from train.recipes import fixed, progressive_resize
 from train.record import STATE
-from train.schedule import progressive_stages
 from train.session import choose_device, choose_precision, train_model
 from zoo.console import log_console
 from zoo.data.open import open_splits

@@ -87,7 +87,7 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of `tiny`, trained briefly on the digits: a real checkpoint for every test that needs one."""
-    from train.recipe import override
+    from train.progressive.recipe import override
     from train.session import recipe_for, train_model
     from zoo.data.open import open_splits
     from zoo.model.variants import find_variant

@@ -125,11 +125,11 @@ def train(
     metrics.jsonl, report.html (also while it trains), curves.png and confusion.png. Ctrl-C and SIGTERM stop
     it after writing where it was; --resume goes on from there.
     """
-    from train.cost import estimate
     from train.distributed import find_world
-    from train.overrides import apply_overrides
-    from train.plan import print_plan
-    from train.recipe import check_recipe, override
+    from train.progressive.cost import estimate
+    from train.progressive.overrides import apply_overrides
+    from train.progressive.plan import print_plan
+    from train.progressive.recipe import check_recipe, override
     from train.session import find_start, recipe_for, train_model
     from train.stopping import RunFinished, RunStopped
     from zoo.console import log_console
@@ -238,7 +238,7 @@ def bench_train(
     as_json: bool,
 ) -> None:
     """Time optimizer steps of MODEL at every stage's size: pictures a second."""
-    from train.recipe import override
+    from train.progressive.recipe import override
     from train.run import Settings
     from train.session import choose_augmentation, choose_device, choose_precision, recipe_for
     from train.throughput import measure_training

@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from train.schedule import ema_decay
+from train.progressive.schedule import ema_decay
 from zoo.model.network import Network
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from train.recipe import ErasingFill
+from train.progressive.recipe import ErasingFill
 
 
 def erase(

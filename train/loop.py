@@ -18,7 +18,8 @@ from torch import Tensor
 
 from train.distributed import agreed, gather, share_of, sum_over, wait_for_all
 from train.loader import Augmented, Batch, epoch_batches, load, steps_per_epoch
-from train.recipe import Recipe, TrainingStage
+from train.progressive.recipe import Recipe, TrainingStage
+from train.progressive.schedule import learning_rate, stage_of_epoch
 from train.run import (
     Epoch,
     PartialEpoch,
@@ -29,7 +30,6 @@ from train.run import (
     restore_random_state,
     save_state,
 )
-from train.schedule import learning_rate, stage_of_epoch
 from train.step import train_step
 from train.stopping import Interrupted, RunStopped, StopRequest
 from train.validation import Validation, validate_together

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from train.distill import Teacher, distillation_loss
-from train.recipe import LossName, Recipe
+from train.progressive.recipe import LossName, Recipe
 from zoo.errors import DataError
 
 

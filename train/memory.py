@@ -13,7 +13,7 @@ import torch
 
 from train.distill import Teacher
 from train.distributed import ALONE, gather
-from train.recipe import Recipe, TrainingStage
+from train.progressive.recipe import Recipe, TrainingStage
 from train.run import Run, Settings, Start, enter_stage, start_run
 from train.step import train_step
 from train.throughput import noise

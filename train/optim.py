@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from train.recipe import Recipe
+from train.progressive.recipe import Recipe
 from zoo.model.network import Network
 
 # What each optimizer adds before its division where the recipe leaves it open: torch's for AdamW, google/automl's

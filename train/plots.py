@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from train.charts import stage_settings
-from train.recipe import Recipe
+from train.progressive.recipe import Recipe
 from train.run import Epoch
 from zoo.files import replacing
 

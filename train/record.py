@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from train.mistakes import count_confusion
 from train.plots import plot_confusion, plot_curves
-from train.recipe import TrainingStage
+from train.progressive.recipe import TrainingStage
 from train.report import RunFacts, RunStatus, State, render_report
 from train.run import Epoch, Run
 from train.stopping import RunStopped

@@ -16,9 +16,9 @@ from train.charts import (
     stage_throughput,
     throughput_chart,
 )
-from train.cost import RunCost
 from train.mistakes import confusion_section, most_confused, pictures_section
-from train.recipe import Recipe
+from train.progressive.cost import RunCost
+from train.progressive.recipe import Recipe
 from train.run import Epoch
 from train.validation import Validation
 from zoo import __version__

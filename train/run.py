@@ -18,7 +18,7 @@ from train.distributed import ALONE, World, data_parallel, synchronize_norms
 from train.ema import WeightAverage
 from train.losses import Objective, make_objective
 from train.optim import make_optimizer
-from train.recipe import Recipe, TrainingStage
+from train.progressive.recipe import Recipe, TrainingStage
 from zoo.data.pictures import Pictures
 from zoo.errors import CheckpointError
 from zoo.files import replacing

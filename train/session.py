@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 
 from train.augment import AugmentOn
-from train.cost import estimate
 from train.distill import Teacher, load_teacher
 from train.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.live import LiveView
@@ -20,7 +19,8 @@ from train.loader import default_workers
 from train.loop import Watcher, fit
 from train.losses import resolve_class_weights
 from train.memory import fit_to_memory
-from train.recipe import Recipe, TrainingStage, check_recipe, find_recipe
+from train.progressive.cost import estimate
+from train.progressive.recipe import Recipe, TrainingStage, check_recipe, find_recipe
 from train.record import CHECKPOINT, METRICS, STATE, RunRecord, provenance
 from train.report import RunFacts
 from train.run import Epoch, Precision, Run, Settings, Start, load_state, read_state, start_run

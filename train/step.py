@@ -16,7 +16,7 @@ from train.augment import mix_batch
 from train.batch_augment import augment_batch
 from train.erasing import erase
 from train.loader import Batch
-from train.recipe import Recipe, TrainingStage
+from train.progressive.recipe import Recipe, TrainingStage
 from train.run import Run, Settings
 from train.transfer import send
 from zoo.errors import DataError

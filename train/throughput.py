@@ -14,7 +14,7 @@ from rich.console import Console
 
 from train.augment import draw_augmentation
 from train.loader import Batch
-from train.recipe import Recipe, TrainingStage
+from train.progressive.recipe import Recipe, TrainingStage
 from train.run import Run, Settings, enter_stage, start_run
 from train.step import train_step
 from zoo.errors import ZooError

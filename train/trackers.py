@@ -15,7 +15,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.markup import escape
 
-from train.recipe import Recipe, TrainingStage
+from train.progressive.recipe import Recipe, TrainingStage
 from train.run import Epoch, Run
 from train.sinks import Ending, MlflowSink, Opening, Sink, TensorBoardSink, WandbSink
 from train.validation import Validation

@@ -24,7 +24,7 @@ from train.batch_augment import augment_batch, sort_by_kind
 from train.batch_geometry import GEOMETRY
 from train.loader import Augmented, epoch_batches, load
 from train.memory import fits
-from train.recipe import Recipe, override
+from train.progressive.recipe import Recipe, override
 from train.run import Settings, start_run
 from train.session import choose_augmentation, recipe_for, train_model
 from train.strength import SMOOTH_BELOW_PX

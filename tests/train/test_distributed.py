@@ -83,7 +83,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 import train.loop, train.run
-from train.recipe import override
+from train.progressive.recipe import override
 from train.session import recipe_for, train_model
 from zoo.data.open import open_splits
 from zoo.model.variants import find_variant

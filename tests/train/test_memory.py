@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import train.memory
 from train.memory import choose_accumulation, fit_to_memory, largest_part, smallest_parts
-from train.recipe import Recipe, TrainingStage, find_recipe
+from train.progressive.recipe import Recipe, TrainingStage, find_recipe
 from train.run import Settings
 from train.session import train_model
 from zoo.data.open import open_splits

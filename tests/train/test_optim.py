@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from train.optim import LAMB, RMSProp, make_optimizer, parameter_groups, stage_levels
-from train.recipe import Recipe, find_recipe
+from train.progressive.recipe import Recipe, find_recipe
 from zoo.model.build import build_network
 from zoo.model.network import Network
 from zoo.model.variants import RESNET_50, find_variant

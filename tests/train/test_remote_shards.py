@@ -25,7 +25,7 @@ from urllib3 import Timeout
 from train.distributed import World, share_of
 from train.loader import Augmented, epoch_batches, load, load_validation
 from train.mistakes import pictures_section
-from train.recipe import Recipe, find_recipe, override
+from train.progressive.recipe import Recipe, find_recipe, override
 from train.session import Outcome, train_model
 from train.stopping import RunStopped
 from zoo.data import http as remote

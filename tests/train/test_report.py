@@ -17,10 +17,10 @@ from PIL import Image
 from rich.console import Console
 
 from train.charts import best_epoch, stage_settings, stage_throughput
-from train.cost import estimate
 from train.live import LiveView
 from train.mistakes import MATRIX_CLASSES, count_confusion, draw_thumbnail, most_confused, worst_pictures
-from train.recipe import Recipe, TrainingStage, override
+from train.progressive.cost import estimate
+from train.progressive.recipe import Recipe, TrainingStage, override
 from train.record import RunRecord
 from train.report import REFRESH_S, RunFacts, RunStatus, headlines, render_report, share_of_fixed_time
 from train.run import Epoch

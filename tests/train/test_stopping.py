@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from train.loader import Augmented, Read
 from train.losses import Objective
-from train.recipe import override
+from train.progressive.recipe import override
 from train.session import find_start, recipe_for, train_model
 from train.stopping import Interrupted, RunStopped, signals_held, stop_requests
 from zoo.data.open import open_splits

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from train import trackers
 from train.cli import TRACKERS as CHOICES
-from train.recipe import Recipe, override
+from train.progressive.recipe import Recipe, override
 from train.session import recipe_for, train_model
 from train.sinks import flatten
 from train.trackers import TRACKERS, Tracker, epoch_values, find_trackers

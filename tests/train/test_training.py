@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from train.loader import Augmented, epoch_batches
-from train.recipe import Recipe, TrainingStage, override
+from train.progressive.recipe import Recipe, TrainingStage, override
 from train.session import find_start, recipe_for, train_model
 from zoo.data.open import open_splits
 from zoo.errors import DataError, MissingCapabilityError, ZooError

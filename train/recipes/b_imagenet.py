@@ -1,7 +1,7 @@
 """EfficientNetV2-B0 … B3 on ImageNet-1k, with the stages the released code gives them.
 
-Source     google/automl efficientnetv2 `effnetv2_configs.py`, `main.py`, `preprocessing.py`; `train/imagenet.py` has
-           the rest. The paper trains these without progressive learning (Table 11).
+Source     google/automl efficientnetv2 `effnetv2_configs.py`, `main.py`, `preprocessing.py`;
+           `train/progressive/imagenet.py` has the rest. The paper trains these without progressive learning (Table 11).
 Deviates   The code uses AutoAugment v0, which this project does not have. In its place RandAugment 2 × 9, the pair
            found for ResNet-50 (Cubuk et al. 2019, arXiv 1909.13719), constant, as AutoAugment is. Pictures are
            resized bilinearly, where the code is bicubic.
@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from train.imagenet import AUTOML, automl_stages, crop_margin, imagenet_recipe
-from train.recipe import Recipe, require_network
+from train.progressive.imagenet import AUTOML, automl_stages, crop_margin, imagenet_recipe
+from train.progressive.recipe import Recipe, require_network
 from zoo.model.spec import Variant
 
 FIRST_SIZE = {"b0": 144, "b1": 144, "b2": 148, "b3": 156}

@@ -10,8 +10,8 @@ Result     S, seed 0: 97.5 % of 360 validation pictures at 44 px, of which one i
 
 from __future__ import annotations
 
-from train.recipe import Recipe
-from train.schedule import progressive_stages
+from train.progressive.recipe import Recipe
+from train.progressive.schedule import progressive_stages
 from zoo.model.spec import Variant
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from train.imagenet import crop_margin
-from train.recipe import Recipe, TrainingStage
+from train.progressive.imagenet import crop_margin
+from train.progressive.recipe import Recipe, TrainingStage
 from zoo.model.spec import Variant
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from train.imagenet import AUTOML, crop_margin, imagenet_recipe
-from train.recipe import Recipe, TrainingStage
+from train.progressive.imagenet import AUTOML, crop_margin, imagenet_recipe
+from train.progressive.recipe import Recipe, TrainingStage
 from zoo.model.spec import Variant
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from train.recipe import Recipe
+from train.progressive.recipe import Recipe
 from train.recipes import folder
 from zoo.model.spec import Variant
 

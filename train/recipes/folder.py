@@ -11,8 +11,8 @@ Result     not yet run at full length
 
 from __future__ import annotations
 
-from train.recipe import Recipe, round_test_size
-from train.schedule import progressive_stages
+from train.progressive.recipe import Recipe, round_test_size
+from train.progressive.schedule import progressive_stages
 from zoo.model.spec import Variant
 
 # 128 px of 300 px: where Table 6 starts.

@@ -1,6 +1,6 @@
 """EfficientNetV2-L on ImageNet-1k as the released code has it, which is not what the paper says.
 
-Source     google/automl efficientnetv2 `effnetv2_configs.py`, `main.py`; `train/imagenet.py` has the rest
+Source     google/automl efficientnetv2 `effnetv2_configs.py`, `main.py`; `train/progressive/imagenet.py` has the rest
 Command    zoo train l --data imagenet/ --recipe l_automl --auto-batch
 Hardware   not yet run; the paper: 32 TPUv3 cores
 Wall time  not yet run
@@ -9,8 +9,8 @@ Result     not yet run; its README: L 85.7 % top-1 at 480 px, XL from ImageNet-2
 
 from __future__ import annotations
 
-from train.imagenet import AUTOML, automl_stages, imagenet_recipe
-from train.recipe import Recipe, require_network
+from train.progressive.imagenet import AUTOML, automl_stages, imagenet_recipe
+from train.progressive.recipe import Recipe, require_network
 from zoo.model.spec import Variant
 
 

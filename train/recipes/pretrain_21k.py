@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from train.imagenet import AUTOML, BATCH_SIZE, imagenet_recipe
-from train.recipe import Recipe, TrainingStage
+from train.progressive.imagenet import AUTOML, BATCH_SIZE, imagenet_recipe
+from train.progressive.recipe import Recipe, TrainingStage
 from zoo.model.spec import Variant
 
 

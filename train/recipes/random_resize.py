@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from train.recipe import Recipe
+from train.progressive.recipe import Recipe
 from train.recipes import folder
 from zoo.model.spec import Variant
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from train.recipe import Recipe, TrainingStage
+from train.progressive.recipe import Recipe, TrainingStage
 from train.recipes import folder, random_resize
 from zoo.model.spec import Variant
 

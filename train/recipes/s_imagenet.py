@@ -1,6 +1,6 @@
 """EfficientNetV2-S on ImageNet-1k as the paper has it: Table 6, column S.
 
-Source     V2 §4.1 and Table 6 (arXiv 2104.00298v3); `train/imagenet.py` has the rest
+Source     V2 §4.1 and Table 6 (arXiv 2104.00298v3); `train/progressive/imagenet.py` has the rest
 Command    zoo train s --data imagenet/ --recipe s_imagenet --auto-batch
 Hardware   not yet run; the paper: 32 TPUv3 cores
 Wall time  not yet run; the paper: 7.1 hours
@@ -9,8 +9,8 @@ Result     not yet run; the paper: 83.9 % top-1 at 384 px
 
 from __future__ import annotations
 
-from train.imagenet import PAPER, imagenet_recipe, paper_stages
-from train.recipe import Recipe, require_network
+from train.progressive.imagenet import PAPER, imagenet_recipe, paper_stages
+from train.progressive.recipe import Recipe, require_network
 from zoo.model.spec import Variant
 
 

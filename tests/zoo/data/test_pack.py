@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from train.loader import Augmented, load
-from train.recipe import find_recipe
+from train.progressive.recipe import find_recipe
 from zoo.data.jpeg import cut_out, read_jpeg_header
 from zoo.data.open import open_splits, open_val
 from zoo.data.pack import pack, pack_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from train.recipe import Recipe, TrainingStage
+from train.progressive.recipe import Recipe, TrainingStage
 
 
 def interpolate(start: float, end: float, stage: int, num_stages: int) -> float:

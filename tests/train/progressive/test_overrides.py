@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from train.overrides import apply_overrides, setting_paths
-from train.recipe import find_recipe
+from train.progressive.overrides import apply_overrides, setting_paths
+from train.progressive.recipe import find_recipe
 from zoo.errors import UnknownNameError, ZooError
 from zoo.model.variants import find_variant
 

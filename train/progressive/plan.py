@@ -8,9 +8,9 @@ from dataclasses import MISSING, asdict, fields
 import click
 from rich.table import Table
 
-from train.cost import RunCost, StageCost
-from train.recipe import Recipe
-from train.schedule import batch_factor
+from train.progressive.cost import RunCost, StageCost
+from train.progressive.recipe import Recipe
+from train.progressive.schedule import batch_factor
 from zoo.console import results_console
 from zoo.model.spec import Variant
 from zoo.wording import digits

@@ -7,8 +7,8 @@ statistics, which are those of one device's part of the batch.
 
 from __future__ import annotations
 
-from train.recipe import Recipe, TrainingStage
-from train.schedule import progressive_stages
+from train.progressive.recipe import Recipe, TrainingStage
+from train.progressive.schedule import progressive_stages
 from zoo.model.spec import Variant
 
 EPOCHS = 350

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.recipe import Recipe, find_recipe, override, round_test_size
-from train.schedule import ema_decay, interpolate, learning_rate, progressive_stages, stage_of_epoch
+from train.progressive.recipe import Recipe, find_recipe, override, round_test_size
+from train.progressive.schedule import ema_decay, interpolate, learning_rate, progressive_stages, stage_of_epoch
 from zoo.errors import UnknownNameError, ZooError
 from zoo.model.variants import find_variant
 

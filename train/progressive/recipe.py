@@ -7,7 +7,6 @@ import pkgutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 from zoo.errors import ZooError, unknown_name
@@ -18,6 +17,7 @@ OptimizerName = Literal["adamw", "sgd", "rmsprop", "lamb"]
 LossName = Literal["cross_entropy", "bce"]
 BatchRule = Literal["none", "linear", "sqrt"]
 ErasingFill = Literal["zero", "noise"]
+RECIPES = "train.recipes"  # by name: recipes import this file, not the other way round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class Recipe:
 
 def recipe_names() -> tuple[str, ...]:
     """Every file of `train/recipes/`, in alphabetical order."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "recipes")])))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(RECIPES).__path__)))
 
 
 def find_recipe(name: str, variant: Variant) -> Recipe:
@@ -132,7 +132,7 @@ def find_recipe(name: str, variant: Variant) -> Recipe:
     names = recipe_names()
     if name not in names:
         raise unknown_name("recipe", name, names, f"There are: {', '.join(names)}.")
-    resolved: Recipe = importlib.import_module(f"train.recipes.{name}").recipe(variant)
+    resolved: Recipe = importlib.import_module(f"{RECIPES}.{name}").recipe(variant)
     return resolved
 
 
