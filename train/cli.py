@@ -125,13 +125,13 @@ def train(
     metrics.jsonl, report.html (also while it trains), curves.png and confusion.png. Ctrl-C and SIGTERM stop
     it after writing where it was; --resume goes on from there.
     """
-    from train.distributed import find_world
+    from train.processes.distributed import find_world
+    from train.processes.stopping import RunFinished, RunStopped
     from train.progressive.cost import estimate
     from train.progressive.overrides import apply_overrides
     from train.progressive.plan import print_plan
     from train.progressive.recipe import check_recipe, override
     from train.session import find_start, recipe_for, train_model
-    from train.stopping import RunFinished, RunStopped
     from zoo.console import log_console
     from zoo.data.open import open_splits
     from zoo.weights.resolve import find_model_variant, run_folder

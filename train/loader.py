@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from train.augment import AugmentOn, Draws, augment, draw_augmentation, random_crop_box
 from train.decode import Crop, CropDecoder
+from train.processes.stopping import leave_signals_to_the_run, signals_held
 from train.progressive.recipe import Recipe, TrainingStage
-from train.stopping import leave_signals_to_the_run, signals_held
 from train.streams import Streams
 from zoo.data.jpeg import Box
 from zoo.data.pictures import Pictures, Stored

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.distributed import agreed, gather, share_of, sum_over, wait_for_all
 from train.loader import Augmented, Batch, epoch_batches, load, steps_per_epoch
+from train.processes.distributed import agreed, gather, share_of, sum_over, wait_for_all
+from train.processes.stopping import Interrupted, RunStopped, StopRequest
 from train.progressive.recipe import Recipe, TrainingStage
 from train.progressive.schedule import learning_rate, stage_of_epoch
 from train.run import (
@@ -31,7 +32,6 @@ from train.run import (
     save_state,
 )
 from train.step import train_step
-from train.stopping import Interrupted, RunStopped, StopRequest
 from train.validation import Validation, validate_together
 from zoo.data.pictures import Pictures
 from zoo.errors import DataError, ZooError

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from train.distill import Teacher
-from train.distributed import ALONE, gather
+from train.processes.distributed import ALONE, gather
 from train.progressive.recipe import Recipe, TrainingStage
 from train.run import Run, Settings, Start, enter_stage, start_run
 from train.step import train_step

@@ -11,10 +11,10 @@ from typing import Any, Self
 
 from train.mistakes import count_confusion
 from train.plots import plot_confusion, plot_curves
+from train.processes.stopping import RunStopped
 from train.progressive.recipe import TrainingStage
 from train.report import RunFacts, RunStatus, State, render_report
 from train.run import Epoch, Run
-from train.stopping import RunStopped
 from train.validation import Validation
 from zoo.errors import ZooError
 from zoo.files import write_text

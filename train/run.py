@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from train.augment import AugmentOn
 from train.distill import Teacher
-from train.distributed import ALONE, World, data_parallel, synchronize_norms
 from train.ema import WeightAverage
 from train.losses import Objective, make_objective
 from train.optim import make_optimizer
+from train.processes.distributed import ALONE, World, data_parallel, synchronize_norms
 from train.progressive.recipe import Recipe, TrainingStage
 from zoo.data.pictures import Pictures
 from zoo.errors import CheckpointError

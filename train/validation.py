@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from train.distributed import gather
 from train.loader import Batch, load_validation
+from train.processes.distributed import gather
 from train.run import Settings
 from train.step import autocast, normalize
 from zoo.data.pictures import Pictures

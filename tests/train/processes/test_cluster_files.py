@@ -20,7 +20,7 @@ from train.cli import train
 
 yaml = pytest.importorskip("yaml")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "examples" / "cluster"
 BATCH = CLUSTER / "train.sbatch"
 # What Slurm sets in a job of the file's own directives.

@@ -17,11 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from train.distributed import ALONE, World, data_parallel, find_world, gather, restarts, share_of, sum_over
+from train.processes.distributed import ALONE, World, data_parallel, find_world, gather, restarts, share_of, sum_over
 from zoo.errors import ZooError
 from zoo.weights.checkpoint import read_card
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_without_torchrun_a_process_is_alone() -> None:

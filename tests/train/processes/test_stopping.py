@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 from train.loader import Augmented, Read
 from train.losses import Objective
+from train.processes.stopping import Interrupted, RunStopped, signals_held, stop_requests
 from train.progressive.recipe import override
 from train.session import find_start, recipe_for, train_model
-from train.stopping import Interrupted, RunStopped, signals_held, stop_requests
 from zoo.data.open import open_splits
 from zoo.errors import ZooError
 from zoo.model.variants import find_variant
@@ -61,7 +61,7 @@ def whole_run(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def _process(script: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-c", script, *arguments],

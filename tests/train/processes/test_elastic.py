@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Small and long enough that a signal comes before its end; a state after every step.
 TRAIN = ("train", "tiny", "--epochs", "8", "--image-size", "16", "--batch-size", "64", "--device", "cpu")
 RESUMABLE = ("--workers", "0", "--save-every", "0", "--auto-resume")
