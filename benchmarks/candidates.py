@@ -20,9 +20,9 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.autoaugment import _apply_op
 
-from train.augment import OPERATIONS, random_crop_box
+from train.augment.host import OPERATIONS, random_crop_box
+from train.augment.strength import FILL, MAX_LEVEL, MAX_TRANSLATE_SHARE
 from train.decode import Crop, CropDecoder, dct_factor, resize_box
-from train.strength import FILL, MAX_LEVEL, MAX_TRANSLATE_SHARE
 from zoo.data.jpeg import Box, Part, cut_out, read_jpeg_header
 
 SIZES = (128, 300)

@@ -40,7 +40,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode
 
-from train.augment import AugmentOn
+from train.augment.host import AugmentOn
 from train.loader import Augmented, epoch_batches, load
 from train.progressive.recipe import find_recipe
 from zoo.data.open import open_val

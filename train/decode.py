@@ -1,6 +1,6 @@
 """Owns how one training picture becomes a small square: of a JPEG, no more is decoded than its crop needs.
 
-What is augmented is `train/augment.py`'s, which bytes show a crop `zoo/data/jpeg.py`'s; which pictures are broken is
+What is augmented is `train/augment/host.py`'s, which bytes show a crop `zoo/data/jpeg.py`'s; which pictures are broken is
 decided by `zoo/data/preprocess.py`, as everywhere.
 """
 

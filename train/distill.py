@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.transfer import send
+from train.augment.transfer import send
 from zoo.errors import ZooError
 from zoo.model.spec import Preprocessing
 from zoo.weights.resolve import load_model

@@ -1,4 +1,4 @@
-"""Owns how pictures reach the loop, batch by batch as uint8; what is done to a picture is `train/augment.py`'s."""
+"""Owns how pictures reach the loop, batch by batch as uint8; what is done to a picture is `train/augment/host.py`'s."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from train.augment import AugmentOn, Draws, augment, draw_augmentation, random_crop_box
+from train.augment.host import AugmentOn, Draws, augment, draw_augmentation, random_crop_box
 from train.decode import Crop, CropDecoder
 from train.processes.stopping import leave_signals_to_the_run, signals_held
 from train.progressive.recipe import Recipe, TrainingStage
@@ -39,7 +39,7 @@ class Batch:
     """Pictures (N, S, S, 3) uint8, labels (N,) int64, and a message for each picture that could not be decoded.
 
     `positions` (N,) int64 says where in the batch as it was asked for the readable ones stood. `draws` (N, 1 + 2L) int8
-    is what is left to do to the pictures, `train.augment.Draws` each; None where they are as they shall be.
+    is what is left to do to the pictures, `train.augment.host.Draws` each; None where they are as they shall be.
     """
 
     pictures: Tensor

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from train.augment import AugmentOn
+from train.augment.host import AugmentOn
 from train.distill import Teacher
 from train.ema import WeightAverage
 from train.losses import Objective, make_objective

@@ -11,7 +11,7 @@ from typing import Literal, cast
 import torch
 from rich.console import Console
 
-from train.augment import AugmentOn
+from train.augment.host import AugmentOn
 from train.distill import Teacher, load_teacher
 from train.live import LiveView
 from train.loader import default_workers

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.augment import mix_batch
-from train.batch_augment import augment_batch
-from train.erasing import erase
+from train.augment.device import augment_batch
+from train.augment.erasing import erase
+from train.augment.host import mix_batch
+from train.augment.transfer import send
 from train.loader import Batch
 from train.progressive.recipe import Recipe, TrainingStage
 from train.run import Run, Settings
-from train.transfer import send
 from zoo.errors import DataError
 from zoo.model.spec import Preprocessing
 

@@ -1,4 +1,4 @@
-"""Owns the random numbers of an epoch: a stream for each picture. What is drawn from it is `train/augment.py`'s."""
+"""Owns the random numbers of an epoch: a stream for each picture. What is drawn from it is `train/augment/host.py`'s."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from train.augment import draw_augmentation
+from train.augment.host import draw_augmentation
 from train.loader import Batch
 from train.progressive.recipe import Recipe, TrainingStage
 from train.run import Run, Settings, enter_stage, start_run

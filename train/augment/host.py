@@ -1,7 +1,7 @@
 """Owns what happens to one training picture and to one batch: crop, flip, RandAugment; mixup and CutMix. Nothing else.
 
 Every random choice comes from the generator passed in, so a picture's augmentation depends on seed, epoch and index
-alone: not on the number of workers, nor on whether it is done here or by `train/batch_augment.py`; and a resumed run
+alone: not on the number of workers, nor on whether it is done here or by `train/augment/device.py`; and a resumed run
 sees what the uninterrupted one would have.
 """
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from train.strength import (
+from train.augment.strength import (
     FILL,
     GREY_THOUSANDTHS,
     HAIR,
@@ -36,7 +36,7 @@ from train.strength import (
     translation_matrix,
     translation_px,
 )
-from train.transfer import send
+from train.augment.transfer import send
 
 Pixels = NDArray[np.uint8]
 Augmentation = Callable[[Pixels, float, float], Pixels]

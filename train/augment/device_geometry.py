@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.strength import (
+from train.augment.strength import (
     FILL,
     Matrix,
     rotation_matrix,

@@ -13,8 +13,8 @@ from sklearn.datasets import load_sample_image
 from torchvision.transforms import RandAugment
 from torchvision.transforms import functional as F
 
-from train.augment import OPERATIONS, augment, draw_augmentation, mix_batch, random_crop_box
-from train.strength import FILL
+from train.augment.host import OPERATIONS, augment, draw_augmentation, mix_batch, random_crop_box
+from train.augment.strength import FILL
 
 Pixels = np.ndarray
 

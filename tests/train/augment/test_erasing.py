@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms import RandomErasing
 
-from train.erasing import draw_rectangle, erase
+from train.augment.erasing import draw_rectangle, erase
 
 SCALE, RATIO = (0.02, 0.33), (0.3, 3.3)
 

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.augment import OPERATIONS
-from train.batch_geometry import GEOMETRY, find_matrix, find_sources, take_interpolated, take_nearest
-from train.batch_tones import autocontrast, color, contrast, equalize, look_up, sharpness
-from train.strength import MAX_LEVEL, SIGNS, SMOOTH_BELOW_PX, TABLES, enhance_factor, sharpness_weights
-from train.transfer import send
+from train.augment.device_geometry import GEOMETRY, find_matrix, find_sources, take_interpolated, take_nearest
+from train.augment.device_tones import autocontrast, color, contrast, equalize, look_up, sharpness
+from train.augment.host import OPERATIONS
+from train.augment.strength import MAX_LEVEL, SIGNS, SMOOTH_BELOW_PX, TABLES, enhance_factor, sharpness_weights
+from train.augment.transfer import send
 
 Parameters = Callable[[str, float, float, int], NDArray[Any]]
 
@@ -79,14 +79,14 @@ _PLACE_OF = np.array([next((kind.names.index(name) for kind in _KINDS if name in
 
 
 def augment_batch(pictures: Tensor, draws: Tensor, magnitude: float) -> Tensor:
-    """Flip and RandAugment every picture as it was drawn for it: what `train.augment.augment` does to each.
+    """Flip and RandAugment every picture as it was drawn for it: what `train.augment.host.augment` does to each.
 
     Nothing here waits for the device. Values are those of `augment` to the bit, where Pillow was compiled without
     fused multiply-add (x86-64); else interpolated geometry and color may be a level away.
 
     Args:
         pictures: (N, S, S, 3) uint8, contiguous, on any device; not written to.
-        draws: (N, 1 + 2L) int8 on the host, a row of `train.augment.draw_augmentation` for each picture.
+        draws: (N, 1 + 2L) int8 on the host, a row of `train.augment.host.draw_augmentation` for each picture.
         magnitude: the stage's `randaugment_magnitude`.
     """
     pictures = pictures.clone()

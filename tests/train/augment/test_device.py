@@ -1,4 +1,4 @@
-"""Flip and RandAugment on batches are what `train.augment` does to one picture after the other.
+"""Flip and RandAugment on batches are what `train.augment.host` does to one picture after the other.
 
 On x86-64 all of it is equal to the bit. Where Pillow is compiled with fused multiply-add, `color` and interpolated
 geometry may cut a fraction off on the other side of a whole level: LEVELS.
@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from sklearn.datasets import load_sample_image
 
-from train.augment import OPERATIONS, augment, draw_augmentation
-from train.batch_augment import augment_batch, sort_by_kind
-from train.batch_geometry import GEOMETRY
+from train.augment.device import augment_batch, sort_by_kind
+from train.augment.device_geometry import GEOMETRY
+from train.augment.host import OPERATIONS, augment, draw_augmentation
+from train.augment.strength import SMOOTH_BELOW_PX
 from train.loader import Augmented, epoch_batches, load
 from train.memory import fits
 from train.progressive.recipe import Recipe, override
 from train.run import Settings, start_run
 from train.session import choose_augmentation, recipe_for, train_model
-from train.strength import SMOOTH_BELOW_PX
 from train.throughput import noise
 from zoo.data.open import open_splits
 from zoo.model.variants import find_variant

@@ -1,6 +1,6 @@
-"""Owns what RandAugment does to the values of a batch's pixels; how much of it is `train/strength.py`'s.
+"""Owns what RandAugment does to the values of a batch's pixels; how much of it is `train/augment/strength.py`'s.
 
-Integers, or 32-bit floats in the order in which `train/augment.py` has them: the same bits come out. That is why
+Integers, or 32-bit floats in the order in which `train/augment/host.py` has them: the same bits come out. That is why
 nothing here is fused (`lerp`, `addcmul`), which rounds once where NumPy and Pillow do twice.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from train.strength import GREY_65536THS, GREY_THOUSANDTHS, HAIR
+from train.augment.strength import GREY_65536THS, GREY_THOUSANDTHS, HAIR
 
 _LEVELS = 256
 
