@@ -22,7 +22,7 @@ from torchvision.transforms.autoaugment import _apply_op
 
 from train.augment.host import OPERATIONS, random_crop_box
 from train.augment.strength import FILL, MAX_LEVEL, MAX_TRANSLATE_SHARE
-from train.decode import Crop, CropDecoder, dct_factor, resize_box
+from train.input.decode import Crop, CropDecoder, dct_factor, resize_box
 from zoo.data.jpeg import Box, Part, cut_out, read_jpeg_header
 
 SIZES = (128, 300)

@@ -32,7 +32,7 @@ from candidates import CAPTIONS, CROP_RATIO, SIZES, Candidate, Group, Key, Modul
 from loader import CROP_SCALE, HEIGHT, MAGNITUDE, QUALITY, WIDTH, Setting, ours, write_jpegs
 
 from train.augment.strength import MAX_LEVEL
-from train.loader import collate
+from train.input.loader import collate
 from zoo.machine import package_version, processor_name
 from zoo.results import Result, measured_on, write_result
 

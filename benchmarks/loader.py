@@ -41,7 +41,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode
 
 from train.augment.host import AugmentOn
-from train.loader import Augmented, epoch_batches, load
+from train.input.loader import Augmented, epoch_batches, load
 from train.progressive.recipe import find_recipe
 from zoo.data.open import open_val
 from zoo.data.pack import encode_jpeg

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.loader import Augmented, Batch, epoch_batches, load, steps_per_epoch
+from train.input.loader import Augmented, Batch, epoch_batches, load, steps_per_epoch
 from train.processes.distributed import agreed, gather, share_of, sum_over, wait_for_all
 from train.processes.stopping import Interrupted, RunStopped, StopRequest
 from train.progressive.recipe import Recipe, TrainingStage

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from train.augment.host import AugmentOn
 from train.distill import Teacher, load_teacher
+from train.input.loader import default_workers
 from train.live import LiveView
-from train.loader import default_workers
 from train.loop import Watcher, fit
 from train.losses import resolve_class_weights
 from train.memory import fit_to_memory

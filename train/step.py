@@ -16,7 +16,7 @@ from train.augment.device import augment_batch
 from train.augment.erasing import erase
 from train.augment.host import mix_batch
 from train.augment.transfer import send
-from train.loader import Batch
+from train.input.loader import Batch
 from train.progressive.recipe import Recipe, TrainingStage
 from train.run import Run, Settings
 from zoo.errors import DataError

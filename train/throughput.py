@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from train.augment.host import draw_augmentation
-from train.loader import Batch
+from train.input.loader import Batch
 from train.progressive.recipe import Recipe, TrainingStage
 from train.run import Run, Settings, enter_stage, start_run
 from train.step import train_step

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from train.loader import Batch, load_validation
+from train.input.loader import Batch, load_validation
 from train.processes.distributed import gather
 from train.run import Settings
 from train.step import autocast, normalize

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from train.loader import Batch
+from train.input.loader import Batch
 from train.progressive.recipe import Recipe, TrainingStage, find_recipe, override
 from train.run import Run, Settings, enter_stage, start_run
 from train.session import find_start, recipe_for, train_model

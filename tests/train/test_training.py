@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from train.loader import Augmented, epoch_batches
+from train.input.loader import Augmented, epoch_batches
 from train.progressive.recipe import Recipe, TrainingStage, override
 from train.session import find_start, recipe_for, train_model
 from zoo.data.open import open_splits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from train.loader import steps_per_epoch
+from train.input.loader import steps_per_epoch
 from train.progressive.recipe import Recipe, TrainingStage
 from zoo.model.counts import count_macs
 from zoo.model.spec import Variant

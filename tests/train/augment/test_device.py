@@ -23,7 +23,7 @@ from train.augment.device import augment_batch, sort_by_kind
 from train.augment.device_geometry import GEOMETRY
 from train.augment.host import OPERATIONS, augment, draw_augmentation
 from train.augment.strength import SMOOTH_BELOW_PX
-from train.loader import Augmented, epoch_batches, load
+from train.input.loader import Augmented, epoch_batches, load
 from train.memory import fits
 from train.progressive.recipe import Recipe, override
 from train.run import Settings, start_run

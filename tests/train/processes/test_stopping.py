@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from train.loader import Augmented, Read
+from train.input.loader import Augmented, Read
 from train.losses import Objective
 from train.processes.stopping import Interrupted, RunStopped, signals_held, stop_requests
 from train.progressive.recipe import override
@@ -154,7 +154,7 @@ def test_a_signal_to_the_decoding_processes_too_is_the_same_wish(
 # Its error, and by it the loader, is still there when the interpreter ends.
 FAILED = """
 import numpy as np
-from train.loader import Prepared, load
+from train.input.loader import Prepared, load
 from zoo.data.pictures import Pictures
 from zoo.errors import DataError
 from zoo.model.variants import find_variant

@@ -7,7 +7,7 @@ import pickle
 
 import numpy as np
 
-from train.streams import Streams
+from train.input.streams import Streams
 
 
 def test_a_stream_is_the_same_whatever_was_drawn_before() -> None:

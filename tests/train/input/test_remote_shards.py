@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 from urllib3 import Timeout
 
-from train.loader import Augmented, epoch_batches, load, load_validation
+from train.input.loader import Augmented, epoch_batches, load, load_validation
 from train.mistakes import pictures_section
 from train.processes.distributed import World, share_of
 from train.processes.stopping import RunStopped
@@ -257,7 +257,7 @@ def test_a_command_ends_with_0_though_its_workers_wait_for_a_server(
     flags = ("--epochs", "4", "--image-size", "16", "--batch-size", "6", "--device", "cpu", "--workers", "2")
     with serve_folder(shards) as server:
         command = [sys.executable, "-c", patient, "train", "tiny", "--data", server.url, *flags]
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
             server.trouble = stops_when_lost(lost_after(server, 36), "silent", process.terminate)
             _, said = process.communicate(timeout=300)

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from train.augment.host import AugmentOn, Draws, augment, draw_augmentation, random_crop_box
-from train.decode import Crop, CropDecoder
+from train.input.decode import Crop, CropDecoder
+from train.input.streams import Streams
 from train.processes.stopping import leave_signals_to_the_run, signals_held
 from train.progressive.recipe import Recipe, TrainingStage
-from train.streams import Streams
 from zoo.data.jpeg import Box
 from zoo.data.pictures import Pictures, Stored
 from zoo.data.preprocess import prepare

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from train.loader import Batch
+from train.input.loader import Batch
 
 
 @pytest.mark.parametrize("draws", [None, torch.tensor([[1, 4, -1], [0, 2, 1]], dtype=torch.int8)])

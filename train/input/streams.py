@@ -1,4 +1,4 @@
-"""Owns the random numbers of an epoch: a stream for each picture. What is drawn from it is `train/augment/host.py`'s."""
+"""Owns the random numbers of an epoch: a stream for each picture. What is drawn from it is `train.augment`'s."""
 
 from __future__ import annotations
 

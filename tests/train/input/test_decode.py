@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter, ImageOps
 from sklearn.datasets import load_sample_image
 
-from train.decode import MEMORY_BYTES, WHOLE_PIXELS_FROM, CropDecoder, dct_factor, resize_box
+from train.input.decode import MEMORY_BYTES, WHOLE_PIXELS_FROM, CropDecoder, dct_factor, resize_box
 from zoo.data.jpeg import Box, cut_out, read_jpeg_header, restart_blocks
 from zoo.errors import BrokenPictureError
 

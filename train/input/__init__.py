@@ -1,0 +1,1 @@
+"""From a stored picture to a batch."""
