@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 
+from train.learn.run import Epoch
 from train.progressive.recipe import Recipe, TrainingStage
 from train.progressive.schedule import learning_rate
-from train.run import Epoch
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.curves import Band, Curve, curve_chart
 from zoo.page.markup import Markup, tag

@@ -238,10 +238,10 @@ def bench_train(
     as_json: bool,
 ) -> None:
     """Time optimizer steps of MODEL at every stage's size: pictures a second."""
+    from train.learn.run import Settings
+    from train.learn.throughput import measure_training
     from train.progressive.recipe import override
-    from train.run import Settings
     from train.session import choose_augmentation, choose_device, choose_precision, recipe_for
-    from train.throughput import measure_training
     from zoo.console import log_console, results_console
     from zoo.files import check_folder
     from zoo.results import Summary, write_result

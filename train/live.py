@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 
 from train.charts import SETTING_NAMES, stage_settings
+from train.learn.run import Epoch, Run
+from train.learn.validation import Validation
 from train.progressive.recipe import Recipe, TrainingStage
-from train.run import Epoch, Run
-from train.validation import Validation
 
 
 class LiveView:

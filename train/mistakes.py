@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from train.validation import Answers
+from train.learn.validation import Answers
 from zoo.data.pictures import Pictures
 from zoo.errors import BrokenPictureError, DataError
 from zoo.page.elements import table

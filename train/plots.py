@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from train.charts import stage_settings
+from train.learn.run import Epoch
 from train.progressive.recipe import Recipe
-from train.run import Epoch
 from zoo.files import replacing
 
 INK, GREY, BLUE = "#1f2933", "#9aa5b1", "#2563eb"

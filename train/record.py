@@ -9,13 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from train.learn.run import Epoch, Run
+from train.learn.validation import Validation
 from train.mistakes import count_confusion
 from train.plots import plot_confusion, plot_curves
 from train.processes.stopping import RunStopped
 from train.progressive.recipe import TrainingStage
 from train.report import RunFacts, RunStatus, State, render_report
-from train.run import Epoch, Run
-from train.validation import Validation
 from zoo.errors import ZooError
 from zoo.files import write_text
 from zoo.machine import environment

@@ -16,11 +16,11 @@ from train.charts import (
     stage_throughput,
     throughput_chart,
 )
+from train.learn.run import Epoch
+from train.learn.validation import Validation
 from train.mistakes import confusion_section, most_confused, pictures_section
 from train.progressive.cost import RunCost
 from train.progressive.recipe import Recipe
-from train.run import Epoch
-from train.validation import Validation
 from zoo import __version__
 from zoo.data.pictures import Pictures
 from zoo.machine import environment

@@ -12,21 +12,21 @@ import torch
 from rich.console import Console
 
 from train.augment.host import AugmentOn
-from train.distill import Teacher, load_teacher
 from train.input.loader import default_workers
+from train.learn.distill import Teacher, load_teacher
+from train.learn.loop import Watcher, fit
+from train.learn.losses import resolve_class_weights
+from train.learn.memory import fit_to_memory
+from train.learn.run import Epoch, Precision, Run, Settings, Start, load_state, read_state, start_run
+from train.learn.validation import Validation
 from train.live import LiveView
-from train.loop import Watcher, fit
-from train.losses import resolve_class_weights
-from train.memory import fit_to_memory
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
 from train.progressive.cost import estimate
 from train.progressive.recipe import Recipe, TrainingStage, check_recipe, find_recipe
 from train.record import CHECKPOINT, METRICS, STATE, RunRecord, provenance
 from train.report import RunFacts
-from train.run import Epoch, Precision, Run, Settings, Start, load_state, read_state, start_run
 from train.trackers import TrackerRow, find_trackers, open_trackers
-from train.validation import Validation
 from zoo.data.pictures import Pictures
 from zoo.errors import CheckpointError, MissingCapabilityError, ZooError
 from zoo.model.spec import Preprocessing, Variant

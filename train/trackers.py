@@ -15,10 +15,10 @@ from typing import Any, Self
 from rich.console import Console
 from rich.markup import escape
 
+from train.learn.run import Epoch, Run
+from train.learn.validation import Validation
 from train.progressive.recipe import Recipe, TrainingStage
-from train.run import Epoch, Run
 from train.sinks import Ending, MlflowSink, Opening, Sink, TensorBoardSink, WandbSink
-from train.validation import Validation
 from zoo.errors import MissingCapabilityError, look_up
 from zoo.files import write_json
 

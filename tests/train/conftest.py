@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
+from train.learn.run import Epoch, Run
 from train.record import RunRecord
-from train.run import Epoch, Run
 
 
 class Killed(BaseException):

@@ -17,15 +17,15 @@ from PIL import Image
 from rich.console import Console
 
 from train.charts import best_epoch, stage_settings, stage_throughput
+from train.learn.run import Epoch
+from train.learn.validation import Answers, Validation
 from train.live import LiveView
 from train.mistakes import MATRIX_CLASSES, count_confusion, draw_thumbnail, most_confused, worst_pictures
 from train.progressive.cost import estimate
 from train.progressive.recipe import Recipe, TrainingStage, override
 from train.record import RunRecord
 from train.report import REFRESH_S, RunFacts, RunStatus, headlines, render_report, share_of_fixed_time
-from train.run import Epoch
 from train.session import recipe_for, train_model
-from train.validation import Answers, Validation
 from zoo.data.open import open_splits
 from zoo.data.pictures import Pictures
 from zoo.model.variants import find_variant
@@ -300,8 +300,8 @@ def test_answers_name_the_pictures_they_are_of(picture_folder: Path, tmp_path: P
 
     import torch
 
-    from train.run import Settings
-    from train.validation import validate
+    from train.learn.run import Settings
+    from train.learn.validation import validate
     from zoo.model.build import build_network
 
     root = tmp_path / "pictures"

@@ -173,7 +173,7 @@ def a_recipe() -> Recipe:
 
 
 def test_an_epoch_brings_its_stages_settings() -> None:
-    from train.run import Epoch
+    from train.learn.run import Epoch
 
     recipe = a_recipe()
     line = Epoch(

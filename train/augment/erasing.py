@@ -1,4 +1,4 @@
-"""Owns random erasing of a batch; where it happens is `train/step.py`'s."""
+"""Owns random erasing of a batch; where it happens is `train/learn/step.py`'s."""
 
 from __future__ import annotations
 

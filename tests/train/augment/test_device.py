@@ -24,11 +24,11 @@ from train.augment.device_geometry import GEOMETRY
 from train.augment.host import OPERATIONS, augment, draw_augmentation
 from train.augment.strength import SMOOTH_BELOW_PX
 from train.input.loader import Augmented, epoch_batches, load
-from train.memory import fits
+from train.learn.memory import fits
+from train.learn.run import Settings, start_run
+from train.learn.throughput import noise
 from train.progressive.recipe import Recipe, override
-from train.run import Settings, start_run
 from train.session import choose_augmentation, recipe_for, train_model
-from train.throughput import noise
 from zoo.data.open import open_splits
 from zoo.model.variants import find_variant
 

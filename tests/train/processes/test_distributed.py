@@ -82,19 +82,19 @@ from pathlib import Path
 from dataclasses import replace
 import torch
 from torch import nn
-import train.loop, train.run
+import train.learn.loop, train.learn.run
 from train.progressive.recipe import override
 from train.session import recipe_for, train_model
 from zoo.data.open import open_splits
 from zoo.model.variants import find_variant
 
-def enter_stage(run, stage, settings, enter=train.run.enter_stage):
+def enter_stage(run, stage, settings, enter=train.learn.run.enter_stage):
     enter(run, stage, settings)
     for module in run.model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
 
-train.loop.enter_stage = enter_stage
+train.learn.loop.enter_stage = enter_stage
 torch.set_num_threads(1)
 folder, batch_size, save_every_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 variant = find_variant("tiny")

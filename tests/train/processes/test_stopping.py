@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from train.input.loader import Augmented, Read
-from train.losses import Objective
+from train.learn.losses import Objective
 from train.processes.stopping import Interrupted, RunStopped, signals_held, stop_requests
 from train.progressive.recipe import override
 from train.session import find_start, recipe_for, train_model

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train.recipes
+from train.learn.run import Settings
 from train.progressive.recipe import Recipe, TrainingStage, check_recipe, find_recipe, override, recipe_names
 from train.progressive.schedule import batch_factor, learning_rate
-from train.run import Settings
 from zoo.errors import UnknownNameError, ZooError
 from zoo.model.variants import find_variant
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from train.distill import Teacher, distillation_loss
+from train.learn.distill import Teacher, distillation_loss
 from train.progressive.recipe import LossName, Recipe
 from zoo.errors import DataError
 

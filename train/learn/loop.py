@@ -17,11 +17,7 @@ import torch
 from torch import Tensor
 
 from train.input.loader import Augmented, Batch, epoch_batches, load, steps_per_epoch
-from train.processes.distributed import agreed, gather, share_of, sum_over, wait_for_all
-from train.processes.stopping import Interrupted, RunStopped, StopRequest
-from train.progressive.recipe import Recipe, TrainingStage
-from train.progressive.schedule import learning_rate, stage_of_epoch
-from train.run import (
+from train.learn.run import (
     Epoch,
     PartialEpoch,
     Run,
@@ -31,8 +27,12 @@ from train.run import (
     restore_random_state,
     save_state,
 )
-from train.step import train_step
-from train.validation import Validation, validate_together
+from train.learn.step import train_step
+from train.learn.validation import Validation, validate_together
+from train.processes.distributed import agreed, gather, share_of, sum_over, wait_for_all
+from train.processes.stopping import Interrupted, RunStopped, StopRequest
+from train.progressive.recipe import Recipe, TrainingStage
+from train.progressive.schedule import learning_rate, stage_of_epoch
 from zoo.data.pictures import Pictures
 from zoo.errors import DataError, ZooError
 from zoo.model.spec import Preprocessing

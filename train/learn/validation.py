@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from train.input.loader import Batch, load_validation
+from train.learn.run import Settings
+from train.learn.step import autocast, normalize
 from train.processes.distributed import gather
-from train.run import Settings
-from train.step import autocast, normalize
 from zoo.data.pictures import Pictures
 from zoo.errors import DataError
 from zoo.model.network import Network

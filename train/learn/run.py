@@ -1,4 +1,4 @@
-"""Owns what a run is made of and how it is put down and taken up again; the loop is `train/loop.py`'s."""
+"""Owns what a run is made of and how it is put down and taken up again; the loop is `train/learn/loop.py`'s."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from train.augment.host import AugmentOn
-from train.distill import Teacher
-from train.ema import WeightAverage
-from train.losses import Objective, make_objective
-from train.optim import make_optimizer
+from train.learn.distill import Teacher
+from train.learn.ema import WeightAverage
+from train.learn.losses import Objective, make_objective
+from train.learn.optim import make_optimizer
 from train.processes.distributed import ALONE, World, data_parallel, synchronize_norms
 from train.progressive.recipe import Recipe, TrainingStage
 from zoo.data.pictures import Pictures

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from train.distill import Teacher, affine_between, distillation_loss, load_teacher
-from train.losses import Objective, resolve_class_weights
+from train.learn.distill import Teacher, affine_between, distillation_loss, load_teacher
+from train.learn.losses import Objective, resolve_class_weights
 from zoo.errors import DataError, ZooError
 from zoo.model.spec import Preprocessing
 from zoo.weights.checkpoint import load_checkpoint, read_card

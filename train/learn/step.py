@@ -17,8 +17,8 @@ from train.augment.erasing import erase
 from train.augment.host import mix_batch
 from train.augment.transfer import send
 from train.input.loader import Batch
+from train.learn.run import Run, Settings
 from train.progressive.recipe import Recipe, TrainingStage
-from train.run import Run, Settings
 from zoo.errors import DataError
 from zoo.model.spec import Preprocessing
 

@@ -1,4 +1,4 @@
-"""Owns the optimizers and which parameters get which rate and decay; when they step is `train/step.py`'s.
+"""Owns the optimizers and which parameters get which rate and decay; when they step is `train/learn/step.py`'s.
 
 SGD and AdamW are torch's. RMSProp is TensorFlow's form, which torch's is not; LAMB torch does not have.
 """

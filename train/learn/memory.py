@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from train.distill import Teacher
+from train.learn.distill import Teacher
+from train.learn.run import Run, Settings, Start, enter_stage, start_run
+from train.learn.step import train_step
+from train.learn.throughput import noise
 from train.processes.distributed import ALONE, gather
 from train.progressive.recipe import Recipe, TrainingStage
-from train.run import Run, Settings, Start, enter_stage, start_run
-from train.step import train_step
-from train.throughput import noise
 from zoo.errors import ZooError
 from zoo.model.spec import Preprocessing, Variant
 

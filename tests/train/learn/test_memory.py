@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import train.memory
-from train.memory import choose_accumulation, fit_to_memory, largest_part, smallest_parts
+import train.learn.memory
+from train.learn.memory import choose_accumulation, fit_to_memory, largest_part, smallest_parts
+from train.learn.run import Settings
 from train.progressive.recipe import Recipe, TrainingStage, find_recipe
-from train.run import Settings
 from train.session import train_model
 from zoo.data.open import open_splits
 from zoo.errors import ZooError
@@ -108,14 +108,14 @@ def test_processes_agree_on_the_parts_of_the_one_with_least_memory() -> None:
 @pytest.fixture
 def out_of_memory_above(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device whose memory ends at 4 pictures of 24 px."""
-    step = train.memory.train_step
+    step = train.learn.memory.train_step
 
     def limited(run, parts, recipe, stage, *rest, **options):  # type: ignore[no-untyped-def]
         if stage.part_size * stage.image_size**2 > 4 * 24**2:
             raise torch.OutOfMemoryError("made up")
         return step(run, parts, recipe, stage, *rest, **options)
 
-    monkeypatch.setattr("train.memory.train_step", limited)
+    monkeypatch.setattr("train.learn.memory.train_step", limited)
 
 
 SETTINGS = Settings(device=torch.device("cpu"), precision="fp32", seed=0, workers=0)

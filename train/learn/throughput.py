@@ -14,9 +14,9 @@ from rich.console import Console
 
 from train.augment.host import draw_augmentation
 from train.input.loader import Batch
+from train.learn.run import Run, Settings, enter_stage, start_run
+from train.learn.step import train_step
 from train.progressive.recipe import Recipe, TrainingStage
-from train.run import Run, Settings, enter_stage, start_run
-from train.step import train_step
 from zoo.errors import ZooError
 from zoo.model.spec import Variant
 from zoo.results import Result, Summary, measured_on, summarize

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from train.optim import LAMB, RMSProp, make_optimizer, parameter_groups, stage_levels
+from train.learn.optim import LAMB, RMSProp, make_optimizer, parameter_groups, stage_levels
 from train.progressive.recipe import Recipe, find_recipe
 from zoo.model.build import build_network
 from zoo.model.network import Network

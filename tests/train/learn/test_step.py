@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from train.input.loader import Batch
+from train.learn.run import Run, Settings, enter_stage, start_run
+from train.learn.step import train_step
 from train.progressive.recipe import Recipe, TrainingStage, find_recipe, override
-from train.run import Run, Settings, enter_stage, start_run
 from train.session import find_start, recipe_for, train_model
-from train.step import train_step
 from zoo.data.open import open_splits
 from zoo.errors import ZooError
 from zoo.model.variants import RESNET_50, find_variant

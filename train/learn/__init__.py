@@ -1,0 +1,1 @@
+"""The loop, its step, and everything a step needs."""
