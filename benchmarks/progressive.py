@@ -27,8 +27,8 @@ import torch
 from train.progressive.recipe import Recipe, find_recipe
 from train.progressive.schedule import progressive_stages
 from train.recipes import fixed, progressive_resize
-from train.record import STATE
 from train.session import choose_device, choose_precision, train_model
+from train.watch.record import STATE
 from zoo.console import log_console
 from zoo.data.open import open_splits
 from zoo.files import write_json

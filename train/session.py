@@ -19,14 +19,14 @@ from train.learn.losses import resolve_class_weights
 from train.learn.memory import fit_to_memory
 from train.learn.run import Epoch, Precision, Run, Settings, Start, load_state, read_state, start_run
 from train.learn.validation import Validation
-from train.live import LiveView
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
 from train.progressive.cost import estimate
 from train.progressive.recipe import Recipe, TrainingStage, check_recipe, find_recipe
-from train.record import CHECKPOINT, METRICS, STATE, RunRecord, provenance
-from train.report import RunFacts
-from train.trackers import TrackerRow, find_trackers, open_trackers
+from train.watch.live import LiveView
+from train.watch.record import CHECKPOINT, METRICS, STATE, RunRecord, provenance
+from train.watch.report import RunFacts
+from train.watch.trackers import TrackerRow, find_trackers, open_trackers
 from zoo.data.pictures import Pictures
 from zoo.errors import CheckpointError, MissingCapabilityError, ZooError
 from zoo.model.spec import Preprocessing, Variant
@@ -188,7 +188,7 @@ def train_model(
         auto_batch: take a stage's batch in as many parts as the device's memory asks for, instead of an error.
         compile: compile the network anew for each stage.
         save_every_s: how often the state to resume from is written.
-        trackers: names of `train.trackers.TRACKERS` that get the run's figures as well.
+        trackers: names of `train.watch.trackers.TRACKERS` that get the run's figures as well.
         console: where progress goes; None is silent.
 
     Raises:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from train.learn.run import Epoch, Run
-from train.record import RunRecord
+from train.watch.record import RunRecord
 
 
 class Killed(BaseException):

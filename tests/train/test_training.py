@@ -137,7 +137,7 @@ def test_resume_refuses_another_recipe_and_a_damaged_state(
     data = str(picture_folder)
     splits = open_splits(data)
     folder = tmp_path / "run"
-    monkeypatch.setattr("train.record.RunRecord.finish", lambda *_: None)  # stop short of the end
+    monkeypatch.setattr("train.watch.record.RunRecord.finish", lambda *_: None)  # stop short of the end
     train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0, save_every_s=0)
     with pytest.raises(ZooError, match="other recipe"):
         train_model(

@@ -53,14 +53,14 @@ class TrainingStage:
 class Recipe:
     """Everything a run depends on besides network, data and seed.
 
-    `test_size` is what validation and export use, about a fifth above the last stage's size; `test_crop_margin` is
-    how many pixels a centre crop leaves out where `test_resize` is crop. `learning_rate` is the peak's; `lr_scaling`
+    `test_size` is what validation and export use, about a fifth above the last stage's size; `test_crop_margin` is how
+    many pixels a centre crop leaves out where `test_resize` is crop. `learning_rate` is the peak's; `lr_scaling`
     multiplies it by batch / `reference_batch_size`, or by the root of that. `momentum` is SGD's and RMSProp's, `betas`
-    AdamW's and LAMB's; an `eps` of None is the optimizer's own (`train/learn/optim.py`). `weight_decay` spares norms and
-    biases; with SGD and RMSProp it is an L2 term of the loss, else decoupled. `layer_decay` is the share of the rate
-    that each stage of the network gets of the one above it. `crop_scale` is the share of the picture's area a random
-    crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the side beyond the picture, where it is
-    black. `teacher` names the weights to distil from. `short_run_init` is
+    AdamW's and LAMB's; an `eps` of None is the optimizer's own (`train/learn/optim.py`). `weight_decay` spares norms
+    and biases; with SGD and RMSProp it is an L2 term of the loss, else decoupled. `layer_decay` is the share of the
+    rate that each stage of the network gets of the one above it. `crop_scale` is the share of the picture's area a
+    random crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the side beyond the picture, where
+    it is black. `teacher` names the weights to distil from. `short_run_init` is
     `zoo.model.build.initialize_for_short_run`.
     """
 

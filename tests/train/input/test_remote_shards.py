@@ -23,11 +23,11 @@ from safetensors.torch import load_file
 from urllib3 import Timeout
 
 from train.input.loader import Augmented, epoch_batches, load, load_validation
-from train.mistakes import pictures_section
 from train.processes.distributed import World, share_of
 from train.processes.stopping import RunStopped
 from train.progressive.recipe import Recipe, find_recipe, override
 from train.session import Outcome, train_model
+from train.watch.mistakes import pictures_section
 from zoo.data import http as remote
 from zoo.data.http import RemoteFile, parse_address
 from zoo.data.open import open_splits, open_val, was_recorded

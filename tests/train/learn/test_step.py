@@ -216,8 +216,10 @@ def test_one_compilation_a_stage(picture_folder: Path, tmp_path: Path, monkeypat
     data = str(root)
     train_set, val_set = open_splits(data)
     recipe = override(recipe_for(TINY, data, None), TINY, epochs=8, image_size=24, batch_size=6)
-    monkeypatch.setattr("train.record.RunRecord.on_epoch", lambda self, run, epoch: counts.append(counter.frame_count))
-    monkeypatch.setattr("train.record.RunRecord.finish", lambda *_: None)
+    monkeypatch.setattr(
+        "train.watch.record.RunRecord.on_epoch", lambda self, run, epoch: counts.append(counter.frame_count)
+    )
+    monkeypatch.setattr("train.watch.record.RunRecord.finish", lambda *_: None)
     train_model(
         TINY, recipe, train_set, val_set, data=data, folder=tmp_path / "run", device="cpu", workers=0, compile=True
     )

@@ -38,7 +38,7 @@ MAIN = "from zoo.cli import main; main()"
 # A process that sends itself a signal in the middle of epoch 4, the second of stage 2, after a step's watchers.
 SCRIPT = """
 import os, sys
-from train.record import RunRecord
+from train.watch.record import RunRecord
 from zoo.cli import main
 
 number = int(sys.argv.pop())
@@ -117,7 +117,7 @@ def test_a_run_ended_in_mid_stage_goes_on_bit_for_bit(
 
 FINISH = """
 import os
-from train.record import RunRecord
+from train.watch.record import RunRecord
 from zoo.cli import main
 
 def finish(self, *arguments, whole=RunRecord.finish):
@@ -260,7 +260,7 @@ def test_a_run_may_go_on_in_other_parts(picture_folder: Path, tmp_path: Path, mo
     recipe = override(recipe_for(TINY, data, None), TINY, epochs=4, image_size=24, batch_size=12)
     halves = replace(recipe, stages=tuple(replace(stage, accumulate=2) for stage in recipe.stages))
     with monkeypatch.context() as patch:
-        patch.setattr("train.record.RunRecord.finish", lambda *_: None)  # stop short of the end
+        patch.setattr("train.watch.record.RunRecord.finish", lambda *_: None)  # stop short of the end
         train_model(
             TINY, recipe, *open_splits(data), data=data, folder=tmp_path, device="cpu", workers=0, save_every_s=0
         )

@@ -16,16 +16,16 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from train.charts import best_epoch, stage_settings, stage_throughput
 from train.learn.run import Epoch
 from train.learn.validation import Answers, Validation
-from train.live import LiveView
-from train.mistakes import MATRIX_CLASSES, count_confusion, draw_thumbnail, most_confused, worst_pictures
 from train.progressive.cost import estimate
 from train.progressive.recipe import Recipe, TrainingStage, override
-from train.record import RunRecord
-from train.report import REFRESH_S, RunFacts, RunStatus, headlines, render_report, share_of_fixed_time
 from train.session import recipe_for, train_model
+from train.watch.charts import best_epoch, stage_settings, stage_throughput
+from train.watch.live import LiveView
+from train.watch.mistakes import MATRIX_CLASSES, count_confusion, draw_thumbnail, most_confused, worst_pictures
+from train.watch.record import RunRecord
+from train.watch.report import REFRESH_S, RunFacts, RunStatus, headlines, render_report, share_of_fixed_time
 from zoo.data.open import open_splits
 from zoo.data.pictures import Pictures
 from zoo.model.variants import find_variant

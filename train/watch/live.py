@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from train.charts import SETTING_NAMES, stage_settings
 from train.learn.run import Epoch, Run
 from train.learn.validation import Validation
 from train.progressive.recipe import Recipe, TrainingStage
+from train.watch.charts import SETTING_NAMES, stage_settings
 
 
 class LiveView:

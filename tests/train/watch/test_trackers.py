@@ -1,6 +1,6 @@
 """What TensorBoard, MLflow and Weights & Biases are told; the latter two for real where they are installed.
 
-Their stand-ins have the calls and arguments of mlflow 3 and wandb 0.2x that `train/sinks.py` uses.
+Their stand-ins have the calls and arguments of mlflow 3 and wandb 0.2x that `train/watch/sinks.py` uses.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from train import trackers
 from train.cli import TRACKERS as CHOICES
 from train.progressive.recipe import Recipe, override
 from train.session import recipe_for, train_model
-from train.sinks import flatten
-from train.trackers import TRACKERS, Tracker, epoch_values, find_trackers
+from train.watch import trackers
+from train.watch.sinks import flatten
+from train.watch.trackers import TRACKERS, Tracker, epoch_values, find_trackers
 from zoo.data.open import open_splits
 from zoo.errors import MissingCapabilityError, UnknownNameError, ZooError
 from zoo.model.variants import find_variant

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from train.charts import stage_settings
 from train.learn.run import Epoch
 from train.progressive.recipe import Recipe
+from train.watch.charts import stage_settings
 from zoo.files import replacing
 
 INK, GREY, BLUE = "#1f2933", "#9aa5b1", "#2563eb"

@@ -11,11 +11,11 @@ from typing import Any, Self
 
 from train.learn.run import Epoch, Run
 from train.learn.validation import Validation
-from train.mistakes import count_confusion
-from train.plots import plot_confusion, plot_curves
 from train.processes.stopping import RunStopped
 from train.progressive.recipe import TrainingStage
-from train.report import RunFacts, RunStatus, State, render_report
+from train.watch.mistakes import count_confusion
+from train.watch.plots import plot_confusion, plot_curves
+from train.watch.report import RunFacts, RunStatus, State, render_report
 from zoo.errors import ZooError
 from zoo.files import write_text
 from zoo.machine import environment

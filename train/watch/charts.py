@@ -1,4 +1,4 @@
-"""Owns a run's charts over epochs and stages as markup; the pictures on disk are `train/plots.py`'s."""
+"""Owns a run's charts over epochs and stages as markup; the pictures on disk are `train/watch/plots.py`'s."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns what a run tells its trackers and when: one watcher over any of `train/sinks.py`; it draws nothing."""
+"""Owns what a run tells its trackers and when: one watcher over any of `train/watch/sinks.py`; it draws nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.markup import escape
 from train.learn.run import Epoch, Run
 from train.learn.validation import Validation
 from train.progressive.recipe import Recipe, TrainingStage
-from train.sinks import Ending, MlflowSink, Opening, Sink, TensorBoardSink, WandbSink
+from train.watch.sinks import Ending, MlflowSink, Opening, Sink, TensorBoardSink, WandbSink
 from zoo.errors import MissingCapabilityError, look_up
 from zoo.files import write_json
 

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from train.charts import (
+from train.learn.run import Epoch
+from train.learn.validation import Validation
+from train.progressive.cost import RunCost
+from train.progressive.recipe import Recipe
+from train.watch.charts import (
     best_epoch,
     pictures_of,
     progress_charts,
@@ -16,11 +20,7 @@ from train.charts import (
     stage_throughput,
     throughput_chart,
 )
-from train.learn.run import Epoch
-from train.learn.validation import Validation
-from train.mistakes import confusion_section, most_confused, pictures_section
-from train.progressive.cost import RunCost
-from train.progressive.recipe import Recipe
+from train.watch.mistakes import confusion_section, most_confused, pictures_section
 from zoo import __version__
 from zoo.data.pictures import Pictures
 from zoo.machine import environment
