@@ -78,7 +78,7 @@ def export(
     """
     from rich.text import Text
 
-    from export.engine import BatchProfile
+    from export.engine.build import BatchProfile
     from export.pipeline import Options, export_model
     from export.watch import watching
     from zoo.console import log_console, results_console

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.precision import Tolerance
+from export.precision.rows import Tolerance
 from export.runners import Runner
 from zoo.data.digits import sample_photographs
 from zoo.data.open import open_val, was_recorded

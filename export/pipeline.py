@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from export.engine import AUTO, BatchProfile, Plan, build_plan, choose_builder
+from export.engine.build import AUTO, BatchProfile, Plan, build_plan, choose_builder
 from export.graph import export_onnx
 from export.parity import NUM_PICTURES, Parity, Probe, choose_pictures, infer_all, judge
 from export.passport import FileCard, Passport, passport_path, write_passport
-from export.precision import Precision, find_precision
+from export.precision.rows import Precision, find_precision
 from export.random_weights import NUM_CLASSES, make_random_network
 from export.runners import Contract, Runner
 from export.runners.onnx_runtime import OnnxRunner

@@ -105,11 +105,11 @@ def exports_this_graph(monkeypatch: pytest.MonkeyPatch, tiny_graph: ModelProto) 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a driver, wherever the tests run."""
-    for module in ("export.engine", "export.pipeline", "export.runners.tensorrt", "export.runners.onnx_runtime"):
+    for module in ("export.engine.build", "export.pipeline", "export.runners.tensorrt", "export.runners.onnx_runtime"):
         monkeypatch.setattr(f"{module}.cuda_driver", lambda: None)
 
 
 @pytest.fixture
 def no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which neither TensorRT is installed."""
-    monkeypatch.setattr("export.tensorrt_api.find_spec", lambda name: None)
+    monkeypatch.setattr("export.engine.tensorrt_api.find_spec", lambda name: None)

@@ -7,9 +7,9 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from export.cli import BUILDERS as CLI_BUILDERS
 from export.cli import PRECISIONS as CLI_PRECISIONS
-from export.engine import BUILDERS
+from export.engine.build import BUILDERS
 from export.parity import judge
-from export.precision import PRECISIONS, find_precision, to_fp16
+from export.precision.rows import PRECISIONS, find_precision, to_fp16
 from export.runners.onnx_runtime import OnnxRunner
 from zoo.errors import ArtifactError, UnknownNameError
 

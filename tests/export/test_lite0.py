@@ -59,7 +59,7 @@ def test_lite0_graph_has_no_padding_of_its_own_and_halves_within_tolerance(
     import onnx
 
     from export.parity import judge
-    from export.precision import find_precision
+    from export.precision.rows import find_precision
     from export.runners.onnx_runtime import OnnxRunner
     from zoo.data.preprocess import load_batch
 

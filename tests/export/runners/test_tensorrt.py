@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from export.engine.tensorrt_api import RTX, Log, TensorRT
 from export.passport import FileCard, Passport, write_passport
 from export.runners import Contract
 from export.runners.cuda import CudaBindings, open_cuda
 from export.runners.tensorrt import TensorRTRunner
-from export.tensorrt_api import RTX, Log, TensorRT
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.machine import Driver, Gpu, cuda_driver
 from zoo.model.spec import Preprocessing

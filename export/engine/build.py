@@ -1,6 +1,6 @@
 """Owns ONNX → TensorRT plan: which builder, for which batches and GPUs, and what it said; it changes no precision.
 
-Networks are strongly typed: the types in the graph are the types in the engine (see `export.precision`). A failed
+Networks are strongly typed: the types in the graph are the types in the engine (see `export.precision.rows`). A failed
 build is None, not an exception, so the log's text becomes the error.
 """
 
@@ -13,7 +13,16 @@ from threading import Event
 from time import perf_counter
 from typing import Any
 
-from export.tensorrt_api import BACKENDS, CLASSIC, RTX, Backend, TensorRT, find_backend, installed_module, load_tensorrt
+from export.engine.tensorrt_api import (
+    BACKENDS,
+    CLASSIC,
+    RTX,
+    Backend,
+    TensorRT,
+    find_backend,
+    installed_module,
+    load_tensorrt,
+)
 from zoo.errors import EngineBuildError, MissingCapabilityError, ZooError, unknown_name
 from zoo.machine import Gpu, cuda_driver
 

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 import pytest
 from onnx import ModelProto
 
-from export.engine import BatchProfile, build_plan, choose_builder, compute_capabilities
-from export.precision import to_fp16
-from export.tensorrt_api import CLASSIC, RTX, Backend, Log, find_backend, load_tensorrt
+from export.engine.build import BatchProfile, build_plan, choose_builder, compute_capabilities
+from export.engine.tensorrt_api import CLASSIC, RTX, Backend, Log, find_backend, load_tensorrt
+from export.precision.rows import to_fp16
 from zoo.errors import EngineBuildError, MissingCapabilityError, UnknownNameError, ZooError
 from zoo.machine import Driver, Gpu
 
@@ -27,8 +27,10 @@ def test_unordered_batch_profile_is_refused(batches: tuple[int, int, int]) -> No
 
 def machine(monkeypatch: pytest.MonkeyPatch, driver: Driver | None, *installed: Backend) -> None:
     """A machine with this driver and these forms of TensorRT."""
-    monkeypatch.setattr("export.engine.cuda_driver", lambda: driver)
-    monkeypatch.setattr("export.engine.installed_module", lambda row: row.modules[0] if row in installed else None)
+    monkeypatch.setattr("export.engine.build.cuda_driver", lambda: driver)
+    monkeypatch.setattr(
+        "export.engine.build.installed_module", lambda row: row.modules[0] if row in installed else None
+    )
 
 
 def test_classic_tensorrt_builds_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

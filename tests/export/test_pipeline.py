@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
-from export.engine import BatchProfile
+from export.engine.build import BatchProfile
 from export.passport import check_plan, read_passport
 from export.pipeline import ExportResult, Options, export_model
-from export.precision import Tolerance
+from export.precision.rows import Tolerance
 from export.random_weights import make_random_network
 from export.runners import open_runner
 from zoo.errors import (
@@ -154,7 +154,7 @@ def test_a_failed_export_leaves_the_last_good_one_alone(
 def test_an_fp16_graph_beyond_its_tolerance_leaves_nothing_behind(
     tiny_checkpoint: Path, tmp_path: Path, exports_this_graph: ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from export.precision import find_precision
+    from export.precision.rows import find_precision
 
     strict = replace(find_precision("fp16"), tolerance=Tolerance(max_error=1e-9, mean_error=1e-9, tie_margin=0))
     monkeypatch.setattr("export.pipeline.find_precision", lambda id: strict)
@@ -201,7 +201,7 @@ def test_a_build_that_fails_keeps_the_graph(
 
 
 def find_rtx() -> object:
-    from export.tensorrt_api import RTX
+    from export.engine.tensorrt_api import RTX
 
     return RTX
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from export.parity import Probe, choose_pictures, compare, infer_all, judge
-from export.precision import Tolerance, find_precision
+from export.precision.rows import Tolerance, find_precision
 from export.runners import Contract
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner

@@ -1,0 +1,1 @@
+"""The numeric forms a graph can have."""
