@@ -12,7 +12,7 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.metrics import Metrics
+from serve.core.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Owns the HTTP face: routes, answers, and errors as JSON; everything behind it is `serve.service`.
+"""Owns the HTTP face: routes, answers, and errors as JSON; everything behind it is `serve.core.service`.
 
     GET  /          a page to drop a picture on
     POST /predict   a picture's bytes → {"model", "predictions", "timings_ms", "batch_size"}; ?top=N
@@ -8,7 +8,7 @@
     GET  /readyz    200 when warm and not draining, else 503
     GET  /metrics   Prometheus
 
-Every error is {"error", "hint"} with a status from `serve.failures`.
+Every error is {"error", "hint"} with a status from `serve.core.failures`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from starlette.routing import Route
 from export.predict import best_of
 from export.runners import Contract
 from serve.access import AccessMiddleware
-from serve.batcher import Answer, Batcher
+from serve.core.batcher import Answer, Batcher
+from serve.core.failures import SlowBodyError, UnavailableError, find_failure
+from serve.core.metrics import CONTENT_TYPE
+from serve.core.service import EngineInfo, Limits, Service
 from serve.examples import find_examples
-from serve.failures import SlowBodyError, UnavailableError, find_failure
 from serve.intake import check_media_type, read_body, read_top, while_connected
-from serve.metrics import CONTENT_TYPE
-from serve.service import EngineInfo, Limits, Service
 from zoo.data.preprocess import softmax
 from zoo.errors import ZooError
 

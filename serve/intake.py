@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from serve.failures import (
+from serve.core.failures import (
     ClientGoneError,
     DeadlineError,
     MediaTypeError,

@@ -18,10 +18,10 @@ import uvicorn
 from export.passport import passport_path, read_passport
 from export.runners import Runner, open_runner
 from serve.app import create_app
-from serve.batcher import Batcher
+from serve.core.batcher import Batcher
+from serve.core.service import EngineInfo, Limits, Service
 from serve.examples import has_examples
 from serve.options import Options
-from serve.service import EngineInfo, Limits, Service
 from zoo import __version__
 from zoo.errors import ArtifactError, ZooError
 from zoo.files import sha256_of

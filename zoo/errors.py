@@ -9,7 +9,7 @@ ZooError                      exit 1: our error, one line and a hint
 ├── DownloadError             a file that could not be fetched, or is not the published one
 ├── MissingCapabilityError    this machine lacks a GPU, a driver or a package; the hint says how to add it
 ├── EngineBuildError          TensorRT refused the graph; carries the logger's text
-├── RequestError              one request got no prediction; serve/failures.py has the kinds and their statuses
+├── RequestError              one request got no prediction; serve/core/failures.py has the kinds and their statuses
 └── VerdictError              exit 3: a check ran and failed (parity, accuracy gate, regression)
 """
 

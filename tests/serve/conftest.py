@@ -19,9 +19,9 @@ from PIL import Image
 
 from export.runners import Contract
 from serve.app import create_app
-from serve.batcher import Batcher
+from serve.core.batcher import Batcher
+from serve.core.service import EngineInfo, Limits, Service
 from serve.server import DrainingServer, bind
-from serve.service import EngineInfo, Limits, Service
 from zoo.model.spec import Preprocessing
 
 SIZE_PX = 8

@@ -19,8 +19,8 @@ from PIL import Image
 
 from export.runners import Contract
 from serve.app import best_classes
-from serve.batcher import Answer
-from serve.failures import FAILURES
+from serve.core.batcher import Answer
+from serve.core.failures import FAILURES
 from zoo.data.preprocess import load_batch, softmax
 from zoo.model.spec import Preprocessing
 

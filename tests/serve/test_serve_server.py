@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-import serve.failures
-from serve.batcher import Batcher
+import serve.core.failures
 from serve.cli import serve as serve_command
-from serve.failures import FAILURES, UnavailableError, find_failure
+from serve.core.batcher import Batcher
+from serve.core.failures import FAILURES, UnavailableError, find_failure
+from serve.core.service import EngineInfo, Limits, Service
 from serve.options import Options
 from serve.server import bind, choose_max_batch_size, describe_engine, describe_server
-from serve.service import EngineInfo, Limits, Service
 from zoo.errors import ArtifactError, RequestError, ZooError
 from zoo.files import sha256_of
 from zoo.model.spec import Preprocessing
@@ -212,7 +212,9 @@ def test_the_banner_shows_addresses_that_can_be_opened(fake: Any, host: str, sho
 
 
 def test_every_request_error_has_a_row_of_its_own() -> None:
-    kinds = {kind for _, kind in inspect.getmembers(serve.failures, inspect.isclass) if issubclass(kind, RequestError)}
+    kinds = {
+        kind for _, kind in inspect.getmembers(serve.core.failures, inspect.isclass) if issubclass(kind, RequestError)
+    }
     for kind in kinds - {RequestError, UnavailableError}:
         assert find_failure(kind("problem")).error is kind
     assert len({row.reason for row in FAILURES}) == len(FAILURES)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.runners import Runner
-from serve.failures import DeadlineError, DrainingError, EngineError, QueueFullError
+from serve.core.failures import DeadlineError, DrainingError, EngineError, QueueFullError
 
 # Weight of the newest batch in the running mean of seconds per picture: 0.2 forgets nine tenths in ten batches.
 EWMA_WEIGHT = 0.2

@@ -2,7 +2,7 @@
 
     zoo_requests_total{path, status}     answers by route ("other" for unknown paths) and HTTP status
     zoo_pictures_total                   pictures classified
-    zoo_rejected_total{reason}           /predict requests without a prediction; reasons: serve/failures.py
+    zoo_rejected_total{reason}           /predict requests without a prediction; reasons: serve/core/failures.py
     zoo_queue_depth                      pictures waiting for a runner
     zoo_in_flight                        /predict requests being read, decoded, queued or computed
     zoo_ready                            1 when warm and not draining, as /readyz
@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from serve.failures import FAILURES
+from serve.core.failures import FAILURES
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 # 0.5 ms (a small network on a large GPU) to 10 s (the default time of a request), about three buckets per decade.

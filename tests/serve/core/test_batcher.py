@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from serve.batcher import Answer, Batcher, warm_up_sizes
-from serve.failures import DeadlineError, DrainingError, EngineError, QueueFullError
+from serve.core.batcher import Answer, Batcher, warm_up_sizes
+from serve.core.failures import DeadlineError, DrainingError, EngineError, QueueFullError
 
 PATIENCE_S = 60.0
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.runners import Contract
-from serve.batcher import Answer, Batcher
-from serve.failures import DrainingError, QueueFullError, UnavailableError, WarmingUpError, find_failure
-from serve.metrics import Metrics
+from serve.core.batcher import Answer, Batcher
+from serve.core.failures import DrainingError, QueueFullError, UnavailableError, WarmingUpError, find_failure
+from serve.core.metrics import Metrics
 from zoo import __version__
 from zoo.data.preprocess import open_picture, prepare
 from zoo.errors import ZooError

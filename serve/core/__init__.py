@@ -1,0 +1,1 @@
+"""One engine behind its queue; no HTTP."""
