@@ -1,4 +1,4 @@
-"""Owns a server's life: socket, engines, warm-up, signals, drain, in that order; what it answers is `serve.app`."""
+"""Owns a server's life: socket, engines, warm-up, signals, drain, in that order; what it answers is `serve.web.app`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import uvicorn
 
 from export.passport import passport_path, read_passport
 from export.runners import Runner, open_runner
-from serve.app import create_app
 from serve.core.batcher import Batcher
 from serve.core.service import EngineInfo, Limits, Service
-from serve.examples import has_examples
 from serve.options import Options
+from serve.web.app import create_app
+from serve.web.examples import has_examples
 from zoo import __version__
 from zoo.errors import ArtifactError, ZooError
 from zoo.files import sha256_of

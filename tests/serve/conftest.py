@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.runners import Contract
-from serve.app import create_app
 from serve.core.batcher import Batcher
 from serve.core.service import EngineInfo, Limits, Service
 from serve.server import DrainingServer, bind
+from serve.web.app import create_app
 from zoo.model.spec import Preprocessing
 
 SIZE_PX = 8

@@ -30,13 +30,13 @@ from starlette.routing import Route
 
 from export.predict import best_of
 from export.runners import Contract
-from serve.access import AccessMiddleware
 from serve.core.batcher import Answer, Batcher
 from serve.core.failures import SlowBodyError, UnavailableError, find_failure
 from serve.core.metrics import CONTENT_TYPE
 from serve.core.service import EngineInfo, Limits, Service
-from serve.examples import find_examples
-from serve.intake import check_media_type, read_body, read_top, while_connected
+from serve.web.access import AccessMiddleware
+from serve.web.examples import find_examples
+from serve.web.intake import check_media_type, read_body, read_top, while_connected
 from zoo.data.preprocess import softmax
 from zoo.errors import ZooError
 
@@ -135,7 +135,7 @@ def best_classes(answer: Answer, contract: Contract, top: int) -> list[dict[str,
 
 async def show_page(request: Request) -> Response:
     """The page, one file that loads nothing from elsewhere."""
-    return HTMLResponse(files("serve").joinpath("page", "index.html").read_text("utf-8"), headers=PAGE_HEADERS)
+    return HTMLResponse(files("serve.web").joinpath("page", "index.html").read_text("utf-8"), headers=PAGE_HEADERS)
 
 
 async def show_info(request: Request) -> Response:

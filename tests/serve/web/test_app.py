@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.runners import Contract
-from serve.app import best_classes
 from serve.core.batcher import Answer
 from serve.core.failures import FAILURES
+from serve.web.app import best_classes
 from zoo.data.preprocess import load_batch, softmax
 from zoo.model.spec import Preprocessing
 
@@ -398,12 +398,12 @@ def test_two_servers_in_one_process_count_apart(start_server: Start, fake: Any) 
 
 
 def test_a_request_is_one_line_of_the_log(start_server: Start, fake: Any, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "serve.access")
+    caplog.set_level(logging.INFO, "serve.web.access")
     running = start_server()
     running.post(fake.png(1), headers={"x-request-id": "mine"})
     running.client.get("/evil%0aline")
     running.stop()  # a line is written after its answer
-    lines = [record.getMessage() for record in caplog.records if record.name == "serve.access"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "serve.web.access"]
     assert [line.split()[:3] for line in lines] == [["POST", "'/predict'", "200"], ["GET", "'/evil\\nline'", "404"]]
     assert "batch 1 id=mine" in lines[0]
 
