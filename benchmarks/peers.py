@@ -25,7 +25,7 @@ import torch
 import torchvision
 from torch import nn
 
-from serve.bench.timing import Schedule, time_call, time_cuda, time_in_turn
+from serve.bench.measure.timing import Schedule, time_call, time_cuda, time_in_turn
 from zoo.machine import processor_name
 from zoo.model.network import Network
 from zoo.model.variants import find_variant

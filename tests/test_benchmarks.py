@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.bench.measured import group_by_device
+from serve.bench.report.measured import group_by_device
 from zoo.machine import cuda_driver
 from zoo.results import read_results
 

@@ -13,7 +13,7 @@ from zoo.options import RESULTS, Finite, device_option, json_option, results_opt
 
 if TYPE_CHECKING:
     from export.runners import Device
-    from serve.bench.stage_timing import Precision
+    from serve.bench.measure.stage_timing import Precision
     from zoo.results import Result
 
 
@@ -66,9 +66,9 @@ def latency(
     zoo bench latency s.onnx
     zoo bench latency s.onnx s.plan --batch-size 1 --batch-size 32
     """
-    from serve.bench.runs import bench_latency
-    from serve.bench.tables import latency_tables
-    from serve.bench.timing import Schedule
+    from serve.bench.measure.runs import bench_latency
+    from serve.bench.measure.timing import Schedule
+    from serve.bench.report.tables import latency_tables
     from zoo.files import check_folder
 
     check_folder(out)
@@ -128,9 +128,9 @@ def stages(
     zoo bench stages s
     zoo bench stages s --precision fp16 --batch-size 32 --device cuda
     """
-    from serve.bench.runs import bench_stages
-    from serve.bench.tables import stages_tables
-    from serve.bench.timing import Schedule
+    from serve.bench.measure.runs import bench_stages
+    from serve.bench.measure.timing import Schedule
+    from serve.bench.report.tables import stages_tables
     from zoo.files import check_folder
 
     check_folder(out)
@@ -164,7 +164,7 @@ def report(results: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
     The page needs nothing beside it: no network, no scripts; it prints, and it follows the reader's light or dark.
     """
-    from serve.bench.report import write_report
+    from serve.bench.report.report import write_report
 
     written = write_report(results or (RESULTS,), out)
     if as_json:

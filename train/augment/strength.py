@@ -1,6 +1,6 @@
 """Owns how much an operation of RandAugment does at a level, in numbers and tables; it touches no picture.
 
-Two do: `train/augment/host.py` one picture after the other on the processor, `train/augment/device.py` batches on the device.
+Two do: `host.py` one picture after the other on the processor, `device.py` batches on the device.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Owns how one training picture becomes a small square: of a JPEG, no more is decoded than its crop needs.
 
-What is augmented is `train/augment/host.py`'s, which bytes show a crop `zoo/data/jpeg.py`'s; which pictures are broken is
-decided by `zoo/data/preprocess.py`, as everywhere.
+What is augmented is `train/augment/host.py`'s, which bytes show a crop `zoo/data/jpeg.py`'s; which pictures are broken
+is decided by `zoo/data/preprocess.py`, as everywhere.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from serve.bench.stages import OPERATOR_NAMES, OPERATORS, StagePlace, StageRow, form_of, places, stage_row
-from serve.bench.timing import Call, Schedule, time_call, time_cuda, time_in_turn
+from serve.bench.measure.stages import OPERATOR_NAMES, OPERATORS, StagePlace, StageRow, form_of, places, stage_row
+from serve.bench.measure.timing import Call, Schedule, time_call, time_cuda, time_in_turn
 from zoo.errors import MissingCapabilityError, VerdictError, ZooError
 from zoo.model.efficientnet import initialize
 from zoo.model.layers import ConvNormAct, StageModule

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from serve.bench import gpu_trace
-from serve.bench.gpu_trace import GpuTrace, is_gpu
+from serve.bench.measure import gpu_trace
+from serve.bench.measure.gpu_trace import GpuTrace, is_gpu
 from zoo.machine import Driver, Gpu
 
 NAME = "NVIDIA H200"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.runners import Contract, Runner
-from serve.bench.timing import Samples, Schedule, time_call, time_in_turn
+from serve.bench.measure.timing import Samples, Schedule, time_call, time_in_turn
 from zoo.data.digits import sample_photographs
 from zoo.data.open import open_splits
 from zoo.data.pictures import Pictures, load_prepared

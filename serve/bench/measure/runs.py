@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.runners import Device, Runner, open_runner
-from serve.bench.gpu_trace import GpuTrace, is_gpu
-from serve.bench.latency import Subject, compare_latency, compare_rows, measure_picture, real_pictures
-from serve.bench.timing import Schedule
+from serve.bench.measure.gpu_trace import GpuTrace, is_gpu
+from serve.bench.measure.latency import Subject, compare_latency, compare_rows, measure_picture, real_pictures
+from serve.bench.measure.timing import Schedule
 from zoo.errors import ZooError
 from zoo.machine import processor_name
 from zoo.results import Result, measured_on
 from zoo.weights.resolve import find_model_variant
 
 if TYPE_CHECKING:
-    from serve.bench.stage_timing import Precision
-    from serve.bench.stages import StageRow
+    from serve.bench.measure.stage_timing import Precision
+    from serve.bench.measure.stages import StageRow
 
 Say = Callable[[str], None]
 DEFAULT_BATCH_SIZES = (1, 8)
@@ -55,7 +55,7 @@ def bench_latency(
         open_artifact: the seam to `open_runner`.
 
     Raises:
-        ZooError and its kinds: as `open_runner` and `serve.bench.latency.compare_latency`.
+        ZooError and its kinds: as `open_runner` and `serve.bench.measure.latency.compare_latency`.
     """
     schedule = schedule or Schedule()
     names = _short_names(artifacts)
@@ -122,13 +122,13 @@ def bench_stages(
 
     Raises:
         ZooError and its kinds: as `zoo.weights.resolve.find_model_variant`, `export.runners.pytorch.choose_device` and
-            `serve.bench.stage_timing.measure_stages`.
+            `serve.bench.measure.stage_timing.measure_stages`.
     """
     import torch
 
     from export.runners.pytorch import choose_device
-    from serve.bench.stage_timing import measure_stages
-    from serve.bench.stages import total_ms
+    from serve.bench.measure.stage_timing import measure_stages
+    from serve.bench.measure.stages import total_ms
 
     variant = find_model_variant(model)
     if variant.is_resnet:

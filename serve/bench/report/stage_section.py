@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from serve.bench.measured import StagesRun
-from serve.bench.sections import variation
-from serve.bench.stages import OPERATOR_NAMES, FormRow, StageRow, times, total_ms
+from serve.bench.measure.stages import OPERATOR_NAMES, FormRow, StageRow, times, total_ms
+from serve.bench.report.measured import StagesRun
+from serve.bench.report.sections import variation
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.elements import pill, table
 from zoo.page.markup import Child, Markup, join, tag

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from serve.bench.measured import LoaderRun
-from serve.bench.stages import times
+from serve.bench.measure.stages import times
+from serve.bench.report.measured import LoaderRun
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.elements import table
 from zoo.page.markup import Child, Markup, tag

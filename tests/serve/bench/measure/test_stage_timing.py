@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from serve.bench import stage_timing
-from serve.bench.runs import bench_stages
-from serve.bench.stage_timing import build_form, fold_batch_norms, measure_stages, record_graph
-from serve.bench.stages import OPERATORS, StagePlace, places
-from serve.bench.timing import Schedule
+from serve.bench.measure import stage_timing
+from serve.bench.measure.runs import bench_stages
+from serve.bench.measure.stage_timing import build_form, fold_batch_norms, measure_stages, record_graph
+from serve.bench.measure.stages import OPERATORS, StagePlace, places
+from serve.bench.measure.timing import Schedule
 from zoo.errors import MissingCapabilityError, VerdictError, ZooError
 from zoo.machine import processor_name
 from zoo.model.spec import Operator

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from serve.bench.headlines import headlines
-from serve.bench.latency import LatencyRow, compare_rows
-from serve.bench.measured import group_by_device
-from serve.bench.page import render_page
-from serve.bench.report import write_report
-from serve.bench.stages import places, stage_row, total_ms
-from serve.bench.tables import latency_tables
-from serve.bench.timing import Samples, Schedule
+from serve.bench.measure.latency import LatencyRow, compare_rows
+from serve.bench.measure.stages import places, stage_row, total_ms
+from serve.bench.measure.timing import Samples, Schedule
+from serve.bench.report.headlines import headlines
+from serve.bench.report.measured import group_by_device
+from serve.bench.report.page import render_page
+from serve.bench.report.report import write_report
+from serve.bench.report.tables import latency_tables
 from zoo.errors import ZooError
 from zoo.model.variants import find_variant
 from zoo.results import Result, measured_on, summarize, write_result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import accumulate
 from statistics import mean, median, stdev
 
-from serve.bench.measured import ArmRow, ArmsRun
+from serve.bench.report.measured import ArmRow, ArmsRun
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.curves import Band, Curve, curve_chart
 from zoo.page.elements import table

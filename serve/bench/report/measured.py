@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal, TypeVar
 
-from serve.bench.decoding import DecodingRow
-from serve.bench.latency import LatencyRow
-from serve.bench.stages import StageRow
+from serve.bench.measure.decoding import DecodingRow
+from serve.bench.measure.latency import LatencyRow
+from serve.bench.measure.stages import StageRow
 from zoo.errors import ZooError
 from zoo.model.spec import Variant
 from zoo.results import Kind, Result, Summary

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from serve.bench.arms_section import arms_section
-from serve.bench.decoding_section import decoding_section
-from serve.bench.headlines import headlines
-from serve.bench.loader_section import loader_section
-from serve.bench.measured import DeviceRuns, StagesRun
-from serve.bench.sections import latency_section, peers_section, training_section
-from serve.bench.stage_section import glance, stages_section
-from serve.bench.stages import OPERATOR_NAMES
+from serve.bench.measure.stages import OPERATOR_NAMES
+from serve.bench.report.arms_section import arms_section
+from serve.bench.report.decoding_section import decoding_section
+from serve.bench.report.headlines import headlines
+from serve.bench.report.loader_section import loader_section
+from serve.bench.report.measured import DeviceRuns, StagesRun
+from serve.bench.report.sections import latency_section, peers_section, training_section
+from serve.bench.report.stage_section import glance, stages_section
 from zoo import __version__
 from zoo.model.counts import Part, parts
 from zoo.model.spec import Variant

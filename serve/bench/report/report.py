@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from serve.bench.headlines import headlines
-from serve.bench.measured import group_by_device
-from serve.bench.page import render_page
+from serve.bench.report.headlines import headlines
+from serve.bench.report.measured import group_by_device
+from serve.bench.report.page import render_page
 from zoo import __version__
 from zoo.files import write_json, write_text
 from zoo.results import REPORT_FORMAT, read_results

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from rich.markup import escape
 from rich.table import Table
 
-from serve.bench.headlines import headlines
-from serve.bench.measured import group_by_device
-from serve.bench.stages import OPERATOR_NAMES, FormRow, StageRow
+from serve.bench.measure.stages import OPERATOR_NAMES, FormRow, StageRow
+from serve.bench.report.headlines import headlines
+from serve.bench.report.measured import group_by_device
 from zoo.results import Result, Summary
 from zoo.wording import count, digits, digits_or_dash, plain_name
 

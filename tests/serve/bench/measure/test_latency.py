@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.runners import Contract
-from serve.bench.latency import (
+from serve.bench.measure.latency import (
     LatencyRow,
     Subject,
     check_answers,
@@ -20,8 +20,8 @@ from serve.bench.latency import (
     measure_picture,
     real_pictures,
 )
-from serve.bench.runs import bench_latency
-from serve.bench.timing import Schedule
+from serve.bench.measure.runs import bench_latency
+from serve.bench.measure.timing import Schedule
 from zoo.data.open import open_splits
 from zoo.errors import VerdictError, ZooError
 from zoo.machine import processor_name

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from serve.bench.measured import LatencyRun, PeersRun, TrainingRun
-from serve.bench.stages import times
+from serve.bench.measure.stages import times
+from serve.bench.report.measured import LatencyRun, PeersRun, TrainingRun
 from zoo.page.charts import Bar, Group, Line, bar_chart, line_chart
 from zoo.page.elements import pill, table
 from zoo.page.markup import Child, Markup, join, tag

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from serve.bench.arms_section import accuracy
-from serve.bench.measured import (
+from serve.bench.measure.stages import OPERATOR_NAMES, Winner, times, total_ms
+from serve.bench.report.arms_section import accuracy
+from serve.bench.report.measured import (
     ArmsRun,
     DecodingRun,
     DeviceRuns,
@@ -16,7 +17,6 @@ from serve.bench.measured import (
     StagesRun,
     TrainingRun,
 )
-from serve.bench.stages import OPERATOR_NAMES, Winner, times, total_ms
 from zoo.model.variants import VARIANTS
 from zoo.results import UNSTABLE_ABOVE, Summary
 from zoo.wording import digits, joined, milliseconds, percent, plain_name, stage_list, tail

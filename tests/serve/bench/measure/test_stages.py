@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.bench.stages import OPERATORS, StageRow, form_of, places, stage_row, times, total_ms
-from serve.bench.timing import Samples
+from serve.bench.measure.stages import OPERATORS, StageRow, form_of, places, stage_row, times, total_ms
+from serve.bench.measure.timing import Samples
 from zoo.model.counts import parts
 from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS, find_variant

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, Literal, Self, cast
 
-from serve.bench.timing import Samples
+from serve.bench.measure.timing import Samples
 from zoo.model.counts import output_size, stage_cost
 from zoo.model.spec import Operator, Stage, Variant
 from zoo.results import Summary, percentile, summarize

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from serve.bench.decoding import DecodingRow
-from serve.bench.measured import DecodingRun
+from serve.bench.measure.decoding import DecodingRow
+from serve.bench.report.measured import DecodingRun
 from zoo.page.elements import plain, table
 from zoo.page.markup import Child, Markup, tag
 from zoo.wording import digits, joined
