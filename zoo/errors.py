@@ -1,6 +1,7 @@
 """Owns every error the project raises on purpose, and the exit code each one ends in; it never prints.
 
 ZooError                      exit 1: our error, one line and a hint
+├── RowError                  a value that its field cannot hold; says the field, the value and what was expected
 ├── UnknownNameError          no such model, recipe, precision …; names the nearest ones
 ├── DataError                 a data set that cannot be used
 │   └── BrokenPictureError    one picture that cannot be decoded; callers may go on without it
@@ -43,6 +44,10 @@ class ZooError(Exception):
     def __reduce__(self) -> tuple[type[ZooError], tuple[str, str]]:
         # Errors cross process boundaries (data-loading workers), so both parts must survive pickling.
         return type(self), (self.problem, self.hint)
+
+
+class RowError(ZooError, ValueError):
+    """A value that its field cannot hold (zoo/rows.py)."""
 
 
 class UnknownNameError(ZooError):

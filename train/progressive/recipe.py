@@ -5,23 +5,25 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 from zoo.errors import ZooError, unknown_name
-from zoo.model.spec import Resize, Variant
+from zoo.model.spec import ImageSize, Resize, Variant
+from zoo.rows import Ascending, Count, NotNegative, Positive, Row, Share, Some, Text, Within
 
 Schedule = Literal["cosine", "exponential", "constant"]
 OptimizerName = Literal["adamw", "sgd", "rmsprop", "lamb"]
 LossName = Literal["cross_entropy", "bce"]
 BatchRule = Literal["none", "linear", "sqrt"]
 ErasingFill = Literal["zero", "noise"]
+BelowOne = Annotated[float, Within(0, below=1)]
 RECIPES = "train.recipes"  # by name: recipes import this file, not the other way round
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingStage:
+class TrainingStage(Row):
     """One stage of progressive learning: what the pictures are and how hard they are made.
 
     `image_size` is one side in pixels; `batch_size` is the pictures of an optimizer step, which are taken in
@@ -31,16 +33,16 @@ class TrainingStage:
     `freeze_backbone` trains the classifier alone: the rest keeps its weights and its batch-norm statistics.
     """
 
-    epochs: int
-    image_size: int
-    batch_size: int
-    randaugment_magnitude: float
-    mixup_alpha: float
-    cutmix_alpha: float
-    dropout: float
-    stochastic_depth_prob: float
-    random_erasing_prob: float = 0.0
-    accumulate: int = 1
+    epochs: Count
+    image_size: Annotated[int, Within(4, 4096)]
+    batch_size: Annotated[int, Within(2)]
+    randaugment_magnitude: NotNegative
+    mixup_alpha: NotNegative
+    cutmix_alpha: NotNegative
+    dropout: BelowOne
+    stochastic_depth_prob: BelowOne
+    random_erasing_prob: Share = 0.0
+    accumulate: Count = 1
     freeze_backbone: bool = False
 
     @property
@@ -50,7 +52,7 @@ class TrainingStage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Row):
     """Everything a run depends on besides network, data and seed.
 
     `test_size` is what validation and export use, about a fifth above the last stage's size; `test_crop_margin` is how
@@ -64,41 +66,42 @@ class Recipe:
     `zoo.model.build.initialize_for_short_run`.
     """
 
-    name: str
-    source: str
-    stages: tuple[TrainingStage, ...]
-    test_size: int
+    name: Text
+    source: Text
+    stages: Annotated[tuple[TrainingStage, ...], Some()]
+    test_size: ImageSize
     test_resize: Resize = "squash"
-    test_crop_margin: int = 0
-    learning_rate: float
+    test_crop_margin: Annotated[int, Within(0, 4096)] = 0
+    learning_rate: Positive
     lr_scaling: BatchRule = "none"
-    reference_batch_size: int = 256
+    reference_batch_size: Count = 256
     schedule: Schedule = "cosine"
-    warmup_epochs: float = 0.0
-    decay_rate: float = 0.97
-    decay_epochs: float = 2.4
+    warmup_epochs: NotNegative = 0.0
+    decay_rate: Annotated[float, Within(above=0, high=1)] = 0.97
+    decay_epochs: Positive = 2.4
     optimizer: OptimizerName = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = 0.9
+    betas: Annotated[tuple[float, float], Within(0, below=1)] = (0.9, 0.999)
+    momentum: BelowOne = 0.9
     nesterov: bool = True
-    rmsprop_decay: float = 0.9
-    eps: float | None = None
-    weight_decay: float = 0.0
-    layer_decay: float = 1.0
-    clip_grad_norm: float | None = None
-    ema_decay: float = 0.9999
+    rmsprop_decay: BelowOne = 0.9
+    eps: Positive | None = None
+    weight_decay: NotNegative = 0.0
+    layer_decay: Annotated[float, Within(above=0, high=1)] = 1.0
+    # A negative norm turns every gradient round, and 0 takes it away: neither is told by the loss.
+    clip_grad_norm: Positive | None = None
+    ema_decay: BelowOne = 0.9999
     loss: LossName = "cross_entropy"
-    label_smoothing: float = 0.1
-    class_weights: str | tuple[float, ...] | None = None
+    label_smoothing: BelowOne = 0.1
+    class_weights: str | tuple[NotNegative, ...] | None = None
     teacher: str | None = None
-    distill_alpha: float = 0.5
-    temperature: float = 1.0
-    crop_scale: tuple[float, float] = (0.05, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    crop_padding: float = 0.0
-    randaugment_layers: int = 2
-    random_erasing_scale: tuple[float, float] = (0.02, 0.33)
-    random_erasing_ratio: tuple[float, float] = (0.3, 3.3)
+    distill_alpha: Share = 0.5
+    temperature: Positive = 1.0
+    crop_scale: Annotated[tuple[float, float], Within(above=0, high=1), Ascending()] = (0.05, 1.0)
+    crop_ratio: Annotated[tuple[float, float], Within(above=0), Ascending()] = (3 / 4, 4 / 3)
+    crop_padding: BelowOne = 0.0
+    randaugment_layers: Annotated[int, Within(0, 64)] = 2
+    random_erasing_scale: Annotated[tuple[float, float], Within(above=0, high=1), Ascending()] = (0.02, 0.33)
+    random_erasing_ratio: Annotated[tuple[float, float], Within(above=0), Ascending()] = (0.3, 3.3)
     random_erasing_fill: ErasingFill = "zero"
     short_run_init: bool = False
 
@@ -111,11 +114,6 @@ class Recipe:
     def largest_size(self) -> int:
         """The largest size that is trained at, px: the last stage's, but for sizes drawn at random."""
         return max(stage.image_size for stage in self.stages)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return fields | {"stages": [asdict(stage) for stage in self.stages]}
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -207,61 +205,37 @@ def _share_out(epochs: int, recipe: Recipe) -> list[int]:
 
 
 def check_recipe(recipe: Recipe, variant: Variant) -> Recipe:
-    """Return a recipe that can be run as it is.
+    """Return a recipe that fits a network and itself; each field alone is checked where it is set.
 
     Raises:
-        ZooError: names the first setting that cannot be, and what it may be.
+        ZooError: names the first setting that does not fit, and what it may be.
     """
     for number, stage in enumerate(recipe.stages, start=1):
         wrong = _wrong_in_stage(stage, variant)
         if wrong:
-            raise ZooError(f"Stage {number} of the recipe {recipe.name}: {wrong}.", "See it with --plan.")
-    bounds = {
-        "test_size": 16 <= recipe.test_size <= variant.max_size,
-        "learning_rate": recipe.learning_rate > 0,
-        "reference_batch_size": recipe.reference_batch_size > 0,
-        "layer_decay": 0 < recipe.layer_decay <= 1,
-        "momentum": 0 <= recipe.momentum < 1,
-        "ema_decay": 0 <= recipe.ema_decay < 1,
-        "label_smoothing": 0 <= recipe.label_smoothing < 1,
-        "distill_alpha": 0 <= recipe.distill_alpha <= 1,
-        "temperature": recipe.temperature > 0,
-        "warmup_epochs": recipe.warmup_epochs >= 0,
-        "weight_decay": recipe.weight_decay >= 0,
-        # A negative norm turns every gradient round, and 0 takes it away: neither is told by the loss.
-        "clip_grad_norm": recipe.clip_grad_norm is None or recipe.clip_grad_norm > 0,
-        "eps": recipe.eps is None or recipe.eps > 0,
-        "betas": all(0 <= beta < 1 for beta in recipe.betas),
-        "crop_scale": 0 < recipe.crop_scale[0] <= recipe.crop_scale[1] <= 1,
-        "crop_ratio": 0 < recipe.crop_ratio[0] <= recipe.crop_ratio[1],
-        "crop_padding": 0 <= recipe.crop_padding < 1,
-        "randaugment_layers": 0 <= recipe.randaugment_layers <= 64,
-        "test_crop_margin": recipe.test_crop_margin >= 0,
-    }
-    for name, possible in bounds.items():
-        if not possible:
-            value = getattr(recipe, name)
-            said = ", ".join(f"{part:g}" for part in (value if isinstance(value, tuple) else (value,)))
-            raise ZooError(f"The recipe's {name} cannot be {said}.", "See docs/training.md.")
+            raise ZooError(
+                f"Stage {number} of the recipe {recipe.name}: {wrong}.", f"Change it with --set stages.{number}.…=…."
+            )
+    if recipe.test_size > variant.max_size:
+        raise ZooError(
+            f"The recipe's test_size {recipe.test_size} is above {variant.max_size} px, where {variant.id} is capped.",
+            f"--set test_size={variant.max_size}.",
+        )
+    if recipe.warmup_epochs > recipe.epochs:
+        raise ZooError(
+            f"The recipe's warmup_epochs {recipe.warmup_epochs:g} are more than its {recipe.epochs} epochs: the rate "
+            "would never reach its peak.",
+            "Set fewer with --set warmup_epochs=1, or train for longer.",
+        )
     return recipe
 
 
 def _wrong_in_stage(stage: TrainingStage, variant: Variant) -> str:
-    """What cannot be in a stage, or ""."""
-    if stage.epochs < 1:
-        return f"it has {stage.epochs} epochs"
-    if not 4 <= stage.image_size <= variant.max_size:
-        return f"image_size {stage.image_size} is outside 4 … {variant.max_size} px"
-    if stage.accumulate < 1 or stage.batch_size % stage.accumulate:
+    """What does not fit in a stage, or ""."""
+    if stage.image_size > variant.max_size:
+        return f"image_size {stage.image_size} is above {variant.max_size} px, where {variant.id} is capped"
+    if stage.batch_size % stage.accumulate:
         return f"batch_size {stage.batch_size} is not {stage.accumulate} equal parts (accumulate)"
     if stage.part_size < 2:
         return f"batch_size {stage.batch_size} in {stage.accumulate} parts leaves one picture: batch norm needs two"
-    for name in ("dropout", "stochastic_depth_prob"):
-        if not 0 <= getattr(stage, name) < 1:
-            return f"{name} {getattr(stage, name):g} is outside 0 … 1"
-    if not 0 <= stage.random_erasing_prob <= 1:
-        return f"random_erasing_prob {stage.random_erasing_prob:g} is outside 0 … 1"
-    for name in ("randaugment_magnitude", "mixup_alpha", "cutmix_alpha"):
-        if getattr(stage, name) < 0:
-            return f"{name} {getattr(stage, name):g} is negative"
     return ""

@@ -7,15 +7,10 @@ from functools import partial
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from zoo.errors import ZooError
 from zoo.model.layers import StochasticDepth
 from zoo.model.network import Network
-from zoo.model.spec import Stage, Variant
-
-# What torchvision's class fixes; the number of layers is free.
-STEM_CHANNELS = 64
-OUT_CHANNELS = (256, 512, 1024, 2048)
-STRIDES = (1, 2, 2, 2)
+from zoo.model.spec import Variant
+from zoo.model.variants import check_resnet
 
 
 class DroppedNorm(nn.BatchNorm2d):
@@ -39,7 +34,7 @@ class ResNet(Network):
     """
 
     def __init__(self, variant: Variant, num_classes: int = 1000) -> None:
-        check_row(variant)
+        check_resnet(variant)
         super().__init__(variant, num_classes, "symmetric")
         norm = partial(nn.BatchNorm2d, eps=variant.batch_norm_eps, momentum=variant.batch_norm_momentum)
         layers = [stage.num_layers for stage in variant.stages]
@@ -67,29 +62,3 @@ class ResNet(Network):
     def residual_norms(self) -> list[nn.BatchNorm2d]:
         """The last norm of every block."""
         return [module for module in self.modules() if isinstance(module, DroppedNorm)]
-
-
-def check_row(variant: Variant) -> None:
-    """Refuse a row that torchvision's class cannot be.
-
-    Raises:
-        ZooError: says what it must be.
-    """
-    expected = tuple(
-        Stage(
-            operator="bottleneck",
-            kernel_size=3,
-            stride=stride,
-            expand_ratio=4,
-            out_channels=channels,
-            num_layers=stage.num_layers,
-        )
-        for stride, channels, stage in zip(STRIDES, OUT_CHANNELS, variant.stages, strict=False)
-    )
-    ends = (variant.stem_channels, variant.head_channels, variant.activation, variant.padding)
-    if variant.stages != expected or len(expected) != 4 or ends != (STEM_CHANNELS, 0, "relu", "symmetric"):
-        raise ZooError(
-            f"The row {variant.id} has bottleneck stages but is not one of torchvision's ResNets.",
-            "Only num_layers of resnet50's row may differ: stem 64, no head, ReLU, symmetric padding; stages of kernel "
-            "3, strides 1 2 2 2, expand ratio 4, channels 256 512 1024 2048, no squeeze-and-excitation.",
-        )

