@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-Option = Callable[[Command], Command]
+from zoo.rows import Row, Within, field_types
+
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 DEVICES = click.Choice(["auto", "cpu", "cuda"])
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -43,6 +47,110 @@ results_option = click.option(
 )
 
 
-def seed_option(help: str) -> Option[Any]:
+def seed_option(help: str) -> Option:
     """`--seed`, 0 by default; `help` says what it decides."""
     return click.option("--seed", type=SEED, default=0, show_default=True, help=help)
+
+
+@dataclass(frozen=True)
+class Arg:
+    """In the type of a row's field: it is the command's argument, not an option."""
+
+    metavar: str
+
+
+@dataclass(frozen=True)
+class Opt:
+    """In the type of a row's field: how it is given on a command line, and what its help says.
+
+    `flags` are `--field-name` unless given. A default of None is told in `help` as "[default: …]".
+    """
+
+    help: str
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+
+
+def takes(row: type[Row]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options that a row's fields ask for; its body gets one row instead of their values.
+
+        @click.command()
+        @takes(ServeOptions)
+        @json_option
+        def serve(options: ServeOptions, as_json: bool) -> None: ...
+
+    Ranges, choices and defaults are the fields' own, so that the command line and Python are told the same. Fields
+    without an `Opt` or an `Arg` are the body's to set.
+    """
+    kinds = {name: kind for name, kind in field_types(row).items() if _told(kind)}
+
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
+        @wraps(body)
+        def run(**values: Any) -> None:
+            own = {name: values.pop(name) for name in kinds}
+            body(row(**own), **values)
+
+        command: Callable[..., None] = run
+        for name, kind in reversed(kinds.items()):
+            command = _parameter(row, name, kind)(command)
+        return command
+
+    return decorate
+
+
+def _told(kind: Any) -> Opt | Arg | None:
+    """What a field's type says of the command line; None where it is not for it."""
+    marks = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
+    return next((mark for mark in marks if isinstance(mark, Opt | Arg)), None)
+
+
+def _parameter(row: type[Row], name: str, kind: Any) -> Option:
+    told = _told(kind)
+    if isinstance(told, Arg):
+        return click.argument(name, metavar=told.metavar)
+    assert told is not None
+    default = next(field.default for field in fields(row) if field.name == name)
+    base, within = _bare(kind)
+    settings: dict[str, Any] = {"help": told.help, "metavar": told.metavar}
+    if base is bool:
+        settings |= {"is_flag": True, "flag_value": not default}
+    elif get_origin(base) is tuple and get_args(base)[-1] is Ellipsis:
+        settings |= {"multiple": True, "type": _click_type(get_args(base)[0], within)}
+    elif get_origin(base) is tuple:
+        settings |= {"type": tuple(_click_type(member, within) for member in get_args(base))}
+    else:
+        settings |= {"type": _click_type(base, within)}
+    if default is MISSING:
+        settings["required"] = True
+    else:
+        settings |= {"default": default, "show_default": default not in (None, True, False, ())}
+    flags = told.flags or (f"--{name.replace('_', '-')}",)
+    return click.option(*flags, name, **settings)
+
+
+def _bare(kind: Any) -> tuple[Any, Within]:
+    """A type without marks and without None, and its range."""
+    within = Within()
+    while get_origin(kind) in (Annotated, Union, UnionType):
+        if get_origin(kind) is Annotated:
+            kind, *marks = get_args(kind)
+            within = next((mark for mark in marks if isinstance(mark, Within)), within)
+        else:
+            (kind,) = (member for member in get_args(kind) if member is not NoneType)
+    return kind, within
+
+
+def _click_type(kind: Any, outer: Within) -> Any:
+    """Click's type that says a field's range in the help and refuses what is outside."""
+    base, own = _bare(kind)
+    within = outer if own == Within() else own
+    if get_origin(base) is Literal:
+        return click.Choice([str(choice) for choice in get_args(base)])
+    if base not in (int, float):
+        return {Path: PATH}.get(base, str)
+    low, high = (
+        open if closed is None else closed for open, closed in ((within.above, within.low), (within.below, within.high))
+    )
+    ends: dict[str, Any] = {"min": low, "max": high}
+    ends |= {"min_open": within.above is not None, "max_open": within.below is not None}
+    return (click.IntRange if base is int else Finite)(**ends)

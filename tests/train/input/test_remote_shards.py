@@ -253,7 +253,9 @@ def test_a_command_ends_with_0_though_its_workers_wait_for_a_server(
     shards: Path, serve_folder: Serve, in_folder: Path
 ) -> None:
     """As a scheduler stops it: the signal goes to the process alone, its workers' requests are never answered."""
-    patient = "from zoo import remote; remote.TIMEOUT = remote.Timeout(1e6); from zoo.cli import main; main()"
+    patient = (
+        "from zoo.data import http as remote; remote.TIMEOUT = remote.Timeout(1e6); from zoo.cli import main; main()"
+    )
     flags = ("--epochs", "4", "--image-size", "16", "--batch-size", "6", "--device", "cpu", "--workers", "2")
     with serve_folder(shards) as server:
         command = [sys.executable, "-c", patient, "train", "tiny", "--data", server.url, *flags]

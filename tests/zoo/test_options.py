@@ -1,0 +1,112 @@
+"""A command's options are its row's fields: ranges, choices and defaults stand in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from zoo.cli import LazyGroup, cli
+from zoo.options import Arg, Finite, Opt, takes
+from zoo.rows import Count, Row, Within
+
+
+@dataclass(frozen=True, kw_only=True)
+class CookOptions(Row):
+    dish: Annotated[str, Arg("DISH")]
+    minutes: Annotated[float, Within(above=0, high=600), Opt("How long.")] = 20.0
+    pot: Annotated[Literal["small", "large"], Opt("Which pot.")] = "large"
+    cooks: Annotated[Count | None, Opt("How many cooks  [default: one a pot]", flags=("-c", "--cooks"))] = None
+    spices: Annotated[tuple[str, ...], Opt("Repeatable.", flags=("--spice",))] = ()
+    stir: Annotated[bool, Opt("Leave it alone.", flags=("--no-stir",))] = True
+    notes: Annotated[Path | None, Opt("Where to write.")] = None
+    profile: Annotated[tuple[int, int], Within(1), Opt("Least and most.")] = (1, 4)
+    kitchen: str = "ours"
+
+
+@click.command()
+@takes(CookOptions)
+@click.option("--quiet", is_flag=True)
+def cook(options: CookOptions, quiet: bool) -> None:
+    click.echo(f"{options} {quiet}")
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cook, arguments)
+    return result.exit_code, result.output
+
+
+def test_a_body_gets_one_row() -> None:
+    assert run("soup") == (0, f"{CookOptions(dish='soup')} False\n")
+    given = (
+        "soup",
+        "--minutes",
+        "5",
+        "--pot",
+        "small",
+        "-c",
+        "2",
+        "--spice",
+        "a",
+        "--spice",
+        "b",
+        "--no-stir",
+        "--quiet",
+    )
+    wanted = CookOptions(dish="soup", minutes=5, pot="small", cooks=2, spices=("a", "b"), stir=False, profile=(2, 3))
+    assert run(*given, "--profile", "2", "3") == (0, f"{wanted} True\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--minutes", "0"), "0.0 is not in the range 0<x<=600"),
+        (("--minutes", "nan"), "nan is not a number"),
+        (("--minutes", "inf"), "inf is not"),
+        (("--pot", "huge"), "'small', 'large'"),
+        (("--cooks", "0"), "x>=1"),
+    ],
+)
+def test_what_a_field_cannot_hold_is_a_wrong_use(arguments: tuple[str, ...], said: str) -> None:
+    code, output = run("soup", *arguments)
+    assert code == 2
+    assert said in output
+
+
+def test_help_tells_ranges_choices_and_defaults() -> None:
+    help = " ".join(run("--help")[1].split())
+    for said in ("DISH", "How long. [default: 20.0; 0<x<=600]", "[small|large]", "-c, --cooks", "--spice", "--no-stir"):
+        assert said in help
+    assert "kitchen" not in help
+
+
+def commands(group: click.Command) -> list[click.Command]:
+    if not isinstance(group, LazyGroup):
+        return [group]
+    context = click.Context(group)
+    members = (group.get_command(context, name) for name in group.list_commands(context))
+    return [command for member in members if member for command in commands(member)]
+
+
+def test_no_command_takes_nan_for_a_number() -> None:
+    kinds = [parameter.type for command in commands(cli) for parameter in command.params]
+    assert any(isinstance(kind, Finite) for kind in kinds)
+    assert not [kind for kind in kinds if isinstance(kind, click.FloatRange) and not isinstance(kind, Finite)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("bench", "latency", "x.onnx", "--duration-s", "nan"),
+        ("bench", "stages", "tiny", "--warmup-ms", "inf"),
+        ("serve", "--engine", "x.onnx", "--timeout-ms", "nan"),
+        ("train", "tiny", "--lr", "nan"),
+        ("train", "tiny", "--save-every", "nan"),
+    ],
+)
+def test_nan_and_infinity_are_wrong_uses(arguments: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(cli, arguments).exit_code == 2
