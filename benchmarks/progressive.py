@@ -27,12 +27,12 @@ import torch
 from train.progressive.recipe import Recipe, find_recipe
 from train.progressive.schedule import progressive_stages
 from train.recipes import fixed, progressive_resize
-from train.session import choose_device, choose_precision, train_model
+from train.session import choose_precision, train_model
 from train.watch.record import STATE
 from zoo.console import log_console
 from zoo.data.open import open_splits
 from zoo.files import write_json
-from zoo.machine import processor_name
+from zoo.machine import choose_device, processor_name
 from zoo.model.spec import Variant
 from zoo.model.variants import find_variant
 from zoo.results import Result, measured_on, write_result
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=HERE)
     options = parser.parse_args()
     variant = find_variant(options.model)
-    device = choose_device(options.device)
+    device = torch.device(choose_device(options.device))
     base = base_recipe(variant, options)
     rows = [run_arm(variant, arm, base, options, seed) for seed in options.seeds for arm in ARMS]
     train_set, val_set = open_splits(options.data)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from export.passport import Passport
     from export.pipeline import ExportResult
     from export.predict import Answer
-    from export.runners import Device
+    from zoo.machine import Device
 
 # Beside the rows they name, which need torch and onnx to import; a test compares them.
 PRECISIONS = click.Choice(["fp32", "fp16"])
@@ -169,7 +169,7 @@ def predict(artifact: str, pictures: tuple[Path, ...], top: int, device: Device,
     from rich.text import Text
 
     from export.predict import predict as predict_pictures
-    from export.runners import open_runner
+    from export.runners.open import open_runner
     from zoo.console import log_console, results_console
     from zoo.errors import DataError
 
@@ -223,7 +223,7 @@ def evaluate(artifact: str, data: str | None, seed: int | None, batch_size: int,
 
     from export.evaluate import evaluate as evaluate_runner
     from export.evaluate import open_data
-    from export.runners import open_runner
+    from export.runners.open import open_runner
     from export.watch import watching
     from zoo.console import log_console, results_console
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.passport import passport_path, read_passport
-from export.runners import Runner
+from export.runners.runner import Runner
 from zoo.data.http import AUTHORIZATION_VARIABLE, authorization, is_address
 from zoo.data.open import has_split, open_val, was_recorded
 from zoo.data.pictures import Pictures, load_prepared
@@ -147,7 +147,7 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None) -> Pi
     """Open the pictures to evaluate an artifact on: `data`, or else those it was trained beside.
 
     Args:
-        artifact: as `export.runners.open_runner` takes it.
+        artifact: as `export.runners.open.open_runner` takes it.
         data: digits or a folder; None means what the artifact remembers.
         seed: split of a folder that has none; None means the one the artifact remembers for this data, and all of a
             folder it does not know. The name of what comes out says which.

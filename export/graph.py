@@ -20,7 +20,7 @@ import torch
 from onnx import ModelProto, NodeProto
 from torch.export import Dim
 
-from export.runners import GRAPH_FORMAT, GRAPH_KEY, Contract
+from export.contract import GRAPH_FORMAT, GRAPH_KEY, Contract
 from zoo import __version__
 from zoo.errors import ArtifactError
 from zoo.model.build import FromPictures

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.precision.rows import Tolerance
-from export.runners import Runner
+from export.runners.runner import Runner
 from zoo.data.digits import sample_photographs
 from zoo.data.open import open_val, was_recorded
 from zoo.data.pictures import Pictures, load_prepared

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from export.runners import Contract
+from export.contract import Contract
 from zoo import __version__
 from zoo.errors import ArtifactError
 from zoo.files import sha256_of, write_json

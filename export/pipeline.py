@@ -16,15 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from export.contract import Contract
 from export.engine.build import AUTO, BatchProfile, Plan, build_plan, choose_builder
 from export.graph import export_onnx
 from export.parity import NUM_PICTURES, Parity, Probe, choose_pictures, infer_all, judge
 from export.passport import FileCard, Passport, passport_path, write_passport
 from export.precision.rows import Precision, find_precision
 from export.random_weights import NUM_CLASSES, make_random_network
-from export.runners import Contract, Runner
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
+from export.runners.runner import Runner
 from export.watch import Silent, Watch
 from zoo.errors import EngineBuildError, MissingCapabilityError, VerdictError, ZooError
 from zoo.files import replace_file, sha256_of

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.runners import Runner
+from export.runners.runner import Runner
 from zoo.data.preprocess import open_picture, prepare, softmax
 from zoo.errors import BrokenPictureError
 

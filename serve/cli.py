@@ -12,7 +12,7 @@ from serve.options import Options
 from zoo.options import Finite, device_option
 
 if TYPE_CHECKING:
-    from export.runners import Device
+    from zoo.machine import Device
 
 
 @click.command()

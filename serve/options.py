@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from export.runners import Device
+    from zoo.machine import Device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ from types import FrameType
 import uvicorn
 
 from export.passport import passport_path, read_passport
-from export.runners import Runner, open_runner
+from export.runners.open import open_runner
+from export.runners.runner import Runner
 from serve.core.batcher import Batcher
 from serve.core.service import EngineInfo, Limits, Service
 from serve.options import Options

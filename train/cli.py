@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
+from zoo.machine import Device
 from zoo.options import FOLDER, Finite, device_option, json_option, results_option, seed_option
 
 TRACKERS = click.Choice(["tensorboard", "mlflow", "wandb"])
@@ -175,7 +176,7 @@ def train(
             val_set,
             data=data,
             folder=run_folder(variant.id, out),
-            device=device,
+            device=cast(Device, device),
             precision=precision,
             seed=seed,
             workers=workers,
@@ -238,12 +239,15 @@ def bench_train(
     as_json: bool,
 ) -> None:
     """Time optimizer steps of MODEL at every stage's size: pictures a second."""
+    import torch
+
     from train.learn.run import Settings
     from train.learn.throughput import measure_training
     from train.progressive.recipe import override
-    from train.session import choose_augmentation, choose_device, choose_precision, recipe_for
+    from train.session import choose_augmentation, choose_precision, recipe_for
     from zoo.console import log_console, results_console
     from zoo.files import check_folder
+    from zoo.machine import choose_device
     from zoo.results import Summary, write_result
     from zoo.weights.resolve import find_model_variant
     from zoo.wording import milliseconds, tail
@@ -251,7 +255,7 @@ def bench_train(
     check_folder(out)
     variant = find_model_variant(model)
     recipe = override(recipe_for(variant, "", recipe_name), variant, batch_size=batch_size, image_size=image_size)
-    chosen = choose_device(device)
+    chosen = torch.device(choose_device(cast(Device, device)))
     settings = Settings(
         device=chosen,
         precision=choose_precision(precision, chosen),

@@ -28,7 +28,8 @@ from train.watch.record import CHECKPOINT, METRICS, STATE, RunRecord, provenance
 from train.watch.report import RunFacts
 from train.watch.trackers import TrackerRow, find_trackers, open_trackers
 from zoo.data.pictures import Pictures
-from zoo.errors import CheckpointError, MissingCapabilityError, ZooError
+from zoo.errors import CheckpointError, ZooError
+from zoo.machine import Device, choose_device
 from zoo.model.spec import Preprocessing, Variant
 from zoo.model.variants import VARIANTS
 from zoo.weights.checkpoint import Checkpoint, save_checkpoint
@@ -104,21 +105,6 @@ def find_start(model: str) -> Start | None:
     return Start(*load_model(model))
 
 
-def choose_device(name: str) -> torch.device:
-    """Resolve "auto", "cpu" or "cuda".
-
-    Raises:
-        MissingCapabilityError: CUDA was asked for and does not work here.
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise MissingCapabilityError(
-            "--device cuda: PyTorch finds no usable NVIDIA GPU here.", "`zoo doctor` says why; --device cpu works."
-        )
-    return torch.device("cuda")
-
-
 def choose_precision(name: str, device: torch.device) -> Precision:
     """Resolve "auto": bf16 where the GPU has it, else fp16 on a GPU, fp32 on a CPU.
 
@@ -160,7 +146,7 @@ def train_model(
     *,
     data: str,
     folder: Path,
-    device: str = "auto",
+    device: Device = "auto",
     precision: str = "auto",
     seed: int = 0,
     workers: int | None = None,
@@ -200,7 +186,7 @@ def train_model(
     world = find_world()
     console = console if console and world.is_first else Console(quiet=True)
     tracker_rows = find_trackers(trackers)
-    chosen = choose_device(device)
+    chosen = torch.device(choose_device(device))
     if chosen.type == "cuda" and not world.is_alone:
         chosen = torch.device("cuda", world.local_rank)
     settings = Settings(

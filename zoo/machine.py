@@ -11,8 +11,12 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from zoo.errors import MissingCapabilityError
+
+# What a person may ask for; "auto" takes a GPU that works.
+Device = Literal["auto", "cpu", "cuda"]
 PACKAGES = (
     "zoo",
     "torch",
@@ -108,3 +112,19 @@ def environment() -> dict[str, Any]:
         "gpus": [gpu.name for gpu in driver.gpus] if driver else [],
         "packages": {name: version for name in PACKAGES if (version := package_version(name))},
     }
+
+
+def choose_device(device: Device) -> Literal["cpu", "cuda"]:
+    """Where PyTorch works: "auto" is a GPU where there is one that works.
+
+    Raises:
+        MissingCapabilityError: "cuda" without a GPU that PyTorch can use.
+    """
+    import torch
+
+    works = torch.cuda.is_available()
+    if device == "cuda" and not works:
+        raise MissingCapabilityError(
+            "--device cuda: PyTorch finds no usable NVIDIA GPU here.", "`zoo doctor` says why; --device cpu works."
+        )
+    return "cuda" if works and device != "cpu" else "cpu"

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
+from zoo.machine import Device
 from zoo.rows import Row, Within, field_types
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-DEVICES = click.Choice(["auto", "cpu", "cuda"])
+DEVICES = click.Choice(get_args(Device))
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 PATH = click.Path(path_type=Path)

@@ -18,9 +18,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from export.runners import GRAPH_FORMAT, GRAPH_KEY, Contract, Device
+from export.contract import GRAPH_FORMAT, GRAPH_KEY, Contract
 from zoo.errors import ArtifactError, MissingCapabilityError
-from zoo.machine import cuda_driver
+from zoo.machine import Device, cuda_driver
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # TF32 would round the inputs of convolutions to 10 bits: an fp32 graph is computed as one.
@@ -52,7 +52,7 @@ class OnnxRunner:
 
         Args:
             source: the file, or a serialised graph that is not a file yet.
-            device: as in `export.runners.open_runner`.
+            device: as in `export.runners.open.open_runner`.
             threads: intra-op threads; None leaves it to onnxruntime (one per core).
             artifact: what to call it in reports; the path by default.
 

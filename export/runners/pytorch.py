@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.runners import Contract, Device
-from zoo.errors import MissingCapabilityError
+from export.contract import Contract
+from zoo.machine import Device, choose_device
 from zoo.model.build import FromPictures
 from zoo.model.network import Network
 from zoo.weights.resolve import load_model
@@ -36,7 +36,7 @@ class TorchRunner:
             model: the network; it is moved, not copied.
             contract: its classes and preprocessing.
             artifact: what to call it in reports.
-            device: as in `export.runners.open_runner`.
+            device: as in `export.runners.open.open_runner`.
             threads: intra-op threads of the whole process, put back when the runner closes.
 
         Raises:
@@ -82,17 +82,3 @@ class TorchRunner:
     ) -> None:
         torch.set_num_threads(self._threads_before)
         del self._network
-
-
-def choose_device(device: Device) -> str:
-    """ "cuda" or "cpu".
-
-    Raises:
-        MissingCapabilityError: "cuda" without a GPU that PyTorch can use.
-    """
-    works = torch.cuda.is_available()
-    if device == "cuda" and not works:
-        raise MissingCapabilityError(
-            "PyTorch finds no CUDA GPU that works here.", "`zoo doctor` says why; --device cpu runs on the processor."
-        )
-    return "cuda" if works and device != "cpu" else "cpu"

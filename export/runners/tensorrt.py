@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from export.engine.tensorrt_api import TensorRT, find_backend, load_tensorrt
 from export.passport import Passport, check_plan
-from export.runners import Device
 from export.runners.cuda import Cuda, open_cuda
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
-from zoo.machine import Driver, cuda_driver
+from zoo.machine import Device, Driver, cuda_driver
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from zoo.console import log_console, results_console
 from zoo.options import RESULTS, Finite, device_option, json_option, results_option, threads_option
 
 if TYPE_CHECKING:
-    from export.runners import Device
     from serve.bench.measure.stage_timing import Precision
+    from zoo.machine import Device
     from zoo.results import Result
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.runners import Runner
+from export.runners.runner import Runner
 from serve.core.failures import DeadlineError, DrainingError, EngineError, QueueFullError
 
 # Weight of the newest batch in the running mean of seconds per picture: 0.2 forgets nine tenths in ten batches.

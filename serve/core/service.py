@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.runners import Contract
+from export.contract import Contract
 from serve.core.batcher import Answer, Batcher
 from serve.core.failures import DrainingError, QueueFullError, UnavailableError, WarmingUpError, find_failure
 from serve.core.metrics import Metrics

@@ -28,8 +28,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from export.contract import Contract
 from export.predict import best_of
-from export.runners import Contract
 from serve.core.batcher import Answer, Batcher
 from serve.core.failures import SlowBodyError, UnavailableError, find_failure
 from serve.core.metrics import CONTENT_TYPE

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from export.runners import Contract
+from export.contract import Contract
 from zoo.model.efficientnet import EfficientNet
 from zoo.model.spec import Preprocessing
 from zoo.weights.checkpoint import Checkpoint

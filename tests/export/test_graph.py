@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from export.contract import Contract
 from export.graph import export_onnx, name_by_module
-from export.runners import Contract
 from export.runners.pytorch import TorchRunner
 from zoo.errors import ArtifactError
 from zoo.model.efficientnet import EfficientNet

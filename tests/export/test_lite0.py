@@ -41,7 +41,7 @@ def lite0_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_lite0_knows_a_cat_and_an_espresso_as_weights_and_as_graph(photographs: list[Path], lite0_graph: Path) -> None:
     from export.predict import predict
-    from export.runners import open_runner
+    from export.runners.open import open_runner
 
     orders = []
     for artifact in ("lite0", str(lite0_graph)):

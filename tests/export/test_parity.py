@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from export.contract import Contract
 from export.parity import Probe, choose_pictures, compare, infer_all, judge
 from export.precision.rows import Tolerance, find_precision
-from export.runners import Contract
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
 from zoo.errors import DataError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from export.contract import Contract
 from export.passport import FileCard, Passport, check_plan, read_passport, write_passport
-from export.runners import Contract
 from zoo.errors import ArtifactError
 from zoo.model.spec import Preprocessing
 

@@ -16,7 +16,7 @@ from export.passport import check_plan, read_passport
 from export.pipeline import ExportResult, Options, export_model
 from export.precision.rows import Tolerance
 from export.random_weights import make_random_network
-from export.runners import open_runner
+from export.runners.open import open_runner
 from zoo.errors import (
     CheckpointError,
     DataError,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from export.evaluate import Recorded, cross_entropy, evaluate, match_classes, open_data, rank_of, recorded_data
 from export.predict import best_of, predict
-from export.runners import open_runner
+from export.runners.open import open_runner
 from zoo.data.open import open_splits, open_val
 from zoo.data.pictures import Pictures
 from zoo.errors import BrokenPictureError, DataError

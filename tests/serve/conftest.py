@@ -17,7 +17,7 @@ import uvicorn
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.runners import Contract
+from export.contract import Contract
 from serve.core.batcher import Batcher
 from serve.core.service import EngineInfo, Limits, Service
 from serve.server import DrainingServer, bind

@@ -23,6 +23,7 @@ from train.input.decode import Crop, CropDecoder
 from train.input.streams import Streams
 from train.processes.stopping import leave_signals_to_the_run, signals_held
 from train.progressive.recipe import Recipe, TrainingStage
+from train.progressive.schedule import steps_per_epoch
 from zoo.data.jpeg import Box
 from zoo.data.pictures import Pictures, Stored
 from zoo.data.preprocess import prepare
@@ -232,11 +233,6 @@ def epoch_batches(
     order = np.random.default_rng((seed, epoch)).permutation(len(pictures))
     size = stage.batch_size * processes
     return [order[step * size : (step + 1) * size].tolist() for step in range(steps_per_epoch(len(pictures), size))]
-
-
-def steps_per_epoch(num_pictures: int, batch_size: int) -> int:
-    """Full batches in an epoch, at least one."""
-    return max(1, num_pictures // batch_size)
 
 
 def default_workers(pictures: Pictures) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.input.loader import Augmented, Batch, epoch_batches, load, steps_per_epoch
+from train.input.loader import Augmented, Batch, epoch_batches, load
 from train.learn.run import (
     Epoch,
     PartialEpoch,
@@ -32,7 +32,7 @@ from train.learn.validation import Validation, validate_together
 from train.processes.distributed import agreed, gather, share_of, sum_over, wait_for_all
 from train.processes.stopping import Interrupted, RunStopped, StopRequest
 from train.progressive.recipe import Recipe, TrainingStage
-from train.progressive.schedule import learning_rate, stage_of_epoch
+from train.progressive.schedule import learning_rate, stage_of_epoch, steps_per_epoch
 from zoo.data.pictures import Pictures
 from zoo.errors import DataError, ZooError
 from zoo.model.spec import Preprocessing

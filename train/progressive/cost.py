@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from train.input.loader import steps_per_epoch
 from train.progressive.recipe import Recipe, TrainingStage
+from train.progressive.schedule import steps_per_epoch
 from zoo.model.counts import count_macs
 from zoo.model.spec import Variant
 

@@ -102,3 +102,8 @@ def batch_factor(recipe: Recipe, batch_size: int) -> float:
 def ema_decay(decay: float, step: int) -> float:
     """Decay of the weight average at a step (from 0): min(decay, (1 + n) / (10 + n)) (TensorFlow's rule)."""
     return min(decay, (1 + step) / (10 + step))
+
+
+def steps_per_epoch(num_pictures: int, batch_size: int) -> int:
+    """Full batches in an epoch, at least one."""
+    return max(1, num_pictures // batch_size)

@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from export.runners import Contract, Runner
+from export.contract import Contract
+from export.runners.runner import Runner
 from serve.bench.measure.timing import Samples, Schedule, time_call, time_in_turn
 from zoo.data.digits import sample_photographs
 from zoo.data.open import open_splits

@@ -8,12 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.runners import Device, Runner, open_runner
+from export.runners.open import open_runner
+from export.runners.runner import Runner
 from serve.bench.measure.gpu_trace import GpuTrace, is_gpu
 from serve.bench.measure.latency import Subject, compare_latency, compare_rows, measure_picture, real_pictures
 from serve.bench.measure.timing import Schedule
 from zoo.errors import ZooError
-from zoo.machine import processor_name
+from zoo.machine import Device, processor_name
 from zoo.results import Result, measured_on
 from zoo.weights.resolve import find_model_variant
 
@@ -46,7 +47,7 @@ def bench_latency(
     """Open artifacts, check their answers, and time them in turn on real pictures.
 
     Args:
-        artifacts: paths or model ids, as `export.runners.open_runner` takes them; the first is the baseline.
+        artifacts: paths or model ids, as `export.runners.open.open_runner` takes them; the first is the baseline.
         batch_sizes: empty takes 1 and 8, or 1 and the largest batch all of them take.
         device: as in `open_runner`.
         threads: as in `open_runner`.
@@ -121,14 +122,14 @@ def bench_stages(
         on_row: hears of each stage when it is known.
 
     Raises:
-        ZooError and its kinds: as `zoo.weights.resolve.find_model_variant`, `export.runners.pytorch.choose_device` and
+        ZooError and its kinds: as `zoo.weights.resolve.find_model_variant`, `zoo.machine.choose_device` and
             `serve.bench.measure.stage_timing.measure_stages`.
     """
     import torch
 
-    from export.runners.pytorch import choose_device
     from serve.bench.measure.stage_timing import measure_stages
     from serve.bench.measure.stages import total_ms
+    from zoo.machine import choose_device
 
     variant = find_model_variant(model)
     if variant.is_resnet:

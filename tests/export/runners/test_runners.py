@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from export.runners import Contract, open_runner
+from export.contract import Contract
 from export.runners.onnx_runtime import OnnxRunner
+from export.runners.open import open_runner
 from export.runners.pytorch import TorchRunner
 from zoo.errors import ArtifactError, CheckpointError, MissingCapabilityError, UnknownNameError
 from zoo.model.efficientnet import EfficientNet

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from export.contract import Contract
 from export.engine.tensorrt_api import RTX, Log, TensorRT
 from export.passport import FileCard, Passport, write_passport
-from export.runners import Contract
 from export.runners.cuda import CudaBindings, open_cuda
 from export.runners.tensorrt import TensorRTRunner
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
+from export.contract import Contract
 from export.graph import export_onnx
-from export.runners import Contract
 from zoo.machine import cuda_driver
 from zoo.model.efficientnet import EfficientNet
 from zoo.model.variants import find_variant

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.runners import Contract
+from export.contract import Contract
 from serve.core.batcher import Answer
 from serve.core.failures import FAILURES
 from serve.web.app import best_classes

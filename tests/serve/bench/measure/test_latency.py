@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.runners import Contract
+from export.contract import Contract
 from serve.bench.measure.latency import (
     LatencyRow,
     Subject,

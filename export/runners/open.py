@@ -1,0 +1,41 @@
+"""Owns which runner opens an artifact: by its suffix, or as a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from export.runners.runner import Runner
+from zoo.errors import ArtifactError
+from zoo.machine import Device
+from zoo.weights.resolve import CHECKPOINT_SUFFIX, ROW_SUFFIX
+from zoo.weights.table import is_weights_id
+
+
+def open_runner(artifact: str, *, device: Device = "auto", threads: int | None = None) -> Runner:
+    """Open a checkpoint, a model id, an .onnx or a .plan.
+
+    Args:
+        artifact: a path, a model's id (its run's checkpoint, else its published weights), or published weights' id.
+        device: "auto" takes the GPU where there is one that works; "cuda" insists and "cpu" declines.
+        threads: intra-op threads on a CPU; None leaves it to the back end.
+
+    Raises:
+        ArtifactError: missing, foreign or changed. MissingCapabilityError: the device or a package is not there.
+        CheckpointError, UnknownNameError: as `zoo.weights.resolve.load_model`.
+    """
+    suffix = Path(artifact).suffix
+    if suffix == ".onnx":
+        from export.runners.onnx_runtime import OnnxRunner
+
+        return OnnxRunner(Path(artifact), device=device, threads=threads)
+    if suffix == ".plan":
+        from export.runners.tensorrt import TensorRTRunner
+
+        return TensorRTRunner(Path(artifact), device=device)
+    if suffix not in ("", CHECKPOINT_SUFFIX, ROW_SUFFIX) and not is_weights_id(artifact):
+        raise ArtifactError(
+            f"{artifact} is none of .safetensors, .onnx and .plan.", "`zoo export MODEL` makes the last two."
+        )
+    from export.runners.pytorch import TorchRunner
+
+    return TorchRunner.from_model(artifact, device=device, threads=threads)
