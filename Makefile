@@ -31,7 +31,7 @@ format: $(DEV) ## Put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(DEV) ## Write docs/cli.md and docs/models.md anew from the code
+docs: $(DEV) ## Write the pages that are facts of the code anew: docs/cli.md, models.md, precisions.md
 	$(BIN)/python docs/generate.py
 
 bench: $(DEV) ## Latency, stages and training on this machine's processor

@@ -1,4 +1,4 @@
-"""Writes the pages that are facts of the code: docs/cli.md from --help, docs/models.md from the rows.
+"""Writes the pages that are facts of the code: docs/cli.md from --help, models.md and precisions.md from the rows.
 
 python docs/generate.py           write them
 python docs/generate.py --check   exit 1 where one is out of date
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import click
 
+from export.engine.builders import BUILDERS
+from export.precision.rows import PRECISIONS
 from zoo.cli import LazyGroup, cli
 from zoo.model.counts import count_macs, count_params, parts
 from zoo.model.spec import Weights
@@ -106,7 +108,28 @@ def weights_line(row: Weights) -> str:
     )
 
 
-PAGES = {"cli.md": cli_page, "models.md": models_page}
+def precisions_page() -> str:
+    """All precisions with their tolerances, and who builds engines."""
+    lines = [
+        "# Precisions and builders",
+        "",
+        "Made from the rows in `export/precision/rows.py` and `export/engine/builders.py` by `make docs`; the",
+        "measurements behind the tolerances stand beside them. All tolerances are shares of the largest logit.",
+        "",
+        "| precision | largest error | mean error | a changed first class is a tie below |",
+        "|---|---:|---:|---:|",
+    ]
+    for precision in PRECISIONS:
+        bounds = precision.tolerance
+        lines.append(f"| `{precision.id}` | {bounds.max_error:g} | {bounds.mean_error:g} | {bounds.tie_margin:g} |")
+    lines += ["", "| builder | | builds | install |", "|---|---|---|---|"]
+    for builder in BUILDERS:
+        builds = "ahead of time, without a GPU" if builder.ahead_of_time else "on the GPU at hand, for it"
+        lines.append(f"| `{builder.id}` | {builder.name} | {builds} | `{builder.install}` |")
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"cli.md": cli_page, "models.md": models_page, "precisions.md": precisions_page}
 
 
 def main() -> None:

@@ -8,12 +8,9 @@ from typing import Annotated
 
 from export.engine.builders import AUTO, Batches, BuilderId
 from export.precision.rows import PrecisionId
-from zoo.machine import Device
 from zoo.model.spec import ImageSize
-from zoo.options import Arg, Opt
+from zoo.options import Arg, DeviceChoice, Opt
 from zoo.rows import Count, CountOrNone, Row, Some
-
-DeviceChoice = Annotated[Device, Opt("auto takes a GPU that works.")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
 from export.source import Source, find_source
 from export.staging import destination, publish, staging
-from export.watch import Silent, Watch
+from export.watch import Watch
 from zoo.errors import EngineBuildError, MissingCapabilityError, ZooError
 from zoo.machine import cuda_driver, environment
 from zoo.rows import Row
@@ -53,7 +53,7 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
         MissingCapabilityError, EngineBuildError: the plan could not be built; the .onnx and its passport were written.
         ZooError: anything else that was wrong with the options, the checkpoint or the data; nothing was written.
     """
-    watch = watch or Silent()
+    watch = watch or Watch()
     folder, stem_given = destination(options.out)
     source = find_source(options, watch)
     stem = stem_given or source.contract.model

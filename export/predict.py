@@ -46,12 +46,7 @@ class Classification:
 
 
 def predict(runner: Runner, pictures: Sequence[Path], *, top: int = PredictOptions.top) -> Iterator[Classification]:
-    """Classify picture files in batches, in their order. A broken one does not stop the rest.
-
-    Args:
-        runner: any back end.
-        pictures: files.
-        top: how many classes to name; all of them where there are fewer.
+    """Classify picture files in batches, in their order; a broken one does not stop the rest. `top` classes are named.
 
     Raises:
         ArtifactError: logits that are not finite.

@@ -5,36 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 
-class Watch(Protocol):
-    """Is told what is being done. Any thread may call `progress`."""
+class Watch:
+    """Is told what is being done; this one shows nothing, for use as a library. Any thread may call `progress`."""
 
     def step(self, text: str) -> None:
         """A new step begins; the one before is done."""
-        ...
 
     def progress(self, text: str, done: int, total: int) -> None:
         """The current step has done `done` of `total` of its part called `text`."""
-        ...
 
 
-class Silent:
-    """Shows nothing: for use as a library."""
-
-    def step(self, text: str) -> None:
-        """Show nothing."""
-
-    def progress(self, text: str, done: int, total: int) -> None:
-        """Show nothing."""
-
-
-class Live:
+class Live(Watch):
     """A spinner and a bar on a terminal; elsewhere a line per finished step."""
 
     def __init__(self, console: Console, progress: Progress) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from zoo.machine import Device
-from zoo.options import Opt
+from zoo.options import DeviceChoice, Opt
 from zoo.rows import Count, NotNegative, Positive, Row, Within
 
 
@@ -17,7 +16,7 @@ class ServeOptions(Row):
     engine: Annotated[str, Opt("An .onnx, a .plan, a checkpoint or a model's id.", metavar="ARTIFACT")]
     host: Annotated[str, Opt("Address; 0.0.0.0 is every one of this machine.")] = "127.0.0.1"
     port: Annotated[int, Within(0, 65535), Opt("0 takes a free one.")] = 8080
-    device: Annotated[Device, Opt("auto takes a GPU that works.")] = "auto"
+    device: DeviceChoice = "auto"
     instances: Annotated[Count, Opt("Copies of the engine at work.")] = 1
     threads: Annotated[Count | None, Opt("Processor threads per instance.  [default: the back end's]")] = None
     max_batch_size: Annotated[Count | None, Opt("Pictures per inference.  [default: 8 CPU, 32 GPU]")] = None

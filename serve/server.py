@@ -1,4 +1,4 @@
-"""Owns a server's life: socket, engines, warm-up, signals, drain, in that order; what it answers is `serve.web.app`."""
+"""Owns a server's life: socket, engine, warm-up, signals, drain, in that order; `serve.web.app` answers."""
 
 from __future__ import annotations
 
@@ -21,19 +21,16 @@ from serve.web.examples import has_examples
 from zoo import __version__
 from zoo.errors import ArtifactError, ZooError
 
-# Load balancers keep idle connections for about a minute; closing first makes them send into a closed socket.
+# Load balancers keep idle connections for about a minute. A server that closes first makes them send in vain.
 KEEP_ALIVE_S = 75
 # How long a batch under way may hold up an exit that was asked for twice.
 FORCED_EXIT_S = 2.0
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn whose first signal drains and whose second ends at once; it then returns instead of raising.
+    """uvicorn that drains at the first signal and ends at once at the second; it then returns instead of raising.
 
-    Args:
-        config: uvicorn's.
-        on_stop: called once, on the event loop, at the first signal.
-        on_give_up: called when a second signal cut the drain short.
+    `on_stop` is called once, on the event loop, at the first signal; `on_give_up` when a second cut the drain short.
     """
 
     def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None], on_give_up: Callable[[], None]) -> None:
@@ -47,7 +44,7 @@ class DrainingServer(uvicorn.Server):
             self.force_exit = True
             return
         self.should_exit = True
-        # A signal may interrupt a write to stderr, so whatever prints waits for the loop's next turn.
+        # A signal may interrupt a write to stderr, so printing waits for the loop's next turn.
         asyncio.get_running_loop().call_soon_threadsafe(self._on_stop)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -59,11 +56,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
-    """Serve until a signal comes and everything under way is answered.
-
-    Args:
-        options: what to serve, where, and within which limits.
-        say: shows one line to a person.
+    """Serve until a signal comes and everything under way is answered; `say` shows one line to a person.
 
     Raises:
         ZooError: the address is taken; the engine cannot be opened or fails its warm-up; the drain limit passed.
@@ -94,7 +87,7 @@ def _assemble(options: ServeOptions, slot: Slot, say: Callable[[str], None]) -> 
     limits = Limits(
         max_body_bytes=round(options.max_body_mb * 1e6),
         timeout_s=options.timeout_ms / 1000.0,
-        # Full queue, full batches, and as much again being decoded and read as there are threads to decode it.
+        # A full queue, full batches, and for each thread one picture being decoded and one being read.
         max_in_flight=batcher.queue_capacity + batcher.max_batch_size * options.instances + 2 * decode_threads,
         decode_threads=decode_threads,
         drain_s=options.drain_seconds,
@@ -169,10 +162,9 @@ def describe_server(engine: Engine, listener: socket.socket, host: str, warm_up_
     # 0.0.0.0 and :: mean every address; a person on this machine reaches them through the loopback.
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
     url = f"http://{shown}:{listener.getsockname()[1]}"
-    picture = "@PICTURE.jpg"
-    before = ""
+    curl = "curl --data-binary @PICTURE.jpg"
     if has_examples(contract.classes):
-        before, picture = f"curl -s {url}/examples/7.png | ", "@-"
+        curl = f"curl -s {url}/examples/7.png | curl --data-binary @-"
     lines = [
         f"zoo {__version__} serves {contract.model} from {info.artifact}: "
         f"{len(contract.classes)} classes, pictures at {contract.preprocessing.image_size} px",
@@ -181,7 +173,7 @@ def describe_server(engine: Engine, listener: socket.socket, host: str, warm_up_
         f"queue of {batcher.queue_capacity}, warm in {warm_up_s:.1f} s",
         "",
         f"  page     {url}/",
-        f"  predict  {before}curl --data-binary {picture} {url}/predict",
+        f"  predict  {curl} {url}/predict",
         f"  metrics  {url}/metrics",
         "",
     ]

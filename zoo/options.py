@@ -72,6 +72,9 @@ class Opt:
     metavar: str | None = None
 
 
+DeviceChoice = Annotated[Device, Opt("auto takes a GPU that works.")]
+
+
 def takes(row: type[Row]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options that a row's fields ask for; its body gets one row instead of their values.
 

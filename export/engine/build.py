@@ -110,7 +110,7 @@ def build_plan(
         profile: the batches the engine takes.
         builder: as `choose_builder` found it.
         targets: compute capabilities as "8.6", ahead-of-time builders only; empty means Ampere and later.
-        on_progress: called as the build goes on, from the second thread.
+        on_progress: called from the second thread.
 
     Raises:
         EngineBuildError: the graph was refused or the build failed; carries the builder's own text.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
+
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
@@ -35,9 +37,11 @@ def to_fp16(model: ModelProto) -> ModelProto:
             "Cast", [tensor], [f"{tensor}:fp16"], name=f"{PREPROCESSING}/ToFloat16", to=TensorProto.FLOAT16
         )
         nodes.append(cast)
-        _replace_input(network, tensor, cast.output[0])
+        for node in network:
+            _rename(node.input, tensor, cast.output[0])
     nodes += network
-    _rename_output(network, OUTPUT, f"{OUTPUT}:fp16")
+    for node in network:
+        _rename(node.output, OUTPUT, f"{OUTPUT}:fp16")
     nodes.append(
         onnx.helper.make_node("Cast", [f"{OUTPUT}:fp16"], [OUTPUT], name="classifier/ToFloat32", to=TensorProto.FLOAT)
     )
@@ -68,11 +72,5 @@ def _halve_weights(model: ModelProto, network: list[NodeProto]) -> None:
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), weight.name))
 
 
-def _replace_input(nodes: list[NodeProto], old: str, new: str) -> None:
-    for node in nodes:
-        node.input[:] = [new if tensor == old else tensor for tensor in node.input]
-
-
-def _rename_output(nodes: list[NodeProto], old: str, new: str) -> None:
-    for node in nodes:
-        node.output[:] = [new if tensor == old else tensor for tensor in node.output]
+def _rename(tensors: MutableSequence[str], old: str, new: str) -> None:
+    tensors[:] = [new if tensor == old else tensor for tensor in tensors]

@@ -47,13 +47,7 @@ class OnnxRunner:
     def __init__(
         self, source: Path | bytes, *, device: Device = "auto", threads: int | None = None, artifact: str | None = None
     ) -> None:
-        """Load a graph.
-
-        Args:
-            source: the file, or a serialised graph that is not a file yet.
-            device: as in `export.runners.open.open_runner`.
-            threads: intra-op threads; None leaves it to onnxruntime (one per core).
-            artifact: what to call it in reports; the path by default.
+        """Load a file, or a serialised graph that is not a file yet; `device` and `threads` are as in `open_runner`.
 
         Raises:
             ArtifactError: missing, truncated, or not exported by this project.

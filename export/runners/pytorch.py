@@ -29,14 +29,9 @@ class TorchRunner:
         device: Device = "cpu",
         threads: int | None = None,
     ) -> None:
-        """Move `model` to the device, in evaluation mode.
+        """Move (not copy) `model` to the device, in evaluation mode; `device` is as in `open_runner`.
 
-        Args:
-            model: the network; it is moved, not copied.
-            contract: its classes and preprocessing.
-            artifact: what to call it in reports.
-            device: as in `export.runners.open.open_runner`.
-            threads: intra-op threads of the whole process, put back when the runner closes.
+        `threads` are the intra-op threads of the whole process; their number is put back when the runner closes.
 
         Raises:
             MissingCapabilityError: "cuda" without a GPU that PyTorch can use.

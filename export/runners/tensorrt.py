@@ -65,25 +65,28 @@ class TensorRTRunner:
             raise _needs_gpu(plan, "--device cpu was asked for" if driver else "this machine has none that works")
         self.artifact = str(plan)
         self.contract = passport.contract
-        built = _build_card(plan, passport)
-        self._tensorrt = load_tensorrt(find_builder(built.name))
+        if passport.builder is None:
+            raise ArtifactError(
+                f"{passport_path(plan).name} does not say which TensorRT built {plan.name}.", _rebuild(passport)
+            )
+        self._tensorrt = load_tensorrt(find_builder(passport.builder.name))
         self.backend = f"{self._tensorrt.builder.name} {self._tensorrt.version}"
         self.device = driver.gpus[0].name
         self._cuda: Cuda = open_cuda()
         try:
             with self._cuda.current():
-                self._open(plan, built, driver)
+                self._open(plan, passport, passport.builder, driver)
         except ZooError:
             self._close()
             raise
 
-    def _open(self, plan: Path, built: BuildCard, driver: Driver) -> None:
+    def _open(self, plan: Path, passport: Passport, built: BuildCard, driver: Driver) -> None:
         module: Any = self._tensorrt.module
         self._tensorrt.log.clear()
         self._runtime = module.Runtime(self._tensorrt.logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
-            raise _foreign_engine(plan, built, self._tensorrt, driver)
+            raise ArtifactError(_describe_refusal(plan, built, self._tensorrt, driver), _rebuild(passport))
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise _gpu_failed("execution context", self._tensorrt)
@@ -155,23 +158,17 @@ def _needs_gpu(plan: Path, why: str) -> MissingCapabilityError:
     return MissingCapabilityError(f"{plan} runs on an NVIDIA GPU only, and {why}.", hint)
 
 
-def _build_card(plan: Path, passport: Passport) -> BuildCard:
-    if passport.builder is None:
-        raise ArtifactError(
-            f"{passport_path(plan).name} does not say which TensorRT built {plan.name}.", "Build it again."
-        )
-    return passport.builder
+def _rebuild(passport: Passport) -> str:
+    precision = passport.files.plan.precision if passport.files.plan else "fp16"
+    return f"Build it again here: `zoo export {passport.contract.model} --trt {precision}`."
 
 
-def _foreign_engine(plan: Path, built: BuildCard, tensorrt: TensorRT, driver: Driver) -> ArtifactError:
+def _describe_refusal(plan: Path, built: BuildCard, tensorrt: TensorRT, driver: Driver) -> str:
     """An engine is tied to the exact release of its builder and, unless built ahead of time, to its model of GPU."""
     there = f"{built.name} {built.version} for {', '.join(built.targets) or 'one GPU'}"
     gpu = driver.gpus[0]
     here = f"{tensorrt.builder.id} {tensorrt.version} on {gpu.name} ({'.'.join(map(str, gpu.compute_capability))})"
-    return ArtifactError(
-        f"{plan.name} was built by {there}; here is {here}, which refuses it: {tensorrt.log.errors()}",
-        "Build it again here: `zoo export MODEL --trt PRECISION`.",
-    )
+    return f"{plan.name} was built by {there}; here is {here}, which refuses it: {tensorrt.log.errors()}"
 
 
 def _gpu_failed(what: str, tensorrt: TensorRT) -> MissingCapabilityError:

@@ -20,12 +20,7 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """Counters, gauges and histograms of one server. Thread-safe.
-
-    Args:
-        engine: the labels of `zoo_engine_info`; it and the next three are called when `/metrics` is read.
-        queue_depth, in_flight, ready: the gauges.
-    """
+    """Counters, gauges and histograms of one server. Its arguments are called whenever `/metrics` is read."""
 
     def __init__(
         self,

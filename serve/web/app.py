@@ -42,12 +42,7 @@ PAGE_HEADERS = {
 
 
 def create_app(slot: Slot, limits: Limits) -> Starlette:
-    """Build the application. Its lifespan starts the engine, which then warms up, and drains it at the end.
-
-    Args:
-        slot: its engine is not started yet.
-        limits: what a request may cost.
-    """
+    """Build the application. Its lifespan starts the slot's engine, which then warms up, and drains it at the end."""
     service = Service(slot, limits)
     routes = [
         Route("/", show_page),
@@ -75,7 +70,7 @@ def create_app(slot: Slot, limits: Limits) -> Starlette:
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Start the runners' threads; at the end answer what is left and stop them."""
+    """Start the engine's threads; at the end answer what is left and stop them."""
     service: Service = app.state.service
     service.slot.engine.batcher.start()
     yield
@@ -125,7 +120,7 @@ async def show_info(request: Request) -> Response:
 async def list_examples(request: Request) -> Response:
     """Where the examples are, and what they show."""
     examples = await run_in_threadpool(find_examples, request.app.state.service.slot.engine.contract.classes)
-    return JSONResponse([{"url": f"examples/{n}.png", "class": one.class_name} for n, one in enumerate(examples)])
+    return JSONResponse([{"url": f"examples/{number}.png", "class": name} for number, name in enumerate(examples)])
 
 
 async def show_example(request: Request) -> Response:
@@ -134,11 +129,11 @@ async def show_example(request: Request) -> Response:
     number = request.path_params["number"]
     if number >= len(examples):
         raise HTTPException(404)
-    return Response(examples[number].png, media_type="image/png")
+    return Response(list(examples.values())[number], media_type="image/png")
 
 
 async def healthz(request: Request) -> Response:
-    """The process answers: nothing more is promised."""
+    """Say that the process answers, and nothing more."""
     return JSONResponse({"status": "ok"})
 
 
@@ -164,7 +159,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, UnavailableError):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, SlowBodyError):
-        headers["Connection"] = "close"  # the rest of the body must not be taken for the next request
+        headers["Connection"] = "close"  # else the rest of the body would be read as the next request
     return _error(status, error.problem, error.hint, headers)
 
 
@@ -179,8 +174,8 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
 
 
 async def answer_crash(request: Request, error: Exception) -> Response:
-    """A fault of ours: the traceback goes to the log, not to the client."""
-    # uvicorn hangs up after an exception, so the client must not send its next request on this connection.
+    """A fault of ours: the log gets the traceback, the client does not."""
+    # uvicorn closes the connection after an exception, so the client must not send another request on it.
     return _error(
         500, "The server made a mistake.", "Its log has the details; please report them.", {"Connection": "close"}
     )

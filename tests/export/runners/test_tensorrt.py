@@ -28,7 +28,7 @@ from export.passport import (
     read_passport,
     write_passport,
 )
-from export.runners.cuda import CudaBindings, open_cuda
+from export.runners.cuda import open_cuda
 from export.runners.tensorrt import TensorRTRunner
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.machine import Driver, Gpu, cuda_driver
@@ -303,11 +303,12 @@ def test_real_bindings_have_everything_the_runner_calls() -> None:
 
 
 @pytest.mark.skipif(find_spec("cuda") is None or find_spec("cuda.bindings") is None, reason="no cuda-bindings")
-def test_a_cuda_call_that_fails_is_our_error() -> None:
+def test_a_cuda_call_that_fails_is_our_error(monkeypatch: pytest.MonkeyPatch) -> None:
     if cuda_driver():
         pytest.skip("this machine has a GPU, so the calls succeed")
+    monkeypatch.setattr("export.runners.cuda.find_spec", lambda name: None)
     with pytest.raises(MissingCapabilityError, match=r"refused cudaSetDevice: .*driver"):
-        CudaBindings()
+        open_cuda()
 
 
 def test_without_any_cuda_library_the_hint_is_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,7 +346,8 @@ class RecordingRuntime:
 def test_cuda_bindings_are_called_in_order_and_everything_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = RecordingRuntime()
     monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(runtime=runtime))
-    cuda = CudaBindings()
+    monkeypatch.setattr("export.runners.cuda.find_spec", lambda name: None)
+    cuda = open_cuda()
     with cuda.current():
         address, host = cuda.allocate(64), cuda.allocate_pinned(64)
         host[:] = 7
