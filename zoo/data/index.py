@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.folder import is_held_out
+from zoo.data.hold_out import first_fifth, hash_of
 from zoo.data.open import VAL_NAMES
 from zoo.data.shards import FORMAT, INDEX_ROW, MANIFEST, is_inside
 from zoo.data.tar_samples import walk_samples
@@ -48,7 +48,7 @@ class _Walked:
 
     files: tuple[Path, ...]
     rows: NDArray[np.void]
-    held_out: NDArray[np.bool_]
+    hashes: NDArray[np.uint64]
 
 
 def index_folder(
@@ -130,27 +130,27 @@ def _split_of(path: Path) -> str:
 
 
 def _walk(files: tuple[Path, ...], on_shard: Callable[[], None]) -> _Walked:
-    rows, held_out = [], []
+    rows, hashes = [], []
     for number, path in enumerate(files):
         samples = list(walk_samples(path))
         rows.append(np.array([(number, one.offset, one.size, one.label) for one in samples], INDEX_ROW))
-        # As in a folder of pictures: a picture's own class and name decide, so that new ones never move another.
-        held_out.append(np.array([is_held_out(f"{one.label}/{one.key}") for one in samples], np.bool_))
+        hashes.append(np.array([hash_of(f"{one.label}/{one.key}") for one in samples], np.uint64))
         on_shard()
-    found = _Walked(files, np.concatenate(rows), np.concatenate(held_out))
+    found = _Walked(files, np.concatenate(rows), np.concatenate(hashes))
     if not len(found.rows):
         raise DataError(f"{files[0]} and {len(files) - 1} more have no samples.", "Expected KEY.jpg and KEY.cls.")
     return found
 
 
 def hold_out(folder: Path, train: _Walked) -> dict[str, _Walked]:
-    """Two splits of one: their indices part the pictures, the files are the same."""
-    if train.held_out.all() or not train.held_out.any():
+    """Two splits of one: their indices part the pictures, the files are the same. As of a folder of pictures."""
+    held_out = first_fifth(train.hashes, train.rows["label"].astype(np.int64))
+    if held_out.all() or not held_out.any():
         raise DataError(
             f"{folder} has {len(train.rows)} pictures, too few to hold a fifth out.", "Add val-000000.tar, …"
         )
-    parts = {"train": ~train.held_out, "val": train.held_out}
-    return {split: _Walked(train.files, train.rows[part], train.held_out[part]) for split, part in parts.items()}
+    parts = {"train": ~held_out, "val": held_out}
+    return {split: _Walked(train.files, train.rows[part], train.hashes[part]) for split, part in parts.items()}
 
 
 def _read_classes(folder: Path, path: Path | None, highest: int) -> tuple[str, ...]:
