@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from zoo import __version__
 from zoo.errors import CheckpointError
-from zoo.files import replacing
+from zoo.files import replacing, writing_errors
 from zoo.model.build import build_network
 from zoo.model.network import Network
 from zoo.model.spec import Padding, Preprocessing, Variant
@@ -66,7 +66,7 @@ class Checkpoint:
 def save_checkpoint(path: Path, state: Mapping[str, torch.Tensor], card: Checkpoint) -> None:
     """Write weights and card, whole or not at all. Weights are stored as float32, contiguous, on the CPU."""
     tensors = {key: value.detach().to("cpu").contiguous() for key, value in state.items()}
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, writing_errors(SafetensorError):
         save_file(tensors, temporary, metadata={"zoo": json.dumps(card.to_dict())})
 
 

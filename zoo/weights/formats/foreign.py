@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zoo.errors import CheckpointError, ZooError
-from zoo.files import replacing, sha256_of
+from zoo.files import replacing, sha256_of, writing_errors
 from zoo.weights.formats.google import checkpoint_prefix, read_google
 from zoo.weights.formats.keras import KERAS_SUFFIXES, read_keras
 from zoo.weights.formats.pytorch import PYTORCH_SUFFIXES, find_state_dict, read_pytorch
@@ -76,10 +76,10 @@ def write_foreign(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """
     whole = {key: value.detach().to("cpu").contiguous() for key, value in tensors.items()}
     if path.suffix == ".safetensors":
-        with replacing(path) as temporary:
+        with replacing(path) as temporary, writing_errors(SafetensorError):
             save_file(whole, temporary, metadata={"format": "pt"})
     elif path.suffix in (".pth", ".pt"):
-        with replacing(path) as temporary:
+        with replacing(path) as temporary, writing_errors(RuntimeError):
             torch.save(whole, temporary)
     else:
         raise ZooError(f"{path} ends in neither .pth nor .safetensors.", "Choose one of them with --out.")
