@@ -23,6 +23,7 @@ from serve.bench.measure.timing import Call, Schedule, time_call, time_cuda, tim
 from zoo.errors import MissingCapabilityError, VerdictError, ZooError
 from zoo.model.efficientnet import initialize
 from zoo.model.layers import ConvNormAct, StageModule
+from zoo.model.norms import settle_batch_norms
 from zoo.model.spec import Operator, Variant
 
 Precision = Literal["fp32", "tf32", "fp16", "bf16"]
@@ -49,14 +50,8 @@ def build_form(variant: Variant, place: StagePlace, operator: Operator, device: 
     module = StageModule(variant, form_of(variant, place.stage, operator), place.in_channels, variant.padding)
     initialize(module)
     module.to(device)
-    norms = [unit for unit in module.modules() if isinstance(unit, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0  # the statistics of this one batch, not a moving average
-    with torch.no_grad():
-        module.train()(_random_input(place, -(-_STATISTICS_VALUES // place.out_size**2)).to(device))
-    for norm in norms:
-        norm.momentum = variant.batch_norm_momentum
-    return module.eval()
+    settle_batch_norms(module, [_random_input(place, -(-_STATISTICS_VALUES // place.out_size**2)).to(device)])
+    return module
 
 
 def fold_batch_norms(module: nn.Module) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,29 @@ def test_damaged_metadata_is_one_error(stored: str, tiny_graph: ModelProto, tmp_
     onnx.helper.set_model_props(graph, {"zoo": stored})
     with pytest.raises(ArtifactError):
         OnnxRunner(graph.SerializeToString(), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"color_order": "BGR"}, "contract.preprocessing.color_order is 'BGR'; expected RGB"),
+        ({"antialias": False}, "contract.preprocessing.antialias is false; expected True"),
+        ({"image_size": 10**9}, "contract.preprocessing.image_size is 1000000000; expected a whole number from 4"),
+    ],
+)
+def test_a_contract_that_promises_what_no_client_here_does_is_refused_by_file_and_field(
+    change: dict[str, object], said: str, tiny_graph: ModelProto, tmp_path: Path
+) -> None:
+    graph = ModelProto()
+    graph.CopyFrom(tiny_graph)
+    fields = json.loads(graph.metadata_props[0].value)
+    fields["contract"]["preprocessing"] |= change
+    onnx.helper.set_model_props(graph, {"zoo": json.dumps(fields)})
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(graph.SerializeToString())
+    with pytest.raises(ArtifactError) as caught:
+        OnnxRunner(path, device="cpu")
+    assert str(path) in caught.value.problem and said in caught.value.problem
 
 
 def test_missing_files_and_strange_suffixes_are_errors(in_folder: Path) -> None:
