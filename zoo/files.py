@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -74,8 +75,27 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with a final newline, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as indented JSON with a final newline, whole or not at all.
+
+    Raises:
+        ZooError: a number is NaN or infinite, which JSON has no word for; or as `replacing`.
+    """
+    broken = next(_not_finite(value), None)
+    if broken:
+        raise ZooError(f"{path} was not written: {broken}, which JSON cannot hold.", "What computed it is wrong.")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _not_finite(value: Any, where: str = "") -> Iterator[str]:
+    """“data.rows[2].ms is nan” for every number that is not finite."""
+    if isinstance(value, Mapping):
+        for key, member in value.items():
+            yield from _not_finite(member, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list | tuple):
+        for index, member in enumerate(value):
+            yield from _not_finite(member, f"{where}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} is {value}"
 
 
 def sha256_of(path: Path) -> str:

@@ -48,6 +48,8 @@ class TensorRTRunner:
     any thread, one at a time.
     """
 
+    threads: int | None = None  # the GPU computes
+
     def __init__(
         self, plan: Path, *, device: Device = "auto", trust: bool = False, tensorrt: TensorRT | None = None
     ) -> None:
