@@ -10,15 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.options import json_option
+from zoo.wording import OPERATOR_COLOURS, OPERATOR_NAMES
 
 if TYPE_CHECKING:
     from zoo.model.spec import Variant
-
-OPERATOR_STYLES = {
-    "fused_mbconv": ("Fused-MBConv", "orange3"),
-    "mbconv": ("MBConv", "dodger_blue1"),
-    "bottleneck": ("bottleneck", "green"),
-}
 
 
 @click.command("list")
@@ -95,8 +90,8 @@ def show_model(model: str, image_size: int | None, as_json: bool) -> None:
         table.add_column(column, justify="right")
     table.add_column("share of MACs")
     for part in rows:
-        name, style = OPERATOR_STYLES.get(part.operator, (part.operator, "grey62"))
-        bar = "█" * round(40 * part.macs / total_macs) or "▏"
+        name, style = OPERATOR_NAMES[part.operator], OPERATOR_COLOURS[part.operator]
+        bar = "█" * round(30 * part.macs / total_macs) or "▏"
         table.add_row(
             str(part.index),
             f"[{style}]{name}[/]",
