@@ -61,7 +61,7 @@ def copied(shards: Path, tmp_path: Path) -> Path:
 def recipe_of(epochs: int = 2) -> Recipe:
     """One stage, so that an epoch is enough."""
     recipe = override(find_recipe("folder", TINY), TINY, image_size=16, batch_size=6)
-    return replace(recipe, stages=(replace(recipe.stages[-1], epochs=epochs),))
+    return replace(recipe, stages=(replace(recipe.stages[-1], epochs=epochs),), warmup_epochs=0.5)
 
 
 def train_tiny(data: str, folder: Path, **settings: Any) -> Outcome:
