@@ -164,7 +164,7 @@ def _tensorrt_rtx() -> Finding:
 
 
 def _weights() -> Finding:
-    from zoo.weights.pull import file_of
+    from zoo.weights.cache import file_of
     from zoo.weights.table import WEIGHTS
 
     present = [row for row in WEIGHTS if file_of(row)]

@@ -1,4 +1,4 @@
-"""Owns reading other projects' weight files into plain tensors under their own keys; what keys mean is not for it.
+"""Owns other projects' weight files, as plain tensors under those projects' keys; it does not know what keys mean.
 
 A `.pth` is opened with `weights_only=True`, so that no file can run code.
 """
@@ -19,20 +19,22 @@ from torch import Tensor
 
 from zoo.errors import CheckpointError, ZooError
 from zoo.files import replacing, sha256_of
+from zoo.weights.cache import check_published
 from zoo.weights.formats.google import checkpoint_prefix, read_google
 from zoo.weights.formats.keras import KERAS_SUFFIXES, read_keras
+from zoo.weights.spec import Weights
 
 PYTORCH_SUFFIXES = (".pth", ".pt", ".pth.tar", ".bin", ".ckpt")
-# Where training scripts keep the weights in a larger file, the averaged ones first: timm, torchvision's references.
+# Under these keys the training scripts of timm and torchvision keep the weights in a larger file. Averaged ones first.
 NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
-# What torch.load raises for damaged files, found by damaging some: it checks a zip, and trusts its old format.
+# What torch.load raises for damaged files. It checks the zip format and trusts its old one; found by damaging some.
 DAMAGE = (RuntimeError, EOFError, ValueError, KeyError, IndexError, AssertionError, struct.error)
-WRAPPER = "module."  # DataParallel and torchvision's averaged model put it before every key
+WRAPPER = "module."  # what DataParallel and torchvision's averaged model put before every key
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignWeights:
-    """A file's tensors under its own keys, as it stores them; its SHA-256; which part of it they were ("" is all)."""
+    """A file's tensors under its own keys, as it stores them; its SHA-256; which part of it they are ("" is all)."""
 
     name: str
     tensors: Mapping[str, Tensor]
@@ -40,19 +42,10 @@ class ForeignWeights:
     part: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """What a file must be to be read at all: the id it is published under, its hash, and how to get it again."""
-
-    id: str
-    sha256_prefix: str
-    again: str
-
-
-def read_foreign(path: Path, published: Published | None = None) -> ForeignWeights:
+def read_foreign(path: Path, published: Weights | None = None) -> ForeignWeights:
     """Read `.pth`, `.safetensors`, Keras' `.h5` and `.keras`, or a TensorFlow checkpoint (its prefix or its folder).
 
-    With `published`, the file is compared with its published SHA-256 before it is opened.
+    With `published`, the file's SHA-256 is compared with the published one before the file is opened.
 
     Raises:
         CheckpointError: missing, damaged, in none of these formats, or not the published file.
@@ -66,8 +59,8 @@ def read_foreign(path: Path, published: Published | None = None) -> ForeignWeigh
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
     sha256 = sha256_of(path)
-    if published and not sha256.startswith(published.sha256_prefix):
-        raise CheckpointError(f"{path} is not the published file {published.id}.", published.again)
+    if published:
+        check_published(published, path, sha256)
     for suffixes, read in READERS:
         if path.name.endswith(suffixes):
             tensors, part = read(path)
@@ -109,7 +102,7 @@ def _read_pytorch(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def _state_dict(raw: Any, path: Path) -> tuple[dict[str, Tensor], str]:
-    """Find the weights in a training script's file, and take off what parallel training puts before the keys."""
+    """Find the weights in a training script's file, and remove what parallel training puts before the keys."""
     part = ""
     if isinstance(raw, Mapping):
         part = next((key for key in NESTED if isinstance(raw.get(key), Mapping)), "")
