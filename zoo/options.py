@@ -124,7 +124,9 @@ def _parameter(row: type[Row], name: str, kind: Any) -> Option:
     if default is MISSING:
         settings["required"] = True
     else:
-        settings |= {"default": default, "show_default": default not in (None, True, False, ())}
+        # By type: 0 and 1 equal False and True.
+        is_told = default is not None and not isinstance(default, bool) and default != ()
+        settings |= {"default": default, "show_default": is_told}
     flags = told.flags or (f"--{name.replace('_', '-')}",)
     return click.option(*flags, name, **settings)
 
