@@ -1,4 +1,4 @@
-"""Owns what this machine is: driver, GPU, processor and versions, probed without side effects; it installs nothing."""
+"""Owns what this machine is: driver, GPUs, processor and versions. It changes and installs nothing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from zoo.errors import MissingCapabilityError
+from zoo.rows import CountOrNone, Row, Within
 
-# What a person may ask for; "auto" takes a GPU that works.
+# What the user may ask for; "auto" takes a GPU that works.
 Device = Literal["auto", "cpu", "cuda"]
 PACKAGES = (
     "zoo",
@@ -34,16 +35,16 @@ PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Gpu:
+class Gpu(Row):
     """One NVIDIA GPU as the driver describes it; memory in bytes, capability as (major, minor)."""
 
     name: str
-    memory_bytes: int
-    compute_capability: tuple[int, int]
+    memory_bytes: CountOrNone
+    compute_capability: Annotated[tuple[int, int], Within(0)]
 
 
 @dataclass(frozen=True)
-class Driver:
+class Driver(Row):
     """A CUDA driver that answered: the CUDA version it supports, and its GPUs."""
 
     cuda_version: str
@@ -54,8 +55,8 @@ class Driver:
 def cuda_driver() -> Driver | None:
     """Ask libcuda itself; None where there is no driver or no GPU.
 
-    The probe comes before anything that builds a TensorRT runtime, because without a driver some releases end the
-    process instead of raising. It creates no context, so it costs no GPU memory.
+    Call it before anything that builds a TensorRT runtime: without a driver some releases of TensorRT end the process
+    instead of raising. It creates no context, so it costs no GPU memory.
     """
     try:
         library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
@@ -91,7 +92,7 @@ def package_version(name: str) -> str | None:
 
 
 def processor_name() -> str:
-    """The processor's marketing name where the system tells, else its architecture."""
+    """The processor's marketing name where the system knows it, else its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
@@ -145,7 +146,7 @@ def _share(folder: Path) -> float | None:
 
 
 def environment() -> dict[str, Any]:
-    """What a measurement must carry to be read later: machine, versions, time. Plain JSON types, no paths or names."""
+    """What a reader of a measurement needs to know: machine, versions, time; no paths. Plain JSON types."""
     driver = cuda_driver()
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -161,7 +162,7 @@ def environment() -> dict[str, Any]:
 
 
 def choose_device(device: Device) -> Literal["cpu", "cuda"]:
-    """Where PyTorch works: "auto" is a GPU where there is one that works.
+    """Where PyTorch computes: "auto" is a GPU where there is one that works.
 
     Raises:
         MissingCapabilityError: "cuda" without a GPU that PyTorch can use.

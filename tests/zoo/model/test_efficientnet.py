@@ -87,12 +87,12 @@ def test_stochastic_depth_keeps_the_expectation() -> None:
 
 
 def test_preprocessing_inside_is_preprocessing_outside(tiny: EfficientNet) -> None:
-    contract = Preprocessing(image_size=32, mean=(127.0, 120.0, 110.0), std=(128.0, 60.0, 50.0))
+    preprocessing = Preprocessing(image_size=32, mean=(127.0, 120.0, 110.0), std=(128.0, 60.0, 50.0))
     pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    outside = (pictures.astype(np.float64) - contract.mean) / contract.std
+    outside = (pictures.astype(np.float64) - preprocessing.mean) / preprocessing.std
     tiny.eval()
     with torch.inference_mode():
-        inside = FromPictures(tiny, contract)(torch.from_numpy(pictures))
+        inside = FromPictures(tiny, preprocessing)(torch.from_numpy(pictures))
         reference = tiny(torch.from_numpy(outside.astype(np.float32)).permute(0, 3, 1, 2))
     torch.testing.assert_close(inside, reference, rtol=1e-4, atol=1e-5)
 

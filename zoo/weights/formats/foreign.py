@@ -1,4 +1,4 @@
-"""Owns reading other projects' weight files into plain tensors under their own keys; what keys mean is not for it."""
+"""Owns other projects' weight files, as plain tensors under those projects' keys; it does not know what keys mean."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from torch import Tensor
 
 from zoo.errors import CheckpointError, ZooError
 from zoo.files import replacing, sha256_of, writing_errors
+from zoo.weights.cache import check_published
 from zoo.weights.formats.google import checkpoint_prefix, read_google
 from zoo.weights.formats.keras import KERAS_SUFFIXES, read_keras
 from zoo.weights.formats.pytorch import PYTORCH_SUFFIXES, find_state_dict, read_pytorch
+from zoo.weights.spec import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignWeights:
-    """A file's tensors under its own keys, as it stores them; its SHA-256; which part of it they were ("" is all)."""
+    """A file's tensors under its own keys, as it stores them; its SHA-256; which part of it they are ("" is all)."""
 
     name: str
     tensors: Mapping[str, Tensor]
@@ -29,20 +31,12 @@ class ForeignWeights:
     part: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """What a file must be to be read at all: the id it is published under, its hash, and how to get it again."""
-
-    id: str
-    sha256_prefix: str
-    again: str
-
-
-def read_foreign(path: Path, published: Published | None = None, *, ema: bool | None = None) -> ForeignWeights:
+def read_foreign(path: Path, published: Weights | None = None, *, ema: bool | None = None) -> ForeignWeights:
     """Read `.pth`, `.safetensors`, Keras' `.h5` and `.keras`, or a TensorFlow checkpoint (its prefix or its folder).
 
-    With `published`, the file is compared with its published SHA-256 before it is opened. Of a training script's file
-    with averaged weights these are taken where there are any; `ema` insists on them (True) or declines (False).
+    With `published`, the file's SHA-256 is compared with the published one before the file is opened. Of a training
+    script's file with averaged weights these are taken where there are any; `ema` insists on them (True) or declines
+    (False).
 
     Raises:
         CheckpointError: missing, damaged, in none of these formats, or not the published file.
@@ -56,8 +50,8 @@ def read_foreign(path: Path, published: Published | None = None, *, ema: bool | 
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
     sha256 = sha256_of(path)
-    if published and not sha256.startswith(published.sha256_prefix):
-        raise CheckpointError(f"{path} is not the published file {published.id}.", published.again)
+    if published:
+        check_published(published, path, sha256)
     for suffixes, read in READERS:
         if path.name.endswith(suffixes):
             tensors, part = find_state_dict(read(path), path, ema=ema)
