@@ -16,18 +16,12 @@ from export.engine.builders import BUILDERS
 from export.precision.rows import PRECISIONS
 from zoo.cli import LazyGroup, cli
 from zoo.model.counts import count_macs, count_params, parts
-from zoo.model.spec import Weights
 from zoo.model.variants import VARIANTS
+from zoo.weights.spec import Weights
 from zoo.weights.table import weights_of
+from zoo.wording import OPERATOR_NAMES
 
 DOCS = Path(__file__).parent
-OPERATORS = {
-    "conv": "Conv",
-    "fused_mbconv": "Fused-MBConv",
-    "mbconv": "MBConv",
-    "bottleneck": "Bottleneck",
-    "head": "Conv 1×1, pool, FC",
-}
 
 
 def help_pages(command: click.Command, path: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
@@ -88,7 +82,7 @@ def models_page() -> str:
             "|---:|---|---:|---:|---:|---:|---|---:|---:|---:|---:|",
         ]
         lines += [
-            f"| {p.index} | {OPERATORS[p.operator]} | {p.kernel_size} | {p.stride} | {p.expand_ratio} "
+            f"| {p.index} | {OPERATOR_NAMES[p.operator]} | {p.kernel_size} | {p.stride} | {p.expand_ratio} "
             f"| {p.se_ratio or ''} | {p.in_channels} → {p.out_channels} | {p.num_layers} | {p.size} "
             f"| {p.num_params:,} | {p.macs / 1e6:,.1f} |"
             for p in parts(v)
@@ -98,12 +92,12 @@ def models_page() -> str:
 
 def weights_line(row: Weights) -> str:
     """One line of the table of published weights."""
-    contract, accuracy = row.preprocessing, row.accuracy
-    resize = "squash" if contract.resize == "squash" else f"crop of {contract.resize_size}"
+    preprocessing, accuracy = row.preprocessing, row.accuracy
+    resize = "squash" if preprocessing.resize == "squash" else f"crop of {preprocessing.resize_size}"
     top5 = f"{accuracy.top5:.2%}" if accuracy.top5 else ""
     file = f"[{row.file}]({row.url})" if row.url else f"package `{row.package}`"
     return (
-        f"| `{row.id}` | {contract.image_size} px, {resize}, {contract.interpolation} | {row.licence} "
+        f"| `{row.id}` | {preprocessing.image_size} px, {resize}, {preprocessing.interpolation} | {row.licence} "
         f"| {accuracy.top1:.2%} | {top5} | {accuracy.source} | {file} | `{row.sha256_prefix}` |"
     )
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from export.options import PredictOptions
 from export.runners.runner import Runner, infer_finite
-from zoo.data.preprocess import open_picture, prepare, softmax
+from zoo.data.decode import open_picture
+from zoo.data.preprocess import prepare, softmax
 from zoo.errors import BrokenPictureError
 from zoo.rows import CountOrNone, Row, Share
 

@@ -55,7 +55,7 @@ def seed_option(help: str) -> Option:
 
 @dataclass(frozen=True)
 class Arg:
-    """In the type of a row's field: it is the command's argument, not an option; a tuple takes one or more."""
+    """In the type of a row's field: it is the command's argument, not an option; a tuple takes several."""
 
     metavar: str
 
@@ -110,15 +110,16 @@ def _told(kind: Any) -> Opt | Arg | None:
 
 def _parameter(row: type[Row], name: str, kind: Any) -> Option:
     told = _told(kind)
-    if isinstance(told, Arg):
-        return click.argument(name, metavar=told.metavar, nargs=-1 if _is_many(kind) else 1, required=True)
-    assert told is not None
     default = next(field.default for field in fields(row) if field.name == name)
     base, within = _bare(kind)
+    if isinstance(told, Arg):
+        count = -1 if get_origin(base) is tuple else 1
+        return click.argument(name, metavar=told.metavar, nargs=count, required=default is MISSING)
+    assert told is not None
     settings: dict[str, Any] = {"help": told.help, "metavar": told.metavar}
     if base is bool:
         settings |= {"is_flag": True, "flag_value": not default}
-    elif _is_many(kind):
+    elif get_origin(base) is tuple and get_args(base)[-1] is Ellipsis:
         settings |= {"multiple": True, "type": _click_type(get_args(base)[0], within)}
     elif get_origin(base) is tuple:
         settings |= {"type": tuple(_click_type(member, within) for member in get_args(base))}
@@ -130,12 +131,6 @@ def _parameter(row: type[Row], name: str, kind: Any) -> Option:
         settings |= {"default": default, "show_default": not (default is None or default == () or base is bool)}
     flags = told.flags or (f"--{name.replace('_', '-')}",)
     return click.option(*flags, name, **settings)
-
-
-def _is_many(kind: Any) -> bool:
-    """Whether it is a tuple of any length."""
-    base, _ = _bare(kind)
-    return get_origin(base) is tuple and get_args(base)[-1] is Ellipsis
 
 
 def _bare(kind: Any) -> tuple[Any, Within]:

@@ -97,13 +97,20 @@ class OnnxRunner:
         if provider != CPU:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         model: Any = str(source) if isinstance(source, Path) else source
+        before = count_threads()
         try:
-            return ort.InferenceSession(model, options, providers=[(provider, provider_options)])
+            session = ort.InferenceSession(model, options, providers=[(provider, provider_options)])
         except _LOAD_ERRORS as error:
             raise ArtifactError(
                 f"onnxruntime cannot load {self.artifact}: {_one_line(error)}",
                 "The file is truncated or not an ONNX graph; `zoo export MODEL` writes it again.",
             ) from error
+        # Where onnxruntime chose, its options say 0; the caller computes beside the threads that came with the session.
+        counted = 1 + count_threads() - before if before else None
+        self.threads: int | None = (
+            (session.get_session_options().intra_op_num_threads or counted) if provider == CPU else None
+        )
+        return session
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify (N, S, S, 3) uint8 pictures: logits (N, K) float32. Waits for the device."""
@@ -140,6 +147,12 @@ def read_contract(session: ort.InferenceSession, artifact: str) -> Contract:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         said = error.problem if isinstance(error, RowError) else repr(error)
         raise ArtifactError(f"{artifact} carries damaged metadata: {said}", "Export it again.") from error
+
+
+def count_threads() -> int:
+    """Threads of this process; 0 where the system does not list them."""
+    listed = Path("/proc/self/task")
+    return sum(1 for _ in listed.iterdir()) if listed.is_dir() else 0
 
 
 def _one_line(error: Exception) -> str:

@@ -48,6 +48,7 @@ class TorchRunner:
         self._threads_before = torch.get_num_threads()
         if threads:
             torch.set_num_threads(threads)
+        self.threads = torch.get_num_threads() if chosen == "cpu" else None
 
     @classmethod
     def from_model(cls, model: str, *, device: Device = "auto", threads: int | None = None) -> Self:

@@ -48,6 +48,8 @@ class TensorRTRunner:
     call `infer`, one at a time.
     """
 
+    threads: int | None = None  # the GPU computes
+
     def __init__(self, plan: Path, *, device: Device = "auto") -> None:
         """Check the plan's hash, then the driver, and only then construct a TensorRT runtime.
 

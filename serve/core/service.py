@@ -18,7 +18,8 @@ from serve.core.failures import DrainingError, QueueFullError, UnavailableError,
 from serve.core.metrics import Metrics
 from serve.core.slot import Engine, Slot
 from zoo import __version__
-from zoo.data.preprocess import open_picture, prepare
+from zoo.data.decode import open_picture
+from zoo.data.preprocess import prepare
 from zoo.errors import ZooError
 from zoo.model.spec import Preprocessing
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row
@@ -154,4 +155,4 @@ class Service:
 
 def _prepare(body: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     # Decoded in full, as `zoo predict` does: reading a JPEG at half size is faster and changes the scores.
-    return prepare(open_picture(body), preprocessing)
+    return prepare(open_picture(body, sent=True), preprocessing)

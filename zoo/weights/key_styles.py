@@ -1,4 +1,4 @@
-"""Owns how other projects name the same weights: one row a project, both directions from it; it touches no tensor."""
+"""Owns how other projects name the same weights: one row per project, used in both directions; it touches no tensor."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zoo.model.spec import Stage, Variant
+from zoo.rows import Row, Text
 
 BlockKind = Literal["fused-1", "fused", "mbconv-1", "mbconv"]
-# What a module of ours holds.
+# The tensors of a module.
 CONV = ("weight",)
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 DENSE = ("weight", "bias")
-# By the last word of its name; in torchvision's ResNets a shortcut is (convolution, norm).
+# By the last word of the module's name; in torchvision's ResNets a shortcut is (convolution, norm).
 LEAVES: dict[str, tuple[str, ...]] = dict.fromkeys(("conv", "conv1", "conv2", "conv3", "0"), CONV)
 LEAVES |= dict.fromkeys(("norm", "bn1", "bn2", "bn3", "1"), NORM)
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeyStyle:
-    """The names one project gives to our modules.
+class KeyStyle(Row):
+    """The names that one project gives to our modules.
 
-    `outer` maps stem, head and classifier; `inner` maps the parts of a block, by its kind; `block` says where block
-    number `index` of stage `stage` (from 1) is, `flat` counting through all stages from 0; `joint` ties it to a part.
-    What a module holds is always called as PyTorch calls it (`weight`, `running_mean`): readers of other formats
-    translate that.
+    `outer` maps stem, head and classifier; `inner` maps the parts of a block, by its kind. `block(stage, index, flat)`
+    names block number `index` of stage `stage` (from 1); `flat` is its number through all stages, from 0. `joint`
+    stands between a block and its part. The tensors of a module always have PyTorch's names (`weight`,
+    `running_mean`): readers of other formats translate them.
     """
 
-    id: str
     outer: Callable[[Variant], dict[str, str]]
     inner: dict[BlockKind, dict[str, str]]
     block: Callable[[int, int, int], str]
     joint: str = "."
-    source: str
+    source: Text
 
 
 def block_kind(stage: Stage) -> BlockKind:
-    """Which parts a block has: those with expansion 1 lack a convolution, and other projects number around that."""
+    """Which parts a block has: one with expansion 1 has a convolution less, and other projects number its parts so."""
     if stage.operator == "fused_mbconv":
         return "fused-1" if stage.expand_ratio == 1 else "fused"
     return "mbconv-1" if stage.expand_ratio == 1 else "mbconv"
@@ -53,7 +53,7 @@ def blocks(variant: Variant) -> Iterator[tuple[Stage, int, int, int]]:
 
 
 def key_map(style: KeyStyle, variant: Variant) -> dict[str, str]:
-    """Every key of our state dict with the key `style` has for it; one to one."""
+    """Every key of our state dict with its key in `style`, one to one."""
     if variant.is_resnet:
         return dict(_expand(_resnet(variant)))
     keys = dict(_expand(style.outer(variant)))
@@ -66,7 +66,7 @@ def key_map(style: KeyStyle, variant: Variant) -> dict[str, str]:
 
 
 def _resnet(variant: Variant) -> dict[str, str]:
-    """torchvision's names of a ResNet; its class is our backbone, so only the classifier is called otherwise."""
+    """torchvision's names of a ResNet. Our backbone is its class, so only the classifier has another name."""
     names = ["conv1", "bn1"]
     for stage, number, index, _ in blocks(variant):
         block = f"layer{number}.{index}"
@@ -81,7 +81,7 @@ def _present(part: str, stage: Stage) -> bool:
 
 
 def _expand(modules: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Module names to tensor names: what a module holds follows from its last word."""
+    """Module names to tensor names: the last word of a module's name says which tensors it has."""
     for ours, theirs in modules.items():
         kind = ours.rpartition(".")[2]
         for leaf in LEAVES.get(kind, DENSE):
@@ -112,7 +112,6 @@ def _torchvision_outer(variant: Variant) -> dict[str, str]:
 
 
 TORCHVISION = KeyStyle(
-    id="torchvision",
     outer=_torchvision_outer,
     inner={
         "fused-1": _numbered("fused"),
@@ -126,7 +125,6 @@ TORCHVISION = KeyStyle(
 
 _TIMM_SE = {"se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand"}
 TIMM = KeyStyle(
-    id="timm",
     outer=lambda variant: {
         "stem.conv": "conv_stem",
         "stem.norm": "bn1",
@@ -173,7 +171,6 @@ _LUKEMELAS_DEPTHWISE = {
     "project.norm": "_bn2",
 }
 LUKEMELAS = KeyStyle(
-    id="lukemelas",
     outer=lambda variant: {
         "stem.conv": "_conv_stem",
         "stem.norm": "_bn0",
@@ -181,7 +178,7 @@ LUKEMELAS = KeyStyle(
         "head.norm": "_bn1",
         "classifier": "_fc",
     },
-    # It has no Fused-MBConv: networks with one have no names in this style.
+    # It has no Fused-MBConv, so networks with one have no names in this style.
     inner={
         "mbconv-1": _LUKEMELAS_DEPTHWISE,
         "mbconv": {"expand.conv": "_expand_conv", "expand.norm": "_bn0", **_LUKEMELAS_DEPTHWISE},
@@ -191,13 +188,12 @@ LUKEMELAS = KeyStyle(
 )
 
 
-def _keras(id: str, depthwise: str, source: str) -> KeyStyle:
+def _keras(depthwise: str, source: str) -> KeyStyle:
     """Keras numbers stages from 1 and blocks by letters (`block4c_project_conv`)."""
     project = {"project.conv": "project_conv", "project.norm": "project_bn"}
     squeeze = {"se.reduce": "se_reduce", "se.expand": "se_expand"}
     mbconv = {"depthwise.conv": depthwise, "depthwise.norm": "bn", **squeeze, **project}
     return KeyStyle(
-        id=id,
         outer=lambda variant: {
             "stem.conv": "stem_conv",
             "stem.norm": "stem_bn",
@@ -217,14 +213,13 @@ def _keras(id: str, depthwise: str, source: str) -> KeyStyle:
     )
 
 
-KERAS_V2 = _keras("keras", "dwconv2", "keras-team/keras keras/src/applications/efficientnet_v2.py")
-KERAS_V1 = _keras("keras-v1", "dwconv", "keras-team/keras keras/src/applications/efficientnet.py")
+KERAS_V2 = _keras("dwconv2", "keras-team/keras keras/src/applications/efficientnet_v2.py")
+KERAS_V1 = _keras("dwconv", "keras-team/keras keras/src/applications/efficientnet.py")
 
-# Google numbers convolutions and norms of a block in the order they are made, whatever they are for.
+# Google numbers the convolutions and the norms of a block in the order in which its code makes them.
 _NORM = "tpu_batch_normalization"
 _GOOGLE_SE = {"se.reduce": "se/conv2d", "se.expand": "se/conv2d_1"}
 GOOGLE = KeyStyle(
-    id="google",
     outer=lambda variant: {
         "stem.conv": "stem/conv2d",
         "stem.norm": f"stem/{_NORM}",

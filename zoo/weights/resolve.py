@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import CheckpointError, UnknownNameError
-from zoo.model.spec import Variant, Weights
+from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS, find_variant
+from zoo.weights.cache import file_of
 from zoo.weights.origins import ORIGINS
-from zoo.weights.pull import file_of
+from zoo.weights.spec import Weights
 from zoo.weights.table import find_weights, is_weights_id, weights_of
 
 if TYPE_CHECKING:
@@ -58,13 +59,13 @@ def find_model_variant(model: str) -> Variant:
         UnknownNameError: neither a file nor a known id.
         CheckpointError, DataError: a file that is not a checkpoint or a row of ours.
     """
-    from zoo.weights.checkpoint import read_card
-
     _check_name(model)
     path = Path(model)
     if path.is_dir():
         path = path / "checkpoint.safetensors"
     if path.suffix == CHECKPOINT_SUFFIX:
+        from zoo.weights.checkpoint import read_card
+
         return read_card(path).variant
     if is_weights_id(model):
         row = find_weights(model)
@@ -113,6 +114,18 @@ def load_model(model: str) -> tuple[Network, Checkpoint, str]:
         return *load_checkpoint(path), str(path)
     row = find_weights(model) if is_weights_id(model) else _at_hand(_find_row(model), model)
     return *load_published(row), row.id
+
+
+def weights_file(model: str) -> Path | None:
+    """The file that `load_model` reads the weights of MODEL from; None where they are not on this machine.
+
+    Raises:
+        CheckpointError, UnknownNameError: as `load_model`.
+    """
+    path = checkpoint_path(model)
+    if path:
+        return path
+    return file_of(find_weights(model) if is_weights_id(model) else _at_hand(_find_row(model), model))
 
 
 def _at_hand(variant: Variant, model: str) -> Weights:

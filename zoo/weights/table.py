@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from zoo.errors import UnknownNameError, unknown_name
-from zoo.model.spec import Accuracy, Interpolation, Preprocessing, Variant, Weights
+from zoo.model.spec import Interpolation, Preprocessing, Variant
 from zoo.model.variants import IMAGENET_MEAN, IMAGENET_STD, find_variant
 from zoo.weights.origins import Origin
+from zoo.weights.spec import Accuracy, Weights
 
 LITE_TABLE = "tensorflow/tpu models/official/efficientnet/lite/README.md"
 TORCHVISION_METRICS = "pytorch/vision torchvision/models/efficientnet.py, resnet.py"

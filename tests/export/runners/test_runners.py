@@ -58,6 +58,20 @@ def test_threads_are_the_callers_again_when_a_torch_runner_closes(
     assert torch.get_num_threads() == before
 
 
+def test_runners_say_the_threads_that_are_in_effect(tiny_checkpoint: Path, onnx_file: Path) -> None:
+    before = torch.get_num_threads()
+    for artifact in (tiny_checkpoint, onnx_file):
+        with open_runner(str(artifact), device="cpu", threads=3) as runner:
+            assert runner.threads == 3
+    with open_runner(str(tiny_checkpoint), device="cpu") as runner:
+        assert runner.threads == before
+    listed = Path("/proc/self/task")
+    threads = len(list(listed.iterdir())) if listed.is_dir() else None
+    with open_runner(str(onnx_file), device="cpu") as runner:  # onnxruntime chooses, and does not say what
+        expected = threads and len(list(listed.iterdir())) - threads + 1
+        assert runner.threads == expected
+
+
 def test_truncated_graph_is_one_error(onnx_file: Path, tmp_path: Path) -> None:
     whole = onnx_file.read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 100):
