@@ -64,7 +64,7 @@ class Gate:
 
 
 def choose_pictures(
-    card: Checkpoint | None,
+    checkpoint: Checkpoint | None,
     preprocessing: Preprocessing,
     *,
     data: str | None = None,
@@ -78,7 +78,7 @@ def choose_pictures(
     Raises:
         DataError: `data` cannot be used, or none of its pictures can be decoded.
     """
-    provenance = card.provenance if card else {}
+    provenance = checkpoint.provenance if checkpoint else {}
     recorded, seed = provenance.get("data"), int(provenance.get("seed") or 0)
     if data:
         chosen = open_val(data, seed=seed if was_recorded(data, recorded) else None)

@@ -94,7 +94,7 @@ class _Job:
         """Make the .onnx and compare it with PyTorch; return its graph."""
         contract = self.source.contract
         self.watch.step(f"Export {self.source.label} to ONNX at {contract.preprocessing.image_size} px")
-        graph = export_onnx(self.source.network, contract, checkpoint=self.source.checkpoint.to_dict())
+        graph = export_onnx(self.source.network, contract, checkpoint=self.source.card.to_dict())
         self.onnx_file.write_bytes(graph.SerializeToString())
         self.cards["onnx"] = FileCard.of(self.onnx_file, FP32.id)
         if self.options.parity:
@@ -107,7 +107,9 @@ class _Job:
     def _open_gate(self) -> Gate:
         contract, options = self.source.contract, self.options
         self.watch.step("Choose pictures for the parity gate")
-        probe = choose_pictures(self.source.card, contract.preprocessing, data=options.data, count=options.num_pictures)
+        probe = choose_pictures(
+            self.source.checkpoint, contract.preprocessing, data=options.data, count=options.num_pictures
+        )
         self.watch.step(f"Run PyTorch on {len(probe.pictures)} pictures of {probe.name}")
         # Always on the CPU: a GPU would compute the reference's convolutions in TF32.
         with TorchRunner(self.source.network, contract, device="cpu") as reference:
@@ -171,7 +173,7 @@ class _Job:
             files=FileCards(**self.cards),
             builder=self.built,
             parity=Parities(**self.parity, notes=notes),
-            checkpoint=self.source.checkpoint,
+            checkpoint=self.source.card,
             random_weights=self.options.random_weights,
             environment=self.environment,
         )

@@ -28,12 +28,12 @@ NUM_CLASSES, NUM_BATCHES, BATCH_SIZE = 1000, 8, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A network to export. `card` is its checkpoint's, None for random weights; `label` is for people."""
+    """A network to export. `checkpoint` is None for random weights; `card` is for the passport, `label` for people."""
 
     network: Network
     contract: Contract
-    card: Checkpoint | None
-    checkpoint: CheckpointCard
+    checkpoint: Checkpoint | None
+    card: CheckpointCard
     label: str
 
 
@@ -46,20 +46,20 @@ def find_source(options: ExportOptions, watch: Watch) -> Source:
     if options.random_weights:
         return _random_source(options, watch)
     watch.step(f"Load {options.model}")
-    network, card, label = load_model(options.model)
+    network, checkpoint, label = load_model(options.model)
     path = checkpoint_path(options.model)
-    provenance = dict(card.provenance)
+    provenance = dict(checkpoint.provenance)
     if provenance.get("data"):
         provenance["data"] = Path(provenance["data"]).name  # artifacts travel; paths of this machine stay here
     return Source(
         network=network,
         contract=Contract(
-            model=card.variant.id,
-            classes=card.classes,
-            preprocessing=_at_size(card.preprocessing, card.variant, options.image_size),
+            model=checkpoint.variant.id,
+            classes=checkpoint.classes,
+            preprocessing=_at_size(checkpoint.preprocessing, checkpoint.variant, options.image_size),
         ),
-        card=card,
-        checkpoint=CheckpointCard(
+        checkpoint=checkpoint,
+        card=CheckpointCard(
             source=path.name if path else label,
             sha256=sha256_of(path) if path else provenance.get("sha256"),
             provenance=provenance,
@@ -76,8 +76,8 @@ def _random_source(options: ExportOptions, watch: Watch) -> Source:
     return Source(
         network=make_random_network(variant, preprocessing),
         contract=Contract(model=variant.id, classes=classes, preprocessing=preprocessing),
-        card=None,
-        checkpoint=CheckpointCard(source="random weights", sha256=None, provenance={}),
+        checkpoint=None,
+        card=CheckpointCard(source="random weights", sha256=None, provenance={}),
         label=f"{variant.id} with random weights",
     )
 

@@ -23,7 +23,7 @@ from zoo.errors import ArtifactError, ZooError
 
 # Load balancers keep idle connections for about a minute. A server that closes first makes them send in vain.
 KEEP_ALIVE_S = 75
-# How long a batch under way may hold up an exit that was asked for twice.
+# How long an exit waits for a batch under way after the second signal.
 FORCED_EXIT_S = 2.0
 
 

@@ -109,7 +109,8 @@ def json_text(value: Any, *, indent: int | None = 2) -> str:
             f"{place or 'The value'} is {number}, and JSON has no such number.",
             "Something before this went wrong: look for where the number comes from.",
         )
-    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace").decode()  # bytes of a name that are no text: \udcff, as JSON has it
 
 
 def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:

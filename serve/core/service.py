@@ -96,7 +96,7 @@ class Service:
         except asyncio.CancelledError as error:
             if not self.draining:
                 raise
-            # The drain limit is over and the web server cancels what is left: say so instead of hanging up.
+            # The drain limit is over and the web server cancels what is left: the client gets an answer all the same.
             self.abandoned += 1
             self.metrics.rejected.labels("draining").inc()
             raise DrainingError("The server stopped before this picture's turn.", "Send it to another one.") from error
@@ -121,12 +121,12 @@ class Service:
         return answer, decode_ms
 
     def stop_accepting(self) -> None:
-        """Be unavailable from now on; what is under way has `drain_s` to be answered."""
+        """Take no more requests; those under way have `drain_s` to be answered."""
         self.draining = True
         self._drain_until_s = time.monotonic() + self.limits.drain_s
 
     def give_up(self) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting for the requests under way."""
         self._drain_until_s = time.monotonic()
 
     def drain(self) -> None:

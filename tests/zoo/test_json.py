@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ def test_json_is_written_and_printed_alike(tmp_path: Path, capsys: pytest.Captur
     assert json.loads(written) == {**VALUE, "pair": [1, 2.5]} and "größe" in written
     print_json(VALUE, indent=None)
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_the_name_of_a_file_that_is_no_text_can_be_printed_and_read_back(capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    print_json({"picture": name})
+    said = capsys.readouterr().out
+    said.encode()
+    assert json.loads(said) == {"picture": name}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
