@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.runners.runner import Runner
-from zoo.data.preprocess import open_picture, prepare, softmax
+from zoo.data.decode import open_picture
+from zoo.data.preprocess import prepare, softmax
 from zoo.errors import BrokenPictureError
 
 BATCH_SIZE = 8

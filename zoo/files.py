@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it over `path` on success, remove it on failure.
 
     Raises:
-        ZooError: the folder cannot be made or written to.
+        ZooError: the folder cannot be made or written to, or the disk is full; an earlier file is as it was.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,8 +34,22 @@ def replacing(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # NamedTemporaryFile makes private files; results are for sharing
         replace_file(temporary, path)
+    except OSError as error:
+        kept = " The file that is there is the earlier one." if path.exists() else ""
+        raise ZooError(
+            f"Cannot write {path}: {error.strerror or error}.{kept}", "Make room, or choose another place with --out."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Make a library's own errors of a failed write those of the system, which `replacing` understands."""
+    try:
+        yield
+    except kinds as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def replace_file(made: Path, path: Path) -> Path:
@@ -69,8 +84,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 `text` to `path` whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write UTF-8 `text` to `path` whole or not at all; a name's bytes that are no text become escapes."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -18,7 +18,8 @@ from serve.core.batcher import Answer, Batcher
 from serve.core.failures import DrainingError, QueueFullError, UnavailableError, WarmingUpError, find_failure
 from serve.core.metrics import Metrics
 from zoo import __version__
-from zoo.data.preprocess import open_picture, prepare
+from zoo.data.decode import open_picture
+from zoo.data.preprocess import prepare
 from zoo.errors import ZooError
 
 

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from zoo.data.decode import MAX_PIXELS, open_picture
 from zoo.data.jpeg import Box, JpegHeader, Part, cut_out, read_jpeg_header
-from zoo.data.preprocess import MAX_PIXELS, open_picture
 
 Pixels = NDArray[np.uint8]
 

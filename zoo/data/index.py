@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.folder import is_held_out
+from zoo.data.hold_out import first_fifth, hash_of
 from zoo.data.open import VAL_NAMES
 from zoo.data.shards import INDEX_ROW, MANIFEST, Manifest, ShardEntry, SplitEntry, Splits, is_inside
 from zoo.data.tar_samples import walk_samples
@@ -44,11 +44,11 @@ class Indexed(Row):
 
 @dataclass(frozen=True)
 class _Walked:
-    """A split's pictures: rows of `INDEX_ROW`, and whether each belongs to the fifth that may be held out."""
+    """A split's pictures: a row of `INDEX_ROW` and a hash for each; the hashes decide which may be held out."""
 
     files: tuple[Path, ...]
     rows: NDArray[np.void]
-    held_out: NDArray[np.bool_]
+    hashes: NDArray[np.uint64]
 
 
 def index_folder(
@@ -130,27 +130,27 @@ def _split_of(path: Path) -> str:
 
 
 def _walk(files: tuple[Path, ...], on_shard: Callable[[], None]) -> _Walked:
-    rows, held_out = [], []
+    rows, hashes = [], []
     for number, path in enumerate(files):
         samples = list(walk_samples(path))
         rows.append(np.array([(number, one.offset, one.size, one.label) for one in samples], INDEX_ROW))
-        # As in a folder, a picture's own class and name decide, so that new pictures never move another.
-        held_out.append(np.array([is_held_out(f"{one.label}/{one.key}") for one in samples], np.bool_))
+        hashes.append(np.array([hash_of(f"{one.label}/{one.key}") for one in samples], np.uint64))
         on_shard()
-    found = _Walked(files, np.concatenate(rows), np.concatenate(held_out))
+    found = _Walked(files, np.concatenate(rows), np.concatenate(hashes))
     if not len(found.rows):
         raise DataError(f"{files[0]} and {len(files) - 1} more have no samples.", "Expected KEY.jpg and KEY.cls.")
     return found
 
 
 def _hold_out(folder: Path, train: _Walked) -> dict[str, _Walked]:
-    """Make two splits of one: the files are the same, their indices divide the pictures."""
-    if train.held_out.all() or not train.held_out.any():
+    """Make two splits of one, as of a folder of pictures: the files are the same, their indices divide the pictures."""
+    held_out = first_fifth(train.hashes, train.rows["label"].astype(np.int64))
+    if held_out.all() or not held_out.any():
         raise DataError(
             f"{folder} has {len(train.rows)} pictures, too few to hold a fifth out.", "Add val-000000.tar, …"
         )
-    chosen = {"train": ~train.held_out, "val": train.held_out}
-    return {split: _Walked(train.files, train.rows[own], train.held_out[own]) for split, own in chosen.items()}
+    chosen = {"train": ~held_out, "val": held_out}
+    return {split: _Walked(train.files, train.rows[own], train.hashes[own]) for split, own in chosen.items()}
 
 
 def _read_classes(folder: Path, path: Path | None, highest: int) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.data.preprocess import ORIENTATION_TAG
+from zoo.data.decode import ORIENTATION_TAG
 
 Box = tuple[float, float, float, float]
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoo.data.decode import open_picture
 from zoo.data.jpeg import read_jpeg_header, restart_blocks
 from zoo.data.pictures import Pictures
-from zoo.data.preprocess import open_picture
 from zoo.data.shards import MANIFEST, Manifest, ShardEntry, SplitEntry, Splits, index_shard
 from zoo.errors import BrokenPictureError, DataError
 from zoo.files import replacing, write_json, write_text

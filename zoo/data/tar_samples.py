@@ -14,11 +14,11 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from zoo.data.preprocess import SUFFIXES, UNREAD_SUFFIXES
+from zoo.data.decode import picture_suffixes
 from zoo.errors import DataError
 
 # As in a folder: a picture of a type that is not read is broken when its turn comes, and named.
-PICTURE_FIELDS = frozenset(suffix[1:] for suffix in (*SUFFIXES, *UNREAD_SUFFIXES))
+PICTURE_FIELDS = frozenset(suffix[1:] for suffix in picture_suffixes())
 CLASS_FIELDS = frozenset({"cls"})
 # Digits of 2**32 - 1, what an index can hold, and room for white space around them.
 _LABEL_BYTES = 16

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from zoo import __version__
 from zoo.errors import CheckpointError
-from zoo.files import replacing
+from zoo.files import replacing, writing_errors
 from zoo.model.spec import Padding, Preprocessing, Variant
 from zoo.rows import Row
 
@@ -61,7 +61,7 @@ def save_checkpoint(path: Path, state: Mapping[str, torch.Tensor], card: Checkpo
     from safetensors.torch import save_file
 
     tensors = {key: value.detach().to("cpu").contiguous() for key, value in state.items()}
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, writing_errors(SafetensorError):
         save_file(tensors, temporary, metadata={"zoo": json.dumps(card.to_dict())})
 
 

@@ -48,6 +48,7 @@ def to_network(
         CheckpointError: lists missing, unknown and misshapen keys by the names they have there.
     """
     keys = key_map(origin.key_style(variant), variant)
+    tensors = _with_known_head(tensors, keys)
     ours_of = {theirs: ours for ours, theirs in keys.items()}
     given = {theirs: _as_pytorch(value, ours_of.get(theirs), origin) for theirs, value in tensors.items()}
     for ours, theirs in keys.items():
@@ -64,6 +65,7 @@ def to_network(
     if said:
         problem = f"{name} does not fit {origin.id}'s {origin.networks[variant.id]}: {said}."
         raise CheckpointError(problem, _whose(given))
+    _check_values({theirs: given[theirs] for theirs in keys.values()}, name)
     model.load_state_dict({ours: given[theirs] for ours, theirs in keys.items()}, assign=True)
     return model.eval(), own_classes
 
@@ -92,6 +94,35 @@ def _as_pytorch(value: Tensor, ours: str | None, origin: Origin) -> Tensor:
         order = (2, 3, 0, 1) if ours.endswith("depthwise.conv.weight") else (3, 2, 0, 1)
         return value.permute(order).contiguous()
     return value.t().contiguous() if value.ndim == 2 else value
+
+
+def _with_known_head(tensors: Mapping[str, Tensor], keys: Mapping[str, str]) -> Mapping[str, Tensor]:
+    """The same with the classifier under its own key, where it is the one layer of another name."""
+    weight, bias = keys["classifier.weight"], keys["classifier.bias"]
+    unknown = sorted(tensors.keys() - set(keys.values()))
+    layers = [key.removesuffix(".weight") for key in unknown if key.endswith(".weight")]
+    if weight in tensors or len(layers) != 1 or set(unknown) != {f"{layers[0]}.weight", f"{layers[0]}.bias"}:
+        return tensors
+    renamed = {f"{layers[0]}.weight": weight, f"{layers[0]}.bias": bias}
+    return {renamed.get(key, key): value for key, value in tensors.items()}
+
+
+def _check_values(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Refuse weights that no network can answer with.
+
+    Raises:
+        CheckpointError: names the first tensor that holds NaN or infinity, or a variance below 0.
+    """
+    for key, value in tensors.items():
+        if value.is_floating_point():
+            odd = int((~torch.isfinite(value)).sum())
+            negative = int((value < 0).sum()) if key.endswith(("running_var", "moving_variance")) else 0
+            if odd or negative:
+                what = f"{odd} values that are not finite" if odd else f"{negative} variances below 0"
+                raise CheckpointError(
+                    f"{name}: {key} has {what} of {value.numel()}.",
+                    "The training that wrote it had diverged, or the file is damaged: take an earlier one.",
+                )
 
 
 def _new_classifier(variant: Variant, num_classes: int) -> dict[str, Tensor]:

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from export.contract import Contract
 from export.runners.runner import Runner
 from serve.bench.measure.timing import Samples, Schedule, time_call, time_in_turn
+from zoo.data.decode import open_picture
 from zoo.data.digits import sample_photographs
 from zoo.data.open import open_splits
 from zoo.data.pictures import Pictures, load_prepared
-from zoo.data.preprocess import open_picture, prepare
+from zoo.data.preprocess import prepare
 from zoo.errors import VerdictError, ZooError
 from zoo.model.spec import Preprocessing
 from zoo.results import Summary, percentile, summarize
