@@ -17,15 +17,9 @@ from zoo.model.counts import count_macs, count_params, parts
 from zoo.model.variants import VARIANTS
 from zoo.weights.spec import Weights
 from zoo.weights.table import weights_of
+from zoo.wording import OPERATOR_NAMES
 
 DOCS = Path(__file__).parent
-OPERATORS = {
-    "conv": "Conv",
-    "fused_mbconv": "Fused-MBConv",
-    "mbconv": "MBConv",
-    "bottleneck": "Bottleneck",
-    "head": "Conv 1×1, pool, FC",
-}
 
 
 def help_pages(command: click.Command, path: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
@@ -86,7 +80,7 @@ def models_page() -> str:
             "|---:|---|---:|---:|---:|---:|---|---:|---:|---:|---:|",
         ]
         lines += [
-            f"| {p.index} | {OPERATORS[p.operator]} | {p.kernel_size} | {p.stride} | {p.expand_ratio} "
+            f"| {p.index} | {OPERATOR_NAMES[p.operator]} | {p.kernel_size} | {p.stride} | {p.expand_ratio} "
             f"| {p.se_ratio or ''} | {p.in_channels} → {p.out_channels} | {p.num_layers} | {p.size} "
             f"| {p.num_params:,} | {p.macs / 1e6:,.1f} |"
             for p in parts(v)

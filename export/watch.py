@@ -13,32 +13,25 @@ from rich.text import Text
 
 
 class Watch(Protocol):
-    """Told what is being done. Any thread may call `progress`."""
+    """Is told what is being done. Any thread may call `progress`."""
 
     def step(self, text: str) -> None:
         """A new step begins; the one before is done."""
         ...
 
     def progress(self, text: str, done: int, total: int) -> None:
-        """The step in hand is `done` of `total` through the part called `text`."""
-        ...
-
-    def remark(self, text: str) -> None:
-        """Something worth a line that is no error."""
+        """The current step has done `done` of `total` of its part called `text`."""
         ...
 
 
 class Silent:
-    """Tells nobody: for use as a library."""
+    """Shows nothing: for use as a library."""
 
     def step(self, text: str) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def progress(self, text: str, done: int, total: int) -> None:
-        """Nothing."""
-
-    def remark(self, text: str) -> None:
-        """Nothing."""
+        """Show nothing."""
 
 
 class Live:
@@ -52,7 +45,7 @@ class Live:
         self._started = 0.0
 
     def step(self, text: str) -> None:
-        """Tick the step before off and show the new one."""
+        """Tick off the step before and show the new one."""
         self.finish()
         self._text, self._started = text, time.perf_counter()
         self._progress.reset(self._task, description=text, total=None, part="", visible=True)
@@ -62,11 +55,11 @@ class Live:
         self._progress.update(self._task, part=text, completed=done, total=total)
 
     def remark(self, text: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the bar: something worth telling that is no error."""
         self._console.print(Text(text, style="yellow"))
 
     def finish(self) -> None:
-        """Tick off the step in hand."""
+        """Tick off the current step."""
         if self._text:
             taken = f" {time.perf_counter() - self._started:.1f} s"
             self._console.print(Text.assemble(("✓ ", "green"), self._text, (taken, "dim")))
@@ -76,7 +69,7 @@ class Live:
 
 @contextmanager
 def watching(console: Console) -> Iterator[Live]:
-    """A `Live` for the duration; a step that an error ends is not ticked off."""
+    """Show a `Live` while the block runs; a step that an error ends is not ticked off."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

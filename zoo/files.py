@@ -1,12 +1,13 @@
-"""Owns how files reach the disk: whole, or not at all; it knows nothing of their contents."""
+"""Owns how files reach the disk (whole, or not at all) and what JSON may hold; it knows nothing of their contents."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -89,8 +90,38 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with a final newline, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as indented JSON with a final newline, whole or not at all.
+
+    Raises:
+        ZooError: as `json_text`, or the file cannot be written.
+    """
+    write_text(path, json_text(value) + "\n")
+
+
+def json_text(value: Any, *, indent: int | None = 2) -> str:
+    """Plain JSON types as JSON; on one line where `indent` is None.
+
+    Raises:
+        ZooError: a number is NaN or infinite: JSON has none of these, and other languages refuse to read them.
+    """
+    for place, number in _not_finite(value, ""):
+        raise ZooError(
+            f"{place or 'The value'} is {number}, and JSON has no such number.",
+            "Something before this went wrong: look for where the number comes from.",
+        )
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    """The numbers inside `value` that are not finite, and where they stand: “rows[1].loss”."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, member in value.items():
+            yield from _not_finite(member, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple):
+        for index, member in enumerate(value):
+            yield from _not_finite(member, f"{place}[{index}]")
 
 
 def sha256_of(path: Path) -> str:

@@ -55,7 +55,7 @@ def seed_option(help: str) -> Option:
 
 @dataclass(frozen=True)
 class Arg:
-    """In the type of a row's field: it is the command's argument, not an option."""
+    """In the type of a row's field: it is the command's argument, not an option; a tuple takes several."""
 
     metavar: str
 
@@ -107,11 +107,12 @@ def _told(kind: Any) -> Opt | Arg | None:
 
 def _parameter(row: type[Row], name: str, kind: Any) -> Option:
     told = _told(kind)
-    if isinstance(told, Arg):
-        return click.argument(name, metavar=told.metavar)
-    assert told is not None
     default = next(field.default for field in fields(row) if field.name == name)
     base, within = _bare(kind)
+    if isinstance(told, Arg):
+        count = -1 if get_origin(base) is tuple else 1
+        return click.argument(name, metavar=told.metavar, nargs=count, required=default is MISSING)
+    assert told is not None
     settings: dict[str, Any] = {"help": told.help, "metavar": told.metavar}
     if base is bool:
         settings |= {"is_flag": True, "flag_value": not default}
@@ -124,9 +125,7 @@ def _parameter(row: type[Row], name: str, kind: Any) -> Option:
     if default is MISSING:
         settings["required"] = True
     else:
-        # By type: 0 and 1 equal False and True.
-        is_told = default is not None and not isinstance(default, bool) and default != ()
-        settings |= {"default": default, "show_default": is_told}
+        settings |= {"default": default, "show_default": not (default is None or default == () or base is bool)}
     flags = told.flags or (f"--{name.replace('_', '-')}",)
     return click.option(*flags, name, **settings)
 

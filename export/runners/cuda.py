@@ -1,8 +1,7 @@
 """Owns the few CUDA calls a TensorRT engine needs around it: memory, copies, one stream; it knows no engine.
 
-One seam, two implementations: pycuda where it is installed, else cuda-bindings, which comes with PyTorch's CUDA
-wheels. Signatures and error codes of cuda-bindings 13 were checked on a machine without a GPU; neither has run on
-one yet.
+There are two implementations: pycuda where it is installed, else cuda-bindings, which comes with PyTorch's CUDA wheels.
+Signatures and error codes of cuda-bindings 13 were checked on a machine without a GPU; neither has run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Cuda(Protocol):
         ...
 
     def allocate_pinned(self, num_bytes: int) -> NDArray[np.uint8]:
-        """Page-locked host memory, from which copies run beside computation; (num_bytes,)."""
+        """Page-locked host memory, whose copies run while the GPU computes; (num_bytes,)."""
         ...
 
     def copy_to_device(self, address: int, source: NDArray[np.uint8]) -> None:
@@ -120,8 +119,8 @@ class CudaBindings:
 class PyCuda:
     """The CUDA driver through pycuda.
 
-    It retains the primary context, never `pycuda.autoinit`, whose own context would hide PyTorch's memory, and
-    pushes it on whichever thread works. Use every method but `close` inside `current()`.
+    It retains the primary context and pushes it on the thread that works. (`pycuda.autoinit` would make a context of
+    its own, which hides PyTorch's memory.) Call every method but `close` inside `current()`.
     """
 
     def __init__(self) -> None:
@@ -173,7 +172,7 @@ class PyCuda:
         self._stream.synchronize()
 
     def close(self) -> None:
-        """Free device memory and the stream, and let the primary context go."""
+        """Free device memory, the stream and the primary context."""
         with self.current():
             while self._device_memory:
                 self._device_memory.pop().free()
@@ -189,7 +188,7 @@ def cuda_failed(call: str, text: str) -> MissingCapabilityError:
 
 
 def open_cuda() -> Cuda:
-    """Open device 0 through whichever library is installed.
+    """Open device 0 through the library that is installed.
 
     Raises:
         MissingCapabilityError: neither is, or the driver refuses.

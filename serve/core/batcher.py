@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from export.runners.runner import Runner
 from serve.core.failures import DeadlineError, DrainingError, EngineError, QueueFullError
 
+Observer = Callable[[int, float], None]
+"""Called with the pictures of a batch and the seconds it took, from a runner's thread, before the batch's answers."""
 # Weight of the newest batch in the running mean of seconds per picture: 0.2 forgets nine tenths in ten batches.
 EWMA_WEIGHT = 0.2
 
@@ -79,14 +81,14 @@ class Batcher:
         self._closing = False
         self._cold = len(runners)
         self._picture_s: float | None = None
-        self._observers: list[Callable[[int, float], None]] = []
+        self._observers: list[Observer] = []
         self._threads = [
             threading.Thread(target=self._work, args=(runner,), name=f"runner-{index}", daemon=True)
             for index, runner in enumerate(runners)
         ]
 
-    def observe(self, observer: Callable[[int, float], None]) -> None:
-        """Call `observer(batch_size, compute_s)` after every batch, from a runner's thread, before its answers."""
+    def observe(self, observer: Observer) -> None:
+        """Call `observer` after every batch."""
         self._observers.append(observer)
 
     def start(self) -> None:

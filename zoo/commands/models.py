@@ -13,16 +13,11 @@ import click
 from zoo.model.scaling import Factor
 from zoo.options import Arg, Opt, json_option, takes
 from zoo.rows import Row
+from zoo.wording import OPERATOR_COLOURS, OPERATOR_NAMES
 
 if TYPE_CHECKING:
     from zoo.model.counts import Part
     from zoo.model.spec import Variant
-
-OPERATOR_STYLES = {
-    "fused_mbconv": ("Fused-MBConv", "orange3"),
-    "mbconv": ("MBConv", "dodger_blue1"),
-    "bottleneck": ("bottleneck", "green"),
-}
 
 
 @click.command("list")
@@ -159,7 +154,7 @@ def _print_stages(title: str, stages: Sequence[Part]) -> None:
         table.add_column(column, justify="right")
     table.add_column("share of MACs")
     for part in stages:
-        name, style = OPERATOR_STYLES.get(part.operator, (part.operator, "grey62"))
+        name, style = OPERATOR_NAMES[part.operator], OPERATOR_COLOURS[part.operator]
         bar = "█" * round(40 * part.macs / total_macs) or "▏"
         table.add_row(
             str(part.index),

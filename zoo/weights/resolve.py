@@ -116,6 +116,18 @@ def load_model(model: str) -> tuple[Network, Checkpoint, str]:
     return *load_published(row), row.id
 
 
+def weights_file(model: str) -> Path | None:
+    """The file that `load_model` reads the weights of MODEL from; None where they are not on this machine.
+
+    Raises:
+        CheckpointError, UnknownNameError: as `load_model`.
+    """
+    path = checkpoint_path(model)
+    if path:
+        return path
+    return file_of(find_weights(model) if is_weights_id(model) else _at_hand(_find_row(model), model))
+
+
 def _at_hand(variant: Variant, model: str) -> Weights:
     """The published weights of a network to use: those that were pulled, else those of a package."""
     rows = sorted(weights_of(variant.id), key=lambda row: bool(row.package))
