@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ def check_data(data: str, seed: int, workers: int | None, as_json: bool) -> None
     DATA is what `zoo train --data` takes. You judge the findings: the exit code is 0 unless nothing can be trained on
     DATA.
     """
+    from zoo.console import print_json
     from zoo.data.check import check
     from zoo.data.open import open_splits
     from zoo.errors import DataError
@@ -43,7 +43,7 @@ def check_data(data: str, seed: int, workers: int | None, as_json: bool) -> None
     with _progress("Checking", len(train) + len(val)) as advance:
         report = check({"train": train, "val": val}, workers=workers or os.cpu_count() or 1, on_picture=advance)
     if as_json:
-        click.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print_json(report.to_dict())
     else:
         _print_report(report)
     if not any(row["train"] for row in report.classes) or not any(row["val"] for row in report.classes):
@@ -74,6 +74,7 @@ def pack_data(options: PackOptions, as_json: bool) -> None:
 
     The shards are WebDataset's tar files; `zoo train --data OUT` reads them. Small JPEGs are copied as they are.
     """
+    from zoo.console import print_json
     from zoo.data.open import open_splits
     from zoo.data.pack import pack, pack_size
     from zoo.weights.resolve import find_model_variant
@@ -94,7 +95,7 @@ def pack_data(options: PackOptions, as_json: bool) -> None:
     if as_json:
         splits = {split: packed.to_dict() for split, packed in done.items()}
         result = {"shards": str(options.out), "size": size, "quality": options.quality, "splits": splits}
-        click.echo(json.dumps(result))
+        print_json(result)
         return
     for split, packed in done.items():
         click.echo(
@@ -123,6 +124,7 @@ def index_data(folder: Path, classes_file: Path | None, as_json: bool) -> None:
     its split: train, or val, valid, validation, test. Where none names the second, a fifth is held out. The tar files
     stay as they are; `zoo train --data FOLDER` reads them.
     """
+    from zoo.console import print_json
     from zoo.data.index import find_tars, index_folder
 
     with _progress("Indexing", len(find_tars(folder))) as advance:
@@ -130,7 +132,7 @@ def index_data(folder: Path, classes_file: Path | None, as_json: bool) -> None:
     if as_json:
         splits = {split: {"pictures": count, "shards": found.shards[split]} for split, count in found.pictures.items()}
         result = {"shards": str(folder), "classes": len(found.classes), "splits": splits, "held_out": found.held_out}
-        click.echo(json.dumps(result | {"left_out": found.left_out}))
+        print_json(result | {"left_out": found.left_out})
         return
     for split, count in found.pictures.items():
         where = "a fifth of the same files" if found.held_out and split == "val" else f"{found.shards[split]} tar files"
