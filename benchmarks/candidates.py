@@ -23,7 +23,7 @@ from torchvision.transforms.autoaugment import _apply_op
 from train.augment.host import OPERATIONS, random_crop_box
 from train.augment.strength import FILL, MAX_LEVEL, MAX_TRANSLATE_SHARE
 from train.input.decode import Crop, CropDecoder, dct_factor, resize_box
-from zoo.data.jpeg import Box, Part, cut_out, read_jpeg_header
+from zoo.data.jpeg import Box, JpegPart, cut_out, read_jpeg_header
 
 SIZES = (128, 300)
 FULL = Fraction(1)
@@ -278,7 +278,7 @@ def decode_whole(size: int, picture: Cropped) -> Crop:
     height, width = scaled(Fraction(1, factor))
     data = picture.files[0]
     pixels = simplejpeg.decode_jpeg(data, fastupsample=True, min_height=height, min_width=width)
-    return Crop(pixels, Part(data=data, left=0, top=0, width=WIDTH, height=HEIGHT).scaled(picture.box, factor))
+    return Crop(pixels, JpegPart(data=data, left=0, top=0, width=WIDTH, height=HEIGHT).scaled(picture.box, factor))
 
 
 def decode_region(nvimgcodec: Any, decoder: Any, blocks: int, picture: Cropped) -> Crop:
@@ -287,7 +287,7 @@ def decode_region(nvimgcodec: Any, decoder: Any, blocks: int, picture: Cropped) 
     right, bottom = (math.ceil(high) for high in picture.box[2:])
     region = nvimgcodec.Region(top, left, bottom, right)
     pixels = decoder.decode(nvimgcodec.CodeStream(picture.files[blocks]).get_sub_code_stream(region=region))
-    part = Part(data=b"", left=left, top=top, width=right - left, height=bottom - top)
+    part = JpegPart(data=b"", left=left, top=top, width=right - left, height=bottom - top)
     return Crop(np.asarray(pixels), part.scaled(picture.box, 1))
 
 
