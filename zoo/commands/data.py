@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zoo.data.check import Report
 
 # A terminal gets this many names of a long list; --json has all.
-SHOWN = 10
+NAMES_SHOWN = 10
 
 
 @click.command("check")
@@ -103,7 +103,7 @@ def pack_data(options: PackOptions, as_json: bool) -> None:
             f"{packed.source_bytes / 1e6:,.1f} → {packed.packed_bytes / 1e6:,.1f} MB"
             + (f", {len(packed.broken)} broken left out" if packed.broken else "")
         )
-        for problem in packed.broken[:SHOWN]:
+        for problem in packed.broken[:NAMES_SHOWN]:
             click.echo(f"  {problem}", err=True)
     click.echo(options.out)
 
@@ -137,7 +137,7 @@ def index_data(folder: Path, classes_file: Path | None, as_json: bool) -> None:
     for split, count in found.pictures.items():
         where = "a fifth of the same files" if found.held_out and split == "val" else f"{found.shards[split]} tar files"
         click.echo(f"{split}: {count:,} pictures of {len(found.classes)} classes, {where}")
-    for name in found.left_out[:SHOWN]:
+    for name in found.left_out[:NAMES_SHOWN]:
         click.echo(f"  left out: {name}", err=True)
     click.echo(folder)
 
@@ -177,10 +177,10 @@ def _print_report(report: Report) -> None:
         ("Broken", tuple((problem,) for problem in report.broken)),
     ):
         console.print(f"{title}: [{'yellow' if groups else 'green'}]{len(groups)}[/]")
-        for group in groups[:SHOWN]:
+        for group in groups[:NAMES_SHOWN]:
             console.print(f"  {escape('  =  '.join(group))}", soft_wrap=True)
-        if len(groups) > SHOWN:
-            console.print(f"  … and {len(groups) - SHOWN} more; --json has all.")
+        if len(groups) > NAMES_SHOWN:
+            console.print(f"  … and {len(groups) - NAMES_SHOWN} more; --json has all.")
 
 
 def _class_table(report: Report) -> Table:

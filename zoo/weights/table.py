@@ -1,4 +1,4 @@
-"""Owns the table of published weights: where they are, what they expect, under which licence; it loads none of them."""
+"""Owns the table of published weights: where they are, what they expect, under which licence. It loads none."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TORCHVISION_METRICS = "pytorch/vision torchvision/models/efficientnet.py, resnet
 TIMM_RESULTS = "huggingface/pytorch-image-models results/results-imagenet.csv at 0173a13"
 TORCHVISION_FILES = "https://download.pytorch.org/models"
 TIMM_FILES = "https://github.com/huggingface/pytorch-image-models/releases/download"
-# torchvision's README: the code is BSD-3-Clause; pre-trained models may have terms of their own, from their data set.
+# torchvision's README: the code is BSD-3-Clause; the terms of the training data may apply to pre-trained models.
 TORCHVISION_LICENCE = "BSD-3-Clause, with the terms of the training data"
 
-# Mean and std on the 0…255 scale: ImageNet's, and 0.5 and 0.5 of it.
+# Mean and std on the 0…255 scale: ImageNet's, and half of the scale for both.
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 IMAGENET: Statistics = (IMAGENET_MEAN, IMAGENET_STD)
 HALF: Statistics = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
@@ -41,7 +41,7 @@ def _lite(index: int, file: str, sha256: str, top1: float) -> Weights:
 
 
 def _hash_in(file: str) -> str:
-    """The 8 hexadecimal digits at the end of a file's name: PyTorch's convention for the start of its SHA-256."""
+    """The 8 hexadecimal digits at the end of a file's name: by PyTorch's convention its SHA-256 begins with them."""
     return file.removesuffix(".pth").rpartition("-")[2]
 
 
@@ -56,7 +56,7 @@ def _torchvision(
     statistics: Statistics = IMAGENET,
     interpolation: Interpolation = "bicubic",
 ) -> Weights:
-    """Build a row from torchvision's own terms: the short side becomes `resize`, `size` of it is kept."""
+    """Make a row from torchvision's terms: the short side is resized to `resize`, and the centre of `size` is kept."""
     mean, std = statistics
     return Weights(
         id=f"{variant}.torchvision-{tag}",
@@ -84,7 +84,7 @@ def _timm(
     statistics: Statistics = IMAGENET,
     interpolation: Interpolation = "bicubic",
 ) -> Weights:
-    """Build a row from timm's own terms: `crop` is its crop_pct, the share of the side that is kept; None squashes."""
+    """Make a row from timm's terms: `crop` is its crop_pct, the share of the side that is kept; None squashes."""
     mean, std = statistics
     release = "v0.1-effv2-weights" if file.startswith("tf_efficientnetv2") else "v0.1-weights"
     return Weights(
@@ -118,7 +118,7 @@ WEIGHTS: tuple[Weights, ...] = (
         2, "efficientnet-lite2-9656183e.pth", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 0.776
     ),
     # Columns: network, tag, file, top-1, top-5, size, resize, statistics.
-    # torchvision trained S, M and b1's second file itself; the others are ported.
+    # torchvision itself trained S, M and b1's second file; it took the others from other projects.
     _torchvision("s", "imagenet1k", "efficientnet_v2_s-dd5fe13b.pth", 0.84228, 0.96878, 384, 384, IMAGENET, "bilinear"),
     _torchvision("m", "imagenet1k", "efficientnet_v2_m-dc08266a.pth", 0.85112, 0.97156, 480, 480, IMAGENET, "bilinear"),
     _torchvision("l", "imagenet1k", "efficientnet_v2_l-59c71312.pth", 0.85808, 0.97788, 480, 480, HALF),
@@ -141,7 +141,7 @@ WEIGHTS: tuple[Weights, ...] = (
         "resnet152", "imagenet1k-v2", "resnet152-f82ba261.pth", 0.82284, 0.96002, 224, 232, IMAGENET, "bilinear"
     ),
     _torchvision("resnet152", "imagenet1k", "resnet152-394f9c45.pth", 0.78312, 0.94046, 224, 256, IMAGENET, "bilinear"),
-    # Columns: network, tag, file, top-1, top-5, size, crop_pct, statistics. timm carries Google's own weights.
+    # Columns: network, tag, file, top-1, top-5, size, crop_pct, statistics. These are Google's weights.
     # in21k-ft-in1k: pre-trained on ImageNet-21k, fine-tuned on ImageNet-1k.
     _timm("s", "in21k-ft-in1k", "tf_efficientnetv2_s_21ft1k-d7dafa41.pth", 0.84288, 0.97252, 384, 1.0, HALF),
     _timm("s", "in1k", "tf_efficientnetv2_s-eb54923e.pth", 0.83900, 0.96698, 384, 1.0, HALF),
