@@ -16,7 +16,7 @@ _VOID = frozenset({"meta", "line", "rect", "circle", "path", "br", "img"})
 
 
 def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Markup:
-    """An element. `class_` is written as class, `stroke_width` as stroke-width; None leaves out a child or attribute."""
+    """An element. `class_` is written as class, `stroke_width` as stroke-width; None leaves it or a child out."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value), quote=True)}"'
         for key, value in attributes.items()
