@@ -109,7 +109,11 @@ def test_retry_after_may_be_a_date(server: Server) -> None:
     assert 2 <= pauses.asked_s[1] <= 1.25 * 2  # a date that is over asks for nothing
 
 
-@pytest.mark.parametrize("asked", ["3600", formatdate(time.time() + 4000, usegmt=True), "9" * 400])
+@pytest.mark.parametrize(
+    "asked",
+    ["3600", formatdate(time.time() + 4000, usegmt=True), "9" * 400],
+    ids=["seconds", "a date", "a number without end"],
+)
 def test_a_server_that_asks_for_an_hour_is_not_waited_for(server: Server, asked: str) -> None:
     server.troubles = [(503, asked)]
     pauses = Pauses()
