@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,10 +37,11 @@ def check_data(data: str, seed: int, workers: int | None, as_json: bool) -> None
     from zoo.data.check import check
     from zoo.data.open import open_splits
     from zoo.errors import DataError
+    from zoo.machine import usable_processors
 
     train, val = open_splits(data, seed=seed)
     with _progress("Checking", len(train) + len(val)) as advance:
-        report = check({"train": train, "val": val}, workers=workers or os.cpu_count() or 1, on_picture=advance)
+        report = check({"train": train, "val": val}, workers=workers or usable_processors(), on_picture=advance)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -77,6 +77,7 @@ def pack_data(options: PackOptions, as_json: bool) -> None:
     from zoo.console import print_json
     from zoo.data.open import open_splits
     from zoo.data.pack import pack, pack_size
+    from zoo.machine import usable_processors
     from zoo.weights.resolve import find_model_variant
 
     size = options.size or pack_size(find_model_variant(options.model))
@@ -88,7 +89,7 @@ def pack_data(options: PackOptions, as_json: bool) -> None:
             size=size,
             quality=options.quality,
             seed=options.seed,
-            workers=options.workers or os.cpu_count() or 1,
+            workers=options.workers or usable_processors(),
             shard_bytes=options.shard_mb * 1_000_000,
             on_picture=advance,
         )
