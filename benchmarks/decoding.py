@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from candidates import CAPTIONS, CROP_RATIO, SIZES, Candidate, Group, Key, Modules, groups
+from candidates import CAPTIONS, CROP_RATIO, SIZES, Candidate, CandidateGroup, Key, Modules, groups
 from loader import CROP_SCALE, HEIGHT, MAGNITUDE, QUALITY, WIDTH, Setting, ours, write_jpegs
 
 from serve.bench.kinds.decoding import DecodingData, DecodingRow
@@ -109,7 +109,7 @@ def load_optional() -> tuple[dict[str, Any], dict[str, str]]:
     return modules, absent
 
 
-def measure(group: Group, visits: int) -> list[DecodingRow]:
+def measure(group: CandidateGroup, visits: int) -> list[DecodingRow]:
     """Rows of a table: compared first, then timed in turn."""
     differences = {key: compare(group, key) for key in group.candidates}
     fastest = {key: [math.inf] * len(group.pictures) for key in group.candidates}
@@ -147,7 +147,7 @@ def printed(row: DecodingRow) -> DecodingRow:
     return row
 
 
-def compare(group: Group, key: Key) -> dict[str, float]:
+def compare(group: CandidateGroup, key: Key) -> dict[str, float]:
     """Mean difference from the reference at the same scale, levels of 255, by view; nothing without a reference."""
     reference, call = group.candidates.get((group.reference, key[1])), group.candidates[key]
     if reference is None:

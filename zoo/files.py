@@ -1,4 +1,4 @@
-"""Owns how files reach the disk (whole, or not at all) and what JSON may hold; it knows nothing of their contents."""
+"""Owns how files are written (whole, or not at all) and what JSON may hold. It does not know what files are for."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from zoo.errors import ZooError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; rename it over `path` on success, remove it on failure.
+    """Yield a temporary path in the same folder; rename it to `path` on success, remove it on failure.
 
     Raises:
-        ZooError: the folder cannot be made or written to, or the disk is full; an earlier file is as it was.
+        ZooError: the folder cannot be made or written to, or the disk is full; an earlier file stays as it was.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Make a library's own errors of a failed write those of the system, which `replacing` understands."""
+    """Turn a library's own errors of a failed write into an OSError, which `replacing` translates."""
     try:
         yield
     except kinds as error:
@@ -54,7 +54,7 @@ def writing_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def replace_file(made: Path, path: Path) -> Path:
-    """Rename `made` to `path`, over a file of that name; returns `path`.
+    """Rename `made` to `path`, replacing a file of that name; return `path`.
 
     Raises:
         ZooError: a folder is in the way, or the disk refuses.
@@ -68,7 +68,7 @@ def replace_file(made: Path, path: Path) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """See that a folder for results can be written to or made, before the work whose results go there; makes nothing.
+    """Check, before long work, that a folder for its results can be written to or made. This makes nothing.
 
     Raises:
         ZooError: it cannot.
@@ -85,7 +85,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 `text` to `path` whole or not at all; a name's bytes that are no text become escapes."""
+    """Write UTF-8 `text` to `path` whole or not at all. Bytes of file names that are no text are written as escapes."""
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
@@ -102,12 +102,12 @@ def json_text(value: Any, *, indent: int | None = 2) -> str:
     """Plain JSON types as JSON; on one line where `indent` is None.
 
     Raises:
-        ZooError: a number is NaN or infinite: JSON has none of these, and other languages refuse to read them.
+        ZooError: a number is NaN or infinite: JSON has no word for them, and other languages refuse to read them.
     """
     for place, number in _not_finite(value, ""):
         raise ZooError(
             f"{place or 'The value'} is {number}, and JSON has no such number.",
-            "Something before this went wrong: look for where the number comes from.",
+            "Something went wrong before: find out where the number comes from.",
         )
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     return text.encode(errors="backslashreplace").decode()  # bytes of a name that are no text: \udcff, as JSON has it
@@ -126,6 +126,6 @@ def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
 
 
 def sha256_of(path: Path) -> str:
-    """Hash a file without reading it into memory at once; lower-case hexadecimal."""
+    """A file's SHA-256 in lower-case hexadecimal; the file is never in memory as a whole."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -102,10 +102,10 @@ def processor_name() -> str:
 
 
 def usable_processors(root: Path = Path("/")) -> int:
-    """How many processors this process may use: those it is bound to, within its control groups' quota.
+    """How many processors this process may use: those it is bound to, up to the quota of its control groups.
 
-    A container or a scheduler often gives fewer than the machine has; as many threads as the machine's then wait for
-    one another (with 1 of 2 the slowest of 100 answers takes 15 times as long).
+    A container or a scheduler often gives fewer than the machine has. A thread for each of the machine's processors
+    then waits for another one (with 1 processor of 2 the slowest of 100 answers takes 15 times as long).
 
     Args:
         root: where /proc and /sys are.
@@ -115,7 +115,7 @@ def usable_processors(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[int]:
-    """Whole processors that control groups allow, of version 2 and 1: of the own group and of those above it."""
+    """Whole processors that control groups (version 2 and 1) allow: the process's own group and those above it."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -126,7 +126,7 @@ def _quotas(root: Path) -> Iterator[int]:
             continue
         mount = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
         own = mount / group.lstrip("/")
-        # Inside a container the group's path may be the host's, while what is mounted is the container's own.
+        # In a container the path may be that of the host, while the mounted folder is the container's own group.
         for folder in {mount, own, *(parent for parent in own.parents if parent.is_relative_to(mount))}:
             share = _share(folder)
             if share is not None:

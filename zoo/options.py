@@ -42,7 +42,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 device_option = click.option(
     "--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works."
 )
-threads_option = click.option("--threads", type=click.IntRange(1), help="Processor threads.  [default: the back end's]")
 results_option = click.option(
     "-o", "--out", type=FOLDER, default=RESULTS, show_default=True, help="Folder of the results."
 )

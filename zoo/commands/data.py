@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from zoo.data.check import Report
 
 # A terminal gets this many names of a long list; --json has all.
-SHOWN = 10
+NAMES_SHOWN = 10
 
 
 @click.command("check")
@@ -35,15 +33,17 @@ def check_data(data: str, seed: int, workers: int | None, as_json: bool) -> None
     DATA is what `zoo train --data` takes. You judge the findings: the exit code is 0 unless nothing can be trained on
     DATA.
     """
+    from zoo.console import print_json
     from zoo.data.check import check
     from zoo.data.open import open_splits
     from zoo.errors import DataError
+    from zoo.machine import usable_processors
 
     train, val = open_splits(data, seed=seed)
     with _progress("Checking", len(train) + len(val)) as advance:
-        report = check({"train": train, "val": val}, workers=workers or os.cpu_count() or 1, on_picture=advance)
+        report = check({"train": train, "val": val}, workers=workers or usable_processors(), on_picture=advance)
     if as_json:
-        click.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print_json(report.to_dict())
     else:
         _print_report(report)
     if not any(row["train"] for row in report.classes) or not any(row["val"] for row in report.classes):
@@ -74,8 +74,10 @@ def pack_data(options: PackOptions, as_json: bool) -> None:
 
     The shards are WebDataset's tar files; `zoo train --data OUT` reads them. Small JPEGs are copied as they are.
     """
+    from zoo.console import print_json
     from zoo.data.open import open_splits
     from zoo.data.pack import pack, pack_size
+    from zoo.machine import usable_processors
     from zoo.weights.resolve import find_model_variant
 
     size = options.size or pack_size(find_model_variant(options.model))
@@ -87,14 +89,14 @@ def pack_data(options: PackOptions, as_json: bool) -> None:
             size=size,
             quality=options.quality,
             seed=options.seed,
-            workers=options.workers or os.cpu_count() or 1,
+            workers=options.workers or usable_processors(),
             shard_bytes=options.shard_mb * 1_000_000,
             on_picture=advance,
         )
     if as_json:
         splits = {split: packed.to_dict() for split, packed in done.items()}
         result = {"shards": str(options.out), "size": size, "quality": options.quality, "splits": splits}
-        click.echo(json.dumps(result))
+        print_json(result)
         return
     for split, packed in done.items():
         click.echo(
@@ -102,7 +104,7 @@ def pack_data(options: PackOptions, as_json: bool) -> None:
             f"{packed.source_bytes / 1e6:,.1f} → {packed.packed_bytes / 1e6:,.1f} MB"
             + (f", {len(packed.broken)} broken left out" if packed.broken else "")
         )
-        for problem in packed.broken[:SHOWN]:
+        for problem in packed.broken[:NAMES_SHOWN]:
             click.echo(f"  {problem}", err=True)
     click.echo(options.out)
 
@@ -123,6 +125,7 @@ def index_data(folder: Path, classes_file: Path | None, as_json: bool) -> None:
     its split: train, or val, valid, validation, test. Where none names the second, a fifth is held out. The tar files
     stay as they are; `zoo train --data FOLDER` reads them.
     """
+    from zoo.console import print_json
     from zoo.data.index import find_tars, index_folder
 
     with _progress("Indexing", len(find_tars(folder))) as advance:
@@ -130,12 +133,12 @@ def index_data(folder: Path, classes_file: Path | None, as_json: bool) -> None:
     if as_json:
         splits = {split: {"pictures": count, "shards": found.shards[split]} for split, count in found.pictures.items()}
         result = {"shards": str(folder), "classes": len(found.classes), "splits": splits, "held_out": found.held_out}
-        click.echo(json.dumps(result | {"left_out": found.left_out}))
+        print_json(result | {"left_out": found.left_out})
         return
     for split, count in found.pictures.items():
         where = "a fifth of the same files" if found.held_out and split == "val" else f"{found.shards[split]} tar files"
         click.echo(f"{split}: {count:,} pictures of {len(found.classes)} classes, {where}")
-    for name in found.left_out[:SHOWN]:
+    for name in found.left_out[:NAMES_SHOWN]:
         click.echo(f"  left out: {name}", err=True)
     click.echo(folder)
 
@@ -175,10 +178,10 @@ def _print_report(report: Report) -> None:
         ("Broken", tuple((problem,) for problem in report.broken)),
     ):
         console.print(f"{title}: [{'yellow' if groups else 'green'}]{len(groups)}[/]")
-        for group in groups[:SHOWN]:
+        for group in groups[:NAMES_SHOWN]:
             console.print(f"  {escape('  =  '.join(group))}", soft_wrap=True)
-        if len(groups) > SHOWN:
-            console.print(f"  … and {len(groups) - SHOWN} more; --json has all.")
+        if len(groups) > NAMES_SHOWN:
+            console.print(f"  … and {len(groups) - NAMES_SHOWN} more; --json has all.")
 
 
 def _class_table(report: Report) -> Table:

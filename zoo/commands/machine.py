@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -14,17 +13,16 @@ from zoo.options import FOLDER, json_option
 @json_option
 def doctor(as_json: bool) -> None:
     """Say what this machine can do, and how to add the rest."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from zoo.console import print_json, results_console
     from zoo.doctor import examine
 
     findings = examine()
     if as_json:
-        click.echo(json.dumps({name: finding.to_dict() for name, finding in findings.items()}, indent=2))
+        print_json({name: finding.to_dict() for name, finding in findings.items()})
         return
-    from rich.markup import escape
-    from rich.table import Table
-
-    from zoo.console import results_console
-
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, finding in findings.items():
         sign = "[green]✓[/]" if finding.available else "[yellow]–[/]"

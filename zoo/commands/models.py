@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,11 +23,12 @@ if TYPE_CHECKING:
 @json_option
 def list_models(as_json: bool) -> None:
     """Show every network: parameters, MACs, sizes, weights."""
+    from zoo.console import print_json
     from zoo.model.variants import VARIANTS
 
     rows = [summary_of(variant) for variant in VARIANTS]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        print_json(rows)
     else:
         _print_models(rows)
 
@@ -55,6 +55,7 @@ def summary_of(variant: Variant) -> dict[str, Any]:
 @json_option
 def show_model(model: str, image_size: int | None, as_json: bool) -> None:
     """Show MODEL stage by stage: operator, channels, layers, stride, parameters, MACs."""
+    from zoo.console import print_json
     from zoo.model.counts import parts
     from zoo.weights.resolve import find_model_variant
 
@@ -63,7 +64,7 @@ def show_model(model: str, image_size: int | None, as_json: bool) -> None:
     stages = list(parts(variant, image_size=size))
     if as_json:
         shown = {"image_size": size, "stages": [asdict(part) for part in stages]}
-        click.echo(json.dumps(summary_of(variant) | shown, indent=2))
+        print_json(summary_of(variant) | shown)
     else:
         _print_stages(f"[bold]{variant.name}[/] ({variant.id}) at {size} px. {variant.source}", stages)
 
@@ -94,6 +95,7 @@ def scale_model(options: ScaleOptions, as_json: bool) -> None:
     zoo show mynet.toml
     zoo train mynet.toml --data pictures/
     """
+    from zoo.console import print_json
     from zoo.model.row_files import write_new_row
     from zoo.model.scaling import scale_by_paper
     from zoo.weights.resolve import ROW_SUFFIX, find_model_variant
@@ -110,7 +112,7 @@ def scale_model(options: ScaleOptions, as_json: bool) -> None:
     row = write_new_row(out, scaled, made_by)
     before, after = summary_of(base), summary_of(row)
     if as_json:
-        click.echo(json.dumps(after | {"file": str(out)}, indent=2))
+        print_json(after | {"file": str(out)})
         return
     click.echo(out)
     click.echo(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,6 +40,7 @@ def import_file(options: ImportOptions, as_json: bool) -> None:
     FILE is a .pth, .safetensors, Keras' .h5 or .keras, or a TensorFlow checkpoint. MODEL may be the id of published
     weights (s.timm-in1k): a file that is not theirs then gets their preprocessing.
     """
+    from zoo.console import print_json
     from zoo.model.variants import find_variant
     from zoo.weights.bring_in import import_weights, read_class_names
     from zoo.weights.checkpoint import save_checkpoint
@@ -71,7 +71,7 @@ def import_file(options: ImportOptions, as_json: bool) -> None:
         "weights": card.provenance["weights"],
         "notes": imported.notes,
     }
-    click.echo(json.dumps(result, indent=2))
+    print_json(result)
 
 
 @click.command("convert")
@@ -85,6 +85,7 @@ def convert(model: str, target: OriginId, out: Path, as_json: bool) -> None:
     MODEL is a checkpoint, or an id with a run or published weights. The line of Python that makes the network for
     them is printed.
     """
+    from zoo.console import print_json
     from zoo.weights.convert import to_origin
     from zoo.weights.formats.foreign import write_foreign
     from zoo.weights.resolve import load_model
@@ -104,7 +105,7 @@ def convert(model: str, target: OriginId, out: Path, as_json: bool) -> None:
         "classes": card.classes,
         "notes": outgoing.notes,
     }
-    click.echo(json.dumps(result, indent=2))
+    print_json(result)
 
 
 @click.command("pull")
@@ -115,6 +116,7 @@ def pull(model: str, as_json: bool) -> None:
 
     They are kept under ZOO_CACHE (~/.cache/zoo). After an interruption the same command continues the download.
     """
+    from zoo.console import print_json
     from zoo.weights.table import find_weights
 
     row = find_weights(model)
@@ -130,7 +132,7 @@ def pull(model: str, as_json: bool) -> None:
             "source": row.accuracy.source,
             "preprocessing": row.preprocessing.to_dict(),
         }
-        click.echo(json.dumps(result, indent=2))
+        print_json(result)
         return
     how = "fetched" if pulled.fetched else "already here"
     _remark(

@@ -44,7 +44,7 @@ class Indexed(Row):
 
 @dataclass(frozen=True)
 class _Walked:
-    """A split's pictures: rows of `INDEX_ROW`, and whether each belongs to the fifth that may be held out."""
+    """A split's pictures: a row of `INDEX_ROW` and a hash for each; the hashes decide which may be held out."""
 
     files: tuple[Path, ...]
     rows: NDArray[np.void]
@@ -143,14 +143,14 @@ def _walk(files: tuple[Path, ...], on_shard: Callable[[], None]) -> _Walked:
 
 
 def _hold_out(folder: Path, train: _Walked) -> dict[str, _Walked]:
-    """Make two splits of one, as of a folder: the files are the same, their indices divide the pictures."""
+    """Make two splits of one, as of a folder of pictures: the files are the same, their indices divide the pictures."""
     held_out = first_fifth(train.hashes, train.rows["label"].astype(np.int64))
     if held_out.all() or not held_out.any():
         raise DataError(
             f"{folder} has {len(train.rows)} pictures, too few to hold a fifth out.", "Add val-000000.tar, …"
         )
-    parts = {"train": ~held_out, "val": held_out}
-    return {split: _Walked(train.files, train.rows[part], train.hashes[part]) for split, part in parts.items()}
+    chosen = {"train": ~held_out, "val": held_out}
+    return {split: _Walked(train.files, train.rows[own], train.hashes[own]) for split, own in chosen.items()}
 
 
 def _read_classes(folder: Path, path: Path | None, highest: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from zoo.data.digits import open_digits
 from zoo.data.folder import check_unicode, hold_out, read_folder
 from zoo.data.http import RemoteFolder, is_address, parse_address
 from zoo.data.pictures import Pictures, Split
-from zoo.data.shards import Folder, is_shards, open_split
+from zoo.data.shards import ShardFolder, is_shards, open_split
 from zoo.errors import DataError
 
 VAL_NAMES = ("val", "valid", "validation", "test")
@@ -134,6 +134,6 @@ def _arrays(path: Path) -> list[Pictures]:
     ]
 
 
-def _shards(root: Folder, split: Split) -> Pictures:
+def _shards(root: ShardFolder, split: Split) -> Pictures:
     classes, sources, labels = open_split(root, split)
     return Pictures(str(root), classes, sources, labels)

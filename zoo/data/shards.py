@@ -43,7 +43,7 @@ _AGAIN = "Pack again with `zoo data pack`, or index again with `zoo data index`.
 _INSIDE = r"(?!/)(?!([^:\\]*/)?\.\.(/|\Z))[^:\\]*"
 
 FileInside = Annotated[str, Matching(_INSIDE, "a path inside the folder")]
-Folder = Path | RemoteFolder
+ShardFolder = Path | RemoteFolder
 Shard = Path | RemoteFile
 
 
@@ -153,7 +153,7 @@ def is_shards(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def read_manifest(folder: Folder) -> Manifest:
+def read_manifest(folder: ShardFolder) -> Manifest:
     """Read what `zoo data pack` or `zoo data index` wrote beside the shards.
 
     Raises:
@@ -174,7 +174,7 @@ def read_manifest(folder: Folder) -> Manifest:
     return manifest
 
 
-def open_split(folder: Folder, split: str) -> tuple[tuple[str, ...], PackedSources, NDArray[np.int64]]:
+def open_split(folder: ShardFolder, split: str) -> tuple[tuple[str, ...], PackedSources, NDArray[np.int64]]:
     """Classes, sources and labels (N,) of one split.
 
     Raises:
@@ -209,11 +209,11 @@ def is_inside(name: str) -> bool:
     return re.fullmatch(_INSIDE, name) is not None
 
 
-def _place(folder: Folder, name: str) -> str:
+def _place(folder: ShardFolder, name: str) -> str:
     return folder.url_of(name) if isinstance(folder, RemoteFolder) else str(folder / name)
 
 
-def _contents(folder: Folder, name: str, max_bytes: int) -> bytes:
+def _contents(folder: ShardFolder, name: str, max_bytes: int) -> bytes:
     if isinstance(folder, RemoteFolder):
         return folder.fetch(name, max_bytes=max_bytes)
     return (folder / name).read_bytes()
@@ -238,7 +238,7 @@ def _read_rows(data: bytes) -> NDArray[np.void]:
     return np.frombuffer(data, INDEX_ROW, offset=begin)
 
 
-def _find_shards(folder: Folder, entries: Sequence[ShardEntry]) -> tuple[Shard, ...]:
+def _find_shards(folder: ShardFolder, entries: Sequence[ShardEntry]) -> tuple[Shard, ...]:
     """Every shard of a split; each is there and has its size."""
     if isinstance(folder, RemoteFolder):
         files = [RemoteFile(folder.url_of(entry.file), entry.bytes) for entry in entries]

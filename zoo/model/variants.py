@@ -15,27 +15,22 @@ from functools import partial
 
 from zoo.errors import ZooError, unknown_name
 from zoo.model.scaling import scale
-from zoo.model.spec import Preprocessing, Stage, Variant
+from zoo.model.spec import Operator, Preprocessing, Stage, Variant
 
 
-def fused(out_channels: int, num_layers: int, *, stride: int, expand_ratio: int, kernel_size: int = 3) -> Stage:
-    """Row of a Fused-MBConv stage (without squeeze-and-excitation, as in Table 4 and in the released code)."""
-    return Stage(
-        operator="fused_mbconv",
-        kernel_size=kernel_size,
-        stride=stride,
-        expand_ratio=expand_ratio,
-        out_channels=out_channels,
-        num_layers=num_layers,
-    )
-
-
-def mbconv(
-    out_channels: int, num_layers: int, *, stride: int, expand_ratio: int, kernel_size: int = 3, se_ratio: float = 0.25
+def stage(
+    operator: Operator,
+    out_channels: int,
+    num_layers: int,
+    *,
+    stride: int,
+    expand_ratio: int,
+    kernel_size: int = 3,
+    se_ratio: float = 0.0,
 ) -> Stage:
-    """Row of an MBConv stage."""
+    """A row in the order of the papers' tables."""
     return Stage(
-        operator="mbconv",
+        operator=operator,
         kernel_size=kernel_size,
         stride=stride,
         expand_ratio=expand_ratio,
@@ -45,17 +40,9 @@ def mbconv(
     )
 
 
-def bottleneck(out_channels: int, num_layers: int, *, stride: int) -> Stage:
-    """Row of a ResNet stage; its blocks are a quarter as wide inside as their output."""
-    return Stage(
-        operator="bottleneck",
-        kernel_size=3,
-        stride=stride,
-        expand_ratio=4,
-        out_channels=out_channels,
-        num_layers=num_layers,
-    )
-
+fused = partial(stage, "fused_mbconv")  # without squeeze-and-excitation, as in V2 Table 4 and in the released code
+mbconv = partial(stage, "mbconv", se_ratio=0.25)
+bottleneck = partial(stage, "bottleneck", expand_ratio=4)  # a quarter as wide inside as its output
 
 # V2, Table 4: the whole picture is squashed to a square at 320 px and above, (x − 128) / 128 (automl preprocessing.py).
 V2_S = Variant(

@@ -76,8 +76,10 @@ def load_published(row: Weights) -> tuple[Network, Checkpoint]:
     return imported.model, imported.card
 
 
-def imagenet_classes() -> tuple[str, ...]:
-    """The 1,000 ImageNet class names in index order, as torchvision has them."""
+def default_classes(count: int) -> tuple[str, ...]:
+    """Class names in index order where there are none: of 1,000 ImageNet's, as torchvision has them; else numbers."""
+    if count != 1000:
+        return tuple(f"class {index}" for index in range(count))
     from torchvision.models import EfficientNet_V2_S_Weights
 
     return tuple(EfficientNet_V2_S_Weights.IMAGENET1K_V1.meta["categories"])
@@ -115,7 +117,7 @@ def _adopt(
     new_head = file_classes != model.num_classes
     card = Checkpoint(
         variant=variant,
-        classes=tuple(classes) if classes else _default_class_names(model.num_classes),
+        classes=tuple(classes) if classes else default_classes(model.num_classes),
         preprocessing=expects.preprocessing if expects else expected_preprocessing(origin, variant),
         padding=origin.padding,
         provenance={
@@ -143,16 +145,9 @@ def _identify(sha256: str, origin: Origin) -> Weights | None:
     return next((row for row in rows if sha256.startswith(row.sha256_prefix)), None)
 
 
-def _default_class_names(count: int) -> tuple[str, ...]:
-    return imagenet_classes() if count == 1000 else tuple(f"class {index}" for index in range(count))
-
-
 def _assumed(preprocessing: Preprocessing) -> str:
+    mean, std = ("/".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
     return (
         f"Not a published file; preprocessing assumed: {preprocessing.image_size} px, {preprocessing.resize}, "
-        f"{preprocessing.interpolation}, mean {_three(preprocessing.mean)}, std {_three(preprocessing.std)}."
+        f"{preprocessing.interpolation}, mean {mean}, std {std}."
     )
-
-
-def _three(values: tuple[float, float, float]) -> str:
-    return "/".join(f"{value:g}" for value in values)

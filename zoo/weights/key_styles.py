@@ -88,27 +88,31 @@ def _expand(modules: dict[str, str]) -> Iterator[tuple[str, str]]:
             yield f"{ours}.{leaf}", f"{theirs}.{leaf}"
 
 
+def _outer(*names: str) -> dict[str, str]:
+    """The names of stem, head and classifier."""
+    return dict(zip(("stem.conv", "stem.norm", "head.conv", "head.norm", "classifier"), names, strict=True))
+
+
+def _inner(**units: tuple[str, str]) -> dict[str, str]:
+    """The names of a block's parts: the convolution and the norm of each unit, the two convolutions of `se`."""
+    halves = {"se": ("reduce", "expand")}
+    return {
+        f"{unit}.{half}": name
+        for unit, names in units.items()
+        for half, name in zip(halves.get(unit, ("conv", "norm")), names, strict=True)
+    }
+
+
 def _numbered(*units: str) -> dict[str, str]:
-    """torchvision: a block is a list `block.N` of (conv, norm) pairs, squeeze-and-excitation among them."""
-    names: dict[str, str] = {}
-    for unit in units:
-        position = len({name.split(".")[1] for name in names.values()})
-        if unit == "se":
-            names |= {"se.reduce": f"block.{position}.fc1", "se.expand": f"block.{position}.fc2"}
-        else:
-            names |= {f"{unit}.conv": f"block.{position}.0", f"{unit}.norm": f"block.{position}.1"}
-    return names
+    """torchvision: a block is a list `block.N` of (conv, norm) pairs, with squeeze-and-excitation among them."""
+    leaves = {"se": ("fc1", "fc2")}
+    pairs = ((unit, *leaves.get(unit, ("0", "1"))) for unit in units)
+    return _inner(**{unit: (f"block.{at}.{one}", f"block.{at}.{two}") for at, (unit, one, two) in enumerate(pairs)})
 
 
 def _torchvision_outer(variant: Variant) -> dict[str, str]:
     last = len(variant.stages) + 1
-    return {
-        "stem.conv": "features.0.0",
-        "stem.norm": "features.0.1",
-        "head.conv": f"features.{last}.0",
-        "head.norm": f"features.{last}.1",
-        "classifier": "classifier.1",
-    }
+    return _outer("features.0.0", "features.0.1", f"features.{last}.0", f"features.{last}.1", "classifier.1")
 
 
 TORCHVISION = KeyStyle(
@@ -123,65 +127,30 @@ TORCHVISION = KeyStyle(
     source="pytorch/vision torchvision/models/efficientnet.py",
 )
 
-_TIMM_SE = {"se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand"}
+_TIMM_SE = ("se.conv_reduce", "se.conv_expand")
 TIMM = KeyStyle(
-    outer=lambda variant: {
-        "stem.conv": "conv_stem",
-        "stem.norm": "bn1",
-        "head.conv": "conv_head",
-        "head.norm": "bn2",
-        "classifier": "classifier",
-    },
+    outer=lambda variant: _outer("conv_stem", "bn1", "conv_head", "bn2", "classifier"),
     inner={
-        "fused-1": {"fused.conv": "conv", "fused.norm": "bn1"},
-        "fused": {
-            "fused.conv": "conv_exp",
-            "fused.norm": "bn1",
-            **_TIMM_SE,
-            "project.conv": "conv_pwl",
-            "project.norm": "bn2",
-        },
-        "mbconv-1": {
-            "depthwise.conv": "conv_dw",
-            "depthwise.norm": "bn1",
-            **_TIMM_SE,
-            "project.conv": "conv_pw",
-            "project.norm": "bn2",
-        },
-        "mbconv": {
-            "expand.conv": "conv_pw",
-            "expand.norm": "bn1",
-            "depthwise.conv": "conv_dw",
-            "depthwise.norm": "bn2",
-            **_TIMM_SE,
-            "project.conv": "conv_pwl",
-            "project.norm": "bn3",
-        },
+        "fused-1": _inner(fused=("conv", "bn1")),
+        "fused": _inner(fused=("conv_exp", "bn1"), se=_TIMM_SE, project=("conv_pwl", "bn2")),
+        "mbconv-1": _inner(depthwise=("conv_dw", "bn1"), se=_TIMM_SE, project=("conv_pw", "bn2")),
+        "mbconv": _inner(
+            expand=("conv_pw", "bn1"), depthwise=("conv_dw", "bn2"), se=_TIMM_SE, project=("conv_pwl", "bn3")
+        ),
     },
     block=lambda stage, index, flat: f"blocks.{stage - 1}.{index}",
     source="huggingface/pytorch-image-models timm/models/efficientnet.py, _efficientnet_blocks.py",
 )
 
-_LUKEMELAS_DEPTHWISE = {
-    "depthwise.conv": "_depthwise_conv",
-    "depthwise.norm": "_bn1",
-    "se.reduce": "_se_reduce",
-    "se.expand": "_se_expand",
-    "project.conv": "_project_conv",
-    "project.norm": "_bn2",
-}
+_LUKEMELAS_DEPTHWISE = _inner(
+    depthwise=("_depthwise_conv", "_bn1"), se=("_se_reduce", "_se_expand"), project=("_project_conv", "_bn2")
+)
 LUKEMELAS = KeyStyle(
-    outer=lambda variant: {
-        "stem.conv": "_conv_stem",
-        "stem.norm": "_bn0",
-        "head.conv": "_conv_head",
-        "head.norm": "_bn1",
-        "classifier": "_fc",
-    },
+    outer=lambda variant: _outer("_conv_stem", "_bn0", "_conv_head", "_bn1", "_fc"),
     # It has no Fused-MBConv, so networks with one have no names in this style.
     inner={
         "mbconv-1": _LUKEMELAS_DEPTHWISE,
-        "mbconv": {"expand.conv": "_expand_conv", "expand.norm": "_bn0", **_LUKEMELAS_DEPTHWISE},
+        "mbconv": _inner(expand=("_expand_conv", "_bn0")) | _LUKEMELAS_DEPTHWISE,
     },
     block=lambda stage, index, flat: f"_blocks.{flat}",
     source="lukemelas/EfficientNet-PyTorch efficientnet_pytorch/model.py",
@@ -190,22 +159,18 @@ LUKEMELAS = KeyStyle(
 
 def _keras(depthwise: str, source: str) -> KeyStyle:
     """Keras numbers stages from 1 and blocks by letters (`block4c_project_conv`)."""
-    project = {"project.conv": "project_conv", "project.norm": "project_bn"}
-    squeeze = {"se.reduce": "se_reduce", "se.expand": "se_expand"}
-    mbconv = {"depthwise.conv": depthwise, "depthwise.norm": "bn", **squeeze, **project}
+    expand, project, squeeze = (
+        ("expand_conv", "expand_bn"),
+        ("project_conv", "project_bn"),
+        ("se_reduce", "se_expand"),
+    )
     return KeyStyle(
-        outer=lambda variant: {
-            "stem.conv": "stem_conv",
-            "stem.norm": "stem_bn",
-            "head.conv": "top_conv",
-            "head.norm": "top_bn",
-            "classifier": "predictions",
-        },
+        outer=lambda variant: _outer("stem_conv", "stem_bn", "top_conv", "top_bn", "predictions"),
         inner={
-            "fused-1": {"fused.conv": "project_conv", "fused.norm": "project_bn"},
-            "fused": {"fused.conv": "expand_conv", "fused.norm": "expand_bn", **squeeze, **project},
-            "mbconv-1": mbconv,
-            "mbconv": {"expand.conv": "expand_conv", "expand.norm": "expand_bn", **mbconv},
+            "fused-1": _inner(fused=project),
+            "fused": _inner(fused=expand, se=squeeze, project=project),
+            "mbconv-1": _inner(depthwise=(depthwise, "bn"), se=squeeze, project=project),
+            "mbconv": _inner(expand=expand, depthwise=(depthwise, "bn"), se=squeeze, project=project),
         },
         block=lambda stage, index, flat: f"block{stage}{chr(ord('a') + index)}",
         joint="_",
@@ -218,40 +183,19 @@ KERAS_V1 = _keras("dwconv", "keras-team/keras keras/src/applications/efficientne
 
 # Google numbers the convolutions and the norms of a block in the order in which its code makes them.
 _NORM = "tpu_batch_normalization"
-_GOOGLE_SE = {"se.reduce": "se/conv2d", "se.expand": "se/conv2d_1"}
+_GOOGLE_SE = ("se/conv2d", "se/conv2d_1")
 GOOGLE = KeyStyle(
-    outer=lambda variant: {
-        "stem.conv": "stem/conv2d",
-        "stem.norm": f"stem/{_NORM}",
-        "head.conv": "head/conv2d",
-        "head.norm": f"head/{_NORM}",
-        "classifier": "head/dense",
-    },
+    outer=lambda variant: _outer("stem/conv2d", f"stem/{_NORM}", "head/conv2d", f"head/{_NORM}", "head/dense"),
     inner={
-        "fused-1": {"fused.conv": "conv2d", "fused.norm": _NORM},
-        "fused": {
-            "fused.conv": "conv2d",
-            "fused.norm": _NORM,
-            **_GOOGLE_SE,
-            "project.conv": "conv2d_1",
-            "project.norm": f"{_NORM}_1",
-        },
-        "mbconv-1": {
-            "depthwise.conv": "depthwise_conv2d",
-            "depthwise.norm": _NORM,
-            **_GOOGLE_SE,
-            "project.conv": "conv2d",
-            "project.norm": f"{_NORM}_1",
-        },
-        "mbconv": {
-            "expand.conv": "conv2d",
-            "expand.norm": _NORM,
-            "depthwise.conv": "depthwise_conv2d",
-            "depthwise.norm": f"{_NORM}_1",
-            **_GOOGLE_SE,
-            "project.conv": "conv2d_1",
-            "project.norm": f"{_NORM}_2",
-        },
+        "fused-1": _inner(fused=("conv2d", _NORM)),
+        "fused": _inner(fused=("conv2d", _NORM), se=_GOOGLE_SE, project=("conv2d_1", f"{_NORM}_1")),
+        "mbconv-1": _inner(depthwise=("depthwise_conv2d", _NORM), se=_GOOGLE_SE, project=("conv2d", f"{_NORM}_1")),
+        "mbconv": _inner(
+            expand=("conv2d", _NORM),
+            depthwise=("depthwise_conv2d", f"{_NORM}_1"),
+            se=_GOOGLE_SE,
+            project=("conv2d_1", f"{_NORM}_2"),
+        ),
     },
     block=lambda stage, index, flat: f"blocks_{flat}",
     joint="/",

@@ -19,8 +19,8 @@ from zoo.rows import Row
 from zoo.weights.cache import CACHE_VARIABLE, cache_folder, cache_path, check_published, file_of, missing_weights
 from zoo.weights.spec import Weights
 
-# A person waits for it: a server that is away is told after seconds.
-ATTEMPTS = 3
+# Somebody waits for it, and learns after seconds that a server is away.
+PULL_ATTEMPTS = 3
 CHUNK_BYTES = 1 << 20
 # Told after every chunk: bytes there so far, and bytes in all where the server says.
 OnBytes = Callable[[int, int | None], None]
@@ -99,7 +99,7 @@ def _fetch_rest(url: str, part: Path, on_bytes: OnBytes) -> None:
         _append(response, url, part, done if response.status == 206 else 0, on_bytes)
 
     try:
-        fetch(url, take, headers={"Range": f"bytes={done}-"} if done else None, attempts=ATTEMPTS)
+        fetch(url, take, headers={"Range": f"bytes={done}-"} if done else None, attempts=PULL_ATTEMPTS)
     except DownloadError as error:
         raise DownloadError(error.problem, error.hint or elsewhere) from error
 

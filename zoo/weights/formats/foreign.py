@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +18,8 @@ from zoo.weights.formats.google import checkpoint_prefix, read_google
 from zoo.weights.formats.keras import KERAS_SUFFIXES, read_keras
 from zoo.weights.formats.pytorch import PYTORCH_SUFFIXES, find_state_dict, read_pytorch
 from zoo.weights.spec import Weights
+
+SAFETENSORS_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,8 @@ class ForeignWeights:
 def read_foreign(path: Path, published: Weights | None = None, *, ema: bool | None = None) -> ForeignWeights:
     """Read `.pth`, `.safetensors`, Keras' `.h5` and `.keras`, or a TensorFlow checkpoint (its prefix or its folder).
 
-    With `published`, the file's SHA-256 is compared with the published one before the file is opened. Of a training
-    script's file with averaged weights these are taken where there are any; `ema` insists on them (True) or declines
-    (False).
+    With `published`, the file's SHA-256 is compared with the published one before the file is opened. Where a training
+    script's file has averaged weights, these are taken; `ema` insists on them (True) or declines them (False).
 
     Raises:
         CheckpointError: missing, damaged, in none of these formats, or not the published file.
@@ -52,14 +52,18 @@ def read_foreign(path: Path, published: Weights | None = None, *, ema: bool | No
     sha256 = sha256_of(path)
     if published:
         check_published(published, path, sha256)
-    for suffixes, read in READERS:
-        if path.name.endswith(suffixes):
-            tensors, part = find_state_dict(read(path), path, ema=ema)
-            return ForeignWeights(name=path.name, tensors=tensors, sha256=sha256, part=part)
-    known = ", ".join(suffix for suffixes, _ in READERS for suffix in suffixes)
-    raise CheckpointError(
-        f"{path} is in no format this project reads.", f"It reads {known} and TensorFlow checkpoints."
-    )
+    if path.name.endswith(PYTORCH_SUFFIXES):
+        tensors, part = find_state_dict(read_pytorch(path), path, ema=ema)
+    elif path.suffix == SAFETENSORS_SUFFIX:
+        tensors, part = find_state_dict(_read_safetensors(path), path, ema=ema)
+    elif path.name.endswith(KERAS_SUFFIXES):
+        tensors, part = read_keras(path)
+    else:
+        known = ", ".join((*PYTORCH_SUFFIXES, SAFETENSORS_SUFFIX, *KERAS_SUFFIXES))
+        raise CheckpointError(
+            f"{path} is in no format this project reads.", f"It reads {known} and TensorFlow checkpoints."
+        )
+    return ForeignWeights(name=path.name, tensors=tensors, sha256=sha256, part=part)
 
 
 def write_foreign(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -69,7 +73,7 @@ def write_foreign(path: Path, tensors: Mapping[str, Tensor]) -> None:
         ZooError: another ending, or the folder cannot be written to.
     """
     whole = {key: value.detach().to("cpu").contiguous() for key, value in tensors.items()}
-    if path.suffix == ".safetensors":
+    if path.suffix == SAFETENSORS_SUFFIX:
         with replacing(path) as temporary, writing_errors(SafetensorError):
             save_file(whole, temporary, metadata={"format": "pt"})
     elif path.suffix in (".pth", ".pt"):
@@ -86,10 +90,3 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is truncated or not a safetensors file: {error}.", "Copy or download it again."
         ) from error
-
-
-READERS: tuple[tuple[tuple[str, ...], Callable[[Path], Any]], ...] = (
-    (PYTORCH_SUFFIXES, read_pytorch),
-    ((".safetensors",), _read_safetensors),
-    (KERAS_SUFFIXES, read_keras),
-)

@@ -1,4 +1,4 @@
-"""Owns reading PyTorch's files as training scripts write them: none of their code runs, their weights are found."""
+"""Owns reading PyTorch's files as training scripts write them: it finds the weights and runs none of the code."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from torch import Tensor
 from zoo.errors import CheckpointError
 
 PYTORCH_SUFFIXES = (".pth", ".pt", ".pth.tar", ".bin", ".ckpt")
-# Where training scripts keep weights in a larger file: timm, torchvision's references, Lightning.
+# The keys under which training scripts keep weights in a larger file: timm, torchvision's references, Lightning.
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 PLAIN = ("state_dict", "model", "model_state_dict")
 # What wrappers put before every key, in whatever order: DataParallel and averaged models, torch.compile, Lightning.
 WRAPPERS = ("module.", "_orig_mod.", "model.")
-# What torch.load raises for damaged files, found by damaging some: it checks a zip, and trusts its old format.
+# What torch.load raises for damaged files. It checks the zip format and trusts its old one; found by damaging some.
 DAMAGE = (RuntimeError, EOFError, ValueError, KeyError, IndexError, AssertionError, struct.error)
-# What makes a NumPy number of its bytes; scripts keep their best metric as one. Its home moved with NumPy 2.
+# The function that makes a NumPy number from bytes: scripts save their best metric so. NumPy 2 moved it.
 _SCALAR = np.float64(0).__reduce__()[0]
 # Settings that scripts save beside the weights (timm, torchvision's references), all of them mere data.
 HARMLESS: list[Any] = [
@@ -39,7 +39,7 @@ HARMLESS: list[Any] = [
 
 
 def read_pytorch(path: Path) -> Any:
-    """Whatever a file of torch.save holds, as long as reading it runs no code.
+    """Return whatever a file of torch.save holds, if no code has to run for it.
 
     Raises:
         CheckpointError: TorchScript, a pickled model or another object, truncated, or no PyTorch file.
@@ -72,7 +72,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def find_state_dict(raw: Any, path: Path, *, ema: bool | None = None) -> tuple[dict[str, Tensor], str]:
-    """Find the weights in what a file holds, and take off what wrappers put before their keys.
+    """Find the weights in what a file holds, and remove what wrappers put before their keys.
 
     Args:
         ema: as in `read_foreign`.
@@ -101,7 +101,7 @@ def find_state_dict(raw: Any, path: Path, *, ema: bool | None = None) -> tuple[d
 
 
 def _unwrap(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Take wrappers off the keys; what stands beside the wrapped network, such as a loss's weights, is left out."""
+    """Remove wrappers from the keys; what is not in the wrapped network, such as the weights of a loss, is left out."""
     left: list[str] = []
     while True:
         counts = Counter(wrapper for key in tensors for wrapper in WRAPPERS if key.startswith(wrapper))
