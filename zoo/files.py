@@ -1,4 +1,4 @@
-"""Owns how files reach the disk: whole, or not at all; it knows nothing of their contents."""
+"""Owns how files reach the disk (whole, or not at all) and what JSON may hold; it knows nothing of their contents."""
 
 from __future__ import annotations
 
@@ -78,24 +78,35 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with a final newline, whole or not at all.
 
     Raises:
-        ZooError: a number is NaN or infinite, which JSON has no word for; or as `replacing`.
+        ZooError: as `json_text`, or the file cannot be written.
     """
-    broken = next(_not_finite(value), None)
-    if broken:
-        raise ZooError(f"{path} was not written: {broken}, which JSON cannot hold.", "What computed it is wrong.")
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value) + "\n")
 
 
-def _not_finite(value: Any, where: str = "") -> Iterator[str]:
-    """“data.rows[2].ms is nan” for every number that is not finite."""
-    if isinstance(value, Mapping):
+def json_text(value: Any, *, indent: int | None = 2) -> str:
+    """Plain JSON types as JSON; on one line where `indent` is None.
+
+    Raises:
+        ZooError: a number is NaN or infinite: JSON has none of these, and other languages refuse to read them.
+    """
+    for place, number in _not_finite(value, ""):
+        raise ZooError(
+            f"{place or 'The value'} is {number}, and JSON has no such number.",
+            "Something before this went wrong: look for where the number comes from.",
+        )
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    """The numbers inside `value` that are not finite, and where they stand: “rows[1].loss”."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place, value
+    elif isinstance(value, Mapping):
         for key, member in value.items():
-            yield from _not_finite(member, f"{where}.{key}" if where else str(key))
+            yield from _not_finite(member, f"{place}.{key}" if place else str(key))
     elif isinstance(value, list | tuple):
         for index, member in enumerate(value):
-            yield from _not_finite(member, f"{where}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield f"{where} is {value}"
+            yield from _not_finite(member, f"{place}[{index}]")
 
 
 def sha256_of(path: Path) -> str:
