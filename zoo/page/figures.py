@@ -45,7 +45,7 @@ def empty_table(title: str, heads: Sequence[str], words: Sequence[int]) -> Table
     """A table of a terminal without its rows; the columns in `words` are text, the others figures."""
     drawn = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, head in enumerate(heads):
-        drawn.add_column(escape(head), justify="left" if index in words else "right")
+        drawn.add_column(escape(head), justify="left" if index in words else "right", overflow="fold")
     return drawn
 
 

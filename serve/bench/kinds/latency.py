@@ -49,9 +49,10 @@ def section(run: Run) -> Markup:
 
 
 def _facts(run: Run, artifact: TimedArtifact) -> list[str]:
-    """What the result says of an artifact besides its speed; results of older versions say nothing."""
+    """Precision, threads and SHA-256 of an artifact; results of older versions do not say them."""
     subject = next((subject for subject in run.result.subjects if subject.name == artifact.artifact), None)
-    return [word for word in subject.words[2:] if word] if subject else []
+    _, _, precision, threads, sha256 = subject.words if subject else [""] * 5
+    return list(filter(None, (precision, threads, sha256 and f"SHA-256 {sha256}…")))
 
 
 def _bar(row: LatencyRow, colour: str) -> Bar:

@@ -52,13 +52,14 @@ def _across(devices: Sequence[DeviceRuns]) -> Iterator[Markup]:
 
 
 def _device_section(runs: DeviceRuns, devices: int) -> Markup:
-    first, *others = headlines(runs)
+    sentences = headlines(runs)  # the first of them is the page's headline
+    others = [tag("li", sentence) for sentence in sentences[1:]]
     return tag(
         "section",
         tag("h2", plain_name(runs.device)) if devices > 1 else None,
-        tag("p", first, class_="headline"),
+        *(tag("p", first, class_="headline") for first in sentences[:1]),
         *(part for kind, of_kind in runs.kinds for part in kind.glance(of_kind)),
-        tag("ul", *(tag("li", sentence) for sentence in others), class_="headlines") if others else None,
+        tag("ul", *others, class_="headlines") if others else None,
         *(kind.section(run) for kind, of_kind in runs.kinds for run in of_kind),
         _how(runs),
         class_="device",
