@@ -101,6 +101,26 @@ def commands(group: click.Command) -> list[click.Command]:
     return [command for member in members if member for command in commands(member)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EatOptions(Row):
+    dishes: Annotated[tuple[Path, ...], Arg("DISH...")]
+    guests: Annotated[Count, Opt("How many.")] = 1
+
+
+@click.command()
+@takes(EatOptions)
+def eat(options: EatOptions) -> None:
+    click.echo(repr(options.dishes))
+
+
+def test_an_argument_that_is_a_tuple_takes_several_values() -> None:
+    answer = CliRunner().invoke(eat, ["soup", "fish/raw"])
+    assert (answer.exit_code, answer.output) == (0, f"{(Path('soup'), Path('fish/raw'))!r}\n")
+    assert CliRunner().invoke(eat, []).exit_code == 2
+    # 1 equals True, and is told all the same.
+    assert "How many.  [default: 1; x>=1]" in " ".join(CliRunner().invoke(eat, ["--help"]).output.split("\n"))
+
+
 def test_no_command_takes_nan_for_a_number() -> None:
     kinds = [parameter.type for command in commands(cli) for parameter in command.params]
     assert any(isinstance(kind, Finite) for kind in kinds)

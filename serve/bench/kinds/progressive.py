@@ -48,7 +48,7 @@ class ProgressiveData(Row):
 
     @property
     def arms(self) -> list[str]:
-        """Their names, in the order measured; the last one is the control the others are held against."""
+        """Their names, in the order measured; the last one is the control that the others are compared with."""
         return list(dict.fromkeys(row.arm for row in self.rows))
 
     def of(self, arm: str) -> list[ArmRow]:
