@@ -15,6 +15,7 @@ from export.runners.onnx_runtime import OnnxRunner
 from export.runners.open import open_runner
 from export.runners.pytorch import TorchRunner
 from zoo.errors import ArtifactError, CheckpointError, MissingCapabilityError, UnknownNameError
+from zoo.machine import usable_processors
 from zoo.model.efficientnet import EfficientNet
 from zoo.weights.checkpoint import Checkpoint
 
