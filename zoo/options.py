@@ -124,7 +124,8 @@ def _parameter(row: type[Row], name: str, kind: Any) -> Option:
     if default is MISSING:
         settings["required"] = True
     else:
-        settings |= {"default": default, "show_default": default not in (None, True, False, ())}
+        told_in_words = default is None or default == () or isinstance(default, bool)  # 0 equals False and is shown
+        settings |= {"default": default, "show_default": not told_in_words}
     flags = told.flags or (f"--{name.replace('_', '-')}",)
     return click.option(*flags, name, **settings)
 

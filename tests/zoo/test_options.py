@@ -23,6 +23,7 @@ class CookOptions(Row):
     cooks: Annotated[Count | None, Opt("How many cooks  [default: one a pot]", flags=("-c", "--cooks"))] = None
     spices: Annotated[tuple[str, ...], Opt("Repeatable.", flags=("--spice",))] = ()
     stir: Annotated[bool, Opt("Leave it alone.", flags=("--no-stir",))] = True
+    salt: Annotated[int, Within(0, 9), Opt("Pinches.")] = 0
     notes: Annotated[Path | None, Opt("Where to write.")] = None
     profile: Annotated[tuple[int, int], Within(1), Opt("Least and most.")] = (1, 4)
     kitchen: str = "ours"
@@ -79,7 +80,15 @@ def test_what_a_field_cannot_hold_is_a_wrong_use(arguments: tuple[str, ...], sai
 
 def test_help_tells_ranges_choices_and_defaults() -> None:
     help = " ".join(run("--help")[1].split())
-    for said in ("DISH", "How long. [default: 20.0; 0<x<=600]", "[small|large]", "-c, --cooks", "--spice", "--no-stir"):
+    for said in (
+        "DISH",
+        "How long. [default: 20.0; 0<x<=600]",
+        "Pinches. [default: 0; 0<=x<=9]",
+        "[small|large]",
+        "-c, --cooks",
+        "--spice",
+        "--no-stir",
+    ):
         assert said in help
     assert "kitchen" not in help
 
