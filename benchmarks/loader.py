@@ -40,8 +40,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode
 
-from train.augment.host import AugmentOn
 from train.input.loader import Augmented, epoch_batches, load
+from train.options import AugmentOn
 from train.progressive.recipe import find_recipe
 from zoo.data.open import open_val
 from zoo.data.pack import encode_jpeg

@@ -94,4 +94,4 @@ def _over_time(run: ArmsRun, colours: dict[str, str]) -> Markup:
         description=f"Seed {run.of(run.arms[0])[0].seed}, after every epoch; a stage is validated at its own size.",
         unit="%",
         x_name="minute",
-    )
+    ).as_figure()
