@@ -23,6 +23,7 @@ class CookOptions(Row):
     cooks: Annotated[Count | None, Opt("How many cooks  [default: one a pot]", flags=("-c", "--cooks"))] = None
     spices: Annotated[tuple[str, ...], Opt("Repeatable.", flags=("--spice",))] = ()
     stir: Annotated[bool, Opt("Leave it alone.", flags=("--no-stir",))] = True
+    pinches: Annotated[int, Within(0, 9), Opt("Pinches.")] = 0
     notes: Annotated[Path | None, Opt("Where to write.")] = None
     profile: Annotated[tuple[int, int], Within(1), Opt("Least and most.")] = (1, 4)
     salt: Annotated[float, Within(0, 10), Opt("How much salt.")] = 1.0
@@ -84,6 +85,7 @@ def test_help_tells_ranges_choices_and_defaults() -> None:
         "DISH",
         "How long. [default: 20.0; 0<x<=600]",
         "How much salt. [default: 1.0; 0<=x<=10]",
+        "Pinches. [default: 0; 0<=x<=9]",
         "[small|large]",
         "-c, --cooks",
         "--spice",

@@ -124,7 +124,7 @@ def _over_time(data: ProgressiveData, colours: dict[str, str]) -> Markup:
         description=f"Seed {data.of(data.arms[0])[0].seed}, after every epoch; a stage is validated at its own size.",
         unit="%",
         x_name="minute",
-    )
+    ).as_figure()
 
 
 def headlines(runs: Sequence[Measured[ProgressiveData]]) -> Iterator[str]:
