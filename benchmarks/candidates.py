@@ -23,7 +23,7 @@ from torchvision.transforms.autoaugment import _apply_op
 from train.augment.host import OPERATIONS, random_crop_box
 from train.augment.strength import FILL, MAX_LEVEL, MAX_TRANSLATE_SHARE
 from train.input.decode import Crop, CropDecoder, dct_factor, resize_box
-from zoo.data.jpeg import Box, Part, cut_out, read_jpeg_header
+from zoo.data.jpeg import Box, JpegPart, cut_out, read_jpeg_header
 
 SIZES = (128, 300)
 FULL = Fraction(1)
@@ -41,7 +41,7 @@ Square = tuple[np.ndarray, Image.Image]  # the same pixels as an array and as Pi
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class CandidateGroup:
     """Candidates that do the same to every picture, and take turns.
 
     `views` say how results are looked at to compare them with what `reference` makes of the same picture at the same
@@ -67,16 +67,16 @@ CAPTIONS = {
 }
 
 
-def groups(files: Sequence[bytes], modules: Modules) -> Iterator[Group]:
+def groups(files: Sequence[bytes], modules: Modules) -> Iterator[CandidateGroup]:
     """Every group, in the order of what happens to a picture."""
     yield whole_pictures(files, modules)
     yield flags(files)
-    yield Group(name="rows", candidates=rows_from_the_top(), pictures=files)
+    yield CandidateGroup(name="rows", candidates=rows_from_the_top(), pictures=files)
     yield from crops(files, modules)
     for side, size in ((180, 128), (320, 300)):
         yield resizes(files, side, size, modules)
     for size in SIZES:
-        yield Group(name="randaugment", candidates=operations(size, modules), pictures=squares(files, size))
+        yield CandidateGroup(name="randaugment", candidates=operations(size, modules), pictures=squares(files, size))
 
 
 def scaled(scale: Fraction) -> tuple[int, int]:
@@ -171,7 +171,7 @@ DECODERS: tuple[tuple[str, str | None, Callable[[Any, Fraction], Candidate], Seq
 )
 
 
-def whole_pictures(files: Sequence[bytes], modules: Modules) -> Group:
+def whole_pictures(files: Sequence[bytes], modules: Modules) -> CandidateGroup:
     """Every decoder that is there, at every scale it has."""
     candidates = {
         (name, named(scale)): make(modules.get(module or ""), scale)
@@ -183,7 +183,7 @@ def whole_pictures(files: Sequence[bytes], modules: Modules) -> Group:
     views = {
         "as decoded": lambda one: one.to_ndarray(format="rgb24") if hasattr(one, "to_ndarray") else np.asarray(one)
     }
-    return Group(name="decode", candidates=candidates, pictures=files, reference="Pillow, draft", views=views)
+    return CandidateGroup(name="decode", candidates=candidates, pictures=files, reference="Pillow, draft", views=views)
 
 
 def named(scale: Fraction) -> str:
@@ -191,10 +191,10 @@ def named(scale: Fraction) -> str:
     return "full" if scale == FULL else str(scale)
 
 
-def flags(files: Sequence[bytes]) -> Group:
+def flags(files: Sequence[bytes]) -> CandidateGroup:
     """What simplejpeg's flags change at full scale."""
     chosen = ({}, {"fastupsample": True}, {"fastdct": True}, {"fastupsample": True, "fastdct": True})
-    return Group(
+    return CandidateGroup(
         name="flags",
         candidates={(", ".join(one) or "as default", "full"): of_simplejpeg(None, FULL, **one) for one in chosen},
         pictures=files,
@@ -232,7 +232,7 @@ class Cropped:
     box: Box
 
 
-def crops(files: Sequence[bytes], modules: Modules) -> Iterator[Group]:
+def crops(files: Sequence[bytes], modules: Modules) -> Iterator[CandidateGroup]:
     """The same drawn crops of files with and without restart markers, a group a size."""
     pictures = [with_markers(index, data) for index, data in enumerate(files)]
     mean_bytes = {blocks: fmean(len(one.files[blocks]) for one in pictures) for blocks in MARKERS}
@@ -243,7 +243,7 @@ def crops(files: Sequence[bytes], modules: Modules) -> Iterator[Group]:
             makers["nvImageCodec, CPU"] = partial(partial, decode_region, nvimgcodec, decoder)
         named_makers = {(f"{who}, {said}", n): make for who, make in makers.items() for n, said in MARKERS.items()}
         candidates = {(what, f"{size} px"): make(blocks) for (what, blocks), make in named_makers.items()}
-        yield Group(
+        yield CandidateGroup(
             name="crop",
             candidates={(WHOLE, f"{size} px"): partial(decode_whole, size)} | candidates,
             pictures=pictures,
@@ -278,7 +278,7 @@ def decode_whole(size: int, picture: Cropped) -> Crop:
     height, width = scaled(Fraction(1, factor))
     data = picture.files[0]
     pixels = simplejpeg.decode_jpeg(data, fastupsample=True, min_height=height, min_width=width)
-    return Crop(pixels, Part(data=data, left=0, top=0, width=WIDTH, height=HEIGHT).scaled(picture.box, factor))
+    return Crop(pixels, JpegPart(data=data, left=0, top=0, width=WIDTH, height=HEIGHT).scaled(picture.box, factor))
 
 
 def decode_region(nvimgcodec: Any, decoder: Any, blocks: int, picture: Cropped) -> Crop:
@@ -287,7 +287,7 @@ def decode_region(nvimgcodec: Any, decoder: Any, blocks: int, picture: Cropped) 
     right, bottom = (math.ceil(high) for high in picture.box[2:])
     region = nvimgcodec.Region(top, left, bottom, right)
     pixels = decoder.decode(nvimgcodec.CodeStream(picture.files[blocks]).get_sub_code_stream(region=region))
-    part = Part(data=b"", left=left, top=top, width=right - left, height=bottom - top)
+    part = JpegPart(data=b"", left=left, top=top, width=right - left, height=bottom - top)
     return Crop(np.asarray(pixels), part.scaled(picture.box, 1))
 
 
@@ -298,7 +298,7 @@ def squares(files: Sequence[bytes], side: int) -> list[Square]:
     return [(np.array(image), image) for image in images]
 
 
-def resizes(files: Sequence[bytes], side: int, size: int, modules: Modules) -> Group:
+def resizes(files: Sequence[bytes], side: int, size: int, modules: Modules) -> CandidateGroup:
     """From one square to another."""
 
     def planes(one: Square) -> torch.Tensor:
@@ -316,7 +316,7 @@ def resizes(files: Sequence[bytes], side: int, size: int, modules: Modules) -> G
             resize = partial(cv2.resize, dsize=(size, size), interpolation=getattr(cv2, how))
             ways[f"OpenCV, {how}"] = lambda one, resize=resize: resize(one[0])
     candidates = {(what, f"{size} px"): call for what, call in ways.items()}
-    return Group(
+    return CandidateGroup(
         name="resize",
         candidates=candidates,
         pictures=squares(files, side),

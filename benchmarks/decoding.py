@@ -28,13 +28,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from candidates import CAPTIONS, CROP_RATIO, SIZES, Candidate, Group, Key, Modules, groups
+from candidates import CAPTIONS, CROP_RATIO, SIZES, Candidate, CandidateGroup, Key, Modules, groups
 from loader import CROP_SCALE, HEIGHT, MAGNITUDE, QUALITY, WIDTH, Setting, ours, write_jpegs
 
+from serve.bench.kinds.decoding import DecodingData, DecodingRow
+from serve.bench.report.report import keep_result
 from train.augment.strength import MAX_LEVEL
 from train.input.loader import collate
 from zoo.machine import package_version, processor_name
-from zoo.results import Result, measured_on, write_result
+from zoo.results import Result, Subject, measured_on
 
 HERE = Path(__file__).parent
 BATCH = 64
@@ -67,25 +69,28 @@ def main() -> None:
     environment["packages"] |= {
         name: module.__version__ for name, module in modules.items() if hasattr(module, "__version__")
     }
+    subject = Subject(name=f"{WIDTH}x{HEIGHT}", threads=torch.get_num_threads())
+    data = DecodingData(
+        rows=tuple(rows),
+        captions=CAPTIONS | {"pipeline": PIPELINES},
+        absent=absent,
+        warnings=tuple(sorted({f"{one.category.__name__}: {one.message}" for one in said})),
+    )
     result = Result(
         kind="decoding",
-        name=f"{WIDTH}x{HEIGHT}",
+        name=subject.name,
         environment=environment | {"cores_allowed": len(os.sched_getaffinity(0))},
         settings={
+            "subjects": [subject.to_dict()],
             "mode": f"{options.visits} visits in turn, one process on one core; {options.pictures} JPEGs of "
             f"{WIDTH}×{HEIGHT}, quality {QUALITY}, {mean_bytes / 1000:.0f} kB on average; mean over pictures of each "
             "one's fastest visit, of whole pipelines the median over batches",
-            "threads": 1,
+            "threads": subject.threads,
             "randaugment": f"{MAGNITUDE:g} of {MAX_LEVEL:g}, torchvision at the same share of its range",
         },
-        data={
-            "rows": rows,
-            "captions": CAPTIONS | {"pipeline": PIPELINES},
-            "absent": absent,
-            "warnings": sorted({f"{one.category.__name__}: {one.message}" for one in said}),
-        },
+        data=data.to_dict(),
     )
-    print(f"Wrote {write_result(options.out, result)}")
+    keep_result(result, options.out)
 
 
 def load_optional() -> tuple[dict[str, Any], dict[str, str]]:
@@ -104,7 +109,7 @@ def load_optional() -> tuple[dict[str, Any], dict[str, str]]:
     return modules, absent
 
 
-def measure(group: Group, visits: int) -> list[dict]:
+def measure(group: CandidateGroup, visits: int) -> list[DecodingRow]:
     """Rows of a table: compared first, then timed in turn."""
     differences = {key: compare(group, key) for key in group.candidates}
     fastest = {key: [math.inf] * len(group.pictures) for key in group.candidates}
@@ -118,24 +123,31 @@ def measure(group: Group, visits: int) -> list[dict]:
             fastest[key][index] = min(fastest[key][index], time.perf_counter() - started)
     rows = []
     for (what, at), seconds in fastest.items():
-        timed = {"ms": 1000 * fmean(seconds), "n": len(seconds), "visits": visits}
-        row = {"group": group.name, "what": what, "at": at, **timed, "difference_levels": differences[what, at]}
-        rows.append(told(row | ({"file_bytes": group.file_bytes[what]} if what in group.file_bytes else {})))
+        row = DecodingRow(
+            group=group.name,
+            what=what,
+            at=at,
+            ms=1000 * fmean(seconds),
+            n=len(seconds),
+            visits=visits,
+            difference_levels=differences[what, at],
+            file_bytes=group.file_bytes.get(what),
+        )
+        rows.append(printed(row))
     return rows
 
 
-def told(row: dict) -> dict:
-    """The row, after it was said."""
-    levels = ", ".join(f"{value:.2f} levels {view}" for view, value in row["difference_levels"].items())
+def printed(row: DecodingRow) -> DecodingRow:
+    """Print a row, and return it."""
+    levels = ", ".join(f"{value:.2f} levels {view}" for view, value in row.difference_levels.items())
     print(
-        f"{row['group']:11} {row['what']:40} {row['at']:6} {row['ms']:7.3f} ms  n {row['n']}, {row['visits']} visits  "
-        f"{levels}",
+        f"{row.group:11} {row.what:40} {row.at:6} {row.ms:7.3f} ms  n {row.n}, {row.visits} visits  {levels}",
         flush=True,
     )
     return row
 
 
-def compare(group: Group, key: Key) -> dict[str, float]:
+def compare(group: CandidateGroup, key: Key) -> dict[str, float]:
     """Mean difference from the reference at the same scale, levels of 255, by view; nothing without a reference."""
     reference, call = group.candidates.get((group.reference, key[1])), group.candidates[key]
     if reference is None:
@@ -157,7 +169,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one[:height, :width].astype(np.int16) - other[:height, :width]).mean())
 
 
-def measure_pipelines(root: Path, visits: int, modules: Modules) -> list[dict]:
+def measure_pipelines(root: Path, visits: int, modules: Modules) -> list[DecodingRow]:
     """Our loader without workers beside DALI with one thread, batch by batch in turn."""
     rows = []
     for size in SIZES:
@@ -182,8 +194,17 @@ def measure_pipelines(root: Path, visits: int, modules: Modules) -> list[dict]:
         for name, batches_taken in taken.items():
             # Beside the time that passed, that of the processor: other work on the machine lengthens the first only.
             ms, processor_ms = (1000 * median(each) / batch for each in zip(*batches_taken, strict=True))
-            timed = {"ms": ms, "processor_ms": processor_ms, "n": batch * batches, "visits": visits}
-            rows.append(told({"group": "pipeline", "what": name, "at": f"{size} px", **timed, "difference_levels": {}}))
+            row = DecodingRow(
+                group="pipeline",
+                what=name,
+                at=f"{size} px",
+                ms=ms,
+                processor_ms=processor_ms,
+                n=batch * batches,
+                visits=visits,
+                difference_levels={},
+            )
+            rows.append(printed(row))
     return rows
 
 

@@ -29,7 +29,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
 
 def main() -> None:
     """Run what this machine can; say what it cannot."""
-    found = {finding.name: finding for finding in examine()}
+    found = examine()
     if not found["torch-cuda"].available:
         print(
             "No usable NVIDIA GPU here: nothing measured. `zoo doctor` says why; `make bench` measures the processor."

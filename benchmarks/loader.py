@@ -40,6 +40,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode
 
+from serve.bench.kinds.loader import LoaderData, LoaderRow, Spread
+from serve.bench.report.report import keep_result
 from train.augment.host import AugmentOn
 from train.input.loader import Augmented, epoch_batches, load
 from train.progressive.recipe import find_recipe
@@ -48,7 +50,7 @@ from zoo.data.pack import encode_jpeg
 from zoo.data.pictures import Pictures
 from zoo.machine import package_version, processor_name
 from zoo.model.variants import find_variant
-from zoo.results import Result, measured_on, write_result
+from zoo.results import Result, Subject, measured_on
 
 HERE = Path(__file__).parent
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
@@ -106,11 +108,15 @@ def main() -> None:
             statistics += compare_statistics(setting)
     environment = measured_on(processor_name())
     environment["packages"] |= {name: package_version(name) for name in ("timm", "pillow", "simplejpeg")}
+    name = f"{options.workers}-workers" + ("-packed" if options.packed else "")
+    sizes = "-".join(map(str, options.sizes))
+    subject = Subject(name=f"{name}-{sizes}px", batch_sizes=(options.batch_size,))
     result = Result(
         kind="loader",
-        name=f"{options.workers}-workers" + ("-packed" if options.packed else ""),
+        name=name,
         environment=environment | {"cores_allowed": len(os.sched_getaffinity(0))},
         settings={
+            "subjects": [subject.to_dict()],
             "mode": f"{options.rounds} rounds in turn; a pass is {options.pictures} JPEGs of {WIDTH}×{HEIGHT}, "
             f"{mean_bytes / 1000:.0f} kB on average, {options.repeats} times each, "
             "timed from the first batch to the last",
@@ -121,9 +127,9 @@ def main() -> None:
             "targets": {str(size): ratio for size, ratio in TARGETS.items()},
             "tolerance_levels": TOLERANCE_LEVELS,
         },
-        data={"rows": rows, "statistics": statistics},
+        data=LoaderData(rows=tuple(rows), statistics=tuple(statistics)).to_dict(),
     )
-    print(f"Wrote {write_result(options.out, result)}")
+    keep_result(result, options.out)
 
 
 def write_jpegs(root: Path, count: int, *, packed: bool = False) -> float:
@@ -215,7 +221,7 @@ PIPELINES: dict[str, Callable[[Setting], Pipeline]] = {
 }
 
 
-def time_in_turn(setting: Setting, rounds: int) -> list[dict]:
+def time_in_turn(setting: Setting, rounds: int) -> list[LoaderRow]:
     """Pictures a second of every pipeline, round by round, and how often ours is as fast."""
     passes: dict[str, list[Pass]] = {name: [] for name in PIPELINES}
     for turn in range(rounds):
@@ -228,28 +234,28 @@ def time_in_turn(setting: Setting, rounds: int) -> list[dict]:
         # Ratios are of one round each: what else the machine did then slowed both.
         pairs = list(zip(passes["zoo"], theirs, strict=True))
         pairs_for_gpu = list(zip(passes["zoo for a GPU"], theirs, strict=True))
-        row = {
-            "pipeline": name,
-            "image_size": setting.size,
-            "n": len(theirs),
-            "pictures_a_pass": setting.repeats * sum(1 for _ in setting.root.rglob("*.jpg")),
-            "one_process_ms_per_picture": alone[name],
-            "one_process_theirs_over_ours": alone[name] / alone["zoo"],
-            "pictures_per_second": spread(one.pictures_per_second for one in theirs),
-            "cpu_ms_per_picture": spread(one.cpu_ms_per_picture for one in theirs),
-            "ours_over_theirs": spread(one.pictures_per_second / other.pictures_per_second for one, other in pairs),
-            "for_gpu_over_theirs": spread(
+        cpu = spread(other.cpu_ms_per_picture / one.cpu_ms_per_picture for one, other in pairs)
+        row = LoaderRow(
+            pipeline=name,
+            image_size=setting.size,
+            n=len(theirs),
+            pictures_a_pass=setting.repeats * sum(1 for _ in setting.root.rglob("*.jpg")),
+            one_process_ms_per_picture=alone[name],
+            one_process_theirs_over_ours=alone[name] / alone["zoo"],
+            pictures_per_second=spread(one.pictures_per_second for one in theirs),
+            cpu_ms_per_picture=spread(one.cpu_ms_per_picture for one in theirs),
+            ours_over_theirs=spread(one.pictures_per_second / other.pictures_per_second for one, other in pairs),
+            for_gpu_over_theirs=spread(
                 one.pictures_per_second / other.pictures_per_second for one, other in pairs_for_gpu
             ),
-            "cpu_theirs_over_ours": spread(other.cpu_ms_per_picture / one.cpu_ms_per_picture for one, other in pairs),
-        }
+            cpu_theirs_over_ours=cpu,
+        )
         rows.append(row)
-        rate, cpu = row["pictures_per_second"]["p50"], row["cpu_ms_per_picture"]["p50"]
         print(
-            f"{setting.size:4} px  {name:34} {rate:7.1f} pictures/s, ours {row['ours_over_theirs']['p50']:.2f}× "
-            f"({row['for_gpu_over_theirs']['p50']:.2f}× for a GPU);  CPU {cpu:.2f} ms a picture, ours "
-            f"{row['cpu_theirs_over_ours']['p50']:.2f}× less;  n {len(theirs)};  alone {alone[name]:.2f} ms, ours "
-            f"{alone[name] / alone['zoo']:.2f}× less",
+            f"{setting.size:4} px  {name:34} {row.pictures_per_second.p50:7.1f} pictures/s, ours "
+            f"{row.ours_over_theirs.p50:.2f}× ({row.for_gpu_over_theirs.p50:.2f}× for a GPU);  CPU "
+            f"{row.cpu_ms_per_picture.p50:.2f} ms a picture, ours {cpu.p50:.2f}× less;  n {len(theirs)};  "
+            f"alone {alone[name]:.2f} ms, ours {alone[name] / alone['zoo']:.2f}× less",
             flush=True,
         )
     return rows
@@ -307,10 +313,10 @@ def workers_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def spread(samples: Iterable[float]) -> dict[str, float]:
+def spread(samples: Iterable[float]) -> Spread:
     """Median and extremes."""
     ascending = sorted(samples)
-    return {"p50": median(ascending), "min": ascending[0], "max": ascending[-1]}
+    return Spread(p50=median(ascending), min=ascending[0], max=ascending[-1])
 
 
 def compare_statistics(setting: Setting) -> list[dict]:

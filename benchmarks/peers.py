@@ -25,11 +25,13 @@ import torch
 import torchvision
 from torch import nn
 
-from serve.bench.measure.timing import Schedule, time_call, time_cuda, time_in_turn
+from serve.bench.kinds.peers import PeerRow, PeersData, Ratio
+from serve.bench.measure.timing import Schedule, pooled, time_call, time_cuda, time_in_turn
+from serve.bench.report.report import keep_result
 from zoo.machine import processor_name
 from zoo.model.network import Network
 from zoo.model.variants import find_variant
-from zoo.results import Result, measured_on, summarize, write_result
+from zoo.results import Result, Subject, measured_on, summarize
 from zoo.weights.convert import to_network
 from zoo.weights.origins import ORIGINS, Origin
 
@@ -76,7 +78,7 @@ def main() -> None:
     # On a GPU the clock is the device's, and calls queue up: there a visit is long enough for that.
     each = {"duration_ms": 0.0, "visit_warmup_iterations": 0} if device.type == "cpu" else {"duration_ms": 20_000.0}
     schedule = Schedule(rounds=options.rounds, min_iterations=options.rounds, **each)
-    rows = []
+    rows: list[PeerRow] = []
     for case in CPU_CASES if device.type == "cpu" else GPU_CASES:
         if options.only and case.network not in options.only:
             continue
@@ -86,21 +88,31 @@ def main() -> None:
             if case.network in ORIGINS[peer].networks:
                 rows += measure(case, ORIGINS[peer], device, schedule)
     name = torch.cuda.get_device_name() if device.type == "cuda" else processor_name()
+    precision, size = (
+        "fp32" if device.type == "cpu" else "bf16",
+        f"{options.image_size}px" if options.image_size else "",
+    )
+    subject = Subject(
+        name=" ".join(filter(None, (*dict.fromkeys(row.network for row in rows), size))),
+        precision=precision,
+        threads=torch.get_num_threads() if device.type == "cpu" else None,
+    )
     result = Result(
         kind="peers",
-        name=("fp32" if device.type == "cpu" else "bf16") + (f"-{options.image_size}px" if options.image_size else ""),
+        name="-".join(filter(None, (precision, size))),
         environment=measured_on(name),
         settings={
+            "subjects": [subject.to_dict()],
             "schedule": schedule.to_dict(),
-            "threads": torch.get_num_threads(),
+            "threads": subject.threads,
             "mode": "channels last, eager, same weights; step is forward and backward without the optimizer",
         },
-        data={"rows": rows},
+        data=PeersData(rows=tuple(rows)).to_dict(),
     )
-    print(f"Wrote {write_result(options.out, result)}")
+    keep_result(result, options.out)
 
 
-def measure(case: Case, peer: Origin, device: torch.device, schedule: Schedule) -> list[dict]:
+def measure(case: Case, peer: Origin, device: torch.device, schedule: Schedule) -> list[PeerRow]:
     """Both passes of one pair, timed in turn."""
     theirs, ours = pair(case, peer)
     rows = []
@@ -114,19 +126,19 @@ def measure(case: Case, peer: Origin, device: torch.device, schedule: Schedule) 
         calls: list[Callable[[], object]] = [partial(call, network, pictures) for network in (ours, theirs)]
         timer = time_cuda if device.type == "cuda" else time_call
         visits = time_in_turn(calls, schedule, timer)
-        of_ours, of_theirs = (summarize(ms for visit in of_one for ms in visit.ms) for of_one in visits)
+        of_ours, of_theirs = (summarize(pooled(of_one)) for of_one in visits)
         ratios = [median(one.ms) / median(other.ms) for one, other in zip(*visits, strict=True)]
         low, ratio, high = median_with_interval(ratios)
         rows.append(
-            asdict(case)
-            | {
-                "peer": peer.id,
-                "peer_name": peer.networks[case.network],
-                "mode": mode,
-                "ours_over_theirs": {"p50": ratio, "low": low, "high": high, "n": len(ratios)},
-                "ours": of_ours.to_dict(),
-                "theirs": of_theirs.to_dict(),
-            }
+            PeerRow(
+                **asdict(case),
+                peer=peer.id,
+                peer_name=peer.networks[case.network],
+                mode=mode,
+                ours_over_theirs=Ratio(p50=ratio, low=low, high=high, n=len(ratios)),
+                ours=of_ours,
+                theirs=of_theirs,
+            )
         )
         print(
             f"{case.network:9} {case.image_size} px, batch {case.batch_size:3}  {mode:8} ours {of_ours.p50_ms:8.2f}  "

@@ -20,10 +20,11 @@ import resource
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from serve.bench.kinds.progressive import ArmRow, ProgressiveData
+from serve.bench.report.report import keep_result
 from train.progressive.recipe import Recipe, find_recipe
 from train.progressive.schedule import progressive_stages
 from train.recipes import fixed, progressive_resize
@@ -35,7 +36,7 @@ from zoo.files import write_json
 from zoo.machine import choose_device, processor_name
 from zoo.model.spec import Variant
 from zoo.model.variants import find_variant
-from zoo.results import Result, measured_on, write_result
+from zoo.results import Result, Subject, measured_on
 
 HERE = Path(__file__).parent
 STAGES = 4
@@ -76,22 +77,29 @@ def main() -> None:
     rows = [run_arm(variant, arm, base, options, seed) for seed in options.seeds for arm in ARMS]
     train_set, val_set = open_splits(options.data)
     precision = choose_precision("auto", device)
+    subject = Subject(
+        name=f"{variant.id}-{options.image_size}px-{len(train_set)}-of-{Path(options.data).stem}-{options.epochs}-epochs",
+        batch_sizes=(options.batch_size,),
+        precision=precision,
+        threads=torch.get_num_threads() if device.type == "cpu" else None,
+    )
     result = Result(
         kind="progressive",
         name=f"{variant.id}-{options.image_size}px-{len(train_set)}-{precision}",
         environment=measured_on(torch.cuda.get_device_name() if device.type == "cuda" else processor_name()),
         settings={
+            "subjects": [subject.to_dict()],
             "mode": f"{options.epochs} epochs of {len(train_set):,} pictures of {Path(options.data).stem}, tested on "
             f"{len(val_set):,} at {base.test_size} px; time is of training, validation apart; arms in turn",
             "model": variant.id,
             "pictures": len(train_set),
             "recipe": base.to_dict(),
             "precision": precision,
-            "threads": torch.get_num_threads(),
+            "threads": subject.threads,
         },
-        data={"rows": rows},
+        data=ProgressiveData(rows=tuple(rows)).to_dict(),
     )
-    print(f"Wrote {write_result(options.out, result)}")
+    keep_result(result, options.out)
 
 
 def base_recipe(variant: Variant, options: argparse.Namespace) -> Recipe:
@@ -117,7 +125,7 @@ def base_recipe(variant: Variant, options: argparse.Namespace) -> Recipe:
     )
 
 
-def run_arm(variant: Variant, arm: str, base: Recipe, options: argparse.Namespace, seed: int) -> dict[str, Any]:
+def run_arm(variant: Variant, arm: str, base: Recipe, options: argparse.Namespace, seed: int) -> ArmRow:
     """One run, or what is kept of it."""
     folder = options.work / f"{arm.replace(' ', '-')}-{seed}"
     kept = folder.with_suffix(".json")
@@ -126,7 +134,7 @@ def run_arm(variant: Variant, arm: str, base: Recipe, options: argparse.Namespac
     if kept.is_file():
         said = json.loads(kept.read_text(encoding="utf-8"))
         if said["settings"] == settings:
-            return dict(said["row"])
+            return ArmRow.from_dict(said["row"])
     used = processor_seconds()
     resumed = (folder / STATE).is_file()
     outcome = train_model(
@@ -140,16 +148,16 @@ def run_arm(variant: Variant, arm: str, base: Recipe, options: argparse.Namespac
         resume=resumed,
         console=log_console(),
     )
-    row = {
-        "arm": arm,
-        "seed": seed,
-        "top1": outcome.result.top1,
-        "seconds": sum(epoch.seconds for epoch in outcome.history),
-        "processor_seconds": None if resumed else processor_seconds() - used,
-        "epochs": [asdict(epoch) for epoch in outcome.history],
-    }
-    write_json(kept, {"settings": settings, "row": row})
-    print(f"{arm:12} seed {seed}  {100 * row['top1']:.1f} %  {row['seconds']:.0f} s of training", flush=True)
+    row = ArmRow(
+        arm=arm,
+        seed=seed,
+        top1=outcome.result.top1,
+        seconds=sum(epoch.seconds for epoch in outcome.history),
+        processor_seconds=None if resumed else processor_seconds() - used,
+        epochs=tuple(asdict(epoch) for epoch in outcome.history),
+    )
+    write_json(kept, {"settings": settings, "row": row.to_dict()})
+    print(f"{arm:12} seed {seed}  {100 * row.top1:.1f} %  {row.seconds:.0f} s of training", flush=True)
     return row
 
 

@@ -26,6 +26,7 @@ MAKERS = {
     "format": formats.fields,
     "metrics": formats.metrics,
     "tolerances": precisions.tolerances,
+    "builders": precisions.builders,
     "recipes": recipes.table,
     "fields": rows.fields,
     "origins": weights.origins,

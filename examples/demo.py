@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 ZOO = (sys.executable, "-c", "from zoo.cli import main; main()")
@@ -55,7 +56,7 @@ def serve_and_ask(engine: str, picture: Path) -> dict:
     try:
         return ask(url, picture)
     finally:
-        server.send_signal(signal.SIGINT)
+        server.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
         server.communicate(timeout=30)
 
 
@@ -76,7 +77,8 @@ def main() -> None:
     training = time.monotonic()
     run("train", model, *training_flags)
     training = time.monotonic() - training
-    run("export", model, "--trt", "fp16")
+    builds = any(find_spec(module) for module in ("tensorrt_rtx", "tensorrt"))
+    run("export", model, *(("--trt", "fp16") if builds else ()))
     run("evaluate", f"{model}.onnx", "--data", "digits")
     run("sample", "--count", "3")
     pictures = sorted(Path("pictures").glob("*.png"))
@@ -97,7 +99,7 @@ Done in {minutes:.1f} minutes, of which training {training / 60:.1f}.
 
   Report             {report}
   Training           demo/runs/{model}/report.html
-  Engine             demo/{model}.onnx, demo/{model}.plan, passport demo/{model}.json
+  Engine             demo/{model}.onnx{f", demo/{model}.plan" if builds else ""}, passport demo/{model}.json
 
 Try next: `. .venv/bin/activate`, `cd demo`, and
   zoo serve --engine {model}.onnx          then open http://127.0.0.1:8080 and drop a picture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,46 +10,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.options import EvaluateOptions
 from export.passport import passport_path, read_passport
-from export.runners.runner import Runner
+from export.runners.runner import Runner, infer_finite
 from zoo.data.http import AUTHORIZATION_VARIABLE, authorization, is_address
 from zoo.data.open import has_split, open_val, was_recorded
 from zoo.data.pictures import Pictures, load_prepared
 from zoo.errors import DataError
+from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Text
 from zoo.weights.resolve import checkpoint_path
 
 TOP = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Accuracies in 0…1, mean cross-entropy in nats, and the number of pictures they are over."""
+class Evaluation(Row):
+    """What `zoo evaluate --json` prints: accuracies, mean cross-entropy in nats, and the number of pictures."""
 
-    artifact: str
-    top1: float
-    top5: float
-    loss: float
-    n: int
-    broken: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `zoo evaluate --json` prints."""
-        return {"top1": self.top1, "top5": self.top5, "loss": self.loss, "n": self.n, "artifact": self.artifact}
+    top1: Share
+    top5: Share
+    loss: NotNegative
+    n: Count
+    artifact: Text
 
 
 def evaluate(
-    runner: Runner, pictures: Pictures, *, batch_size: int = 32, on_progress: Callable[[int, int], None] | None = None
+    runner: Runner,
+    pictures: Pictures,
+    *,
+    batch_size: int = EvaluateOptions.batch_size,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_broken: Callable[[str], None] = lambda problem: None,
 ) -> Evaluation:
-    """Measure a runner on labelled pictures, going on without the broken ones.
+    """Measure a runner on labelled pictures, leaving out the broken ones.
 
     Args:
         runner: any back end.
         pictures: their classes are matched with the artifact's by name.
         batch_size: at most this many at once, fewer where the runner takes fewer.
-        on_progress: called with the pictures done and the pictures there are.
+        on_progress: called with the number of pictures done and of all.
+        on_broken: called with what is wrong with a picture that cannot be decoded.
 
     Raises:
         DataError: a class the artifact does not know, or no picture that can be decoded.
+        ArtifactError: logits that are not finite.
     """
     index_of = match_classes(pictures, runner.contract.classes)
     step = min(batch_size, runner.max_batch_size or batch_size)
@@ -60,30 +64,30 @@ def evaluate(
         chunk = pictures.at(np.arange(start, min(start + step, len(pictures))))
         prepared, kept, messages = load_prepared(chunk, runner.contract.preprocessing)
         broken += messages
+        for problem in messages:
+            on_broken(problem)
         if kept:
             labels = index_of[chunk.labels[kept]]
-            logits = runner.infer(prepared)
+            logits = infer_finite(runner, prepared)
             ranks.append(rank_of(logits, labels))
             losses.append(cross_entropy(logits, labels))
-        if on_progress:
-            on_progress(start + len(chunk), len(pictures))
+        on_progress(start + len(chunk), len(pictures))
     if not ranks:
         raise DataError(f"None of the {len(pictures)} pictures of {pictures.name} can be decoded.", broken[0])
     rank = np.concatenate(ranks)
     return Evaluation(
-        artifact=runner.artifact,
         top1=float((rank < 1).mean()),
         top5=float((rank < TOP).mean()),
         loss=float(np.concatenate(losses).mean()),
         n=len(rank),
-        broken=tuple(broken),
+        artifact=runner.artifact,
     )
 
 
 def rank_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many classes score above the true one, per picture: 0 is right. (N, K) and (N,) → (N,).
 
-    A tie counts against the true class unless it comes first, as argmax would have it.
+    A tie counts against the true class unless that comes first, as in argmax.
     """
     truth = np.take_along_axis(logits, labels[:, None], axis=1)
     earlier = np.arange(logits.shape[1]) < labels[:, None]
@@ -128,33 +132,33 @@ def _some(names: list[str] | tuple[str, ...], count: int = 5) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded:
+class Recorded(Row):
     """The data an artifact was trained with and the seed of its split.
 
-    A checkpoint has a folder's path; an .onnx or .plan travels, and has its name only.
+    A checkpoint records a folder's path; an .onnx or .plan, which travels, the folder's name only (`by_name`).
     """
 
-    data: str
-    seed: int
+    data: Text
+    seed: CountOrNone
     by_name: bool
 
     def is_of(self, data: str) -> bool:
-        """Whether `data` names these pictures, as far as can be told."""
+        """Whether `data` names these pictures, as far as one can tell."""
         return was_recorded(data, self.data) or (self.by_name and Path(data).resolve().name == self.data)
 
 
 def open_data(artifact: str, data: str | None, *, seed: int | None = None) -> Pictures:
-    """Open the pictures to evaluate an artifact on: `data`, or else those it was trained beside.
+    """Open the pictures to evaluate an artifact on: `data`, or else those it was validated on while training.
 
     Args:
         artifact: as `export.runners.open.open_runner` takes it.
-        data: digits or a folder; None means what the artifact remembers.
-        seed: split of a folder that has none; None means the one the artifact remembers for this data, and all of a
-            folder it does not know. The name of what comes out says which.
+        data: digits or a folder; None means what the artifact recorded.
+        seed: split of a folder that has none; None means the one recorded for this data, and all pictures of a folder
+            that was not recorded. The name of the result says which.
 
     Raises:
-        DataError: the artifact remembers nothing, or the data cannot be used; or it remembers an address, which may
-            be anyone's, and there is an authorization to be sent.
+        DataError: the artifact recorded nothing, or the data cannot be used; or an address was recorded, which anyone
+            may have written there, and an authorization would be sent to it.
     """
     recorded = recorded_data(artifact)
     known = recorded.data if recorded and (recorded.data == "digits" or not recorded.by_name) else None
@@ -178,17 +182,17 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None) -> Pi
 
 
 def recorded_data(artifact: str) -> Recorded | None:
-    """What an artifact remembers of its training, if anything."""
-    path = Path(artifact)
-    by_name = path.suffix in (".onnx", ".plan")
-    provenance: Any = {}
-    if by_name:
-        if passport_path(path).is_file():
-            provenance = read_passport(path).checkpoint["provenance"]
-    else:
-        from zoo.weights.checkpoint import read_card
-
-        checkpoint = checkpoint_path(artifact)
-        provenance = read_card(checkpoint).provenance if checkpoint else {}
-    data = provenance.get("data")
+    """The data that an artifact's checkpoint or passport records, if any."""
+    provenance = _provenance(artifact)
+    data, by_name = provenance.get("data"), Path(artifact).suffix in (".onnx", ".plan")
     return Recorded(data=str(data), seed=int(provenance.get("seed") or 0), by_name=by_name) if data else None
+
+
+def _provenance(artifact: str) -> Mapping[str, Any]:
+    path = Path(artifact)
+    if path.suffix in (".onnx", ".plan"):
+        return read_passport(path).checkpoint.provenance if passport_path(path).is_file() else {}
+    from zoo.weights.checkpoint import read_card
+
+    checkpoint = checkpoint_path(artifact)
+    return read_card(checkpoint).provenance if checkpoint else {}

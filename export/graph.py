@@ -1,6 +1,6 @@
-"""Owns model → ONNX: one file with weights, preprocessing and contract inside, its nodes named by module; no precision.
+"""Owns the way from a network to ONNX: one file with weights, preprocessing and contract in it; no precision.
 
-A client with nothing but onnxruntime reads the classes so:
+A client that has only onnxruntime reads the classes like this:
 
     session = onnxruntime.InferenceSession("s.onnx")
     classes = json.loads(session.get_modelmeta().custom_metadata_map["zoo"])["contract"]["classes"]
@@ -9,7 +9,6 @@ A client with nothing but onnxruntime reads the classes so:
 from __future__ import annotations
 
 import ast
-import json
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from torch.export import Dim
 from export.contract import GRAPH_FORMAT, GRAPH_KEY, Contract
 from zoo import __version__
 from zoo.errors import ArtifactError
+from zoo.files import json_text
 from zoo.model.build import FromPictures
 from zoo.model.network import Network
 
@@ -31,7 +31,7 @@ OPSET = 20
 INPUT, OUTPUT = "pictures", "logits"
 PREPROCESSING = "preprocessing"
 
-# What the exporter calls the two outermost modules: the wrapper, whose own operations are the preprocessing, and the
+# The exporter's names of the two outermost modules: the wrapper, whose own operations are the preprocessing, and the
 # network inside it, whose own operations (outside every sub-module) are the pooling and the flatten.
 _WRAPPED = "model"
 _OUTERMOST = {"": PREPROCESSING, _WRAPPED: "pool"}
@@ -57,7 +57,7 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
     # Two pictures, because an example of one would make the batch a constant.
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     with warnings.catch_warnings():
-        # The exporter warns of its own internals (deprecated calls inside torch and onnxscript), nothing of ours.
+        # The exporter warns of its own internals (deprecated calls inside torch and onnxscript), never of our network.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             wrapped,
@@ -81,7 +81,7 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
         "checkpoint": dict(checkpoint),
         "zoo_version": __version__,
     }
-    onnx.helper.set_model_props(graph, {GRAPH_KEY: json.dumps(fields, ensure_ascii=False)})
+    onnx.helper.set_model_props(graph, {GRAPH_KEY: json_text(fields, indent=None)})
     onnx.checker.check_model(graph, full_check=True)
     return graph
 
@@ -89,9 +89,9 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
 def name_by_module(model: ModelProto) -> None:
     """Rename nodes and tensors, in place, after the modules they come from: `stages.3.block.5.depthwise.conv/Conv`.
 
-    A profiler's output can then be summed by stage, block and operator. The exporter numbers nodes
-    (`node_Conv_1737`) and keeps the module path only in a note on each node. Every tensor is called after the node
-    that makes it, every weight after the network's own key.
+    A profiler's output can then be summed by stage, block and operator. The exporter itself numbers nodes
+    (`node_Conv_1737`) and keeps the module path in a note on each node. Every tensor gets the name of the node that
+    makes it, every weight the network's own key.
 
     Raises:
         ArtifactError: a node carries no such note.
@@ -115,7 +115,10 @@ def name_by_module(model: ModelProto) -> None:
 
 
 def _module_of(node: NodeProto, weights: Mapping[str, str]) -> str:
-    """A convolution belongs where its weight lives; with the norm folded in, the exporter says the norm."""
+    """The module a node belongs to: that of its weight, else that of the exporter's note.
+
+    A convolution with a folded norm carries the norm's note.
+    """
     if len(node.input) > 1 and weights.get(node.input[1], "").endswith(".weight"):
         return weights[node.input[1]].removesuffix(".weight")
     notes = {note.key: note.value for note in node.metadata_props}

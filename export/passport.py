@@ -1,43 +1,36 @@
 """Owns the passport: the JSON beside the artifacts that says what they are, and the check that they still are it.
 
-`s.json` is the passport of `s.onnx` and `s.plan`:
-
-    {"format": "zoo-passport-1", "zoo_version": "0.1.0", "created": "2026-01-31T12:00:00+00:00",
-     "contract": {"model", "classes", "preprocessing"},
-     "files": {"onnx": {"name", "sha256", "bytes", "precision"}, "plan": {…} | null},
-     "builder": {"name", "version", "targets", "profile", "gpu", "build_s", "warnings"} | null,
-     "parity": {"onnx": {…} | null, "graph": {…} | null, "plan": {…} | null, "notes": {"plan": "not run: …"}},
-     "checkpoint": {"source", "sha256", "provenance"}, "random_weights": false, "environment": {…}}
-
-`parity.graph` is the comparison of the graph the plan was built from, in the plan's precision, run by ONNX Runtime;
-`parity.plan` that of the plan itself, on a GPU. Where one is null, `notes` says why.
+`s.json` is the passport of `s.onnx` and `s.plan`: the row `Passport` as JSON. Later versions only add fields.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args
 
 from export.contract import Contract
+from export.engine.builders import BuildCard
+from export.precision.rows import Tolerance
 from zoo import __version__
-from zoo.errors import ArtifactError
+from zoo.errors import ArtifactError, RowError
 from zoo.files import sha256_of, write_json
+from zoo.rows import Count, CountOrNone, Matching, NotNegative, Positive, Row, Share, Text, field_types
 
 FORMAT = "zoo-passport-1"
-SUFFIX = ".json"
+Sha256 = Annotated[str, Matching(r"[0-9a-f]{64}", "64 hexadecimal digits")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileCard:
-    """One artifact: its name beside the passport, its sha256 (hexadecimal), size, and numeric precision."""
+class FileCard(Row):
+    """One artifact: its name beside the passport, its hash, size, and numeric precision."""
 
-    name: str
-    sha256: str
-    bytes: int
-    precision: str
+    name: Text
+    sha256: Sha256
+    bytes: CountOrNone
+    precision: Text
 
     @classmethod
     def of(cls, path: Path, precision: str) -> FileCard:
@@ -46,52 +39,100 @@ class FileCard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passport:
-    """The fields of a passport; see this module's docstring for their JSON."""
+class FileCards(Row):
+    """The artifacts of one passport; `plan` is None without one."""
+
+    onnx: FileCard
+    plan: FileCard | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointCard(Row):
+    """The weights an artifact was made from; `provenance` is the checkpoint's own."""
+
+    source: Text
+    sha256: str | None
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity(Row):
+    """What one comparison found.
+
+    Errors are of logits; `relative_…` are shares of `scale`, the largest absolute reference logit.
+    `top1_agreement` is the plain share of pictures with the same first class; `ties` counts those of the others on
+    which the reference itself hardly prefers one class (see `Tolerance`); `failures` names every bound that broke.
+    """
+
+    written_too = ("passed",)
+
+    reference: str
+    candidate: str
+    pictures: str
+    n: Count
+    scale: Positive
+    max_abs_error: NotNegative
+    mean_abs_error: NotNegative
+    relative_max_error: NotNegative
+    relative_mean_error: NotNegative
+    top1_agreement: Share
+    ties: CountOrNone
+    tolerance: Tolerance
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Every bound held."""
+        return not self.failures
+
+    def summary(self) -> str:
+        """One line for people."""
+        ties = f" ({self.ties} of the others are ties)" if self.ties else ""
+        return (
+            f"max error {self.max_abs_error:.1e}, mean {self.mean_abs_error:.1e} of logits up to {self.scale:.3g}; "
+            f"same class on {self.top1_agreement:.1%} of {self.n}{ties}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parities(Row):
+    """The comparisons of one export: its .onnx, the graph the plan was built from, and the plan itself, on a GPU.
+
+    The graph has the plan's precision and is run by ONNX Runtime. `notes` says why one is None, by its name.
+    """
+
+    onnx: Parity | None = None
+    graph: Parity | None = None
+    plan: Parity | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passport(Row):
+    """What is known of the artifacts of one export; `environment` is `zoo.machine.environment()`."""
+
+    written_too = ("format", "zoo_version", "created")
 
     contract: Contract
-    onnx: FileCard
-    plan: FileCard | None
-    builder: Mapping[str, Any] | None
-    parity: Mapping[str, Any]
-    checkpoint: Mapping[str, Any]
+    files: FileCards
+    builder: BuildCard | None
+    parity: Parities
+    checkpoint: CheckpointCard
     random_weights: bool
     environment: Mapping[str, Any]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return {
-            "format": FORMAT,
-            "zoo_version": __version__,
-            "created": self.environment["time"],
-            "contract": self.contract.to_dict(),
-            "files": {"onnx": asdict(self.onnx), "plan": self.plan and asdict(self.plan)},
-            "builder": self.builder and dict(self.builder),
-            "parity": dict(self.parity),
-            "checkpoint": dict(self.checkpoint),
-            "random_weights": self.random_weights,
-            "environment": dict(self.environment),
-        }
+    format = FORMAT
+    zoo_version = __version__
 
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Passport:
-        """Read what `to_dict` wrote."""
-        files = fields["files"]
-        return cls(
-            contract=Contract.from_dict(fields["contract"]),
-            onnx=FileCard(**files["onnx"]),
-            plan=FileCard(**files["plan"]) if files["plan"] else None,
-            builder=fields["builder"],
-            parity=fields["parity"],
-            checkpoint=fields["checkpoint"],
-            random_weights=fields["random_weights"],
-            environment=fields["environment"],
-        )
+    @property
+    def created(self) -> str:
+        """When, by the clock of the machine that made it."""
+        return str(self.environment["time"])
 
 
 def passport_path(artifact: Path) -> Path:
     """Where the passport of an artifact is: s.onnx and s.plan → s.json."""
-    return artifact.with_suffix(SUFFIX)
+    return artifact.with_suffix(".json")
 
 
 def write_passport(path: Path, passport: Passport) -> None:
@@ -118,20 +159,26 @@ def read_passport(artifact: Path) -> Passport:
                 f"{path} has the format {fields['format']!r}; this version reads {FORMAT!r}.",
                 "Export the model again with this version.",
             )
-        return Passport.from_dict(fields)
+        return Passport.from_dict(_known(Passport, fields))
     except (KeyError, TypeError, ValueError, OSError) as error:
-        raise ArtifactError(f"{path} is not a readable passport: {error!r}.", "Export the model again.") from error
+        said = error.problem if isinstance(error, RowError) else repr(error)
+        raise ArtifactError(f"{path} is not a readable passport: {said}", "Export the model again.") from error
 
 
-def check_plan(plan: Path, *, trust: bool = False) -> Passport:
+def _known(kind: Any, value: Any) -> Any:
+    """Leave out the fields that a later version added; but a contract with more in it than we know is refused."""
+    rows = [row for row in (kind, *get_args(kind)) if isinstance(row, type) and issubclass(row, Row)]
+    if not rows or rows[0] is Contract or not isinstance(value, Mapping):
+        return value
+    kinds = field_types(rows[0])
+    return {name: _known(kinds[name], member) for name, member in value.items() if name in kinds}
+
+
+def check_plan(plan: Path) -> Passport:
     """Read a plan's passport and make sure the plan is the file it describes.
 
-    A plan is executable content: TensorRT runs what is in it. So a plan that was changed, or that another export
-    left here, is refused before TensorRT sees a byte of it.
-
-    Args:
-        plan: the file.
-        trust: use it although its hash differs; for a file whose origin you know better than its passport does.
+    TensorRT runs what is in a plan. So a plan that was changed, or that another export left here, is refused before
+    TensorRT sees a byte of it.
 
     Raises:
         ArtifactError: no plan, no passport, or they do not belong together.
@@ -139,14 +186,15 @@ def check_plan(plan: Path, *, trust: bool = False) -> Passport:
     if not plan.is_file():
         raise ArtifactError(f"There is no file {plan}.", "`zoo export MODEL --trt fp16` writes one.")
     passport = read_passport(plan)
-    if passport.plan is None:
+    card = passport.files.plan
+    if card is None:
         raise ArtifactError(
             f"{passport_path(plan).name} knows of no plan: {plan.name} is from another export.",
             f"`zoo export {passport.contract.model} --trt fp16` builds one that belongs to it.",
         )
-    if not trust and sha256_of(plan) != passport.plan.sha256:
+    if sha256_of(plan) != card.sha256:
         raise ArtifactError(
-            f"{plan.name} is not the file its passport describes (sha256 {passport.plan.sha256[:12]}… expected).",
+            f"{plan.name} is not the file its passport describes (sha256 {card.sha256[:12]}… expected).",
             "A plan is executable content: fetch it again, or build it again with `zoo export`.",
         )
     return passport

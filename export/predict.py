@@ -10,24 +10,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.runners.runner import Runner
-from zoo.data.preprocess import open_picture, prepare, softmax
+from export.options import PredictOptions
+from export.runners.runner import Runner, infer_finite
+from zoo.data.decode import open_picture
+from zoo.data.preprocess import prepare, softmax
 from zoo.errors import BrokenPictureError
+from zoo.rows import CountOrNone, Row, Share
 
 BATCH_SIZE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """One class with its softmax score in 0…1."""
+class Prediction(Row):
+    """One class with its softmax score."""
 
     class_name: str
-    index: int
-    score: float
+    index: CountOrNone
+    score: Share
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; "class" is no name that Python allows for a field."""
+        return {"class": self.class_name, "index": self.index, "score": self.score}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Classification:
     """The predictions for one picture, best first; or why there are none."""
 
     picture: Path
@@ -35,25 +42,22 @@ class Answer:
     error: BrokenPictureError | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """One line of `zoo predict --json`."""
-        rows = [{"class": row.class_name, "index": row.index, "score": row.score} for row in self.predictions]
-        return {"picture": str(self.picture), "predictions": rows}
+        """One line of `zoo predict --json`, which broken pictures have none of."""
+        return {"picture": str(self.picture), "predictions": [row.to_dict() for row in self.predictions]}
 
 
-def predict(runner: Runner, pictures: Sequence[Path], *, top: int = 5) -> Iterator[Answer]:
-    """Classify picture files in batches, yielding one answer each in their order. A broken one does not stop the rest.
+def predict(runner: Runner, pictures: Sequence[Path], *, top: int = PredictOptions.top) -> Iterator[Classification]:
+    """Classify picture files in batches, in their order; a broken one does not stop the rest. `top` classes are named.
 
-    Args:
-        runner: any back end.
-        pictures: files.
-        top: how many classes to name; all of them where there are fewer.
+    Raises:
+        ArtifactError: logits that are not finite.
     """
     step = min(BATCH_SIZE, runner.max_batch_size or BATCH_SIZE)
     for start in range(0, len(pictures), step):
         yield from _predict_batch(runner, pictures[start : start + step], top)
 
 
-def _predict_batch(runner: Runner, pictures: Sequence[Path], top: int) -> list[Answer]:
+def _predict_batch(runner: Runner, pictures: Sequence[Path], top: int) -> Iterator[Classification]:
     prepared: list[NDArray[np.uint8] | BrokenPictureError] = []
     for picture in pictures:
         try:
@@ -61,13 +65,12 @@ def _predict_batch(runner: Runner, pictures: Sequence[Path], top: int) -> list[A
         except BrokenPictureError as error:
             prepared.append(error)
     good = [item for item in prepared if not isinstance(item, BrokenPictureError)]
-    scores = iter(softmax(runner.infer(np.stack(good)))) if good else iter(())
-    return [
-        Answer(picture=picture, error=item)
-        if isinstance(item, BrokenPictureError)
-        else Answer(picture=picture, predictions=best_of(next(scores), runner.contract.classes, top))
-        for picture, item in zip(pictures, prepared, strict=True)
-    ]
+    scores = iter(softmax(infer_finite(runner, np.stack(good)))) if good else iter(())
+    for picture, item in zip(pictures, prepared, strict=True):
+        if isinstance(item, BrokenPictureError):
+            yield Classification(picture=picture, error=item)
+        else:
+            yield Classification(picture=picture, predictions=best_of(next(scores), runner.contract.classes, top))
 
 
 def best_of(scores: NDArray[np.float32], classes: Sequence[str], top: int) -> tuple[Prediction, ...]:

@@ -5,43 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 
-class Watch(Protocol):
-    """Told what is being done. Any thread may call `progress`."""
+class Watch:
+    """Is told what is being done; this one shows nothing, for use as a library. Any thread may call `progress`."""
 
     def step(self, text: str) -> None:
         """A new step begins; the one before is done."""
-        ...
 
     def progress(self, text: str, done: int, total: int) -> None:
-        """The step in hand is `done` of `total` through the part called `text`."""
-        ...
-
-    def remark(self, text: str) -> None:
-        """Something worth a line that is no error."""
-        ...
+        """The current step has done `done` of `total` of its part called `text`."""
 
 
-class Silent:
-    """Tells nobody: for use as a library."""
-
-    def step(self, text: str) -> None:
-        """Nothing."""
-
-    def progress(self, text: str, done: int, total: int) -> None:
-        """Nothing."""
-
-    def remark(self, text: str) -> None:
-        """Nothing."""
-
-
-class Live:
+class Live(Watch):
     """A spinner and a bar on a terminal; elsewhere a line per finished step."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
@@ -52,7 +32,7 @@ class Live:
         self._started = 0.0
 
     def step(self, text: str) -> None:
-        """Tick the step before off and show the new one."""
+        """Tick off the step before and show the new one."""
         self.finish()
         self._text, self._started = text, time.perf_counter()
         self._progress.reset(self._task, description=text, total=None, part="", visible=True)
@@ -62,11 +42,11 @@ class Live:
         self._progress.update(self._task, part=text, completed=done, total=total)
 
     def remark(self, text: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the bar: something worth telling that is no error."""
         self._console.print(Text(text, style="yellow"))
 
     def finish(self) -> None:
-        """Tick off the step in hand."""
+        """Tick off the current step."""
         if self._text:
             taken = f" {time.perf_counter() - self._started:.1f} s"
             self._console.print(Text.assemble(("✓ ", "green"), self._text, (taken, "dim")))
@@ -76,7 +56,7 @@ class Live:
 
 @contextmanager
 def watching(console: Console) -> Iterator[Live]:
-    """A `Live` for the duration; a step that an error ends is not ticked off."""
+    """Show a `Live` while the block runs; a step that an error ends is not ticked off."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

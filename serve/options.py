@@ -1,27 +1,30 @@
-"""Owns what `zoo serve` can be told, with its defaults; light to import, so that `--help` stays quick."""
+"""Owns what `zoo serve` can be told: ranges, defaults, help; light to import."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Annotated, Literal
 
-if TYPE_CHECKING:
-    from zoo.machine import Device
+from zoo.options import DeviceChoice, Opt
+from zoo.rows import Count, NotNegative, Positive, Row, Within
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What `zoo serve` was asked for; None leaves the choice to the engine's device."""
+class ServeOptions(Row):
+    """What to serve, where, and within which limits; None leaves a choice to the engine's device."""
 
-    engine: str
-    host: str = "127.0.0.1"
-    port: int = 8080
-    device: Device = "auto"
-    instances: int = 1
-    threads: int | None = None
-    max_batch_size: int | None = None
-    queue_capacity: int | None = None
-    max_queue_delay_ms: float = 0.0
-    timeout_ms: float = 10_000.0
-    max_body_mb: float = 20.0
-    drain_seconds: float = 10.0
+    engine: Annotated[str, Opt("An .onnx, a .plan, a checkpoint or a model's id.", metavar="ARTIFACT")]
+    host: Annotated[str, Opt("Address; 0.0.0.0 is every one of this machine.")] = "127.0.0.1"
+    port: Annotated[int, Within(0, 65535), Opt("0 takes a free one.")] = 8080
+    device: DeviceChoice = "auto"
+    instances: Annotated[Count, Opt("Copies of the engine at work.")] = 1
+    threads: Annotated[Count | None, Opt("Processor threads per instance.  [default: the back end's]")] = None
+    max_batch_size: Annotated[Count | None, Opt("Pictures per inference.  [default: 8 CPU, 32 GPU]")] = None
+    queue_capacity: Annotated[Count | None, Opt("Pictures that may wait.  [default: 8 full batches]")] = None
+    max_queue_delay_ms: Annotated[
+        NotNegative, Opt("How long a picture may wait for its batch to fill; 0 never waits.")
+    ] = 0.0
+    timeout_ms: Annotated[Positive, Opt("A request's time, from its first byte to its answer.")] = 10_000.0
+    max_body_mb: Annotated[Positive, Opt("Largest upload.")] = 20.0
+    drain_seconds: Annotated[NotNegative, Opt("How long requests under way may take after Ctrl-C.")] = 10.0
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Opt("info adds a line per request.")] = "warning"

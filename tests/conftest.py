@@ -23,7 +23,8 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from zoo.data import http as remote
+from zoo import http
+from zoo.data.http import AUTHORIZATION_VARIABLE
 
 # A property is not a stopwatch: on a busy machine a deadline fails for no reason.
 settings.register_profile("zoo", deadline=None)
@@ -219,7 +220,7 @@ def serving(root: Path) -> Iterator[ShardServer]:
             yield running
         finally:
             running.closing.set()
-            remote._pool.cache_clear()  # its connections end, and with them the server's threads
+            http._pool.cache_clear()  # its connections end, and with them the server's threads
             running.shutdown()
             thread.join()
 
@@ -228,6 +229,6 @@ def serving(root: Path) -> Iterator[ShardServer]:
 def serve_folder(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], AbstractContextManager[ShardServer]]:
     """`with serve_folder(path) as server`: a web server of this process; failures are tried again without a pause."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv(remote.AUTHORIZATION_VARIABLE, raising=False)
-    monkeypatch.setattr(remote, "BACKOFF_S", 0.0)
+    monkeypatch.delenv(AUTHORIZATION_VARIABLE, raising=False)
+    monkeypatch.setattr(http, "BACKOFF_S", 0.0)
     return serving

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.bench.report.measured import group_by_device
+from serve.bench.report.devices import group_by_device
 from zoo.machine import cuda_driver
 from zoo.results import read_results
 
@@ -33,7 +33,7 @@ def test_peers_are_measured_in_both_passes(tmp_path: Path) -> None:
     done = run("peers.py", "--only", "lite0", "--image-size", "32", "--rounds", "5", "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     (runs,) = group_by_device(read_results([tmp_path]))
-    rows = runs.peers[0].rows
+    rows = runs.of("peers")[0].data.rows
     assert {(row.network, row.peer, row.mode, row.image_size) for row in rows} == {
         ("lite0", "timm", "forward", 32),
         ("lite0", "timm", "step", 32),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -43,6 +45,8 @@ DATA: dict[str, tuple[str, str]] = {
     "pack": ("zoo.commands.data:pack_data", "Write shards with pictures reduced to what training can use."),
     "index": ("zoo.commands.data:index_data", "Make WebDataset's tar files readable that others wrote."),
 }
+# What stands beside this package.
+PACKAGES = ("train", "export", "serve")
 
 
 class LazyGroup(click.Group):
@@ -105,8 +109,29 @@ def data() -> None:
     """Check pictures before training, and pack them so that reading is never what a run waits for."""
 
 
+def step_around_namesakes() -> None:
+    """Take folders off the path that have a `train`, `export` or `serve` of their own in front of ours.
+
+    Many a project has a train.py, and `python -m zoo` as well as PYTHONPATH=. look into the working folder first.
+    Processes that are started later get the same path.
+    """
+    home = Path(__file__).resolve().parents[1]
+
+    def hides_ours(entry: str) -> bool:
+        folder = Path(entry)
+        found = (folder / name for package in PACKAGES for name in (f"{package}.py", f"{package}/__init__.py"))
+        return any(path.is_file() for path in found) and folder.resolve() != home
+
+    sys.path[:] = [entry for entry in sys.path if not hides_ours(entry)]
+
+
 def main() -> None:
     """Run the command line; turn our errors into one line with a hint and their exit code."""
+    step_around_namesakes()
+    # A file's name may hold bytes that are no text: shown with escapes, they end no command.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # OpenMP threads that spin for long make a busy machine many times slower, those that sleep at once an idle one
     # nearly twice (S at 44 px on two idle cores: 78 pictures/s by default, 77 with this count, 43 with PASSIVE).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch is imported

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
+import click
 from rich.console import Console
+
+from zoo.files import json_text
 
 
 def results_console() -> Console:
@@ -15,3 +19,12 @@ def results_console() -> Console:
 def log_console() -> Console:
     """A console on stderr; where it is not a terminal, lines are not wrapped at a guess of 80 columns."""
     return Console(stderr=True, width=None if sys.stderr.isatty() else 200, highlight=False)
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print plain JSON types on stdout, what `--json` asks for; on one line where `indent` is None.
+
+    Raises:
+        ZooError: a number is NaN or infinite.
+    """
+    click.echo(json_text(value, indent=indent))

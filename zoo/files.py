@@ -1,11 +1,13 @@
-"""Owns how files reach the disk: whole, or not at all; it knows nothing of their contents."""
+"""Owns how files are written (whole, or not at all) and what JSON may hold. It does not know what files are for."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -16,10 +18,10 @@ from zoo.errors import ZooError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; rename it over `path` on success, remove it on failure.
+    """Yield a temporary path in the same folder; rename it to `path` on success, remove it on failure.
 
     Raises:
-        ZooError: the folder cannot be made or written to.
+        ZooError: the folder cannot be made or written to, or the disk is full; an earlier file stays as it was.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,12 +35,26 @@ def replacing(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # NamedTemporaryFile makes private files; results are for sharing
         replace_file(temporary, path)
+    except OSError as error:
+        kept = " The file that is there is the earlier one." if path.exists() else ""
+        raise ZooError(
+            f"Cannot write {path}: {error.strerror or error}.{kept}", "Make room, or choose another place with --out."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def writing_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn a library's own errors of a failed write into an OSError, which `replacing` translates."""
+    try:
+        yield
+    except kinds as error:
+        raise OSError(errno.EIO, str(error)) from error
+
+
 def replace_file(made: Path, path: Path) -> Path:
-    """Rename `made` to `path`, over a file of that name; returns `path`.
+    """Rename `made` to `path`, replacing a file of that name; return `path`.
 
     Raises:
         ZooError: a folder is in the way, or the disk refuses.
@@ -52,7 +68,7 @@ def replace_file(made: Path, path: Path) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """See that a folder for results can be written to or made, before the work whose results go there; makes nothing.
+    """Check, before long work, that a folder for its results can be written to or made. This makes nothing.
 
     Raises:
         ZooError: it cannot.
@@ -69,16 +85,47 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 `text` to `path` whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write UTF-8 `text` to `path` whole or not at all. Bytes of file names that are no text are written as escapes."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with a final newline, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as indented JSON with a final newline, whole or not at all.
+
+    Raises:
+        ZooError: as `json_text`, or the file cannot be written.
+    """
+    write_text(path, json_text(value) + "\n")
+
+
+def json_text(value: Any, *, indent: int | None = 2) -> str:
+    """Plain JSON types as JSON; on one line where `indent` is None.
+
+    Raises:
+        ZooError: a number is NaN or infinite: JSON has no word for them, and other languages refuse to read them.
+    """
+    for place, number in _not_finite(value, ""):
+        raise ZooError(
+            f"{place or 'The value'} is {number}, and JSON has no such number.",
+            "Something went wrong before: find out where the number comes from.",
+        )
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace").decode()  # bytes of a name that are no text: \udcff, as JSON has it
+
+
+def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    """The numbers inside `value` that are not finite, and where they stand: “rows[1].loss”."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, member in value.items():
+            yield from _not_finite(member, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple):
+        for index, member in enumerate(value):
+            yield from _not_finite(member, f"{place}[{index}]")
 
 
 def sha256_of(path: Path) -> str:
-    """Hash a file without reading it into memory at once; lower-case hexadecimal."""
+    """A file's SHA-256 in lower-case hexadecimal; the file is never in memory as a whole."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

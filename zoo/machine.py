@@ -1,4 +1,4 @@
-"""Owns what this machine is: driver, GPU, processor and versions, probed without side effects; it installs nothing."""
+"""Owns what this machine is: driver, GPUs, processor and versions. It changes and installs nothing."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from zoo.errors import MissingCapabilityError
+from zoo.rows import CountOrNone, Row, Within
 
-# What a person may ask for; "auto" takes a GPU that works.
+# What the user may ask for; "auto" takes a GPU that works.
 Device = Literal["auto", "cpu", "cuda"]
 PACKAGES = (
     "zoo",
@@ -33,16 +35,16 @@ PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Gpu:
+class Gpu(Row):
     """One NVIDIA GPU as the driver describes it; memory in bytes, capability as (major, minor)."""
 
     name: str
-    memory_bytes: int
-    compute_capability: tuple[int, int]
+    memory_bytes: CountOrNone
+    compute_capability: Annotated[tuple[int, int], Within(0)]
 
 
 @dataclass(frozen=True)
-class Driver:
+class Driver(Row):
     """A CUDA driver that answered: the CUDA version it supports, and its GPUs."""
 
     cuda_version: str
@@ -53,8 +55,8 @@ class Driver:
 def cuda_driver() -> Driver | None:
     """Ask libcuda itself; None where there is no driver or no GPU.
 
-    The probe comes before anything that builds a TensorRT runtime, because without a driver some releases end the
-    process instead of raising. It creates no context, so it costs no GPU memory.
+    Call it before anything that builds a TensorRT runtime: without a driver some releases of TensorRT end the process
+    instead of raising. It creates no context, so it costs no GPU memory.
     """
     try:
         library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
@@ -90,7 +92,7 @@ def package_version(name: str) -> str | None:
 
 
 def processor_name() -> str:
-    """The processor's marketing name where the system tells, else its architecture."""
+    """The processor's marketing name where the system knows it, else its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
@@ -99,8 +101,52 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def usable_processors(root: Path = Path("/")) -> int:
+    """How many processors this process may use: those it is bound to, up to the quota of its control groups.
+
+    A container or a scheduler often gives fewer than the machine has. A thread for each of the machine's processors
+    then waits for another one (with 1 processor of 2 the slowest of 100 answers takes 15 times as long).
+
+    Args:
+        root: where /proc and /sys are.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([bound, *_quotas(root)]))
+
+
+def _quotas(root: Path) -> Iterator[int]:
+    """Whole processors that control groups (version 2 and 1) allow: the process's own group and those above it."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        own = mount / group.lstrip("/")
+        # In a container the path may be that of the host, while the mounted folder is the container's own group.
+        for folder in {mount, own, *(parent for parent in own.parents if parent.is_relative_to(mount))}:
+            share = _share(folder)
+            if share is not None:
+                yield int(share)
+
+
+def _share(folder: Path) -> float | None:
+    """Processors that one control group allows; None where it sets no limit."""
+    try:
+        if (folder / "cpu.max").is_file():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        return None if quota in ("max", "-1") else float(quota) / float(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
 def environment() -> dict[str, Any]:
-    """What a measurement must carry to be read later: machine, versions, time. Plain JSON types, no paths or names."""
+    """What a reader of a measurement needs to know: machine, versions, time; no paths. Plain JSON types."""
     driver = cuda_driver()
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -108,6 +154,7 @@ def environment() -> dict[str, Any]:
         "system": platform.system(),
         "processor": processor_name(),
         "cores": os.cpu_count(),
+        "cores_usable": usable_processors(),
         "cuda_driver": driver and driver.cuda_version,
         "gpus": [gpu.name for gpu in driver.gpus] if driver else [],
         "packages": {name: version for name in PACKAGES if (version := package_version(name))},
@@ -115,7 +162,7 @@ def environment() -> dict[str, Any]:
 
 
 def choose_device(device: Device) -> Literal["cpu", "cuda"]:
-    """Where PyTorch works: "auto" is a GPU where there is one that works.
+    """Where PyTorch computes: "auto" is a GPU where there is one that works.
 
     Raises:
         MissingCapabilityError: "cuda" without a GPU that PyTorch can use.

@@ -42,7 +42,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 device_option = click.option(
     "--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works."
 )
-threads_option = click.option("--threads", type=click.IntRange(1), help="Processor threads.  [default: the back end's]")
 results_option = click.option(
     "-o", "--out", type=FOLDER, default=RESULTS, show_default=True, help="Folder of the results."
 )
@@ -55,7 +54,7 @@ def seed_option(help: str) -> Option:
 
 @dataclass(frozen=True)
 class Arg:
-    """In the type of a row's field: it is the command's argument, not an option."""
+    """In the type of a row's field: it is the command's argument, not an option; a tuple takes several."""
 
     metavar: str
 
@@ -70,6 +69,9 @@ class Opt:
     help: str
     flags: tuple[str, ...] = ()
     metavar: str | None = None
+
+
+DeviceChoice = Annotated[Device, Opt("auto takes a GPU that works.")]
 
 
 def takes(row: type[Row]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -107,11 +109,12 @@ def _told(kind: Any) -> Opt | Arg | None:
 
 def _parameter(row: type[Row], name: str, kind: Any) -> Option:
     told = _told(kind)
-    if isinstance(told, Arg):
-        return click.argument(name, metavar=told.metavar)
-    assert told is not None
     default = next(field.default for field in fields(row) if field.name == name)
     base, within = _bare(kind)
+    if isinstance(told, Arg):
+        count = -1 if get_origin(base) is tuple else 1
+        return click.argument(name, metavar=told.metavar, nargs=count, required=default is MISSING)
+    assert told is not None
     settings: dict[str, Any] = {"help": told.help, "metavar": told.metavar}
     if base is bool:
         settings |= {"is_flag": True, "flag_value": not default}
@@ -124,7 +127,7 @@ def _parameter(row: type[Row], name: str, kind: Any) -> Option:
     if default is MISSING:
         settings["required"] = True
     else:
-        settings |= {"default": default, "show_default": default not in (None, True, False, ())}
+        settings |= {"default": default, "show_default": not (default is None or default == () or base is bool)}
     flags = told.flags or (f"--{name.replace('_', '-')}",)
     return click.option(*flags, name, **settings)
 

@@ -3,50 +3,58 @@
 A result file (format "zoo-result-1") holds one run of one benchmark on one device:
 
     {"format": "zoo-result-1", "kind": "stages", "name": "s-384px-b1-fp32", "zoo_version": "0.1.0",
-     "environment": {…, "device": "NVIDIA H100 80GB HBM3"}, "settings": {…}, "data": {…}}
+     "environment": {…, "device": "NVIDIA H100 80GB HBM3"}, "settings": {"subjects": [{…}], …}, "data": {…}}
 
-`environment` is `zoo.machine.environment()` and the device that did the work, `settings` is how it was measured,
-`data` is what came out and belongs to the kind. Every summary in it carries its n.
+`environment` is `zoo.machine.environment()` and the device that did the work, `settings` says what was measured and
+how, `data` is what came out and belongs to the kind. This file knows no kind: a kind is a name here.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal
 
 from zoo import __version__
-from zoo.errors import ZooError
+from zoo.errors import RowError, ZooError
 from zoo.files import write_json
 from zoo.machine import environment
+from zoo.rows import Count, Matching, NotNegative, Row, Text
 
-FORMAT = "zoo-result-1"
 REPORT_FORMAT = "zoo-report-1"
-Kind = Literal["latency", "stages", "train", "peers", "loader", "decoding", "progressive"]
 # trtexec warns above 2.5 % (NVIDIA/TensorRT samples/common/sampleReporting.cpp, printPerformanceReport).
 UNSTABLE_ABOVE = 0.025
+# File systems take 255 bytes; the suffix and the temporary name of a file that is being written need some of them.
+LONGEST_NAME = 200
+HASH_DIGITS = 8  # of a SHA-256, in the name of a file
+
+KindName = Annotated[str, Matching(r"[a-z][a-z0-9_]*", "small letters, digits and _")]
+Sha256 = Annotated[str, Matching(r"[0-9a-f]{64}", "64 hexadecimal digits")]
 
 _MAKE_ONE = "`zoo bench stages s` and `zoo bench latency ARTIFACT` write results to benchmarks/."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class Summary(Row):
     """The samples of one measurement in milliseconds; the spread is the standard deviation as a share of the mean."""
 
-    n: int
-    mean_ms: float
-    std_ms: float
-    coefficient_of_variation: float
-    min_ms: float
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
-    max_ms: float
+    written_too = ("unstable",)
+
+    n: Count
+    mean_ms: NotNegative
+    std_ms: NotNegative
+    coefficient_of_variation: NotNegative
+    min_ms: NotNegative
+    p50_ms: NotNegative
+    p90_ms: NotNegative
+    p95_ms: NotNegative
+    p99_ms: NotNegative
+    max_ms: NotNegative
 
     @property
     def unstable(self) -> bool:
@@ -62,15 +70,6 @@ class Summary:
     def telling_p99_ms(self) -> float | None:
         """p99 where it says more than `max_ms`: from 100 samples on; of fewer it is the slowest one."""
         return self.p99_ms if self.n >= 100 else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, with the label a reader needs."""
-        return asdict(self) | {"unstable": self.unstable}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote."""
-        return cls(**{key: value for key, value in fields.items() if key != "unstable"})
 
 
 def percentile(ascending: Sequence[float], percent: int) -> float:
@@ -117,11 +116,42 @@ def summarize(samples_ms: Iterable[float]) -> Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
-    """One run of one benchmark. `environment` comes from `measured_on`; the mappings hold plain JSON types."""
+class Subject(Row):
+    """One thing that was measured: the facts that tell it from everything else measured on the same device.
 
-    kind: Kind
+    `threads` are the processor threads that were in effect, None on a GPU or where they cannot be known. `sha256` is
+    of the artifact's file, or of a network's row where no table has it.
+    """
+
+    name: Text
+    batch_sizes: tuple[Count, ...] = ()
+    precision: Text | None = None
+    threads: Count | None = None
+    sha256: Sha256 | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What a file's name says of it, one word for each fact; empty where it is not known."""
+        return (
+            self.name,
+            "-".join(f"b{size}" for size in self.batch_sizes),
+            self.precision or "",
+            f"{self.threads}-thread{'s' if self.threads > 1 else ''}" if self.threads else "",
+            self.sha256[:HASH_DIGITS] if self.sha256 else "",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Row):
+    """One run of one benchmark. `environment` comes from `measured_on`; the mappings hold plain JSON types.
+
+    `settings["subjects"]` has a `Subject` for each thing that was measured; files of older versions have none.
+    """
+
+    format: Literal["zoo-result-1"] = "zoo-result-1"
+    kind: KindName
     name: str
+    zoo_version: Text = __version__
     environment: Mapping[str, Any]
     settings: Mapping[str, Any]
     data: Mapping[str, Any]
@@ -131,17 +161,10 @@ class Result:
         """What did the work: "NVIDIA H100 80GB HBM3", or a processor's name."""
         return str(self.environment["device"])
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return {
-            "format": FORMAT,
-            "kind": self.kind,
-            "name": self.name,
-            "zoo_version": __version__,
-            "environment": dict(self.environment),
-            "settings": dict(self.settings),
-            "data": dict(self.data),
-        }
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """What was measured, as far as the result says."""
+        return tuple(map(Subject.from_dict, self.settings.get("subjects", ())))
 
 
 def measured_on(device: str) -> dict[str, Any]:
@@ -149,37 +172,61 @@ def measured_on(device: str) -> dict[str, Any]:
     return environment() | {"device": device}
 
 
+def row_sha256(row: Row) -> str:
+    """The SHA-256 of a row's fields, for a subject that is a row and no file."""
+    return hashlib.sha256(json.dumps(row.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
 def result_path(folder: Path, result: Result) -> Path:
-    """Where a result is kept: FOLDER/KIND-NAME-DEVICE.json; the same run on the same device replaces the last one."""
-    return folder / f"{result.kind}-{_slug(result.name)}-{_slug(result.device)}.json"
+    """Where a result is kept: FOLDER/KIND-SUBJECT-DEVICE.json; SUBJECT is what `Subject.words` says.
+
+    Of several subjects there is every name, and a fact once that all of them share:
+    latency-s-onnx-vs-s-plan-b1-b8-fp32-vs-fp16-1f0c9a2e-vs-77ab0012-nvidia-h200.json. The same subjects on the same
+    device replace their last result. A result without subjects is named after its `name`.
+    """
+    names, *facts = list(zip(*(subject.words for subject in result.subjects), strict=True)) or [(result.name,)]
+    told = [words[:1] if len(set(words)) == 1 else [word or "none" for word in words] for words in facts]
+    said = filter(None, map(" vs ".join, (names, *told)))
+    stem = "-".join(map(_slug, (result.kind, *said, result.device)))
+    if len(stem) > LONGEST_NAME:
+        stem = f"{stem[:LONGEST_NAME]}-{hashlib.sha256(stem.encode()).hexdigest()[:HASH_DIGITS]}"
+    return folder / f"{stem}.json"
 
 
 def write_result(folder: Path, result: Result) -> Path:
-    """Write a result whole or not at all, and return its path."""
+    """Write a result whole or not at all, and return its path.
+
+    Raises:
+        ZooError: a value in it is NaN or infinite, or the folder cannot be written.
+    """
     path = result_path(folder, result)
     write_json(path, result.to_dict())
     return path
 
 
-def read_results(paths: Iterable[Path]) -> list[Result]:
+def read_results(paths: Iterable[Path], kinds: Collection[str] | None = None) -> list[Result]:
     """Read result files, and every result under the folders among `paths`; sorted by device, kind and name.
 
     Report files (`zoo bench report` writes them beside its page) are passed over in folders.
 
+    Args:
+        paths: files and folders.
+        kinds: the kinds that the caller can read; None takes any.
+
     Raises:
-        ZooError: a path that is missing, a folder without results, or JSON that is not one of our results.
+        ZooError: a path that is missing, a folder without results, JSON that is no result of ours or of another kind.
     """
     results: dict[Path, Result] = {}
     for path in paths:
         files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        found = {file.resolve(): result for file in files if (result := _read(file, skip_reports=path.is_dir()))}
+        found = {file.resolve(): result for file in files if (result := _read(file, kinds, skip_reports=path.is_dir()))}
         if not found:
             raise ZooError(f"{path} holds no results.", _MAKE_ONE)
         results |= found
     return sorted(results.values(), key=lambda result: (result.device, result.kind, result.name))
 
 
-def _read(path: Path, *, skip_reports: bool) -> Result | None:
+def _read(path: Path, kinds: Collection[str] | None, *, skip_reports: bool) -> Result | None:
     if not path.is_file():
         raise ZooError(f"There is no result {path}.", _MAKE_ONE)
     try:
@@ -189,26 +236,23 @@ def _read(path: Path, *, skip_reports: bool) -> Result | None:
     format_ = fields.get("format") if isinstance(fields, dict) else None
     if format_ == REPORT_FORMAT and skip_reports:
         return None
-    if format_ != FORMAT:
+    if format_ != Result.format:
         raise ZooError(
-            f"{path} is not a result of `zoo bench` (format {format_!r}, expected {FORMAT!r}).",
+            f"{path} is not a result of `zoo bench` (format {format_!r}, expected {Result.format!r}).",
             "Take it out of the folder, or name the result files one by one.",
         )
-    return _result(path, fields)
-
-
-def _result(path: Path, fields: Mapping[str, Any]) -> Result:
-    if fields.get("kind") not in get_args(Kind):
+    if kinds is not None and fields.get("kind") not in kinds:
         raise ZooError(
-            f"{path} is a result of kind {fields.get('kind')!r}; this version reads {', '.join(get_args(Kind))}.",
+            f"{path} is a result of kind {fields.get('kind')!r}; this version reads {', '.join(kinds)}.",
             "A newer version of the zoo wrote it: update, or take the file away.",
         )
-    parts = ("environment", "settings", "data")
-    if not isinstance(fields.get("name"), str) or any(not isinstance(fields.get(part), dict) for part in parts):
-        raise ZooError(f"{path} is damaged: it needs a name and {', '.join(parts)}.", "Measure again.")
-    if "device" not in fields["environment"]:
+    try:
+        result = Result.from_dict(fields)
+    except RowError as error:
+        raise ZooError(f"{path} is damaged: {error.problem}", "Measure again.") from error
+    if "device" not in result.environment:
         raise ZooError(f"{path} is damaged: its environment names no device.", "Measure again.")
-    return Result(kind=fields["kind"], name=fields["name"], **{part: fields[part] for part in parts})
+    return result
 
 
 def _slug(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Owns how figures become words: milliseconds, counts, lists of stages; it decides nothing about them."""
+"""Owns how figures become words: milliseconds, counts, lists of stages, operators; it decides nothing about them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zoo.results import Summary
+
+
+# Every operator a network's table has (`zoo.model.counts.Part.operator`) as people call it, and its colour in a
+# terminal; pages have style sheets.
+OPERATOR_NAMES = {
+    "conv": "Conv",
+    "mbconv": "MBConv",
+    "fused_mbconv": "Fused-MBConv",
+    "bottleneck": "Bottleneck",
+    "head": "Conv 1×1, pool, FC",
+}
+OPERATOR_COLOURS = {
+    "conv": "grey62",
+    "mbconv": "dodger_blue1",
+    "fused_mbconv": "orange3",
+    "bottleneck": "green",
+    "head": "grey62",
+}
 
 
 def digits(value: float, significant: int = 3) -> str:
@@ -59,6 +77,11 @@ def count(value: float) -> str:
 def percent(share: float) -> str:
     """0.0231 → “2.3 %”, 0.52 → “52 %”."""
     return f"{share * 100:.1f} %" if share < 0.0995 else f"{share * 100:.0f} %"
+
+
+def times(ratio: float) -> str:
+    """A ratio, never rounded to one where it is not: 1.04×, 1.8×, 12×."""
+    return f"{ratio:.2f}×" if ratio < 1.1 else f"{ratio:.1f}×" if ratio < 10 else f"{ratio:.0f}×"
 
 
 def plain_name(device: str) -> str:

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from zoo.model.counts import count_macs, count_params, parts
-from zoo.model.spec import Weights
 from zoo.model.variants import VARIANTS
+from zoo.weights.spec import Weights
 from zoo.weights.table import weights_of
-
-OPERATORS = {
-    "conv": "Conv",
-    "fused_mbconv": "Fused-MBConv",
-    "mbconv": "MBConv",
-    "bottleneck": "Bottleneck",
-    "head": "Conv 1×1, pool, FC",
-}
+from zoo.wording import OPERATOR_NAMES
 
 
 def page() -> str:
@@ -54,7 +47,7 @@ def page() -> str:
             "|---:|---|---:|---:|---:|---:|---|---:|---:|---:|---:|",
         ]
         lines += [
-            f"| {p.index} | {OPERATORS[p.operator]} | {p.kernel_size} | {p.stride} | {p.expand_ratio} "
+            f"| {p.index} | {OPERATOR_NAMES[p.operator]} | {p.kernel_size} | {p.stride} | {p.expand_ratio} "
             f"| {p.se_ratio or ''} | {p.in_channels} → {p.out_channels} | {p.num_layers} | {p.size} "
             f"| {p.num_params:,} | {p.macs / 1e6:,.1f} |"
             for p in parts(v)
@@ -64,11 +57,11 @@ def page() -> str:
 
 def weights_line(row: Weights) -> str:
     """One line of the table of published weights."""
-    contract, accuracy = row.preprocessing, row.accuracy
-    resize = "squash" if contract.resize == "squash" else f"crop of {contract.resize_size}"
+    preprocessing, accuracy = row.preprocessing, row.accuracy
+    resize = "squash" if preprocessing.resize == "squash" else f"crop of {preprocessing.resize_size}"
     top5 = f"{accuracy.top5:.2%}" if accuracy.top5 else ""
     file = f"[{row.file}]({row.url})" if row.url else f"package `{row.package}`"
     return (
-        f"| `{row.id}` | {contract.image_size} px, {resize}, {contract.interpolation} | {row.licence} "
+        f"| `{row.id}` | {preprocessing.image_size} px, {resize}, {preprocessing.interpolation} | {row.licence} "
         f"| {accuracy.top1:.2%} | {top5} | {accuracy.source} | {file} | `{row.sha256_prefix}` |"
     )

@@ -1,8 +1,7 @@
 """Owns the few CUDA calls a TensorRT engine needs around it: memory, copies, one stream; it knows no engine.
 
-One seam, two implementations: pycuda where it is installed, else cuda-bindings, which comes with PyTorch's CUDA
-wheels. Signatures and error codes of cuda-bindings 13 were checked on a machine without a GPU; neither has run on
-one yet.
+There are two implementations: pycuda where it is installed, else cuda-bindings, which comes with PyTorch's CUDA wheels.
+Signatures and error codes of cuda-bindings 13 were checked on a machine without a GPU; neither has run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -26,34 +25,27 @@ class Cuda(Protocol):
 
     def current(self) -> AbstractContextManager[None]:
         """Make the device's primary context, shared with PyTorch, current on the calling thread."""
-        ...
 
     def allocate(self, num_bytes: int) -> int:
         """Device memory; its address."""
-        ...
 
     def allocate_pinned(self, num_bytes: int) -> NDArray[np.uint8]:
-        """Page-locked host memory, from which copies run beside computation; (num_bytes,)."""
-        ...
+        """Page-locked host memory, whose copies run while the GPU computes: (num_bytes,). `close` frees it."""
 
     def copy_to_device(self, address: int, source: NDArray[np.uint8]) -> None:
         """Queue a copy of pinned memory to the device."""
-        ...
 
     def copy_to_host(self, target: NDArray[np.uint8], address: int) -> None:
         """Queue a copy from the device to pinned memory."""
-        ...
 
     def synchronize(self) -> None:
         """Wait until everything queued is done."""
-        ...
 
     def close(self) -> None:
         """Free the stream and everything allocated here."""
-        ...
 
 
-class CudaBindings:
+class _CudaBindings:
     """The CUDA runtime through NVIDIA's cuda-bindings. The runtime makes the primary context current by itself."""
 
     def __init__(self) -> None:
@@ -71,43 +63,36 @@ class CudaBindings:
         code, *values = getattr(self._runtime, name)(*args)
         if code != self._runtime.cudaError_t.cudaSuccess:
             _, text = self._runtime.cudaGetErrorString(code)
-            raise cuda_failed(name, text.decode())
+            raise _failed(name, text.decode())
         return values[0] if values else None
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Select device 0 on this thread."""
         self._call("cudaSetDevice", 0)
         yield
 
     def allocate(self, num_bytes: int) -> int:
-        """Device memory; its address."""
         address = int(self._call("cudaMalloc", num_bytes))
         self._device_memory.append(address)
         return address
 
     def allocate_pinned(self, num_bytes: int) -> NDArray[np.uint8]:
-        """Page-locked host memory as an array."""
         address = int(self._call("cudaMallocHost", num_bytes))
         self._pinned_memory.append(address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * num_bytes).from_address(address))
 
     def copy_to_device(self, address: int, source: NDArray[np.uint8]) -> None:
-        """Queue a copy to the device."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", address, source.ctypes.data, source.nbytes, kind, self.stream)
 
     def copy_to_host(self, target: NDArray[np.uint8], address: int) -> None:
-        """Queue a copy from the device."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", target.ctypes.data, address, target.nbytes, kind, self.stream)
 
     def synchronize(self) -> None:
-        """Wait for the stream."""
         self._call("cudaStreamSynchronize", self.stream)
 
     def close(self) -> None:
-        """Free everything; arrays from `allocate_pinned` must not be touched afterwards."""
         while self._device_memory:
             self._call("cudaFree", self._device_memory.pop())
         while self._pinned_memory:
@@ -117,11 +102,11 @@ class CudaBindings:
             self.stream = 0
 
 
-class PyCuda:
+class _PyCuda:
     """The CUDA driver through pycuda.
 
-    It retains the primary context, never `pycuda.autoinit`, whose own context would hide PyTorch's memory, and
-    pushes it on whichever thread works. Use every method but `close` inside `current()`.
+    It retains the primary context and pushes it on the thread that works. (`pycuda.autoinit` would make a context of
+    its own, which hides PyTorch's memory.) Call every method but `close` inside `current()`.
     """
 
     def __init__(self) -> None:
@@ -133,47 +118,41 @@ class PyCuda:
             driver.init()
             self._context: Any = driver.Device(0).retain_primary_context()
         except driver.Error as error:
-            raise cuda_failed("its primary context", str(error)) from error
+            raise _failed("its primary context", str(error)) from error
         with self.current():
             self._stream: Any = driver.Stream()
         self.stream = int(self._stream.handle)
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Push the primary context for the duration, and translate pycuda's errors."""
+        # Pushes the primary context, and turns pycuda's errors into ours.
         self._context.push()
         try:
             yield
         except self._driver.Error as error:
-            raise cuda_failed("a call", str(error)) from error
+            raise _failed("a call", str(error)) from error
         finally:
             self._context.pop()
 
     def allocate(self, num_bytes: int) -> int:
-        """Device memory; its address."""
         allocation = self._driver.mem_alloc(num_bytes)
         self._device_memory.append(allocation)
         return int(allocation)
 
     def allocate_pinned(self, num_bytes: int) -> NDArray[np.uint8]:
-        """Page-locked host memory; freed with the array."""
         pinned: NDArray[np.uint8] = self._driver.pagelocked_empty((num_bytes,), np.uint8)
         return pinned
 
     def copy_to_device(self, address: int, source: NDArray[np.uint8]) -> None:
-        """Queue a copy to the device."""
         self._driver.memcpy_htod_async(address, source, self._stream)
 
     def copy_to_host(self, target: NDArray[np.uint8], address: int) -> None:
-        """Queue a copy from the device."""
         self._driver.memcpy_dtoh_async(target, address, self._stream)
 
     def synchronize(self) -> None:
-        """Wait for the stream."""
         self._stream.synchronize()
 
     def close(self) -> None:
-        """Free device memory and the stream, and let the primary context go."""
         with self.current():
             while self._device_memory:
                 self._device_memory.pop().free()
@@ -181,23 +160,22 @@ class PyCuda:
         self._context = None
 
 
-def cuda_failed(call: str, text: str) -> MissingCapabilityError:
-    """The error of a CUDA call that did not succeed."""
+def _failed(call: str, text: str) -> MissingCapabilityError:
     return MissingCapabilityError(
         f"The GPU refused {call}: {text}.", "`zoo doctor` shows driver and GPU; is its memory full?"
     )
 
 
 def open_cuda() -> Cuda:
-    """Open device 0 through whichever library is installed.
+    """Open device 0 through the library that is installed.
 
     Raises:
         MissingCapabilityError: neither is, or the driver refuses.
     """
     try:
         if find_spec("pycuda"):
-            return PyCuda()
-        return CudaBindings()
+            return _PyCuda()
+        return _CudaBindings()
     except ImportError as error:
         raise MissingCapabilityError(
             f"Running a plan needs pycuda or cuda-bindings: {error}.", "pip install cuda-bindings"

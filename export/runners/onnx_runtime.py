@@ -1,7 +1,7 @@
 """Owns running an .onnx of ours in ONNX Runtime, on the processor or a CUDA GPU; it exports nothing.
 
-`get_available_providers` lists what was compiled in, not what works: the CUDA provider is listed without a driver,
-and then replaced by the CPU one in silence. So the driver is asked first, and the session says at the end what it got.
+`get_available_providers` lists what was compiled in, not what works: without a driver the CUDA provider is listed too,
+and is then silently replaced by the CPU's. So the driver is asked first, and afterwards the session which one it has.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -19,15 +18,15 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from export.contract import GRAPH_FORMAT, GRAPH_KEY, Contract
-from zoo.errors import ArtifactError, MissingCapabilityError
+from zoo.errors import ArtifactError, MissingCapabilityError, RowError
 from zoo.machine import Device, cuda_driver
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # TF32 would round the inputs of convolutions to 10 bits: an fp32 graph is computed as one.
 CUDA_OPTIONS = {"use_tf32": "0"}
-_SILENT = 4  # only fatal messages; whatever goes wrong below is raised as an error of ours
+_SILENT = 4  # only fatal messages; what goes wrong below is raised as an error of ours
 
-# Everything onnxruntime raises for a file it cannot load; they share no base class of their own.
+# Everything onnxruntime raises for a file it cannot load; these classes have no base of their own.
 _LOAD_ERRORS = (
     ort_errors.EPFail,
     ort_errors.Fail,
@@ -48,13 +47,7 @@ class OnnxRunner:
     def __init__(
         self, source: Path | bytes, *, device: Device = "auto", threads: int | None = None, artifact: str | None = None
     ) -> None:
-        """Load a graph.
-
-        Args:
-            source: the file, or a serialised graph that is not a file yet.
-            device: as in `export.runners.open.open_runner`.
-            threads: intra-op threads; None leaves it to onnxruntime (one per core).
-            artifact: what to call it in reports; the path by default.
+        """Load a file, or a serialised graph that is not a file yet; `device` and `threads` are as in `open_runner`.
 
         Raises:
             ArtifactError: missing, truncated, or not exported by this project.
@@ -85,7 +78,7 @@ class OnnxRunner:
         try:
             return self._session_on(CUDA, CUDA_OPTIONS, source, threads)
         except ArtifactError as error:
-            # A broken file fails here again; a sound one was refused because CUDA did not start.
+            # A broken file fails here again; a good one was refused because CUDA did not start.
             session = self._session_on(CPU, {}, source, threads)
             if device == "cuda":
                 raise MissingCapabilityError(
@@ -104,13 +97,20 @@ class OnnxRunner:
         if provider != CPU:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         model: Any = str(source) if isinstance(source, Path) else source
+        before = count_threads()
         try:
-            return ort.InferenceSession(model, options, providers=[(provider, provider_options)])
+            session = ort.InferenceSession(model, options, providers=[(provider, provider_options)])
         except _LOAD_ERRORS as error:
             raise ArtifactError(
                 f"onnxruntime cannot load {self.artifact}: {_one_line(error)}",
                 "The file is truncated or not an ONNX graph; `zoo export MODEL` writes it again.",
             ) from error
+        # Where onnxruntime chose, its options say 0; the caller computes beside the threads that came with the session.
+        counted = 1 + count_threads() - before if before else None
+        self.threads: int | None = (
+            (session.get_session_options().intra_op_num_threads or counted) if provider == CPU else None
+        )
+        return session
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify (N, S, S, 3) uint8 pictures: logits (N, K) float32. Waits for the device."""
@@ -120,9 +120,7 @@ class OnnxRunner:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         del self._session
 
 
@@ -145,9 +143,16 @@ def read_contract(session: ort.InferenceSession, artifact: str) -> Contract:
                 f"{artifact} has the format {fields['format']!r}; this version reads {GRAPH_FORMAT!r}.",
                 "Export it again with this version.",
             )
-        return Contract.from_dict(fields["contract"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{artifact} carries damaged metadata: {error!r}.", "Export it again.") from error
+        return Contract.from_dict(fields["contract"], "contract.")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        said = error.problem if isinstance(error, RowError) else repr(error)
+        raise ArtifactError(f"{artifact} carries damaged metadata: {said}", "Export it again.") from error
+
+
+def count_threads() -> int:
+    """Threads of this process; 0 where the system does not list them."""
+    listed = Path("/proc/self/task")
+    return sum(1 for _ in listed.iterdir()) if listed.is_dir() else 0
 
 
 def _one_line(error: Exception) -> str:

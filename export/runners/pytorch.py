@@ -1,8 +1,7 @@
-"""Owns running a network in PyTorch: the reference every other back end is compared with; it loads through `zoo`."""
+"""Owns running a network in PyTorch: the reference that every other back end is compared with."""
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -30,14 +29,9 @@ class TorchRunner:
         device: Device = "cpu",
         threads: int | None = None,
     ) -> None:
-        """Move `model` to the device, in evaluation mode.
+        """Move (not copy) `model` to the device, in evaluation mode; `device` is as in `open_runner`.
 
-        Args:
-            model: the network; it is moved, not copied.
-            contract: its classes and preprocessing.
-            artifact: what to call it in reports.
-            device: as in `export.runners.open.open_runner`.
-            threads: intra-op threads of the whole process, put back when the runner closes.
+        `threads` are the intra-op threads of the whole process; their number is put back when the runner closes.
 
         Raises:
             MissingCapabilityError: "cuda" without a GPU that PyTorch can use.
@@ -54,6 +48,7 @@ class TorchRunner:
         self._threads_before = torch.get_num_threads()
         if threads:
             torch.set_num_threads(threads)
+        self.threads = torch.get_num_threads() if chosen == "cpu" else None
 
     @classmethod
     def from_model(cls, model: str, *, device: Device = "auto", threads: int | None = None) -> Self:
@@ -62,7 +57,7 @@ class TorchRunner:
         Raises:
             CheckpointError, UnknownNameError, MissingCapabilityError: as `zoo.weights.resolve.load_model`.
         """
-        choose_device(device)  # a missing GPU is said before a large file is read
+        choose_device(device)  # a missing GPU is an error before a large file is read
         network, card, _ = load_model(model)
         contract = Contract(model=card.variant.id, classes=card.classes, preprocessing=card.preprocessing)
         return cls(network, contract, artifact=model, device=device, threads=threads)
@@ -77,8 +72,6 @@ class TorchRunner:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         torch.set_num_threads(self._threads_before)
         del self._network

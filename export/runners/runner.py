@@ -1,21 +1,24 @@
-"""Owns the one seam for inference: whatever runs an artifact is a `Runner`, and everything else knows only that."""
+"""Owns the one seam for inference: whatever runs an artifact is a `Runner`; all other code knows only that."""
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Protocol, Self
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.contract import Contract
+from zoo.errors import ArtifactError
 
 
-class Runner(Protocol):
+class Runner(AbstractContextManager["Runner"], Protocol):
     """An artifact loaded on a device. A context manager: leaving it frees the device.
 
-    Not thread-safe: one caller at a time. `max_batch_size` is None where any batch is taken; `backend` and `device`
-    are for people ("onnxruntime 1.31 CPUExecutionProvider", "NVIDIA H200").
+    Not thread-safe: one caller at a time. `max_batch_size` is None where a batch of any size is taken; `backend` and
+    `device` are for people ("onnxruntime 1.31 CPUExecutionProvider", "NVIDIA H200"). `threads` are the processor
+    threads that compute, as they are and not as they were asked for; None on a GPU, or where the back end does not
+    tell.
     """
 
     artifact: str
@@ -23,13 +26,23 @@ class Runner(Protocol):
     backend: str
     device: str
     max_batch_size: int | None
+    threads: int | None
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify (N, S, S, 3) uint8 RGB pictures already at the contract's size: logits (N, K) float32."""
         ...
 
-    def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+def infer_finite(runner: Runner, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """`Runner.infer`, for answers that people will read.
+
+    Raises:
+        ArtifactError: a logit is NaN or infinite.
+    """
+    logits = runner.infer(pictures)
+    if not np.isfinite(logits).all():
+        raise ArtifactError(
+            f"{runner.artifact} answers with logits that are not finite.",
+            "Its weights have diverged, or its precision is too narrow for them: look at the training, or export fp32.",
+        )
+    return logits

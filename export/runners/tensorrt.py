@@ -1,7 +1,7 @@
 """Owns running a .plan, of TensorRT or TensorRT-RTX, on an NVIDIA GPU; it builds none.
 
-Everything around the engine goes through the `export.runners.cuda` seam, so the logic is tested without a GPU. It
-has not run on a GPU yet.
+Every call of CUDA goes through the `export.runners.cuda` seam, so the logic is tested without a GPU. It has not run on
+a GPU yet.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.engine.tensorrt_api import TensorRT, find_backend, load_tensorrt
-from export.passport import Passport, check_plan
+from export.engine.builders import BuildCard, find_builder
+from export.engine.tensorrt_api import TensorRT, load_tensorrt
+from export.passport import Passport, check_plan, passport_path
 from export.runners.cuda import Cuda, open_cuda
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.machine import Device, Driver, cuda_driver
@@ -24,7 +24,7 @@ from zoo.machine import Device, Driver, cuda_driver
 
 @dataclass(frozen=True)
 class _Tensor:
-    """One input or output of an engine: shape of one picture's share, buffers for the largest batch."""
+    """One input or output of an engine: its shape for one picture, and buffers for the largest batch."""
 
     name: str
     shape: tuple[int, ...]
@@ -42,52 +42,53 @@ class _Tensor:
 
 
 class TensorRTRunner:
-    """A .plan as a `Runner`. Takes at most the largest batch of its profile; a smaller one than its least is padded.
+    """A .plan as a `Runner`. A batch above the profile's largest is refused, one below its smallest is padded.
 
-    One stream, pinned host buffers, device buffers for the largest batch allocated once. `infer` may be called from
-    any thread, one at a time.
+    It has one stream, pinned host buffers, and device buffers for the largest batch, allocated once. Any thread may
+    call `infer`, one at a time.
     """
 
-    def __init__(
-        self, plan: Path, *, device: Device = "auto", trust: bool = False, tensorrt: TensorRT | None = None
-    ) -> None:
+    threads: int | None = None  # the GPU computes
+
+    def __init__(self, plan: Path, *, device: Device = "auto") -> None:
         """Check the plan's hash, then the driver, and only then construct a TensorRT runtime.
 
         Args:
             plan: the file, its passport beside it.
             device: "cpu" is refused: a plan runs on a GPU only.
-            trust: as in `export.passport.check_plan`.
-            tensorrt: an already imported TensorRT, instead of the one the passport names.
 
         Raises:
             ArtifactError: the plan is missing, changed, or made for another TensorRT release or GPU.
             MissingCapabilityError: no GPU, or TensorRT is not installed.
         """
-        passport = check_plan(plan, trust=trust)
+        passport = check_plan(plan)
         driver = cuda_driver()
         if device == "cpu" or driver is None:
             raise _needs_gpu(plan, "--device cpu was asked for" if driver else "this machine has none that works")
         self.artifact = str(plan)
         self.contract = passport.contract
-        builder = passport.builder or {}
-        self._tensorrt = tensorrt or load_tensorrt(find_backend(builder["name"]))
-        self.backend = f"{self._tensorrt.backend.name} {self._tensorrt.version}"
+        if passport.builder is None:
+            raise ArtifactError(
+                f"{passport_path(plan).name} does not say which TensorRT built {plan.name}.", _rebuild(passport)
+            )
+        self._tensorrt = load_tensorrt(find_builder(passport.builder.name))
+        self.backend = f"{self._tensorrt.builder.name} {self._tensorrt.version}"
         self.device = driver.gpus[0].name
         self._cuda: Cuda = open_cuda()
         try:
             with self._cuda.current():
-                self._open(plan, passport, driver)
+                self._open(plan, passport, passport.builder, driver)
         except ZooError:
             self._close()
             raise
 
-    def _open(self, plan: Path, passport: Passport, driver: Driver) -> None:
+    def _open(self, plan: Path, passport: Passport, built: BuildCard, driver: Driver) -> None:
         module: Any = self._tensorrt.module
         self._tensorrt.log.clear()
         self._runtime = module.Runtime(self._tensorrt.logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
-            raise _foreign_engine(plan, passport, self._tensorrt, driver)
+            raise ArtifactError(_describe_refusal(plan, built, self._tensorrt, driver), _rebuild(passport))
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise _gpu_failed("execution context", self._tensorrt)
@@ -96,8 +97,8 @@ class TensorRTRunner:
         outputs = [name for name in names if name not in inputs]
         if len(inputs) != 1 or len(outputs) != 1:
             raise ArtifactError(f"{plan.name} has {len(inputs)} inputs and {len(outputs)} outputs instead of one each.")
-        least, _, most = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(inputs[0], 0))
-        self._min_batch_size, self._max_batch_size = int(least[0]), int(most[0])
+        smallest, _, largest = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(inputs[0], 0))
+        self._min_batch_size, self._max_batch_size = int(smallest[0]), int(largest[0])
         self.max_batch_size: int | None = self._max_batch_size
         self._input, self._output = self._allocate(inputs[0]), self._allocate(outputs[0])
         for tensor in (self._input, self._output):
@@ -137,7 +138,7 @@ class TensorRTRunner:
             raise _gpu_failed(call, self._tensorrt)
 
     def _close(self) -> None:
-        """Let go in TensorRT's order (context, engine, runtime), then of the memory they used."""
+        """Free context, engine and runtime, in this order, then the memory they used."""
         with self._cuda.current():
             self._context = self._engine = self._runtime = None
         self._cuda.close()
@@ -145,9 +146,7 @@ class TensorRTRunner:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._close()
 
 
@@ -161,21 +160,21 @@ def _needs_gpu(plan: Path, why: str) -> MissingCapabilityError:
     return MissingCapabilityError(f"{plan} runs on an NVIDIA GPU only, and {why}.", hint)
 
 
-def _foreign_engine(plan: Path, passport: Passport, tensorrt: TensorRT, driver: Driver) -> ArtifactError:
-    """An engine is tied to its builder's exact release and, unless built ahead of time, to its model of GPU."""
-    builder = passport.builder or {}
-    built = f"{builder.get('name')} {builder.get('version')} for {', '.join(builder.get('targets', ())) or 'one GPU'}"
+def _rebuild(passport: Passport) -> str:
+    precision = passport.files.plan.precision if passport.files.plan else "fp16"
+    return f"Build it again here: `zoo export {passport.contract.model} --trt {precision}`."
+
+
+def _describe_refusal(plan: Path, built: BuildCard, tensorrt: TensorRT, driver: Driver) -> str:
+    """An engine is tied to the exact release of its builder and, unless built ahead of time, to its model of GPU."""
+    there = f"{built.name} {built.version} for {', '.join(built.targets) or 'one GPU'}"
     gpu = driver.gpus[0]
-    here = f"{tensorrt.backend.id} {tensorrt.version} on {gpu.name} ({'.'.join(map(str, gpu.compute_capability))})"
-    precision = passport.plan.precision if passport.plan else "fp16"
-    return ArtifactError(
-        f"{plan.name} was built by {built}; here is {here}, which refuses it: {tensorrt.log.errors()}",
-        f"Build it again here: `zoo export {passport.contract.model} --trt {precision}`.",
-    )
+    here = f"{tensorrt.builder.id} {tensorrt.version} on {gpu.name} ({'.'.join(map(str, gpu.compute_capability))})"
+    return f"{plan.name} was built by {there}; here is {here}, which refuses it: {tensorrt.log.errors()}"
 
 
 def _gpu_failed(what: str, tensorrt: TensorRT) -> MissingCapabilityError:
     return MissingCapabilityError(
-        f"{tensorrt.backend.name} failed at {what}: {tensorrt.log.errors()}",
+        f"{tensorrt.builder.name} failed at {what}: {tensorrt.log.errors()}",
         "Is the GPU's memory full? `nvidia-smi` shows it.",
     )

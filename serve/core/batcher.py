@@ -1,7 +1,7 @@
 """Owns the queue between requests and runners: bounded, batched, drained; it knows no HTTP and decodes no picture.
 
-Work-conserving: a free runner takes everything that is queued, up to the largest batch. Under load batches grow by
-themselves, and a lone request never waits. `max_queue_delay_ms` trades that latency for fuller batches.
+A free runner takes everything that is queued, up to the largest batch. So batches grow under load, and a single
+request never waits for others, unless `max_queue_delay_ms` makes it wait for a fuller batch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from export.runners.runner import Runner
 from serve.core.failures import DeadlineError, DrainingError, EngineError, QueueFullError
 
+Observer = Callable[[int, float], None]
+"""Called with the pictures of a batch and the seconds it took, from a runner's thread, before the batch's answers."""
 # Weight of the newest batch in the running mean of seconds per picture: 0.2 forgets nine tenths in ten batches.
 EWMA_WEIGHT = 0.2
 
@@ -40,6 +42,9 @@ class _Waiting:
     queued_s: float
     deadline_s: float | None
 
+    def is_late(self, now_s: float) -> bool:
+        return self.deadline_s is not None and self.deadline_s <= now_s
+
 
 def warm_up_sizes(max_batch_size: int) -> list[int]:
     """Powers of two below the largest batch, then that batch: 12 → 1, 2, 4, 8, 12."""
@@ -47,7 +52,7 @@ def warm_up_sizes(max_batch_size: int) -> list[int]:
 
 
 class Batcher:
-    """Answers single pictures with batched inference; one thread per runner, each runner used by its thread alone.
+    """Answers single pictures with batched inference. Each runner has a thread of its own.
 
     Args:
         runners: loaded artifacts with the same contract; the caller closes them after `close`.
@@ -79,20 +84,20 @@ class Batcher:
         self._closing = False
         self._cold = len(runners)
         self._picture_s: float | None = None
-        self._observers: list[Callable[[int, float], None]] = []
+        self._observers: list[Observer] = []
         self._threads = [
             threading.Thread(target=self._work, args=(runner,), name=f"runner-{index}", daemon=True)
             for index, runner in enumerate(runners)
         ]
 
-    def observe(self, observer: Callable[[int, float], None]) -> None:
-        """Call `observer(batch_size, compute_s)` after every batch, from a runner's thread, before its answers."""
+    def observe(self, observer: Observer) -> None:
+        """Call `observer` after every batch."""
         self._observers.append(observer)
 
     def start(self) -> None:
         """Start the threads and return at once. Each warms its runner up and then serves.
 
-        `warmed` gets the seconds that took when the last one is warm, or the first error.
+        `warmed` gets the first error, or the seconds it took until the last runner was warm.
         """
         self._started_s = self._clock()
         for thread in self._threads:
@@ -115,13 +120,13 @@ class Batcher:
 
         Args:
             picture: (S, S, 3) uint8 RGB at the contract's size.
-            deadline_s: on the batcher's clock; a picture that is taken up later is not computed.
+            deadline_s: on the batcher's clock; a picture whose turn comes later is not computed.
 
         Returns:
             A future of the answer. It fails with `DeadlineError` or `EngineError`.
 
         Raises:
-            QueueFullError: says when to come again. DrainingError: `drain` or `close` was called.
+            QueueFullError: it says when to send it again. DrainingError: `drain` or `close` was called.
         """
         if picture.shape != self._picture_shape or picture.dtype != np.uint8:
             raise ValueError(f"expected {self._picture_shape} uint8, got {picture.shape} {picture.dtype}")
@@ -154,26 +159,21 @@ class Batcher:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        return self._join(timeout_s)
-
-    def close(self, timeout_s: float | None = None) -> bool:
-        """Take nothing new, refuse what is queued, stop the threads after the batches under way."""
-        with self._changed:
-            self._closing = True
-            refused = list(self._queue)
-            self._queue.clear()
-            self._changed.notify_all()
-        for waiting in refused:
-            if waiting.future.set_running_or_notify_cancel():
-                waiting.future.set_exception(DrainingError("The server stopped before this picture's turn."))
-        return self._join(timeout_s)
-
-    def _join(self, timeout_s: float | None) -> bool:
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
         started = [thread for thread in self._threads if thread.ident is not None]
         for thread in started:
             thread.join(None if end_s is None else max(0.0, end_s - time.monotonic()))
         return not any(thread.is_alive() for thread in started)
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Take nothing new, refuse what is queued, stop the threads after the batches under way."""
+        with self._changed:
+            self._closing = True
+            refused, self._queue = self._queue, deque()
+        for waiting in refused:
+            if waiting.future.set_running_or_notify_cancel():
+                waiting.future.set_exception(DrainingError("The server stopped before this picture's turn."))
+        return self.drain(timeout_s)
 
     def _work(self, runner: Runner) -> None:
         """One runner's thread: warm up, then batch after batch until there is nothing left and `drain` was called."""
@@ -191,7 +191,7 @@ class Batcher:
                 began_s = self._clock()
                 runner.infer(np.zeros((batch_size, *self._picture_shape), np.uint8))
                 took_s = self._clock() - began_s
-        except Exception as error:  # noqa: BLE001 - whatever an engine raises goes to whoever waits for the warm-up
+        except Exception as error:  # noqa: BLE001 - anything that an engine raises goes to `warmed`
             with self._changed:
                 first, self._cold = self._cold > 0, -1
                 self._closing = True
@@ -220,24 +220,24 @@ class Batcher:
             while self._queue and len(batch) < self.max_batch_size:
                 waiting = self._queue.popleft()
                 if not waiting.future.set_running_or_notify_cancel():
-                    continue  # the client left; its picture is not worth computing
-                (late if _is_late(waiting, now_s) else batch).append(waiting)
+                    continue  # the client left, so nobody wants the answer
+                (late if waiting.is_late(now_s) else batch).append(waiting)
         _fail_late(late)
         return batch
 
     def _fill_wait_s(self) -> float:
-        """How much longer the oldest picture lets the batch fill."""
+        """How many more seconds the oldest picture lets the batch fill."""
         if self._closing or not self._delay_s or len(self._queue) >= self.max_batch_size:
             return 0.0
         return self._queue[0].queued_s + self._delay_s - self._clock()
 
     def _drop_dead(self) -> list[_Waiting]:
-        """Free the places of those who left; return those whose time is up, to be told outside the lock."""
+        """Remove the pictures of clients that left; return those whose time is up, to be failed outside the lock."""
         now_s = self._clock()
         alive: deque[_Waiting] = deque()
         late: list[_Waiting] = []
         for waiting in self._queue:
-            if not (waiting.future.cancelled() or _is_late(waiting, now_s)):
+            if not (waiting.future.cancelled() or waiting.is_late(now_s)):
                 alive.append(waiting)
             elif waiting.future.set_running_or_notify_cancel():
                 late.append(waiting)
@@ -248,7 +248,7 @@ class Batcher:
         began_s = self._clock()
         try:
             logits = runner.infer(np.stack([waiting.picture for waiting in batch]))
-        except Exception as error:  # noqa: BLE001 - whatever an engine raises fails this batch, and only this batch
+        except Exception as error:  # noqa: BLE001 - anything that an engine raises fails this batch, and only this batch
             _fail_batch(batch, error)
             return
         took_s = self._clock() - began_s
@@ -263,35 +263,23 @@ class Batcher:
             if not np.isfinite(row).all():
                 _fail_batch([waiting], ValueError("the logits are not finite"))
                 continue
-            waiting.future.set_result(
-                Answer(
-                    logits=row,
-                    queue_ms=(began_s - waiting.queued_s) * 1000.0,
-                    compute_ms=took_s * 1000.0,
-                    batch_size=len(batch),
-                )
-            )
+            queue_ms, compute_ms = (began_s - waiting.queued_s) * 1000.0, took_s * 1000.0
+            answer = Answer(logits=row, queue_ms=queue_ms, compute_ms=compute_ms, batch_size=len(batch))
+            waiting.future.set_result(answer)
 
     def _note_speed(self, picture_s: float) -> None:
         old = self._picture_s
         self._picture_s = picture_s if old is None else old + EWMA_WEIGHT * (picture_s - old)
 
 
-def _is_late(waiting: _Waiting, now_s: float) -> bool:
-    return waiting.deadline_s is not None and waiting.deadline_s <= now_s
-
-
 def _fail_late(late: list[_Waiting]) -> None:
     for waiting in late:
-        waiting.future.set_exception(
-            DeadlineError(
-                "The picture waited longer than the request's time.", "Send fewer at once, or ask for longer."
-            )
-        )
+        problem, hint = "The picture waited longer than the request's time.", "Send fewer at once, or ask for longer."
+        waiting.future.set_exception(DeadlineError(problem, hint))
 
 
 def _fail_batch(batch: list[_Waiting], cause: Exception) -> None:
-    # One error object per request: handlers clear tracebacks, and a shared object would be cleared under a neighbour.
+    # One error object per request: a handler clears its traceback while another may still be reading it.
     for waiting in batch:
         error = EngineError("The engine failed on this batch.", "The server's log has the reason; others still work.")
         error.__cause__ = cause

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from zoo.errors import BrokenPictureError, RequestError, ZooError
+from zoo.rows import Row, Text, Within
 
 
 class ParameterError(RequestError):
@@ -40,7 +42,7 @@ class EngineError(RequestError):
 
 
 class UnavailableError(RequestError):
-    """Not now, but soon: the request may come again after `retry_after_s` whole seconds."""
+    """Not now, but soon: the client may send the request again after `retry_after_s` whole seconds."""
 
     def __init__(self, problem: str, hint: str = "", retry_after_s: float = 1.0) -> None:
         super().__init__(problem, hint)
@@ -60,12 +62,12 @@ class DrainingError(UnavailableError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class Failure(Row):
     """What clients and dashboards see of an error: `status` is HTTP's, `reason` the metric's label."""
 
     error: type[ZooError]
-    status: int
-    reason: str
+    status: Annotated[int, Within(400, 599)]
+    reason: Text
 
 
 FAILURES = (
@@ -74,7 +76,7 @@ FAILURES = (
     Failure(error=SlowBodyError, status=408, reason="slow_body"),
     Failure(error=TooLargeError, status=413, reason="too_large"),
     Failure(error=MediaTypeError, status=415, reason="media_type"),
-    # nginx's code for a client that left: nobody reads the answer, but the log and the metrics count it.
+    # nginx's code for a client that left: nobody reads the answer, but the log and the metrics show it.
     Failure(error=ClientGoneError, status=499, reason="client_gone"),
     Failure(error=EngineError, status=500, reason="engine"),
     Failure(error=QueueFullError, status=503, reason="queue_full"),
@@ -82,11 +84,9 @@ FAILURES = (
     Failure(error=DrainingError, status=503, reason="draining"),
     Failure(error=DeadlineError, status=504, reason="deadline"),
 )
+FAILURE_OF_OURS = Failure(error=ZooError, status=500, reason="internal")
 
 
 def find_failure(error: ZooError) -> Failure:
-    """The row of an error; one that has none is a fault of ours, so it reads as a failed engine: 500."""
-    return next((row for row in FAILURES if isinstance(error, row.error)), FAILURE_OF_OURS)
-
-
-FAILURE_OF_OURS = Failure(error=ZooError, status=500, reason="internal")
+    """The row of an error; the last one is of every error that nobody expected here."""
+    return next(row for row in (*FAILURES, FAILURE_OF_OURS) if isinstance(error, row.error))

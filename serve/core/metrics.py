@@ -1,20 +1,7 @@
 """Owns what `/metrics` shows, in its own registry; it decides nothing and keeps no picture.
 
-    zoo_requests_total{path, status}     answers by route ("other" for unknown paths) and HTTP status
-    zoo_pictures_total                   pictures classified
-    zoo_rejected_total{reason}           /predict requests without a prediction; reasons: serve/core/failures.py
-    zoo_queue_depth                      pictures waiting for a runner
-    zoo_in_flight                        /predict requests being read, decoded, queued or computed
-    zoo_ready                            1 when warm and not draining, as /readyz
-    zoo_batch_size                       pictures per inference
-    zoo_decode_seconds                   body in hand → prepared picture, the wait for a decoding thread included
-    zoo_queue_seconds                    prepared → its batch begins
-    zoo_compute_seconds                  one inference of one batch
-    zoo_total_seconds                    request seen → prediction ready, the upload included
-    zoo_engine_info{model, artifact, backend, device, precision}   always 1
-    process_*                            memory, processor time, open files of this process
-
-Labels take their values from tables of ours, never from a client, so the number of series is bounded.
+docs/serving.md lists the metrics. Labels take their values from tables of ours (routes, and the reasons of
+serve/core/failures.py), never from a client, so the number of series is bounded.
 """
 
 from __future__ import annotations
@@ -33,16 +20,11 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """Counters, gauges and histograms of one server. Thread-safe.
-
-    Args:
-        engine: labels of `zoo_engine_info`.
-        queue_depth, in_flight, ready: asked when `/metrics` is read.
-    """
+    """Counters, gauges and histograms of one server. Its arguments are called whenever `/metrics` is read."""
 
     def __init__(
         self,
-        engine: Mapping[str, str],
+        engine: Callable[[], Mapping[str, str]],
         *,
         queue_depth: Callable[[], float],
         in_flight: Callable[[], float],
@@ -56,17 +38,18 @@ class Metrics:
         self.batch_size = Histogram(
             "zoo_batch_size", "Pictures per inference.", buckets=BATCH_BUCKETS, registry=registry
         )
-        self.decode_s = _seconds("decode", "From body to prepared picture.", registry)
+        self.decode_s = _seconds("decode", "From body to prepared picture, the wait for a thread included.", registry)
         self.queue_s = _seconds("queue", "From prepared picture to the start of its batch.", registry)
         self.compute_s = _seconds("compute", "One inference of one batch.", registry)
-        self.total_s = _seconds("total", "From request to prediction.", registry)
+        self.total_s = _seconds("total", "From request to prediction, the upload included.", registry)
         for name, text, value in (
             ("queue_depth", "Pictures waiting for a runner.", queue_depth),
             ("in_flight", "Requests being read, decoded, queued or computed.", in_flight),
-            ("ready", "1 when warm and not draining.", ready),
+            ("ready", "1 when warm and not draining, as /readyz.", ready),
         ):
             Gauge(f"zoo_{name}", text, registry=registry).set_function(value)
-        Gauge("zoo_engine_info", "What is served.", list(engine), registry=registry).labels(**engine).set(1)
+        self._engine = engine
+        self._engine_info = Gauge("zoo_engine_info", "What is served.", list(engine()), registry=registry)
         for failure in FAILURES:
             self.rejected.labels(failure.reason)  # shown as 0 from the start, so that an alert's rate has a first value
 
@@ -84,6 +67,8 @@ class Metrics:
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format, of `CONTENT_TYPE`."""
+        self._engine_info.clear()  # another engine may have been put to work
+        self._engine_info.labels(**self._engine()).set(1)
         return generate_latest(self._registry)
 
 

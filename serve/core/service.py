@@ -13,81 +13,67 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.contract import Contract
-from serve.core.batcher import Answer, Batcher
+from serve.core.batcher import Answer
 from serve.core.failures import DrainingError, QueueFullError, UnavailableError, WarmingUpError, find_failure
 from serve.core.metrics import Metrics
+from serve.core.slot import Engine, Slot
 from zoo import __version__
-from zoo.data.preprocess import open_picture, prepare
+from zoo.data.decode import open_picture
+from zoo.data.preprocess import prepare
 from zoo.errors import ZooError
+from zoo.model.spec import Preprocessing
+from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineInfo:
-    """What is being served, for people: never a path, because clients see it.
-
-    `precision` is None where no passport tells it. `random_weights`: for latency work, so no answer means anything.
-    """
-
-    artifact: str
-    backend: str
-    device: str
-    precision: str | None = None
-    random_weights: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(Row):
     """What one request may cost, and how many may be under way.
 
     `max_in_flight` bounds the bodies in memory: requests being read, decoded, queued or computed. `drain_s` is how
     long those may take once the server is told to stop.
     """
 
-    max_body_bytes: int
-    timeout_s: float
-    max_in_flight: int
-    decode_threads: int
-    drain_s: float
+    max_body_bytes: CountOrNone
+    timeout_s: Positive
+    max_in_flight: Count
+    decode_threads: Count
+    drain_s: NotNegative
 
 
 class Service:
-    """One engine behind its queue. Belongs to one event loop; decoding and inference run in threads."""
+    """Answers pictures with the engine at work. Belongs to one event loop; decoding and inference run in threads."""
 
-    def __init__(self, batcher: Batcher, contract: Contract, info: EngineInfo, limits: Limits) -> None:
-        self.batcher = batcher
-        self.contract = contract
-        self.info = info
+    def __init__(self, slot: Slot, limits: Limits) -> None:
+        self.slot = slot
         self.limits = limits
         self.draining = False
         self.in_flight = 0
         self.abandoned = 0
         self.metrics = Metrics(
-            {
-                "model": contract.model,
-                "artifact": info.artifact,
-                "backend": info.backend,
-                "device": info.device,
-                "precision": info.precision or "",
-            },
-            queue_depth=lambda: batcher.queued,
+            self._labels,
+            queue_depth=lambda: slot.engine.batcher.queued,
             in_flight=lambda: self.in_flight,
             ready=lambda: self.unavailable() is None,
         )
-        batcher.observe(self.metrics.observe_batch)
+        slot.observe(self.metrics.observe_batch)
         self._decoders = ThreadPoolExecutor(limits.decode_threads, thread_name_prefix="decode")
+
+    def _labels(self) -> dict[str, str]:
+        engine = self.slot.engine
+        labels = {name: value or "" for name, value in engine.info.to_dict().items() if name != "random_weights"}
+        return {"model": engine.contract.model, **labels}
 
     def unavailable(self) -> UnavailableError | None:
         """Why no picture is taken now; None where the server is ready."""
         if self.draining:
             return DrainingError("The server is shutting down.", "Send the picture again to another one.")
-        if not self.batcher.ready:
+        if not self.slot.engine.batcher.ready:
             return WarmingUpError("The engine is warming up.", "Wait until GET /readyz answers 200.")
         return None
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Count a request from its first byte to its answer, and its failure by reason.
+    def admit(self) -> Iterator[Engine]:
+        """Count a request from its first byte to its answer, and its failure by reason; yield the engine it gets.
 
         Raises:
             DrainingError, WarmingUpError, QueueFullError: it is not taken. Whatever the body raises.
@@ -95,21 +81,22 @@ class Service:
         try:
             if reason := self.unavailable():
                 raise reason
-            if self.in_flight >= self.limits.max_in_flight:
-                raise QueueFullError(
-                    f"{self.in_flight} requests are under way and the server takes no more.",
-                    "Send it again after Retry-After seconds.",
-                    self.batcher.expected_wait_s(),
-                )
-            self.in_flight += 1
-            try:
-                yield
-            finally:
-                self.in_flight -= 1
+            with self.slot.use() as engine:
+                if self.in_flight >= self.limits.max_in_flight:
+                    raise QueueFullError(
+                        f"{self.in_flight} requests are under way and the server takes no more.",
+                        "Send it again after Retry-After seconds.",
+                        engine.batcher.expected_wait_s(),
+                    )
+                self.in_flight += 1
+                try:
+                    yield engine
+                finally:
+                    self.in_flight -= 1
         except asyncio.CancelledError as error:
             if not self.draining:
                 raise
-            # The drain limit is over and the web server cancels what is left: say so instead of hanging up.
+            # The drain limit is over and the web server cancels what is left: the client gets an answer all the same.
             self.abandoned += 1
             self.metrics.rejected.labels("draining").inc()
             raise DrainingError("The server stopped before this picture's turn.", "Send it to another one.") from error
@@ -117,58 +104,55 @@ class Service:
             self.metrics.rejected.labels(find_failure(error).reason).inc()
             raise
 
-    async def classify(self, body: bytes, *, deadline_s: float) -> tuple[Answer, float]:
+    async def classify(self, engine: Engine, body: bytes, *, deadline_s: float) -> tuple[Answer, float]:
         """Decode and prepare a picture, then queue it: its answer, and the milliseconds of decoding.
 
-        Cancelling the call takes the picture out of whichever line it stands in.
+        Cancelling the call takes the picture out of the queue it stands in, for decoding or for the engine.
 
         Raises:
             BrokenPictureError: as `open_picture`. QueueFullError, DrainingError, DeadlineError, EngineError: as
             `Batcher.submit`.
         """
         began_s = time.monotonic()
-        picture = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, body)
+        loop = asyncio.get_running_loop()
+        picture = await loop.run_in_executor(self._decoders, _prepare, body, engine.contract.preprocessing)
         decode_ms = (time.monotonic() - began_s) * 1000.0
-        answer = await asyncio.wrap_future(self.batcher.submit(picture, deadline_s=deadline_s))
+        answer = await asyncio.wrap_future(engine.batcher.submit(picture, deadline_s=deadline_s))
         return answer, decode_ms
 
-    def _prepare(self, body: bytes) -> NDArray[np.uint8]:
-        # Decoded in full, as `zoo predict` does: reading a JPEG at half size is faster and changes the scores.
-        return prepare(open_picture(body), self.contract.preprocessing)
-
     def stop_accepting(self) -> None:
-        """Be unavailable from now on; what is under way has `drain_s` to be answered."""
+        """Take no more requests; those under way have `drain_s` to be answered."""
         self.draining = True
         self._drain_until_s = time.monotonic() + self.limits.drain_s
 
     def give_up(self) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting for the requests under way."""
         self._drain_until_s = time.monotonic()
 
     def drain(self) -> None:
         """Answer what is queued, then stop the threads; give up when `drain_s` is over. Blocks."""
         if not self.draining:
             self.stop_accepting()
-        self.batcher.drain(max(0.0, self._drain_until_s - time.monotonic()))
+        self.slot.engine.batcher.drain(max(0.0, self._drain_until_s - time.monotonic()))
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def describe(self) -> dict[str, Any]:
         """What `/info` answers: the contract, the engine and the limits as plain JSON types."""
+        engine = self.slot.engine
         return {
             "version": __version__,
-            "model": self.contract.model,
-            "artifact": self.info.artifact,
-            "backend": self.info.backend,
-            "device": self.info.device,
-            "precision": self.info.precision,
-            "random_weights": self.info.random_weights,
-            "image_size": self.contract.preprocessing.image_size,
-            "num_classes": len(self.contract.classes),
-            "classes": list(self.contract.classes),
-            "preprocessing": self.contract.preprocessing.to_dict(),
-            "instances": self.batcher.instances,
-            "max_batch_size": self.batcher.max_batch_size,
-            "queue_capacity": self.batcher.queue_capacity,
+            **engine.contract.to_dict(),
+            **engine.info.to_dict(),
+            "image_size": engine.contract.preprocessing.image_size,
+            "num_classes": len(engine.contract.classes),
+            "instances": engine.batcher.instances,
+            "max_batch_size": engine.batcher.max_batch_size,
+            "queue_capacity": engine.batcher.queue_capacity,
             "timeout_ms": self.limits.timeout_s * 1000.0,
             "max_body_bytes": self.limits.max_body_bytes,
         }
+
+
+def _prepare(body: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    # Decoded in full, as `zoo predict` does: reading a JPEG at half size is faster and changes the scores.
+    return prepare(open_picture(body, sent=True), preprocessing)

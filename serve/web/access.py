@@ -1,4 +1,4 @@
-"""Owns what every request gets whatever its route: an id, a count, and one line in the log; it answers nothing."""
+"""Owns what every request gets on any route: an id, a count, and one line in the log; it answers nothing."""
 
 from __future__ import annotations
 
@@ -16,17 +16,14 @@ from serve.core.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-# Echoed into headers and the log, so neither line breaks nor novels.
+# It is repeated in headers and in the log, so it holds no line breaks and is short.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class AccessMiddleware:
     """ASGI middleware: echoes or makes `X-Request-Id`, counts answers, logs one line per request at INFO.
 
-    Args:
-        app: what it wraps.
-        metrics: where answers are counted.
-        paths: from a route's endpoint to its path, the only values the label may take besides "other".
+    `paths` leads from a route's endpoint to its path: with "other", the only values a metric's label may have.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: Mapping[Any, str]) -> None:
@@ -42,7 +39,7 @@ class AccessMiddleware:
         began_s = time.monotonic()
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
-        status = 500  # of a request whose handler raised something nobody expected
+        status = 500  # unless an answer begins: its handler raised something unexpected
 
         async def send_with_id(message: Message) -> None:
             nonlocal status

@@ -1,14 +1,6 @@
 """Owns the HTTP face: routes, answers, and errors as JSON; everything behind it is `serve.core.service`.
 
-    GET  /          a page to drop a picture on
-    POST /predict   a picture's bytes → {"model", "predictions", "timings_ms", "batch_size"}; ?top=N
-    GET  /info      contract, engine and limits
-    GET  /examples  pictures to try, where the model's data set is embedded; /examples/N.png
-    GET  /healthz   200 while the process answers
-    GET  /readyz    200 when warm and not draining, else 503
-    GET  /metrics   Prometheus
-
-Every error is {"error", "hint"} with a status from `serve.core.failures`.
+docs/serving.md lists the routes. Every error is {"error", "hint"} with a status from `serve.core.failures`.
 """
 
 from __future__ import annotations
@@ -28,12 +20,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from export.contract import Contract
 from export.predict import best_of
-from serve.core.batcher import Answer, Batcher
 from serve.core.failures import SlowBodyError, UnavailableError, find_failure
 from serve.core.metrics import CONTENT_TYPE
-from serve.core.service import EngineInfo, Limits, Service
+from serve.core.service import Limits, Service
+from serve.core.slot import Slot
 from serve.web.access import AccessMiddleware
 from serve.web.examples import find_examples
 from serve.web.intake import check_media_type, read_body, read_top, while_connected
@@ -50,16 +41,9 @@ PAGE_HEADERS = {
 }
 
 
-def create_app(batcher: Batcher, contract: Contract, info: EngineInfo, limits: Limits) -> Starlette:
-    """Build the application. Its lifespan starts the batcher, which then warms up, and drains it at the end.
-
-    Args:
-        batcher: not started yet.
-        contract: of the artifact its runners hold.
-        info: what to tell people about the engine.
-        limits: what a request may cost.
-    """
-    service = Service(batcher, contract, info, limits)
+def create_app(slot: Slot, limits: Limits) -> Starlette:
+    """Build the application. Its lifespan starts the slot's engine, which then warms up, and drains it at the end."""
+    service = Service(slot, limits)
     routes = [
         Route("/", show_page),
         Route("/predict", predict, methods=["POST"]),
@@ -86,9 +70,9 @@ def create_app(batcher: Batcher, contract: Contract, info: EngineInfo, limits: L
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Start the runners' threads; at the end answer what is left and stop them."""
+    """Start the engine's threads; at the end answer what is left and stop them."""
     service: Service = app.state.service
-    service.batcher.start()
+    service.slot.engine.batcher.start()
     yield
     await run_in_threadpool(service.drain)
 
@@ -98,39 +82,29 @@ async def predict(request: Request) -> Response:
     began_s = time.monotonic()
     service: Service = request.app.state.service
     deadline_s = began_s + service.limits.timeout_s
-    with service.admit():
+    with service.admit() as engine:
         top = read_top(request)
         check_media_type(request)
         body = await read_body(request, max_bytes=service.limits.max_body_bytes, deadline_s=deadline_s)
         answer, decode_ms = await while_connected(
-            request, service.classify(body, deadline_s=deadline_s), deadline_s=deadline_s
+            request, service.classify(engine, body, deadline_s=deadline_s), deadline_s=deadline_s
         )
+    best = best_of(softmax(answer.logits), engine.contract.classes, top)
     total_ms = (time.monotonic() - began_s) * 1000.0
     service.metrics.observe_prediction(decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=total_ms)
-    timings_ms = {
-        "decode": decode_ms,
-        "queue": answer.queue_ms,
-        "compute": answer.compute_ms,
-        "total": total_ms,
-    }
-    timings_ms = {stage: round(took_ms, 3) for stage, took_ms in timings_ms.items()}
+    taken_ms = {"decode": decode_ms, "queue": answer.queue_ms, "compute": answer.compute_ms, "total": total_ms}
+    timings_ms = {stage: round(took_ms, 3) for stage, took_ms in taken_ms.items()}
     split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())
     request.state.timing = f"{split}, batch {answer.batch_size}"
     return JSONResponse(
         {
-            "model": service.contract.model,
-            "predictions": best_classes(answer, service.contract, top),
+            "model": engine.contract.model,
+            "predictions": [one.to_dict() for one in best],
             "timings_ms": timings_ms,
             "batch_size": answer.batch_size,
         },
         headers={"Server-Timing": split},
     )
-
-
-def best_classes(answer: Answer, contract: Contract, top: int) -> list[dict[str, Any]]:
-    """The `top` classes with softmax scores, best first, in the same form as `zoo predict --json`."""
-    best = best_of(softmax(answer.logits), contract.classes, top)
-    return [{"class": row.class_name, "index": row.index, "score": row.score} for row in best]
 
 
 async def show_page(request: Request) -> Response:
@@ -145,21 +119,21 @@ async def show_info(request: Request) -> Response:
 
 async def list_examples(request: Request) -> Response:
     """Where the examples are, and what they show."""
-    examples = await run_in_threadpool(find_examples, request.app.state.service.contract.classes)
-    return JSONResponse([{"url": f"examples/{n}.png", "class": one.class_name} for n, one in enumerate(examples)])
+    examples = await run_in_threadpool(find_examples, request.app.state.service.slot.engine.contract.classes)
+    return JSONResponse([{"url": f"examples/{number}.png", "class": name} for number, name in enumerate(examples)])
 
 
 async def show_example(request: Request) -> Response:
     """One example as PNG."""
-    examples = await run_in_threadpool(find_examples, request.app.state.service.contract.classes)
+    examples = await run_in_threadpool(find_examples, request.app.state.service.slot.engine.contract.classes)
     number = request.path_params["number"]
     if number >= len(examples):
         raise HTTPException(404)
-    return Response(examples[number].png, media_type="image/png")
+    return Response(list(examples.values())[number], media_type="image/png")
 
 
 async def healthz(request: Request) -> Response:
-    """The process answers: nothing more is promised."""
+    """Say that the process answers, and nothing more."""
     return JSONResponse({"status": "ok"})
 
 
@@ -185,7 +159,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, UnavailableError):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, SlowBodyError):
-        headers["Connection"] = "close"  # the rest of the body must not be taken for the next request
+        headers["Connection"] = "close"  # else the rest of the body would be read as the next request
     return _error(status, error.problem, error.hint, headers)
 
 
@@ -200,8 +174,8 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
 
 
 async def answer_crash(request: Request, error: Exception) -> Response:
-    """A fault of ours: the traceback goes to the log, not to the client."""
-    # uvicorn hangs up after an exception, so the client must not send its next request on this connection.
+    """A fault of ours: the log gets the traceback, the client does not."""
+    # uvicorn closes the connection after an exception, so the client must not send another request on it.
     return _error(
         500, "The server made a mistake.", "Its log has the details; please report them.", {"Connection": "close"}
     )

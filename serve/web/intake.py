@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from export.options import PredictOptions
 from serve.core.failures import (
     ClientGoneError,
     DeadlineError,
@@ -18,7 +19,6 @@ from serve.core.failures import (
     TooLargeError,
 )
 
-DEFAULT_TOP = 5
 # curl --data-binary sends x-www-form-urlencoded unless told otherwise; the decoder decides what the bytes really are.
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 
 def read_top(request: Request) -> int:
-    """How many classes the client wants: `?top=N`, 5 where it does not say.
+    """How many classes the client wants: `?top=N`, else as many as `zoo predict` names.
 
     Raises:
         ParameterError: not a whole number from 1 to 999,999,999.
     """
-    text = request.query_params.get("top", str(DEFAULT_TOP))
+    text = request.query_params.get("top", str(PredictOptions.top))
     if not (text.isascii() and text.isdigit() and 0 < len(text) <= 9 and int(text) > 0):
         raise ParameterError(
             f"The parameter top is {text[:40]!r}; expected a whole number from 1 to 999999999.",
@@ -55,15 +55,11 @@ def check_media_type(request: Request) -> None:
 
 
 async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
-    """Read the body, refusing it by its Content-Length or as soon as too much has come.
-
-    Args:
-        request: not read from yet.
-        max_bytes: the largest body.
-        deadline_s: on `time.monotonic`.
+    """Read the body; refuse it by its Content-Length, or as soon as too much has come.
 
     Raises:
-        TooLargeError, SlowBodyError, ClientGoneError: as they say. ParameterError: an empty body.
+        TooLargeError: above `max_bytes`. SlowBodyError: not complete at `deadline_s` (on `time.monotonic`).
+        ClientGoneError: the client hung up. ParameterError: an empty body.
     """
     too_large = TooLargeError(
         f"The body is larger than {max_bytes / 1e6:g} MB.",
@@ -81,7 +77,8 @@ async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> b
                     raise too_large
     except TimeoutError as error:
         raise SlowBodyError(
-            f"Only {len(body)} bytes of the body came within the request's time.", "Send it again, faster."
+            f"Only {len(body)} bytes of the body came within the request's time.",
+            "Send it again over a faster connection, or scale the picture down.",
         ) from error
     except ClientDisconnect as error:
         raise ClientGoneError("The client left while sending.") from error

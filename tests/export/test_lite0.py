@@ -34,9 +34,10 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def lite0_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from export.pipeline import Options, export_model
+    from export.options import ExportOptions
+    from export.pipeline import export_model
 
-    return export_model(Options(model="lite0", out=tmp_path_factory.mktemp("lite0"), num_pictures=8)).onnx
+    return export_model(ExportOptions(model="lite0", out=tmp_path_factory.mktemp("lite0"), num_pictures=8)).onnx
 
 
 def test_lite0_knows_a_cat_and_an_espresso_as_weights_and_as_graph(photographs: list[Path], lite0_graph: Path) -> None:
@@ -68,7 +69,7 @@ def test_lite0_graph_has_no_padding_of_its_own_and_halves_within_tolerance(
     fp16 = find_precision("fp16")
     with (
         OnnxRunner(lite0_graph, device="cpu") as full,
-        OnnxRunner(fp16.transform(graph).SerializeToString(), device="cpu") as half,
+        OnnxRunner(fp16.apply(graph).SerializeToString(), device="cpu") as half,
     ):
         pictures = load_batch(photographs, full.contract.preprocessing)
         parity = judge(full.infer(pictures), half.infer(pictures), fp16.tolerance)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from export.contract import Contract
-from export.parity import Probe, choose_pictures, compare, infer_all, judge
+from export.parity import choose_pictures, infer_all, judge
 from export.precision.rows import Tolerance, find_precision
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
@@ -55,6 +55,13 @@ def test_nan_and_infinity_fail(bad: float) -> None:
     reference = logits((0, 0, 10))
     assert not judge(reference, logits((0, bad, 10)), LOOSE).passed
     assert not judge(logits((0, bad, 10)), reference, LOOSE).passed
+
+
+def test_a_picture_without_finite_logits_is_named_and_the_numbers_are_those_of_the_others() -> None:
+    parity = judge(logits((0, 0, 10), (10, 0, 0)), logits((np.nan, 0, 10), (9.5, 0, 0)), LOOSE)
+    assert parity.failures == ("1 of 2 pictures get logits that are not finite",)
+    assert (parity.n, parity.max_abs_error, parity.top1_agreement) == (2, 0.5, 0.5)
+    json.dumps(parity.to_dict(), allow_nan=False)
 
 
 def test_another_class_fails_although_errors_are_small() -> None:
@@ -112,7 +119,9 @@ def test_onnx_runtime_agrees_with_torch_on_real_pictures(
         TorchRunner(tiny_model[0], tiny_contract) as reference,
         OnnxRunner(tiny_graph.SerializeToString(), device="cpu") as candidate,
     ):
-        parity = compare(reference, candidate, Probe("digits", digit_pictures), find_precision("fp32").tolerance)
+        logits = infer_all(reference, digit_pictures), infer_all(candidate, digit_pictures)
+        names = (reference.backend, candidate.backend, "digits")
+        parity = judge(*logits, find_precision("fp32").tolerance, names=names)
     assert parity.passed, parity.failures
     assert parity.reference.startswith("torch ") and parity.candidate.startswith("onnxruntime ")
 

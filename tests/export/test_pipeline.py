@@ -11,17 +11,18 @@ import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
-from export.engine.build import BatchProfile
+from export.options import ExportOptions
 from export.passport import check_plan, read_passport
-from export.pipeline import ExportResult, Options, export_model
+from export.pipeline import ExportResult, export_model
 from export.precision.rows import Tolerance
-from export.random_weights import make_random_network
 from export.runners.open import open_runner
+from export.source import make_random_network
 from zoo.errors import (
     CheckpointError,
     DataError,
     EngineBuildError,
     MissingCapabilityError,
+    RowError,
     UnknownNameError,
     VerdictError,
     ZooError,
@@ -35,8 +36,8 @@ def files_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def options(checkpoint: Path, out: Path) -> Options:
-    return Options(model=str(checkpoint), out=out, num_pictures=12)
+def options(checkpoint: Path, out: Path) -> ExportOptions:
+    return ExportOptions(model=str(checkpoint), out=out, num_pictures=12)
 
 
 def test_export_writes_a_graph_and_its_passport(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -44,15 +45,15 @@ def test_export_writes_a_graph_and_its_passport(tiny_checkpoint: Path, tmp_path:
     assert files_in(tmp_path) == {"tiny.onnx", "tiny.json"}
     passport = read_passport(result.onnx)
     assert passport == result.passport
-    assert passport.onnx.sha256 == hashlib.sha256(result.onnx.read_bytes()).hexdigest()
-    assert passport.onnx.bytes == result.onnx.stat().st_size
-    assert passport.checkpoint["sha256"] == hashlib.sha256(tiny_checkpoint.read_bytes()).hexdigest()
+    assert passport.files.onnx.sha256 == hashlib.sha256(result.onnx.read_bytes()).hexdigest()
+    assert passport.files.onnx.bytes == result.onnx.stat().st_size
+    assert passport.checkpoint.sha256 == hashlib.sha256(tiny_checkpoint.read_bytes()).hexdigest()
     assert passport.contract.classes == tuple("0123456789")
     assert not passport.random_weights
-    parity = passport.parity["onnx"]
-    assert parity["passed"] and parity["n"] == 12 and parity["pictures"] == "digits"
-    assert parity["top1_agreement"] == 1.0 and 0 < parity["max_abs_error"] < 1e-4
-    assert "no plan was asked for" in passport.parity["notes"]["plan"]
+    parity = passport.parity.onnx
+    assert parity is not None and parity.passed and parity.n == 12 and parity.pictures == "digits"
+    assert parity.top1_agreement == 1.0 and 0 < parity.max_abs_error < 1e-4
+    assert "no plan was asked for" in passport.parity.notes["plan"]
 
 
 def test_graph_and_passport_share_one_contract(
@@ -68,7 +69,7 @@ def test_graph_and_passport_share_one_contract(
 def test_out_may_name_the_graph(tiny_checkpoint: Path, tmp_path: Path, exports_this_graph: ModelProto) -> None:
     result = export_model(options(tiny_checkpoint, tmp_path / "digits-v1.onnx"))
     assert files_in(tmp_path) == {"digits-v1.onnx", "digits-v1.json"}
-    assert result.passport.onnx.name == "digits-v1.onnx"
+    assert result.passport.files.onnx.name == "digits-v1.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +80,8 @@ def plan_export(
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("export.pipeline.export_onnx", lambda *_, **__: tiny_graph)
         folder = tmp_path_factory.mktemp("plan")
-        profile = BatchProfile(min=1, opt=2, max=4)
         return export_model(
-            replace(options(tiny_checkpoint, folder), trt="fp16", builder="tensorrt-rtx", profile=profile)
+            replace(options(tiny_checkpoint, folder), trt="fp16", builder="tensorrt-rtx", profile=(1, 2, 4))
         )
 
 
@@ -89,21 +89,21 @@ def plan_export(
 def test_fp16_plan_has_a_passport_that_vouches_for_it(plan_export: ExportResult) -> None:
     assert plan_export.plan is not None
     passport = check_plan(plan_export.plan)
-    assert passport.plan is not None and passport.plan.precision == "fp16"
-    assert passport.onnx.precision == "fp32"
+    assert passport.files.plan is not None and passport.files.plan.precision == "fp16"
+    assert passport.files.onnx.precision == "fp32"
     assert passport.builder is not None
-    assert passport.builder["name"] == "tensorrt-rtx"
-    assert passport.builder["profile"] == {"min": 1, "opt": 2, "max": 4}
-    assert passport.builder["version"][0].isdigit() and "8.6" in passport.builder["targets"]
+    assert passport.builder.name == "tensorrt-rtx"
+    assert passport.builder.profile.to_dict() == {"min": 1, "opt": 2, "max": 4}
+    assert passport.builder.version[0].isdigit() and "8.6" in passport.builder.targets
 
 
 @needs_rtx
 def test_fp16_graph_is_compared_even_where_the_plan_cannot_run(plan_export: ExportResult) -> None:
     parity = plan_export.passport.parity
-    assert parity["graph"]["passed"]
-    assert parity["graph"]["max_abs_error"] > parity["onnx"]["max_abs_error"]
-    if parity["plan"] is None:
-        assert "tiny.plan --data" in parity["notes"]["plan"]
+    assert parity.graph is not None and parity.graph.passed and parity.onnx is not None
+    assert parity.graph.max_abs_error > parity.onnx.max_abs_error
+    if parity.plan is None:
+        assert "tiny.plan --data" in parity.notes["plan"]
 
 
 @needs_rtx
@@ -118,8 +118,9 @@ def test_an_fp32_plan_is_built_from_the_graph_as_it_is(
     tiny_checkpoint: Path, tmp_path: Path, exports_this_graph: ModelProto
 ) -> None:
     result = export_model(replace(options(tiny_checkpoint, tmp_path), trt="fp32", builder="tensorrt-rtx"))
-    assert result.passport.plan is not None and result.passport.plan.precision == "fp32"
-    assert result.passport.parity["graph"] == result.passport.parity["onnx"]
+    assert result.passport.files.plan is not None and result.passport.files.plan.precision == "fp32"
+    assert result.passport.parity.graph is not None
+    assert result.passport.parity.graph == result.passport.parity.onnx
 
 
 def damage(graph: ModelProto) -> None:
@@ -166,7 +167,7 @@ def test_an_fp16_graph_beyond_its_tolerance_leaves_nothing_behind(
 def test_skipping_the_gate_is_recorded(tiny_checkpoint: Path, tmp_path: Path, exports_this_graph: ModelProto) -> None:
     damage(exports_this_graph)
     result = export_model(replace(options(tiny_checkpoint, tmp_path), parity=False))
-    assert result.passport.parity == {
+    assert result.passport.parity.to_dict() == {
         "onnx": None,
         "graph": None,
         "plan": None,
@@ -182,9 +183,11 @@ def test_without_tensorrt_the_graph_is_written_before_the_error(
     assert caught.value.hint == "pip install 'zoo[rtx]'" and "tiny.onnx was written" in caught.value.problem
     assert files_in(tmp_path) == {"tiny.onnx", "tiny.json"}
     passport = read_passport(tmp_path / "tiny.onnx")
-    assert passport.plan is None and passport.builder is None
-    assert "not installed" in passport.parity["notes"]["plan"]
-    assert passport.parity["graph"]["passed"], "the fp16 graph was compared all the same"
+    assert passport.files.plan is None and passport.builder is None
+    assert "not installed" in passport.parity.notes["plan"]
+    assert passport.parity.graph is not None and passport.parity.graph.passed, (
+        "the fp16 graph was compared all the same"
+    )
 
 
 def test_a_build_that_fails_keeps_the_graph(
@@ -201,7 +204,7 @@ def test_a_build_that_fails_keeps_the_graph(
 
 
 def find_rtx() -> object:
-    from export.engine.tensorrt_api import RTX
+    from export.engine.builders import RTX
 
     return RTX
 
@@ -240,12 +243,13 @@ def test_inference_resolution_is_capped(tiny_checkpoint: Path, tmp_path: Path) -
 
 def test_random_weights_are_never_silent(in_folder: Path) -> None:
     with pytest.raises(CheckpointError, match="no trained weights"):
-        export_model(Options(model="tiny"))
+        export_model(ExportOptions(model="tiny"))
     assert files_in(in_folder) == set()
-    result = export_model(Options(model="tiny", random_weights=True, num_pictures=4))
+    result = export_model(ExportOptions(model="tiny", random_weights=True, num_pictures=4))
     assert result.passport.random_weights
-    assert result.passport.checkpoint["source"] == "random weights"
-    assert result.passport.parity["onnx"]["pictures"] == "sample photographs"
+    assert result.passport.checkpoint.source == "random weights"
+    assert result.passport.parity.onnx is not None
+    assert result.passport.parity.onnx.pictures == "sample photographs"
     assert result.onnx == Path("tiny.onnx") and result.onnx.is_file()
 
 
@@ -268,7 +272,7 @@ def test_random_weights_are_settled_and_seeded() -> None:
     ("change", "error"),
     [
         ({"model": "no-such-model"}, UnknownNameError),
-        ({"trt": "fp17"}, UnknownNameError),
+        ({"trt": "fp17"}, RowError),
         ({"data": "no-such-folder"}, DataError),
         ({"out": Path("s.plan")}, ZooError),
     ],
@@ -313,8 +317,8 @@ def test_paths_of_this_machine_stay_here(
     moved = tmp_path / "trained.safetensors"
     save_checkpoint(moved, network.state_dict(), replace(card, provenance={"data": str(picture_folder), "seed": 0}))
     result = export_model(options(moved, tmp_path))
-    assert result.passport.parity["onnx"]["pictures"] == "val"
-    assert result.passport.checkpoint["provenance"]["data"] == picture_folder.name
+    assert result.passport.parity.onnx is not None and result.passport.parity.onnx.pictures == "val"
+    assert result.passport.checkpoint.provenance["data"] == picture_folder.name
     for written in (result.onnx, result.passport_file):
         assert str(picture_folder).encode() not in written.read_bytes()
         assert str(tmp_path).encode() not in written.read_bytes()

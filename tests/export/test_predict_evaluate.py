@@ -19,7 +19,7 @@ from export.predict import best_of, predict
 from export.runners.open import open_runner
 from zoo.data.open import open_splits, open_val
 from zoo.data.pictures import Pictures
-from zoo.errors import BrokenPictureError, DataError
+from zoo.errors import ArtifactError, BrokenPictureError, DataError
 
 COLOURS = ("red", "green", "blue")
 
@@ -36,8 +36,9 @@ def pictures_of(labels: list[int], *, classes: tuple[str, ...] = COLOURS) -> Pic
 
 def test_accuracy_counts_what_is_right(mean_colour_runner: Any) -> None:
     # The pictures are red, green, blue, red; the labels claim red, green, red, blue.
-    result = evaluate(mean_colour_runner(COLOURS), pictures_of([0, 1, 0, 2]))
-    assert (result.top1, result.top5, result.n, result.broken) == (0.5, 1.0, 4, ())
+    broken: list[str] = []
+    result = evaluate(mean_colour_runner(COLOURS), pictures_of([0, 1, 0, 2]), on_broken=broken.append)
+    assert (result.top1, result.top5, result.n, broken) == (0.5, 1.0, 4, [])
     assert result.to_dict().keys() == {"top1", "top5", "loss", "n", "artifact"}
     # Logits are 8 for the true colour and 0 for both others.
     right = np.log(np.exp(8) + 2) - 8
@@ -78,13 +79,15 @@ def test_broken_pictures_are_left_out_and_named(mean_colour_runner: Any, tmp_pat
             Image.fromarray(solid(colour)).save(tmp_path / name / f"{index}.png")
     (tmp_path / "red" / "1.png").write_bytes(b"no picture")
     seen: list[tuple[int, int]] = []
+    broken: list[str] = []
     result = evaluate(
         mean_colour_runner(COLOURS, max_batch_size=2),
         open_val(str(tmp_path)),
         on_progress=lambda *done: seen.append(done),
+        on_broken=broken.append,
     )
     assert (result.top1, result.n) == (1.0, 5)
-    assert len(result.broken) == 1 and str(Path("red") / "1.png") in result.broken[0]
+    assert len(broken) == 1 and str(Path("red") / "1.png") in broken[0]
     assert seen == [(2, 6), (4, 6), (6, 6)]
 
 
@@ -94,6 +97,20 @@ def test_only_broken_pictures_are_an_error(mean_colour_runner: Any, tmp_path: Pa
         (tmp_path / name / "0.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="None of the 2 pictures"):
         evaluate(mean_colour_runner(COLOURS), open_val(str(tmp_path)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_an_error_and_no_number(
+    bad: float, mean_colour_runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = mean_colour_runner(COLOURS)
+    monkeypatch.setattr(runner, "infer", lambda pictures: np.full((len(pictures), 3), bad, np.float32))
+    path = tmp_path / "red.png"
+    Image.fromarray(solid((200, 0, 0))).save(path)
+    with pytest.raises(ArtifactError, match="mean-colour answers with logits that are not finite"):
+        list(predict(runner, [path]))
+    with pytest.raises(ArtifactError, match="not finite"):
+        evaluate(runner, pictures_of([0, 1]))
 
 
 LOGITS = arrays(np.float32, (3, 6), elements=st.floats(-30, 30, width=32))

@@ -19,7 +19,8 @@ from PIL import Image
 
 from export.contract import Contract
 from serve.core.batcher import Batcher
-from serve.core.service import EngineInfo, Limits, Service
+from serve.core.service import Limits, Service
+from serve.core.slot import Engine, EngineInfo, Slot
 from serve.server import DrainingServer, bind
 from serve.web.app import create_app
 from zoo.model.spec import Preprocessing
@@ -55,6 +56,7 @@ class FakeRunner:
         self.batches: list[list[int]] = []
         self.warmed: list[int] = []
         self.threads: set[int] = set()
+        self.is_closed = False
 
     def hold(self) -> None:
         self.gate.clear()
@@ -63,6 +65,7 @@ class FakeRunner:
         self.gate.set()
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        assert not self.is_closed
         self.threads.add(threading.get_ident())
         self.on_infer(len(pictures))
         if not pictures.any():
@@ -83,7 +86,7 @@ class FakeRunner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        self.is_closed = True
 
     @staticmethod
     def logits_of(byte: int) -> NDArray[np.float32]:
@@ -169,7 +172,8 @@ def start(
         drain_s=drain_s,
     )
     info = EngineInfo(artifact="fake.onnx", backend=runner.backend, device=runner.device, precision="fp32")
-    app = create_app(batcher, runner.contract, info, limits)
+    slot = Slot(Engine(batcher=batcher, contract=runner.contract, info=info))
+    app = create_app(slot, limits)
     listener = bind("127.0.0.1", 0)
     config = uvicorn.Config(
         app,

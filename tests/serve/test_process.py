@@ -84,10 +84,11 @@ def launch() -> Iterator[Launch]:
 @pytest.fixture(scope="module")
 def onnx(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real .onnx with its passport."""
-    from export.pipeline import Options, export_model
+    from export.options import ExportOptions
+    from export.pipeline import export_model
 
     folder = tmp_path_factory.mktemp("served")
-    return export_model(Options(model=str(tiny_run / "checkpoint.safetensors"), out=folder)).onnx
+    return export_model(ExportOptions(model=str(tiny_run / "checkpoint.safetensors"), out=folder)).onnx
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,9 @@ def test_a_plan_without_a_gpu_names_the_onnx_beside_it(onnx: Path, launch: Launc
     plan = tmp_path / "tiny.plan"
     plan.write_bytes(b"an engine")
     passport = read_passport(onnx)
-    write_passport(passport_path(plan), replace(passport, plan=FileCard.of(plan, "fp16")))
+    write_passport(
+        passport_path(plan), replace(passport, files=replace(passport.files, plan=FileCard.of(plan, "fp16")))
+    )
     copy(onnx, tmp_path)
     code, out, err = launch("--engine", plan).finish()
     assert (code, out) == (1, "")

@@ -3,9 +3,9 @@ from __future__ import annotations
 import errno
 import inspect
 import json
+import math
 import socket
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import serve.core.failures
 from serve.cli import serve as serve_command
 from serve.core.batcher import Batcher
 from serve.core.failures import FAILURES, UnavailableError, find_failure
-from serve.core.service import EngineInfo, Limits, Service
-from serve.options import Options
-from serve.server import bind, choose_max_batch_size, describe_engine, describe_server
-from zoo.errors import ArtifactError, RequestError, ZooError
+from serve.core.slot import Engine, EngineInfo
+from serve.engine import choose_max_batch_size, describe_engine
+from serve.options import ServeOptions
+from serve.server import bind, describe_server
+from zoo.errors import ArtifactError, RequestError, RowError, ZooError
 from zoo.files import sha256_of
 from zoo.model.spec import Preprocessing
 
@@ -141,7 +142,7 @@ def write_passport_of(onnx: Path, runner: Any, **changes: Any) -> None:
         "files": {"onnx": card, "plan": None},
         "builder": None,
         "parity": {},
-        "checkpoint": {},
+        "checkpoint": {"source": "test", "sha256": None, "provenance": {}},
         "random_weights": True,
         "environment": {},
     }
@@ -170,11 +171,10 @@ def test_a_damaged_passport_is_an_error(fake: Any, tmp_path: Path) -> None:
 
 def describe(runner: Any, host: str, **info: Any) -> str:
     batcher = Batcher([runner], queue_capacity=64, max_batch_size=8)
-    limits = Limits(max_body_bytes=1, timeout_s=1.0, max_in_flight=1, decode_threads=1, drain_s=1.0)
-    facts = EngineInfo(artifact="fake.onnx", backend="fake 1.0", device="CPU", **info)
-    service = Service(batcher, runner.contract, facts, limits)
+    told = EngineInfo(artifact="fake.onnx", backend="fake 1.0", device="CPU", **info)
+    engine = Engine(batcher=batcher, contract=runner.contract, info=told)
     with bind("127.0.0.1", 0) as listener:
-        lines = describe_server(service, listener, host, 1.25)
+        lines = describe_server(engine, listener, host, 1.25)
         return "\n".join(lines).replace(str(listener.getsockname()[1]), "PORT")
 
 
@@ -225,8 +225,24 @@ def test_an_error_without_a_row_is_a_500() -> None:
 
 
 def test_every_option_of_the_command_line_is_an_option_of_the_server() -> None:
-    command = {parameter.name: parameter.default for parameter in serve_command.params}
-    assert set(command) - {"log_level"} == {field.name for field in fields(Options)}
+    command = {parameter.name: parameter.default for parameter in serve_command.params if parameter.name != "engine"}
+    row = ServeOptions(engine="x.onnx").to_dict()
+    assert command == {name: default for name, default in row.items() if name != "engine"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"port": 65536}, "port is 65536; expected a whole number from 0 to 65535"),
+        ({"instances": 0}, "instances is 0"),
+        ({"timeout_ms": 0}, "timeout_ms is 0; expected a number above 0"),
+        ({"drain_seconds": math.nan}, "drain_seconds is nan"),
+        ({"log_level": "loud"}, "log_level is 'loud'; expected debug or info or warning or error"),
+    ],
+)
+def test_python_is_refused_what_the_command_line_refuses(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(RowError, match=said):
+        ServeOptions(engine="x.onnx", **change)
 
 
 @pytest.mark.parametrize(

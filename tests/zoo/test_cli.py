@@ -42,6 +42,18 @@ def test_no_commands_help_loads_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("arguments", [["list"], ["show", "s"], ["show", "b0", "--json"], ["list", "--json"]])
+def test_looking_at_models_loads_no_framework(arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom zoo.cli import cli\n"
+        f"cli({arguments!r}, standalone_mode=False)\n"
+        "print([m for m in ('torch', 'torchvision', 'onnxruntime', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert len(done.stdout.splitlines()) > 5
+
+
 def test_every_option_has_a_help_text() -> None:
     context = click.Context(cli)
     for name in cli.list_commands(context):

@@ -25,6 +25,7 @@ class CookOptions(Row):
     stir: Annotated[bool, Opt("Leave it alone.", flags=("--no-stir",))] = True
     notes: Annotated[Path | None, Opt("Where to write.")] = None
     profile: Annotated[tuple[int, int], Within(1), Opt("Least and most.")] = (1, 4)
+    salt: Annotated[float, Within(0, 10), Opt("How much salt.")] = 1.0
     kitchen: str = "ours"
 
 
@@ -79,7 +80,15 @@ def test_what_a_field_cannot_hold_is_a_wrong_use(arguments: tuple[str, ...], sai
 
 def test_help_tells_ranges_choices_and_defaults() -> None:
     help = " ".join(run("--help")[1].split())
-    for said in ("DISH", "How long. [default: 20.0; 0<x<=600]", "[small|large]", "-c, --cooks", "--spice", "--no-stir"):
+    for said in (
+        "DISH",
+        "How long. [default: 20.0; 0<x<=600]",
+        "How much salt. [default: 1.0; 0<=x<=10]",
+        "[small|large]",
+        "-c, --cooks",
+        "--spice",
+        "--no-stir",
+    ):
         assert said in help
     assert "kitchen" not in help
 

@@ -15,11 +15,13 @@ from zoo.errors import ZooError
 from zoo.results import (
     REPORT_FORMAT,
     Result,
+    Subject,
     Summary,
     measured_on,
     percentile,
     read_results,
     result_path,
+    row_sha256,
     summarize,
     write_result,
 )
@@ -112,6 +114,73 @@ def test_the_same_run_replaces_its_result_and_another_device_does_not(tmp_path: 
     ]
 
 
+def subject(**changes: Any) -> Subject:
+    facts = {
+        "name": "s.onnx",
+        "batch_sizes": (1, 8),
+        "precision": "fp32",
+        "threads": 2,
+        "sha256": "1f0c9a2e" + "0" * 56,
+    }
+    return Subject(**(facts | changes))
+
+
+def path_of(*subjects: Subject, **changes: Any) -> Path:
+    settings = {"subjects": [one.to_dict() for one in subjects]}
+    return result_path(Path(), a_result(settings=settings, environment={"device": "NVIDIA H200"}, **changes))
+
+
+def test_a_file_is_named_after_what_was_measured() -> None:
+    assert str(path_of(subject())) == "latency-s-onnx-b1-b8-fp32-2-threads-1f0c9a2e-nvidia-h200.json"
+    unknown = subject(batch_sizes=(), precision=None, threads=None, sha256=None)
+    assert str(path_of(unknown)) == "latency-s-onnx-nvidia-h200.json"
+    plan = subject(name="s.plan", precision="fp16", threads=None, sha256="77ab0012" + "0" * 56)
+    assert str(path_of(subject(), plan)) == (
+        "latency-s-onnx-vs-s-plan-b1-b8-fp32-vs-fp16-2-threads-vs-none-1f0c9a2e-vs-77ab0012-nvidia-h200.json"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "m.onnx"},
+        {"batch_sizes": (1,)},
+        {"precision": "fp16"},
+        {"threads": 1},
+        {"threads": None},
+        {"sha256": "2" * 64},
+        {"sha256": None},
+    ],
+)
+def test_whatever_was_measured_otherwise_has_a_file_of_its_own(changes: dict[str, Any]) -> None:
+    assert path_of(subject(**changes)) != path_of(subject())
+    assert path_of(subject(), subject(**changes)) != path_of(subject())
+    assert path_of(subject(), subject()) != path_of(subject())
+    assert path_of(subject(), kind="stages") != path_of(subject())
+    assert path_of(subject(), name="told otherwise") == path_of(subject())
+
+
+def test_a_long_name_is_cut_and_still_its_own(tmp_path: Path) -> None:
+    many = [subject(name=f"artifact-{index}.onnx") for index in range(40)]
+    path, other = path_of(*many), path_of(*many[:-1])
+    assert path != other
+    assert max(len(path.name), len(other.name)) <= 220
+    settings = {"subjects": [one.to_dict() for one in many]}
+    assert read_results([write_result(tmp_path, a_result(settings=settings))])[0].subjects == tuple(many)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_reaches_no_file(tmp_path: Path, broken: float) -> None:
+    with pytest.raises(ZooError, match=rf"data\.rows\[1\]\.ms is {broken}"):
+        write_result(tmp_path, a_result(data={"rows": [{"ms": 1.0}, {"ms": broken}]}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_row_that_is_no_file_has_a_hash_too() -> None:
+    one, other = subject(), subject(threads=4)
+    assert row_sha256(one) == row_sha256(Subject.from_dict(one.to_dict())) != row_sha256(other)
+
+
 @given(st.text(), st.text())
 def test_any_name_makes_a_file_name(name: str, device: str) -> None:
     path = result_path(Path("folder"), a_result(name=name, environment={"device": device}))
@@ -152,7 +221,7 @@ def test_foreign_and_damaged_json_is_named(tmp_path: Path, text: str, problem: s
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(ZooError, match=problem) as error:
-        read_results([tmp_path])
+        read_results([tmp_path], kinds=("latency", "stages"))
     assert str(path) in error.value.problem
     assert error.value.hint
 

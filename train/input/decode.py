@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from zoo.data.jpeg import Box, JpegHeader, Part, cut_out, read_jpeg_header
-from zoo.data.preprocess import MAX_PIXELS, open_picture
+from zoo.data.decode import MAX_PIXELS, open_picture
+from zoo.data.jpeg import Box, JpegHeader, JpegPart, cut_out, read_jpeg_header
 
 Pixels = NDArray[np.uint8]
 
@@ -96,7 +96,7 @@ class CropDecoder:
             return Crop(resize_box(np.array(open_picture(source, name=name)), upright, size))
         return Crop(decoded, part.scaled(box, factor), header.orientation)
 
-    def _decode(self, part: Part, factor: int) -> Pixels | None:
+    def _decode(self, part: JpegPart, factor: int) -> Pixels | None:
         """The part at 1/`factor` of its size; None where libjpeg-turbo warns."""
         height, width = -(-part.height // factor), -(-part.width // factor)
         pixels = self._take(height * width * 3)

@@ -18,8 +18,10 @@ from train.learn.run import Run, Settings, enter_stage, start_run
 from train.learn.step import train_step
 from train.progressive.recipe import Recipe, TrainingStage
 from zoo.errors import ZooError
+from zoo.machine import processor_name
 from zoo.model.spec import Variant
-from zoo.results import Result, Summary, measured_on, summarize
+from zoo.model.variants import VARIANTS
+from zoo.results import Result, Subject, Summary, measured_on, row_sha256, summarize
 
 # A tenth of the samples are warm-up, three at least: cuDNN picks its algorithms, allocators fill.
 WARMUP_STEPS = 3
@@ -42,18 +44,25 @@ def measure_training(
     for index, stage in enumerate(recipe.stages, start=1):
         console.print(f"stage {index}/{len(recipe.stages)}: {stage.image_size} px, batch {stage.batch_size}")
         rows.append({"stage": index} | _measure_stage(run, variant, recipe, stage, settings, steps))
-    device = torch.cuda.get_device_name() if settings.device.type == "cuda" else None
-    environment = measured_on(device or "")
-    environment["device"] = device or environment["processor"]
+    is_gpu = settings.device.type == "cuda"
+    compiled = "-compiled" if settings.compile else ""
+    subject = Subject(
+        name=f"{variant.id}-{recipe.name}-{recipe.largest_size}px-augmented-on-{settings.augment_on}{compiled}",
+        batch_sizes=tuple(dict.fromkeys(stage.batch_size for stage in recipe.stages)),
+        precision=settings.precision,
+        threads=None if is_gpu else torch.get_num_threads(),
+        sha256=None if variant in VARIANTS else row_sha256(variant),
+    )
     return Result(
         kind="train",
         name=f"{variant.id}-{recipe.name}-{settings.precision}",
-        environment=environment,
+        environment=measured_on(torch.cuda.get_device_name() if is_gpu else processor_name()),
         settings={
+            "subjects": [subject.to_dict()],
             "model": variant.id,
             "recipe": recipe.name,
             "precision": settings.precision,
-            "threads": torch.get_num_threads(),
+            "threads": subject.threads,
             "memory_format": "channels_last",
             "compiled": settings.compile,
             "augment_on": settings.augment_on,

@@ -1,43 +1,37 @@
-"""Owns the commands that look at this machine and give something to try it with: doctor, sample."""
+"""Owns the commands that look at this machine and make pictures to try it with: doctor, sample."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from zoo.options import FOLDER, json_option
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command("doctor")
 @json_option
 def doctor(as_json: bool) -> None:
     """Say what this machine can do, and how to add the rest."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from zoo.console import print_json, results_console
     from zoo.doctor import examine
 
     findings = examine()
     if as_json:
-        click.echo(json.dumps({finding.name: finding.to_dict() for finding in findings}, indent=2))
+        print_json({name: finding.to_dict() for name, finding in findings.items()})
         return
-    from rich.markup import escape
-    from rich.table import Table
-
-    from zoo.console import results_console
-
     table = Table(box=None, pad_edge=False, show_header=False)
-    for finding in findings:
+    for name, finding in findings.items():
         sign = "[green]✓[/]" if finding.available else "[yellow]–[/]"
-        table.add_row(sign, f"[bold]{finding.name}[/]", finding.version or "", escape(finding.detail))
+        table.add_row(sign, f"[bold]{name}[/]", finding.version or "", escape(finding.detail))
     console = results_console()
     console.print(table)
-    for finding in findings:
+    for name, finding in findings.items():
         if finding.hint:
-            console.print(f"[bold]{finding.name}:[/] {escape(finding.hint)}")
+            console.print(f"[bold]{name}:[/] {escape(finding.hint)}")
 
 
 @click.command("sample")

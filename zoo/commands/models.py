@@ -1,55 +1,36 @@
-"""Owns the commands that show and make rows: list, show, scale; they import no framework."""
+"""Owns the commands that show and make rows: list, show, scale. They import no framework."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from zoo.options import json_option
+from zoo.model.scaling import Factor
+from zoo.options import Arg, Opt, json_option, takes
+from zoo.rows import Row
+from zoo.wording import OPERATOR_COLOURS, OPERATOR_NAMES
 
 if TYPE_CHECKING:
+    from zoo.model.counts import Part
     from zoo.model.spec import Variant
-
-OPERATOR_STYLES = {
-    "fused_mbconv": ("Fused-MBConv", "orange3"),
-    "mbconv": ("MBConv", "dodger_blue1"),
-    "bottleneck": ("bottleneck", "green"),
-}
 
 
 @click.command("list")
 @json_option
 def list_models(as_json: bool) -> None:
     """Show every network: parameters, MACs, sizes, weights."""
+    from zoo.console import print_json
     from zoo.model.variants import VARIANTS
 
     rows = [summary_of(variant) for variant in VARIANTS]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    from rich.table import Table
-
-    from zoo.console import results_console
-
-    table = Table("model", "family", box=None, pad_edge=False, header_style="bold")
-    for column in ("params, M", "GMACs", "train px", "eval px"):
-        table.add_column(column, justify="right")
-    table.add_column("weights")
-    for row in rows:
-        table.add_row(
-            f"[bold]{row['id']}[/]",
-            row["family"],
-            f"{row['num_params'] / 1e6:.2f}",
-            f"{row['macs'] / 1e9:.3g}",
-            str(row["train_size"]),
-            str(row["eval_size"]),
-            ", ".join(id.removeprefix(f"{row['id']}.") for id in row["weights"]) or "train it",
-        )
-    results_console().print(table)
+        print_json(rows)
+    else:
+        _print_models(rows)
 
 
 def summary_of(variant: Variant) -> dict[str, Any]:
@@ -74,28 +55,108 @@ def summary_of(variant: Variant) -> dict[str, Any]:
 @json_option
 def show_model(model: str, image_size: int | None, as_json: bool) -> None:
     """Show MODEL stage by stage: operator, channels, layers, stride, parameters, MACs."""
+    from zoo.console import print_json
     from zoo.model.counts import parts
     from zoo.weights.resolve import find_model_variant
 
     variant = find_model_variant(model)
     size = image_size or variant.eval_size
-    rows = list(parts(variant, image_size=size))
+    stages = list(parts(variant, image_size=size))
     if as_json:
-        stages = [asdict(part) for part in rows]
-        click.echo(json.dumps(summary_of(variant) | {"image_size": size, "stages": stages}, indent=2))
+        shown = {"image_size": size, "stages": [asdict(part) for part in stages]}
+        print_json(summary_of(variant) | shown)
+    else:
+        _print_stages(f"[bold]{variant.name}[/] ({variant.id}) at {size} px. {variant.source}", stages)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleOptions(Row):
+    """What `zoo scale` is told."""
+
+    model: Annotated[str, Arg("MODEL")]
+    depth: Annotated[Factor, Opt("Layers, times this.")] = 1.0
+    width: Annotated[Factor, Opt("Channels, times this, in multiples of 8.")] = 1.0
+    resolution: Annotated[Factor, Opt("Image size, times this, up to 480 px.")] = 1.0
+    id: Annotated[str | None, Opt("Name of the new network  [default: the file's]")] = None
+    out: Annotated[Path, Opt("Row file to write: NAME.toml.", flags=("-o", "--out"))]
+
+
+@click.command("scale")
+@takes(ScaleOptions)
+@json_option
+def scale_model(options: ScaleOptions, as_json: bool) -> None:
+    """Write a row file: MODEL scaled by the paper's rule, to be edited, trained and exported like any other.
+
+    Compound scaling with two additions (EfficientNetV2 §3.3): the inference size is capped at 480 px, and a deeper
+    network gets extra layers in its later stages.
+
+    \b
+    zoo scale s --depth 1.2 --width 1.1 -o mynet.toml
+    zoo show mynet.toml
+    zoo train mynet.toml --data pictures/
+    """
+    from zoo.console import print_json
+    from zoo.model.row_files import write_new_row
+    from zoo.model.scaling import scale_by_paper
+    from zoo.weights.resolve import ROW_SUFFIX, find_model_variant
+
+    out, depth, width, resolution = options.out, options.depth, options.width, options.resolution
+    if out.suffix != ROW_SUFFIX:
+        raise click.BadParameter(f"{out} does not end in {ROW_SUFFIX}.", param_hint="--out")
+    base = find_model_variant(options.model)
+    scaled = scale_by_paper(base, options.id or out.stem, depth=depth, width=width, resolution=resolution)
+    asked = base.eval_size * resolution
+    if asked > scaled.eval_size + 8:
+        click.echo(f"The inference size is capped at {scaled.eval_size} px; asked for were {asked:.0f}.", err=True)
+    made_by = f"`zoo scale {options.model} --depth {depth:g} --width {width:g} --resolution {resolution:g}`"
+    row = write_new_row(out, scaled, made_by)
+    before, after = summary_of(base), summary_of(row)
+    if as_json:
+        print_json(after | {"file": str(out)})
         return
+    click.echo(out)
+    click.echo(
+        f"{before['num_params'] / 1e6:.2f} → {after['num_params'] / 1e6:.2f} M parameters, "
+        f"{before['macs'] / 1e9:.3g} → {after['macs'] / 1e9:.3g} GMACs, "
+        f"{base.eval_size} → {row.eval_size} px. `zoo show {out}` draws it."
+    )
+
+
+def _print_models(rows: Sequence[dict[str, Any]]) -> None:
     from rich.table import Table
 
     from zoo.console import results_console
 
-    total_params = sum(part.num_params for part in rows)
-    total_macs = sum(part.macs for part in rows)
+    table = Table("model", "family", box=None, pad_edge=False, header_style="bold")
+    for column in ("params, M", "GMACs", "train px", "eval px"):
+        table.add_column(column, justify="right")
+    table.add_column("weights")
+    for row in rows:
+        table.add_row(
+            f"[bold]{row['id']}[/]",
+            row["family"],
+            f"{row['num_params'] / 1e6:.2f}",
+            f"{row['macs'] / 1e9:.3g}",
+            str(row["train_size"]),
+            str(row["eval_size"]),
+            ", ".join(id.removeprefix(f"{row['id']}.") for id in row["weights"]) or "train it",
+        )
+    results_console().print(table)
+
+
+def _print_stages(title: str, stages: Sequence[Part]) -> None:
+    from rich.table import Table
+
+    from zoo.console import results_console
+
+    total_params = sum(part.num_params for part in stages)
+    total_macs = sum(part.macs for part in stages)
     table = Table("stage", "operator", box=None, pad_edge=False, header_style="bold")
     for column in ("kernel", "stride", "expand", "SE", "channels", "layers", "out px", "params", "MMACs"):
         table.add_column(column, justify="right")
     table.add_column("share of MACs")
-    for part in rows:
-        name, style = OPERATOR_STYLES.get(part.operator, (part.operator, "grey62"))
+    for part in stages:
+        name, style = OPERATOR_NAMES[part.operator], OPERATOR_COLOURS[part.operator]
         bar = "█" * round(40 * part.macs / total_macs) or "▏"
         table.add_row(
             str(part.index),
@@ -112,56 +173,6 @@ def show_model(model: str, image_size: int | None, as_json: bool) -> None:
             f"[{style}]{bar}[/] {part.macs / total_macs:.0%}",
         )
     console = results_console()
-    console.print(f"[bold]{variant.name}[/] ({variant.id}) at {size} px. {variant.source}")
+    console.print(title)
     console.print(table)
     console.print(f"{total_params:,} parameters, {total_macs / 1e9:.3g} GMACs, 1,000 classes")
-
-
-@click.command("scale")
-@click.argument("model")
-@click.option("--depth", type=float, default=1.0, show_default=True, help="Layers, times this.")
-@click.option("--width", type=float, default=1.0, show_default=True, help="Channels, times this, in multiples of 8.")
-@click.option("--resolution", type=float, default=1.0, show_default=True, help="Image size, times this, up to 480 px.")
-@click.option("--id", help="Name of the new network  [default: the file's]")
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Row file to write: NAME.toml.")
-@json_option
-def scale_model(
-    model: str, depth: float, width: float, resolution: float, id: str | None, out: Path, as_json: bool
-) -> None:
-    """Write a row file: MODEL scaled by the paper's rule, to be edited, trained and exported like any other.
-
-    Compound scaling with two additions (EfficientNetV2 §3.3): the inference size is capped at 480 px, and a deeper
-    network gets more layers still in its later stages.
-
-    \b
-    zoo scale s --depth 1.2 --width 1.1 -o mynet.toml
-    zoo show mynet.toml
-    zoo train mynet.toml --data pictures/
-    """
-    from zoo.errors import ZooError
-    from zoo.model.row_files import check_own_id, load_row, write_row
-    from zoo.model.scaling import scale_by_paper
-    from zoo.weights.resolve import ROW_SUFFIX, find_model_variant
-
-    if out.suffix != ROW_SUFFIX:
-        raise click.BadParameter(f"{out} does not end in {ROW_SUFFIX}.", param_hint="--out")
-    base = find_model_variant(model)
-    scaled = scale_by_paper(base, id or out.stem, width=width, depth=depth, resolution=resolution)
-    check_own_id(out, scaled.id)
-    asked = base.eval_size * resolution
-    if asked > scaled.eval_size + 8:
-        click.echo(f"The inference size is capped at {scaled.eval_size} px; asked for were {asked:.0f}.", err=True)
-    if out.exists():
-        raise ZooError(f"{out} is there already, and may have been edited.", "Remove it, or choose another --out.")
-    write_row(out, scaled, f"`zoo scale {model} --depth {depth:g} --width {width:g} --resolution {resolution:g}`")
-    row = load_row(out)
-    if as_json:
-        click.echo(json.dumps(summary_of(row) | {"file": str(out)}, indent=2))
-        return
-    before, after = summary_of(base), summary_of(row)
-    click.echo(out)
-    click.echo(
-        f"{before['num_params'] / 1e6:.2f} → {after['num_params'] / 1e6:.2f} M parameters, "
-        f"{before['macs'] / 1e9:.3g} → {after['macs'] / 1e9:.3g} GMACs, "
-        f"{base.eval_size} → {row.eval_size} px. `zoo show {out}` draws it."
-    )

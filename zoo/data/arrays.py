@@ -1,4 +1,4 @@
-"""Owns pictures kept as NumPy arrays in an .npz file, as CIFAR and Keras' data sets often are; it splits nothing."""
+"""Owns pictures in NumPy arrays of an .npz file, as CIFAR and Keras' data sets often are; it splits none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from zoo.errors import DataError
 
 SUFFIX = ".npz"
-# Names people use, the first that is there counts. Without a second pair there is one split.
+# The names that people use; of each split the first pair that is there is taken. "val" may be missing.
 _PAIRS = {
     "train": (("x_train", "y_train"), ("x", "y")),
     "val": (("x_val", "y_val"), ("x_test", "y_test")),
@@ -26,7 +26,7 @@ _EXPECTED = "Expected x_train, y_train, x_test, y_test, or x and y: x (N, H, W, 
 class Arrays:
     """Pictures (N, H, W, 3) uint8 and labels (N,) int64 of each split that is there; "train" always is.
 
-    `classes` are from the file's `classes`, else the numbers. `flip_keeps_class` is the file's, else true.
+    `classes` are the file's `classes`, else the numbers. `flip_keeps_class` is the file's, else true.
     """
 
     classes: tuple[str, ...]

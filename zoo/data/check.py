@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoo.data.decode import open_picture
 from zoo.data.pictures import Pictures
-from zoo.data.preprocess import open_picture
 from zoo.errors import BrokenPictureError
 
 # A JPEG decoded at a share of its size is read to its end, so what is missing or damaged is noticed all the same.

@@ -1,23 +1,34 @@
-"""Owns folders of pictures: a class a folder, and the fifth that is held out where nobody divided them."""
+"""Owns folders of pictures: a folder for each class, what in it is a picture, and what is left out and why."""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from zoo.data.decode import picture_suffixes, printable, read_suffixes
+from zoo.data.hold_out import choose_held_out, only_on_one_side
 from zoo.data.pictures import Pictures
-from zoo.data.preprocess import SUFFIXES, UNREAD_SUFFIXES
 from zoo.errors import DataError
 
-VAL_SHARE = 0.2
+# What systems and programs leave beside pictures, in small letters; names with a dot before them are theirs too.
+SYSTEM_NAMES = frozenset(
+    ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "thumbs.db")
+)
 
 
-def hold_out(everything: Pictures, data: str, seed: int) -> tuple[Pictures, Pictures]:
-    """Split pictures that come without a split."""
-    held_out = np.array([_held_out(everything, index, seed) for index in range(len(everything))])
+def hold_out(everything: Pictures, data: str, seed: int, group_by: str | None = None) -> tuple[Pictures, Pictures]:
+    """Split pictures that come without a split; `group_by` as in `choose_held_out`.
+
+    Raises:
+        DataError: too few pictures, or as `choose_held_out`.
+    """
+    names = [_name_in_class(everything, index) for index in range(len(everything))]
+    held_out = choose_held_out(names, everything.labels, everything.classes, seed=seed, group_by=group_by)
     train, val = everything.at(np.flatnonzero(~held_out)), everything.at(np.flatnonzero(held_out))
     if not len(val) or not len(train):
         raise DataError(
@@ -27,14 +38,30 @@ def hold_out(everything: Pictures, data: str, seed: int) -> tuple[Pictures, Pict
     return train, val
 
 
+def classes_on_one_side(train: Pictures, val: Pictures) -> tuple[str, ...]:
+    """What to say of classes that are in one of two splits only, a line each."""
+    labels = np.concatenate([train.labels, val.labels])
+    in_val = np.arange(len(labels)) >= len(train)
+    lonely = only_on_one_side(labels, in_val, train.classes)
+    if not lonely:
+        return ()
+    named = ", ".join(lonely[:5]) + (f" and {len(lonely) - 5} more" if len(lonely) > 5 else "")
+    return (f"{'Class' if len(lonely) == 1 else 'Classes'} {named} cannot be validated: too few pictures to part.",)
+
+
 def read_folder(root: Path) -> Pictures:
     """All pictures of a folder with one sub-folder per class.
 
+    Links to folders are followed, each folder once. What is no picture is left out and told in `Pictures.left_out`.
+
     Raises:
-        DataError: a folder that cannot be read, no pictures, or one class only.
+        DataError: a folder that cannot be read, no pictures, one class only, or two classes whose names look alike.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = {folder.name: _picture_files(folder) for folder in folders}
+    left_out: Counter[str] = Counter()
+    entries = sorted(path for path in root.iterdir() if not _is_system(path.name, left_out))
+    folders = [path for path in entries if path.is_dir()]
+    loose = sum(path.suffix.lower() in picture_suffixes() for path in entries if path.is_file())
+    found = {printable(folder.name): _picture_files(folder, left_out) for folder in folders}
     classes = tuple(name for name, files in found.items() if files)
     tar = None if classes else next(root.rglob("*.tar"), None)
     if tar:
@@ -45,35 +72,80 @@ def read_folder(root: Path) -> Pictures:
     if not classes:
         raise DataError(
             f"{root} has no pictures in sub-folders.",
-            f"Expected {root}/CLASS/PICTURE with one of {' '.join(SUFFIXES)}.",
+            f"Expected {root}/CLASS/PICTURE with one of {' '.join(read_suffixes())}.",
         )
     if len(classes) == 1:
         raise DataError(f"{root} has one class only ({classes[0]}).", "A classifier needs pictures of at least two.")
+    check_unicode(classes, str(root))
     sources = [path for name in classes for path in found[name]]
     labels = np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes]).astype(np.int64)
-    return Pictures(str(root), classes, sources, labels)
+    left_out |= {"pictures beside the folders of classes": loose} if loose else {}
+    said = [f"{count} {what}" for what, count in left_out.items()]
+    said += [f"{name}/, which has no pictures: it is no class" for name, files in found.items() if not files]
+    return Pictures(str(root), classes, sources, labels, left_out=tuple(said))
 
 
-def _picture_files(folder: Path) -> list[Path]:
-    # Hidden files are not pictures: macOS leaves a `._x.jpg` beside every x.jpg it copies.
-    known = {*SUFFIXES, *UNREAD_SUFFIXES}
+def check_unicode(names: tuple[str, ...], where: str) -> None:
+    """Refuse names that differ only in how Unicode writes them, such as é as one sign or as two.
 
-    def refuse(error: OSError) -> None:
-        # Path.rglob passes over such a folder: a class would be missing, and nobody told.
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}.", "Check who may read it.") from error
+    Raises:
+        DataError: names them.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        twin = seen.setdefault(unicodedata.normalize("NFC", name), name)
+        if twin != name:
+            raise DataError(
+                f"{where}: two classes are called {name!r}, which Unicode writes in two ways ({twin!a} and {name!a}).",
+                "One system made one, another the other: give both one name.",
+            )
 
-    files = (Path(root) / name for root, _, names in os.walk(folder, onerror=refuse) for name in names)
-    found = (path for path in files if path.suffix.lower() in known and not path.name.startswith("."))
-    return sorted(path for path in found if path.is_file())
+
+def _is_system(name: str, left_out: Counter[str]) -> bool:
+    """Whether a file or folder is a system's or a program's own; if so, count it."""
+    system = name.startswith(".") or name.lower() in SYSTEM_NAMES
+    if system:
+        left_out["hidden or system files and folders"] += 1
+    return system
 
 
-def _held_out(pictures: Pictures, index: int, seed: int) -> bool:
-    """A picture's own name decides, so adding pictures never moves another one between the splits."""
+def _picture_files(folder: Path, left_out: Counter[str]) -> list[Path]:
+    known = picture_suffixes()
+    pictures = []
+    for path in _walk(folder, left_out, {folder.resolve()}):
+        if path.suffix.lower() in known and path.is_file():
+            pictures.append(path)
+        else:
+            suffix = printable(path.suffix.lower()) or "other"
+            left_out[f"{suffix} files, which are no pictures" if path.exists() else "links that lead nowhere"] += 1
+    return sorted(pictures)
+
+
+def _walk(folder: Path, left_out: Counter[str], seen: set[Path]) -> Iterator[Path]:
+    """The files under a folder, links followed; `seen` are the folders that have been looked into."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        # Passed over, a class would be missing, and nobody told.
+        raise DataError(
+            f"{printable(str(folder))} cannot be read: {error.strerror}.", "Check who may read it."
+        ) from error
+    for entry in entries:
+        path = folder / entry.name
+        if _is_system(entry.name, left_out):
+            continue
+        if not entry.is_dir():
+            yield path
+        elif (real := path.resolve()) in seen:
+            left_out["links to folders that are read already"] += 1
+        else:
+            seen.add(real)
+            yield from _walk(path, left_out, seen)
+
+
+def _name_in_class(pictures: Pictures, index: int) -> str:
+    """A picture's path below its class's folder; of a picture that is no file, its number."""
     source = pictures.sources[index]
-    name = f"{seed}/{pictures.classes[pictures.labels[index]]}/{source.name if isinstance(source, Path) else index}"
-    return is_held_out(name)
-
-
-def is_held_out(name: str) -> bool:
-    """Whether the picture of that name belongs to the fifth that is held out."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") < VAL_SHARE * 2**32
+    if not isinstance(source, Path):
+        return str(index)
+    return source.relative_to(pictures.name).as_posix().partition("/")[2]

@@ -1,7 +1,7 @@
-"""Owns reading files of a web server, whole or a range of them; what the bytes mean is others' business.
+"""Owns files of a data set on a web server: whole, or a range of one; what the bytes mean is its neighbours'.
 
-Nothing a server does is a picture's fault: what keeps failing, or is not what was published, is a `DataError`, which
-stops a run instead of being counted as a million broken pictures.
+What a server does is never a picture's fault: what keeps failing, or is not what was published, is a `DataError`. It
+stops a run, where broken pictures would be counted by the million.
 """
 
 from __future__ import annotations
@@ -11,32 +11,19 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from random import SystemRandom
 from threading import Event
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote, urlsplit, urlunsplit
 
-from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Retry, Timeout, make_headers
-from urllib3.exceptions import HTTPError, IncompleteRead, MaxRetryError
-from urllib3.util import parse_url
-
-from zoo import __version__
-from zoo.errors import DataError
+from zoo.errors import DataError, DownloadError
+from zoo.http import ATTEMPTS, Response, fetch, read_exactly
 
 AUTHORIZATION_VARIABLE = "ZOO_DATA_AUTHORIZATION"
 # Requests under way at once while a batch is read: at 20 ms a request one after the other are 50 pictures a second.
 PARALLEL = 8
-# Six attempts with pauses of 1, 2, 4, 8 and 16 s outlast the restart of a server; a mistyped name is told sooner.
-ATTEMPTS, OPENING_ATTEMPTS = 6, 2
-BACKOFF_S = 1.0
-TIMEOUT = Timeout(connect=10.0, read=30.0)  # seconds of silence, not of the whole answer
-MAX_CONNECTIONS = 64  # kept open to one host
-PASSING_STATUSES = (408, 425, 429, 500, 502, 503, 504)
+OPENING_ATTEMPTS = 2  # a mistyped name is told soon
 EXPECTED = "Expected there: shards.json and the files it names, as `zoo data pack` or `zoo data index` wrote them."
 GOES_ON = "Check the address and the network. Once it answers, `zoo train … --resume` goes on from the last state."
-# Only redirects are urllib3's to follow, and it drops Authorization where they lead to another host.
-_REDIRECTS = Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5)
+NEEDS_RANGES = "Serve the shards by a server that supports Range requests, such as nginx or an object store."
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -51,7 +38,7 @@ class RemoteFile:
         return self.url
 
     def read(self, offset: int, size: int, *, attempts: int = ATTEMPTS, unwanted: Event | None = None) -> bytes:
-        """`size` bytes from `offset` on, by one Range request, repeated where that may help, until they are `unwanted`.
+        """`size` bytes from `offset` on, by one Range request; it is repeated where that may help, as `fetch` does.
 
         Raises:
             DataError: the server cannot be reached or keeps failing, has no such file or one of another size, or
@@ -60,24 +47,22 @@ class RemoteFile:
         if not size:
             return b""
 
-        def take(response: BaseHTTPResponse) -> bytes:
+        def take(response: Response) -> bytes:
             self._check(response, offset, size)
-            data = response.read(size + 1, decode_content=False)  # to the end, so that the connection is kept
-            if len(data) != size:
-                raise IncompleteRead(len(data), size - len(data))
-            return data
+            return read_exactly(response, size)
 
-        return _ask(self.url, {"Range": f"bytes={offset}-{offset + size - 1}"}, take, attempts, unwanted)
+        return _ask(self.url, take, {"Range": f"bytes={offset}-{offset + size - 1}"}, attempts, unwanted)
 
-    def _check(self, response: BaseHTTPResponse, offset: int, size: int) -> None:
+    def _check(self, response: Response, offset: int, size: int) -> None:
         """Refuse, before its body is read, an answer that is not this range of this file."""
         if response.status == 200:
             raise DataError(
                 f"{self.url}: the server answers a request for {size:,} bytes with the whole file: it ignores Range.",
-                "Serve the shards by a server that supports Range requests, such as nginx or an object store.",
+                NEEDS_RANGES,
             )
-        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        total = found[3] if found else response.headers.get("Content-Range", "").rpartition("/")[2]
+        said = response.headers.get("Content-Range", "")
+        found = _CONTENT_RANGE.fullmatch(said)
+        total = found[3] if found else said.rpartition("/")[2]
         if response.status == 416 or (found and total not in ("*", str(self.size_bytes))):
             raise DataError(
                 f"{self.url} has {total or 'too few'} bytes, {self.size_bytes} are expected: it is another file.",
@@ -86,8 +71,8 @@ class RemoteFile:
         if response.status != 206 or not found or (int(found[1]), int(found[2])) != (offset, offset + size - 1):
             raise DataError(
                 f"{self.url} answers a request for bytes {offset} to {offset + size - 1} with {response.status} and "
-                f"{response.headers.get('Content-Range', 'no Content-Range')}.",
-                "Serve the shards by a server that supports Range requests, such as nginx or an object store.",
+                f"{said or 'no Content-Range'}.",
+                NEEDS_RANGES,
             )
 
 
@@ -112,7 +97,7 @@ class RemoteFolder:
         """
         url = self.url_of(name)
 
-        def take(response: BaseHTTPResponse) -> bytes:
+        def take(response: Response) -> bytes:
             if response.status != 200:
                 raise DataError(f"{url} answers {response.status}.", EXPECTED)
             data = response.read(max_bytes + 1)
@@ -120,7 +105,7 @@ class RemoteFolder:
                 raise DataError(f"{url} has more than the {max_bytes:,} bytes it can need.", EXPECTED)
             return data
 
-        return _ask(url, {}, take, OPENING_ATTEMPTS)
+        return _ask(url, take, {}, OPENING_ATTEMPTS)
 
 
 def is_address(data: str) -> bool:
@@ -129,7 +114,7 @@ def is_address(data: str) -> bool:
 
 
 def parse_address(data: str) -> str:
-    """Write the address of a folder in the one way it is compared and recorded in; it ends in a slash.
+    """Return the address of a folder in the one spelling that is compared and recorded; it ends in a slash.
 
     Raises:
         DataError: not http or https, or it carries credentials. The message does not repeat them.
@@ -143,7 +128,7 @@ def parse_address(data: str) -> str:
             "Expected https://HOST/PATH/ or https://HOST:PORT/PATH/, with a port from 0 to 65535.",
         ) from error
     if "@" in parts.netloc or "?" in data or "#" in data:
-        # Both would be kept in checkpoints, pages and logs.
+        # They would be kept in checkpoints, pages and logs.
         raise DataError(
             f"The address of --data at {host} has a user name, password or query in it, which would be recorded.",
             f"Leave it out; {AUTHORIZATION_VARIABLE} is sent as the Authorization header.",
@@ -168,7 +153,7 @@ def authorization() -> str | None:
     """What the environment says to send as the Authorization header; None without.
 
     Raises:
-        DataError: no header can carry it. The message does not repeat it.
+        DataError: a header cannot carry it. The message does not repeat it.
     """
     value = os.environ.get(AUTHORIZATION_VARIABLE, "").strip()
     if not (value.isascii() and value.isprintable()):
@@ -192,66 +177,26 @@ def check_files(files: Sequence[RemoteFile]) -> None:
 
 def _ask(
     url: str,
+    take: Callable[[Response], bytes],
     headers: dict[str, str],
-    take: Callable[[BaseHTTPResponse], bytes],
     attempts: int,
     unwanted: Event | None = None,
 ) -> bytes:
-    """GET `url` and let `take` read the answer; again after a pause where the failure may pass."""
-    unwanted = unwanted or Event()
+    """`fetch`, with the environment's authorization; what no answer of a data server should be is a `DataError`."""
     secret = authorization()
-    headers = {"User-Agent": f"zoo/{__version__}", "Accept-Encoding": "identity"} | headers
-    if secret:
-        headers["Authorization"] = secret
-    reason = ""
-    for attempt in range(attempts):
-        # Workers that failed together must not come back together.
-        if attempt and unwanted.wait(BACKOFF_S * 2 ** (attempt - 1) * SystemRandom().uniform(0.75, 1.25)):
-            attempts = attempt
-            break
-        try:
-            response = _connections(url).request(
-                "GET", url, headers=headers, preload_content=False, retries=_REDIRECTS, timeout=TIMEOUT
+
+    def take_data(response: Response) -> bytes:
+        if response.status in (401, 403):
+            raise DataError(
+                f"{url} answers {response.status}: it is private, or, at an object store, not there.",
+                f"Set {AUTHORIZATION_VARIABLE} to the Authorization header the server wants. {EXPECTED}",
             )
-            try:
-                if response.status not in PASSING_STATUSES:
-                    _refuse_errors(url, response)
-                    return take(response)
-                reason = f"it answers {response.status}"
-            finally:
-                response.close()  # a connection whose answer was read to its end is kept all the same
-        except HTTPError as error:
-            reason = str(error.reason if isinstance(error, MaxRetryError) and error.reason else error)
-    raise DataError(f"{url} cannot be read, {attempts} attempts: {reason}.", GOES_ON)
+        if response.status in (404, 410):
+            raise DataError(f"{url} is not there: the server answers {response.status}.", EXPECTED)
+        return take(response)
 
-
-def _refuse_errors(url: str, response: BaseHTTPResponse) -> None:
-    if response.status in (401, 403):
-        raise DataError(
-            f"{url} answers {response.status}: it is private, or, at an object store, not there.",
-            f"Set {AUTHORIZATION_VARIABLE} to the Authorization header the server wants. {EXPECTED}",
-        )
-    if response.status in (404, 410):
-        raise DataError(f"{url} is not there: the server answers {response.status}.", EXPECTED)
-
-
-def _connections(url: str) -> PoolManager:
-    """This process's connections, through the proxy the environment names for this host."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    # NO_PROXY may name a host with its port.
-    is_direct = proxy_bypass(host) or (parts.port and proxy_bypass(f"{host}:{parts.port}"))
-    proxy = None if is_direct else getproxies().get(parts.scheme)
-    if proxy and "://" not in proxy:
-        proxy = f"http://{proxy}"  # as curl reads HOST:PORT
-    return _pool(os.getpid(), proxy)
-
-
-@lru_cache(maxsize=4)
-def _pool(process: int, proxy: str | None) -> PoolManager:
-    """Connections of one process: after a fork, a child that went on with its parent's would read its answers."""
-    if proxy is None:
-        return PoolManager(maxsize=MAX_CONNECTIONS)
-    login = parse_url(proxy).auth
-    headers = make_headers(proxy_basic_auth=unquote(login)) if login else None
-    return ProxyManager(proxy, maxsize=MAX_CONNECTIONS, proxy_headers=headers)
+    sent = headers | ({"Authorization": secret} if secret else {})
+    try:
+        return fetch(url, take_data, headers=sent, attempts=attempts, unwanted=unwanted)
+    except DownloadError as error:
+        raise DataError(error.problem, GOES_ON) from error

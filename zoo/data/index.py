@@ -1,6 +1,6 @@
-"""Owns making tar files that others wrote readable: their splits, classes and index; it changes none of them.
+"""Owns how tar files that others wrote become readable: their splits, classes and index. It changes no tar file.
 
-What a tar file must hold is `zoo/data/tar_samples.py`'s, what is written here is read by `zoo/data/shards.py`.
+`zoo/data/tar_samples.py` says what a tar file must hold; `zoo/data/shards.py` reads what is written here.
 """
 
 from __future__ import annotations
@@ -9,30 +9,30 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.folder import is_held_out
+from zoo.data.hold_out import first_fifth, hash_of
 from zoo.data.open import VAL_NAMES
-from zoo.data.shards import FORMAT, INDEX_ROW, MANIFEST, is_inside
+from zoo.data.shards import INDEX_ROW, MANIFEST, Manifest, ShardEntry, SplitEntry, Splits, is_inside
 from zoo.data.tar_samples import walk_samples
 from zoo.errors import DataError
 from zoo.files import replacing, write_json
+from zoo.rows import Row
 
 CLASSES = "classes.txt"
 SPLIT_NAMES = ("train", *VAL_NAMES)
-# Classes without names: labels above are identifiers, and a manifest of them all would have gigabytes.
+# Without names of classes, labels above this are taken for identifiers: a manifest of them all would have gigabytes.
 MOST_NUMBERS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Indexed:
-    """What was found: classes, and pictures and tar files of each split.
+class Indexed(Row):
+    """What was found: the classes, and how many pictures and tar files each split has.
 
-    `held_out` says that val is a fifth of the only split there was, in the same files; `left_out` are tar files of a
-    second split to evaluate on.
+    `held_out` says that there was one split only and val is a fifth of it, in the same files; `left_out` are tar files
+    of a second split to evaluate on.
     """
 
     classes: tuple[str, ...]
@@ -44,11 +44,11 @@ class Indexed:
 
 @dataclass(frozen=True)
 class _Walked:
-    """A split's pictures: rows of `INDEX_ROW`, and for each whether it is of the fifth to hold out."""
+    """A split's pictures: a row of `INDEX_ROW` and a hash for each; the hashes decide which may be held out."""
 
     files: tuple[Path, ...]
     rows: NDArray[np.void]
-    held_out: NDArray[np.bool_]
+    hashes: NDArray[np.uint64]
 
 
 def index_folder(
@@ -57,12 +57,12 @@ def index_folder(
     """Write `shards.json` and an index beside WebDataset's tar files.
 
     Args:
-        folder: has tar files, in sub-folders or not, whose split a word of their name says.
+        folder: has tar files, in sub-folders or not; a word of their path names their split.
         classes_file: names of the classes, one a line; by default the folder's `classes.txt`, else the numbers.
-        on_shard: told after each tar file.
+        on_shard: called after each tar file.
 
     Raises:
-        DataError: no tar files, or of no clear split; samples without a picture or class; an index is there already.
+        DataError: no tar files, or their split is not clear; samples without a picture or class; there is an index.
     """
     if (folder / MANIFEST).exists():
         raise DataError(f"{folder / MANIFEST} is there already.", "Remove it to index the tar files anew.")
@@ -72,13 +72,13 @@ def index_folder(
     classes = _read_classes(folder, classes_file, highest)
     held_out = "val" not in walked
     if held_out:
-        walked = hold_out(folder, walked["train"])
+        walked = _hold_out(folder, walked["train"])
     entries = {split: _write_split(folder, split, one) for split, one in walked.items()}
-    write_json(folder / MANIFEST, {"format": FORMAT, "classes": list(classes), "splits": entries})
+    write_json(folder / MANIFEST, Manifest(classes=classes, splits=Splits(**entries)).to_dict())
     return Indexed(
         classes=classes,
-        pictures={split: entry["pictures"] for split, entry in entries.items()},
-        shards={split: len(entry["shards"]) for split, entry in entries.items()},
+        pictures={split: entry.pictures for split, entry in entries.items()},
+        shards={split: len(entry.shards) for split, entry in entries.items()},
         held_out=held_out,
         left_out=left_out,
     )
@@ -90,13 +90,13 @@ def find_tars(folder: Path) -> list[Path]:
 
 
 def choose_splits(folder: Path) -> tuple[dict[str, tuple[Path, ...]], tuple[str, ...]]:
-    """Tar files of train, and of val where there are any, and the names of those of neither.
+    """Choose the tar files of train, and of val where there are any; also return the names of those of neither.
 
-    `train-000.tar`, `imagenet1k-validation-00.tar`, `val/7.tar`: a word of the path says the split. Files none of
-    which says one are train.
+    A word of the path names the split: `train-000.tar`, `imagenet1k-validation-00.tar`, `val/7.tar`. If no file names
+    one, all are train.
 
     Raises:
-        DataError: no tar files; some with and some without a split, or with two; none of train.
+        DataError: no tar files; some name a split and some do not, or name two; none of train.
     """
     tars = find_tars(folder)
     if not tars:
@@ -130,27 +130,27 @@ def _split_of(path: Path) -> str:
 
 
 def _walk(files: tuple[Path, ...], on_shard: Callable[[], None]) -> _Walked:
-    rows, held_out = [], []
+    rows, hashes = [], []
     for number, path in enumerate(files):
         samples = list(walk_samples(path))
         rows.append(np.array([(number, one.offset, one.size, one.label) for one in samples], INDEX_ROW))
-        # As in a folder of pictures: a picture's own class and name decide, so that new ones never move another.
-        held_out.append(np.array([is_held_out(f"{one.label}/{one.key}") for one in samples], np.bool_))
+        hashes.append(np.array([hash_of(f"{one.label}/{one.key}") for one in samples], np.uint64))
         on_shard()
-    found = _Walked(files, np.concatenate(rows), np.concatenate(held_out))
+    found = _Walked(files, np.concatenate(rows), np.concatenate(hashes))
     if not len(found.rows):
         raise DataError(f"{files[0]} and {len(files) - 1} more have no samples.", "Expected KEY.jpg and KEY.cls.")
     return found
 
 
-def hold_out(folder: Path, train: _Walked) -> dict[str, _Walked]:
-    """Two splits of one: their indices part the pictures, the files are the same."""
-    if train.held_out.all() or not train.held_out.any():
+def _hold_out(folder: Path, train: _Walked) -> dict[str, _Walked]:
+    """Make two splits of one, as of a folder of pictures: the files are the same, their indices divide the pictures."""
+    held_out = first_fifth(train.hashes, train.rows["label"].astype(np.int64))
+    if held_out.all() or not held_out.any():
         raise DataError(
             f"{folder} has {len(train.rows)} pictures, too few to hold a fifth out.", "Add val-000000.tar, …"
         )
-    parts = {"train": ~train.held_out, "val": train.held_out}
-    return {split: _Walked(train.files, train.rows[part], train.held_out[part]) for split, part in parts.items()}
+    chosen = {"train": ~held_out, "val": held_out}
+    return {split: _Walked(train.files, train.rows[own], train.hashes[own]) for split, own in chosen.items()}
 
 
 def _read_classes(folder: Path, path: Path | None, highest: int) -> tuple[str, ...]:
@@ -183,19 +183,19 @@ def _class_names(path: Path) -> tuple[str, ...]:
     if "" in names:
         raise DataError(
             f"{path}: line {names.index('') + 1} is empty.",
-            "One name a line: the first is that of class 0. Name that class, or take the line out.",
+            "One name a line: the first is that of class 0. Name that class, or remove the line.",
         )
     return names
 
 
-def _write_split(folder: Path, split: str, walked: _Walked) -> dict[str, Any]:
+def _write_split(folder: Path, split: str, walked: _Walked) -> SplitEntry:
     """Write a split's index; returns its entry in the manifest."""
     name = f"{split}.index.npy"
     with replacing(folder / name) as temporary:
         np.save(temporary, walked.rows, allow_pickle=False)
     counts = np.bincount(walked.rows["shard"], minlength=len(walked.files)).tolist()
-    shards = [
-        {"file": path.relative_to(folder).as_posix(), "pictures": count, "bytes": path.stat().st_size}
+    shards = tuple(
+        ShardEntry(file=path.relative_to(folder).as_posix(), pictures=count, bytes=path.stat().st_size)
         for path, count in zip(walked.files, counts, strict=True)
-    ]
-    return {"pictures": len(walked.rows), "index": name, "shards": shards}
+    )
+    return SplitEntry(pictures=len(walked.rows), index=name, shards=shards)

@@ -1,6 +1,6 @@
-"""Owns what a JPEG's bytes say before they are decoded: its size, and which of them show a box. It decodes nothing.
+"""Owns what a JPEG's bytes say before they are decoded: its size, and which bytes show a box. It decodes nothing.
 
-Markers are those of ITU-T T.81, table B.1; the order of what follows them is its figure B.2.
+Markers are those of ITU-T T.81, table B.1; the fields that follow them are in its figure B.2.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.data.preprocess import ORIENTATION_TAG
+from zoo.data.decode import ORIENTATION_TAG
 
 Box = tuple[float, float, float, float]
 
@@ -23,18 +23,19 @@ _START_OF_FRAME = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive Huffm
 _START_OF_SCAN, _RESTART_INTERVAL, _APP1, _END_OF_IMAGE = 0xDA, 0xDD, 0xE1, b"\xff\xd9"
 _RESTART_KINDS = bytes(range(0xD0, 0xD8))
 _RESTARTS = tuple(bytes((0xFF, kind)) for kind in _RESTART_KINDS)
-# A file's end may carry a few bytes more than the picture: padding, a newline.
+# A file may end in a few bytes that are not the picture's: padding, a newline.
 _TAIL_BYTES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class JpegHeader:
-    """What the crop needs to know before decoding.
+    """What a crop needs to know before decoding.
 
-    `width` and `height` are as stored, in pixels; `orientation` is EXIF's 1…8; `size_at` is where height and width
-    stand in the file, `scan_at` where its pixels begin; `mcu_width` and `mcu_height` are the pixels of the blocks that
-    are coded together. `in_order` says that these stand row by row, so that some can be had without the others: not in
-    progressive pictures. `restart_interval` is how many of them stand between two restart markers, 0 without these.
+    `width` and `height` are as stored, in pixels; `orientation` is EXIF's 1…8. `size_at` is the place of height and
+    width in the file, `scan_at` that of its first pixels. `mcu_width` and `mcu_height` are the pixels of the blocks
+    that are coded together. `in_order` says that these blocks come row by row, so that some can be decoded without the
+    others; in progressive pictures they do not. `restart_interval` is the number of blocks between two restart markers,
+    0 without markers.
     """
 
     width: int
@@ -49,15 +50,15 @@ class JpegHeader:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """Width and height as the picture is looked at."""
+        """Width and height of the picture turned upright."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """A JPEG that shows a rectangle of another: `left`, `top`, `width` and `height` in pixels of that one.
+class JpegPart:
+    """A JPEG that shows a rectangle of another one; `left`, `top`, `width` and `height` are in pixels of that one.
 
-    With `ends_early` bytes are left over after its last row.
+    `ends_early` says that there are more bytes after its last row.
     """
 
     data: bytes | bytearray
@@ -79,7 +80,7 @@ class Part:
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader | None:
-    """Walk a JPEG's markers up to its first scan; None for whatever is not a plain 8-bit grey or three-channel JPEG."""
+    """Walk a JPEG's markers up to its first scan; None for all but plain 8-bit JPEGs with one or three channels."""
     if data[:3] != b"\xff\xd8\xff":
         return None
     frame: int | None = None
@@ -121,7 +122,7 @@ def _header(data: bytes, frame: int, scan: int, orientation: int, restart_interv
     across, down = max(sampling >> 4 for sampling in samplings), max(sampling & 0x0F for sampling in samplings)
     if not (1 <= across <= 4 and 1 <= down <= 4):
         return None
-    if components == 1:  # blocks of one component stand alone, whatever its sampling says
+    if components == 1:  # the blocks of a single component are 8 × 8, whatever its sampling says
         across = down = 1
     return JpegHeader(
         width=width,
@@ -137,7 +138,7 @@ def _header(data: bytes, frame: int, scan: int, orientation: int, restart_interv
 
 
 def _orientation(segment: bytes) -> int | None:
-    """Orientation an APP1 segment gives, 0 where it says nothing; None where Pillow had better be asked."""
+    """The orientation that an APP1 segment gives, 0 where it gives none; None where only Pillow can tell."""
     if segment.startswith(b"Exif\0\0"):
         exif = Image.Exif()
         try:
@@ -145,56 +146,56 @@ def _orientation(segment: bytes) -> int | None:
                 warnings.simplefilter("ignore")  # of odd EXIF, as in `open_picture`
                 exif.load(segment)
                 value = exif.get(ORIENTATION_TAG, 1)
-        except (SyntaxError, ValueError, OSError, struct.error):  # Pillow's words for damaged TIFF headers
+        except (SyntaxError, ValueError, OSError, struct.error):  # what Pillow raises for damaged TIFF headers
             return None
         return value if value in range(1, 9) else 1
     return None if b"tiff:Orientation" in segment else 0
 
 
-def cut_out(data: bytes, header: JpegHeader, box: Box) -> Part:
-    """The least of a JPEG that shows a box of it: what lies between restart markers, else the rows from the top on.
+def cut_out(data: bytes, header: JpegHeader, box: Box) -> JpegPart:
+    """The smallest part of a JPEG that shows a box of it: stretches between restart markers, else rows from the top on.
 
     Args:
         box: left, top, right, bottom in pixels as stored; it may reach beyond the picture, or lie beside it.
 
     Returns:
-        The whole picture where its parts cannot be had, or something about it is odd: then the decoder will say what.
+        The whole picture where it cannot be taken apart, or is damaged: then the decoder says what is wrong.
     """
     if header.in_order and header.restart_interval and header.scan_at < len(data):
         return _between_restarts(data, header, box) or _whole(data, header)
     if header.in_order and _END_OF_IMAGE in data[-_TAIL_BYTES:]:
-        # At least one row of blocks: a padded crop may lie above the picture altogether.
+        # At least one row of blocks: a padded crop may lie above the whole picture.
         rows = max(1, math.ceil(box[3] / header.mcu_height)) * header.mcu_height
         if rows < header.height:
             shorter = bytearray(data)
             shorter[header.size_at : header.size_at + 2] = rows.to_bytes(2, "big")
-            return Part(data=shorter, left=0, top=0, width=header.width, height=rows, ends_early=True)
+            return JpegPart(data=shorter, left=0, top=0, width=header.width, height=rows, ends_early=True)
     return _whole(data, header)
 
 
 def restart_blocks(across: int) -> int:
-    """How many blocks to write between two restart markers, of pictures `across` blocks wide.
+    """How many blocks to write between two restart markers, for pictures that are `across` blocks wide.
 
-    About 4 of 16 pixels, in equal parts of a row: those of 8 let more be decoded that is not looked at, those of 2 take
-    more bytes and time than they save (docs/adr/0001-decoding.md). A whole row where the row has no such parts.
+    About 4 blocks of 16 pixels, so that the stretches divide a row evenly. With 8, more is decoded that no crop shows;
+    2 cost more bytes and time than they save (docs/adr/0001-decoding.md). A row that nothing divides is one stretch.
     """
     parts = [blocks for blocks in range(2, 9) if across % blocks == 0]
     return min(parts, key=lambda blocks: abs(blocks - 4), default=across)
 
 
-def _whole(data: bytes, header: JpegHeader) -> Part:
-    return Part(data=data, left=0, top=0, width=header.width, height=header.height)
+def _whole(data: bytes, header: JpegHeader) -> JpegPart:
+    return JpegPart(data=data, left=0, top=0, width=header.width, height=header.height)
 
 
-def _between_restarts(data: bytes, header: JpegHeader, box: Box) -> Part | None:
-    """Those stretches between restart markers that the box touches, put together to a picture of their own.
+def _between_restarts(data: bytes, header: JpegHeader, box: Box) -> JpegPart | None:
+    """The stretches between restart markers that the box touches, joined to a picture of their own.
 
-    After a restart marker nothing depends on what stood before it (T.81, F.2.1.3.1), so they can be where they like as
-    long as the markers count on from 0 to 7.
+    What follows a restart marker does not depend on what came before it (T.81, F.2.1.3.1). So the stretches may be
+    joined in any way, as long as the markers between them count from 0 to 7, over and over.
     """
     across = -(-header.width // header.mcu_width)
     if across % header.restart_interval and header.restart_interval % across:
-        return None  # stretches that go round the edge make no rectangle
+        return None  # stretches that continue in the next row make no rectangle
     cell_width = min(header.restart_interval, across) * header.mcu_width
     cell_height = max(1, header.restart_interval // across) * header.mcu_height
     columns, rows = -(-header.width // cell_width), -(-header.height // cell_height)
@@ -214,21 +215,21 @@ def _between_restarts(data: bytes, header: JpegHeader, box: Box) -> Part | None:
         for stretch in range(row + first_column, row + last_column + 1):
             pieces += (data[begins[stretch] : ends[stretch]], next(numbers))
     pieces[-1] = _END_OF_IMAGE
-    return Part(data=b"".join(pieces), left=left, top=top, width=width, height=height)
+    return JpegPart(data=b"".join(pieces), left=left, top=top, width=width, height=height)
 
 
 def _span(low: float, high: float, length: int, count: int) -> tuple[int, int]:
-    """First and last of `count` cells, `length` pixels each, that hold the pixels from `low` to `high`."""
+    """First and last of `count` cells of `length` pixels that have the pixels from `low` to `high`."""
     first = min(max(math.floor(low / length), 0), count - 1)
     return first, min(max(math.ceil(high / length) - 1, first), count - 1)
 
 
 def _restarts(data: bytes, scan_at: int, count: int) -> list[int] | None:
-    """Where the `count` restart markers of the scan stand, and where it ends; None unless all are there, in order."""
+    """Places of the `count` restart markers of a scan, and of its end; None unless all are there, in order."""
     scan: NDArray[np.uint8] = np.frombuffer(data, np.uint8, offset=scan_at)
     marks = np.flatnonzero(scan[:-1] == 0xFF)
     kinds = scan[marks + 1]
-    # A 0 says that the byte before it is none. Fill bytes, which nobody writes, count as out of order.
+    # FF 00 is no marker but a byte of the picture. Fill bytes, which nobody writes, count as out of order.
     real = np.flatnonzero(kinds)[: count + 1]
     in_order = (_RESTART_KINDS * (count // 8 + 1))[:count]
     if kinds[real].tobytes() != in_order + _END_OF_IMAGE[1:]:

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from zoo.data.arrays import SUFFIX, read_arrays
 from zoo.data.digits import open_digits
-from zoo.data.folder import hold_out, read_folder
+from zoo.data.folder import check_unicode, hold_out, read_folder
 from zoo.data.http import RemoteFolder, is_address, parse_address
 from zoo.data.pictures import Pictures, Split
-from zoo.data.shards import Folder, is_shards, open_split
+from zoo.data.shards import ShardFolder, is_shards, open_split
 from zoo.errors import DataError
 
 VAL_NAMES = ("val", "valid", "validation", "test")
 
 
-def open_splits(data: str, *, seed: int = 0) -> tuple[Pictures, Pictures]:
+def open_splits(data: str, *, seed: int = 0, group_by: str | None = None) -> tuple[Pictures, Pictures]:
     """Open `data` as (train, val).
 
     Args:
@@ -24,20 +24,38 @@ def open_splits(data: str, *, seed: int = 0) -> tuple[Pictures, Pictures]:
             `seed` (a fifth of every class is held out), or of shards (`zoo data pack`, `zoo data index`), which may be
             on a server (https://…); or an .npz file of arrays.
         seed: decides the split of a folder that has none.
+        group_by: keeps pictures that belong together on one side of such a split: "parent" or a regular expression, as
+            `zoo.data.hold_out.choose_held_out` reads it.
 
     Raises:
         DataError: no such folder, no pictures, one class only, or classes that differ between the splits; of a
             server, as `RemoteFile.read`.
     """
     _check_name(data)
+    root = Path(data)
+    divided = _open_divided(data)
+    if divided is None:
+        if root.suffix == SUFFIX:
+            return hold_out(_arrays(root)[0], data, seed, group_by)
+        return hold_out(read_folder(root / "train" if (root / "train").is_dir() else root), data, seed, group_by)
+    if group_by is not None:
+        raise DataError(
+            f"--group-by has no effect: {data} is divided already.", "It is for a folder without train/ and val/."
+        )
+    return divided
+
+
+def _open_divided(data: str) -> tuple[Pictures, Pictures] | None:
+    """Train and val of data that has both; None where they have to be made."""
+    root = Path(data)
     if data == "digits":
         return open_digits("train"), open_digits("val")
     if is_address(data):
         remote = RemoteFolder(parse_address(data))
         return _shards(remote, "train"), _shards(remote, "val")
-    root = Path(data)
     if root.suffix == SUFFIX and root.is_file():
-        return _arrays(root, seed)
+        splits = _arrays(root)
+        return (splits[0], splits[1]) if len(splits) == 2 else None
     if not root.is_dir():
         raise DataError(
             f"There is no {'file' if root.suffix == SUFFIX else 'folder'} {data}.",
@@ -46,16 +64,17 @@ def open_splits(data: str, *, seed: int = 0) -> tuple[Pictures, Pictures]:
     if is_shards(root):
         return _shards(root, "train"), _shards(root, "val")
     val_root = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
-    if (root / "train").is_dir() and val_root:
-        train, val = read_folder(root / "train"), read_folder(val_root)
-        if train.classes != val.classes:
-            missing = sorted(set(train.classes) ^ set(val.classes))
-            raise DataError(
-                f"{root / 'train'} and {val_root} differ in their classes: {', '.join(missing[:5])}.",
-                "Both need the same sub-folders.",
-            )
-        return train, val
-    return hold_out(read_folder(root / "train" if (root / "train").is_dir() else root), data, seed)
+    if not val_root or not (root / "train").is_dir():
+        return None
+    train, val = read_folder(root / "train"), read_folder(val_root)
+    if train.classes != val.classes:
+        check_unicode(tuple(dict.fromkeys((*train.classes, *val.classes))), data)
+        missing = sorted(set(train.classes) ^ set(val.classes))
+        raise DataError(
+            f"{root / 'train'} and {val_root} differ in their classes: {', '.join(missing[:5])}.",
+            "Both need the same sub-folders.",
+        )
+    return train, val
 
 
 def _check_name(data: str) -> None:
@@ -67,7 +86,7 @@ def _check_name(data: str) -> None:
         raise DataError(f"{data} cannot be read: Permission denied.", "Ask for the right to read it and its folders.")
 
 
-def open_val(data: str, *, seed: int | None = None) -> Pictures:
+def open_val(data: str, *, seed: int | None = None, group_by: str | None = None) -> Pictures:
     """Open the pictures to evaluate on: the val split of data that has one.
 
     Of a folder without, what training with `seed` held out; with None, for a folder nothing was trained on, all of it.
@@ -86,7 +105,7 @@ def open_val(data: str, *, seed: int | None = None) -> Pictures:
         val_root = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
         if val_root:
             return read_folder(val_root)
-    return open_splits(data, seed=seed or 0)[1]
+    return open_splits(data, seed=seed or 0, group_by=group_by)[1]
 
 
 def has_split(data: str) -> bool:
@@ -106,15 +125,15 @@ def was_recorded(data: str, recorded: str | None) -> bool:
     return data == recorded or (data != "digits" and Path(data).resolve() == Path(recorded).resolve())
 
 
-def _arrays(path: Path, seed: int) -> tuple[Pictures, Pictures]:
+def _arrays(path: Path) -> list[Pictures]:
+    """The pictures of train and, where there are any, of val."""
     arrays = read_arrays(path)
-    train, *val = (
+    return [
         Pictures(str(path), arrays.classes, list(pictures), labels, arrays.flip_keeps_class)
         for pictures, labels in (arrays.splits[split] for split in ("train", "val") if split in arrays.splits)
-    )
-    return (train, val[0]) if val else hold_out(train, str(path), seed)
+    ]
 
 
-def _shards(root: Folder, split: Split) -> Pictures:
+def _shards(root: ShardFolder, split: Split) -> Pictures:
     classes, sources, labels = open_split(root, split)
     return Pictures(str(root), classes, sources, labels)

@@ -1,4 +1,4 @@
-"""Owns packing a data set into shards, its pictures reduced to what training can use; reading is `shards.py`'s."""
+"""Owns packing a data set into shards, with pictures reduced to what training can use; `shards.py` reads them."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoo.data.decode import open_picture
 from zoo.data.jpeg import read_jpeg_header, restart_blocks
 from zoo.data.pictures import Pictures
-from zoo.data.preprocess import open_picture
-from zoo.data.shards import FORMAT, MANIFEST, index_shard
+from zoo.data.shards import MANIFEST, Manifest, ShardEntry, SplitEntry, Splits, index_shard
 from zoo.errors import BrokenPictureError, DataError
 from zoo.files import replacing, write_json, write_text
 from zoo.model.spec import Variant
+from zoo.rows import CountOrNone, Row
 
 # A shard of about 256 MB: large enough for a disk to stream, small enough that a split has many of them.
 SHARD_BYTES = 256_000_000
 QUALITY = 90
-# Above its size a picture is reduced only where that saves something: a fifth of the side is a third of the pixels.
+# A picture is reduced only where that saves something: a fifth of the side is a third of the pixels.
 WORTH_REDUCING = 1.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackedSplit:
-    """What packing a split did: pictures, of these reduced, and the messages of those that were left out."""
+class PackedSplit(Row):
+    """What packing a split did: how many pictures, how many of them reduced, and why others were left out."""
 
-    pictures: int
-    reduced: int
-    source_bytes: int
-    packed_bytes: int
+    pictures: CountOrNone
+    reduced: CountOrNone
+    source_bytes: CountOrNone
+    packed_bytes: CountOrNone
     broken: tuple[str, ...]
 
 
 def pack_size(variant: Variant) -> int:
     """Pixels of the shorter side that a network can use: its evaluation size, and 1.15 times its last training size.
 
-    Evaluation looks at the whole picture at `eval_size` and must not enlarge it. Training cuts crops out: at 1.15
-    times the size, crops of three quarters of the area (1 / 1.15²) and more are still sharp at the last stage. S is
-    trained at 300 px and evaluated at 384: 384.
+    Evaluation takes the whole picture at `eval_size` and must not enlarge it. Training takes crops: at 1.15 times the
+    size, crops of three quarters of the area (1 / 1.15²) and more are still sharp in the last stage. S is trained at
+    300 px and evaluated at 384: 384.
     """
     return max(variant.eval_size, round(1.15 * variant.train_size))
 
@@ -60,24 +60,24 @@ def pack(
     seed: int = 0,
     workers: int = 1,
     shard_bytes: int = SHARD_BYTES,
-    on_picture: Callable[[str], None] = lambda split: None,
+    on_picture: Callable[[], None] = lambda: None,
 ) -> dict[str, PackedSplit]:
     """Write the pictures of every split into shards, in an order shuffled by `seed`, and the manifest last.
 
-    A JPEG that is upright, grey or RGB, and at most 1.2 times `size` on its shorter side is copied byte for byte;
-    every other picture is reduced to `size` there, never enlarged, turned upright and written as JPEG, with restart
-    markers.
+    A JPEG that is upright, grey or RGB, and at most 1.2 times `size` on its shorter side is copied byte for byte. Every
+    other picture is turned upright, reduced to `size` on its shorter side but never enlarged, and written as JPEG with
+    restart markers.
 
     Args:
-        on_picture: told the split after each picture.
+        on_picture: called after each picture.
 
     Raises:
         DataError: the folder is in use, or a split without one readable picture.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise DataError(f"{folder} is not empty.", "Choose another place with --out.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is a file, or not empty.", "Choose another place with --out.")
     done: dict[str, PackedSplit] = {}
-    entries: dict[str, Any] = {}
+    entries: dict[str, SplitEntry] = {}
     for name, pictures in splits.items():
         order = np.random.default_rng((seed, 0)).permutation(len(pictures))
 
@@ -90,8 +90,8 @@ def pack(
         if not done[name].pictures:
             raise DataError(f"Not one picture of {name} could be decoded.", "The files are damaged, or not pictures.")
     classes = next(iter(splits.values())).classes
-    manifest = {"format": FORMAT, "classes": list(classes), "size": size, "quality": quality, "splits": entries}
-    write_json(folder / MANIFEST, manifest)
+    manifest = Manifest(classes=classes, size=size, quality=quality, splits=Splits(**entries))
+    write_json(folder / MANIFEST, manifest.to_dict())
     return done
 
 
@@ -108,7 +108,7 @@ class _Item:
 def _in_order(
     pool: ThreadPoolExecutor, work: Callable[[int], _Item], indices: list[int], *, ahead: int
 ) -> Iterator[_Item]:
-    """Results in order, never more than `ahead` of them waiting in memory."""
+    """Yield results in order, with at most `ahead` of them waiting in memory."""
     rest = iter(indices)
     waiting = [pool.submit(work, index) for index in islice(rest, ahead)]
     try:
@@ -116,7 +116,7 @@ def _in_order(
             yield waiting.pop(0).result()
             waiting += [pool.submit(work, index) for index in islice(rest, 1)]
     finally:
-        for future in waiting:  # after an error: a server that is gone need not be asked again
+        for future in waiting:  # after an error: a server that is away need not be asked again
             future.cancel()
 
 
@@ -163,18 +163,18 @@ def _good_as_it_is(data: bytes, size: int) -> bool:
 
 
 def _write_split(
-    split: str, items: Iterator[_Item], folder: Path, shard_bytes: int, on_picture: Callable[[str], None]
-) -> tuple[PackedSplit, dict[str, Any]]:
-    """Write shards until the items end; returns what was done and the split's entry in the manifest."""
+    split: str, items: Iterator[_Item], folder: Path, shard_bytes: int, on_picture: Callable[[], None]
+) -> tuple[PackedSplit, SplitEntry]:
+    """Write shards until the items end; return what was done and the split's entry in the manifest."""
     names: list[str] = []
     broken: list[str] = []
-    shards: list[dict[str, Any]] = []
+    shards: list[ShardEntry] = []
     indices: list[NDArray[np.void]] = []
     totals = np.zeros(3, np.int64)  # reduced, source bytes, packed bytes
 
     def readable() -> Iterator[_Item]:
         for item in items:
-            on_picture(split)
+            on_picture()
             if item.problem:
                 broken.append(item.problem)
                 continue
@@ -190,27 +190,25 @@ def _write_split(
             _write_shard(temporary, first, queue, start, shard_bytes)
         rows = index_shard(path, len(shards))
         indices.append(rows)
-        shards.append({"file": path.name, "pictures": len(rows), "bytes": path.stat().st_size})
-    index = np.concatenate(indices) if indices else np.empty(0)
-    with replacing(folder / f"{split}.index.npy") as temporary:
-        np.save(temporary, index, allow_pickle=False)
-    write_text(folder / f"{split}.sources.txt", "".join(f"{name}\n" for name in names))
-    entry = {"pictures": len(names), "index": f"{split}.index.npy", "sources": f"{split}.sources.txt", "shards": shards}
+        shards.append(ShardEntry(file=path.name, pictures=len(rows), bytes=path.stat().st_size))
+    name = f"{split}.index.npy"
+    with replacing(folder / name) as temporary:
+        np.save(temporary, np.concatenate(indices) if indices else np.empty(0), allow_pickle=False)
+    sources = f"{split}.sources.txt"
+    write_text(folder / sources, "".join(f"{name}\n" for name in names))
     reduced, source_bytes, packed_bytes = totals.tolist()
-    return (
-        PackedSplit(
-            pictures=len(names),
-            reduced=reduced,
-            source_bytes=source_bytes,
-            packed_bytes=packed_bytes,
-            broken=tuple(broken),
-        ),
-        entry,
+    done = PackedSplit(
+        pictures=len(names),
+        reduced=reduced,
+        source_bytes=source_bytes,
+        packed_bytes=packed_bytes,
+        broken=tuple(broken),
     )
+    return done, SplitEntry(pictures=len(names), index=name, sources=sources, shards=tuple(shards))
 
 
 def _write_shard(path: Path, first: _Item, queue: Iterator[_Item], number: int, shard_bytes: int) -> None:
-    """Write `first` and what follows it until the shard is full. Members carry no time, owner or path."""
+    """Write `first` and what follows it until the shard is full. Members have no time, owner or folder."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         item: _Item | None = first
         while item is not None:

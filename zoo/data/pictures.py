@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoo.data.decode import open_picture, printable
 from zoo.data.http import PARALLEL
-from zoo.data.preprocess import open_picture, prepare
+from zoo.data.preprocess import prepare
 from zoo.data.shards import Packed
 from zoo.errors import BrokenPictureError, DataError
 from zoo.model.spec import Preprocessing
@@ -37,7 +38,8 @@ class Pictures:
     """Labelled pictures of one split.
 
     `sources` are files, places in shards or (H, W, 3) uint8 arrays; `labels` (N,) int64 index `classes`.
-    `flip_keeps_class` says whether a mirrored picture still belongs to its class: not for digits.
+    `flip_keeps_class` says whether a mirrored picture still belongs to its class: not for digits. `left_out` says, a
+    line each, what was found beside the pictures and not taken.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Pictures:
     sources: Sequence[Path | Packed | NDArray[np.uint8]]
     labels: NDArray[np.int64]
     flip_keeps_class: bool = True
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -52,7 +55,7 @@ class Pictures:
     def describe(self, index: int) -> str:
         """Name one picture for a message."""
         source = self.sources[index]
-        return f"{self.name} picture {index}" if isinstance(source, np.ndarray) else str(source)
+        return f"{self.name} picture {index}" if isinstance(source, np.ndarray) else printable(str(source))
 
     def read(self, index: int, unwanted: Event | None = None) -> Stored:
         """One picture as it is stored: a file's bytes, or an (H, W, 3) uint8 array.
@@ -71,9 +74,9 @@ class Pictures:
         try:
             return source.read_bytes()
         except FileNotFoundError as error:
-            raise BrokenPictureError(f"There is no file {source}.") from error
+            raise BrokenPictureError(f"There is no file {self.describe(index)}.") from error
         except OSError as error:
-            raise BrokenPictureError(f"{source} cannot be read: {error.strerror}.") from error
+            raise BrokenPictureError(f"{self.describe(index)} cannot be read: {error.strerror}.") from error
 
     @contextmanager
     def reading(self, indices: Sequence[int]) -> Iterator[list[Callable[[], Stored]]]:
@@ -136,7 +139,7 @@ class Pictures:
     def at(self, indices: NDArray[np.int64]) -> Pictures:
         """The pictures at `indices`."""
         sources = [self.sources[index] for index in indices]
-        return Pictures(self.name, self.classes, sources, self.labels[indices], self.flip_keeps_class)
+        return replace(self, sources=sources, labels=self.labels[indices])
 
 
 def load_prepared(pictures: Pictures, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], list[int], list[str]]:

@@ -1,8 +1,9 @@
-"""Owns pictures packed into tar files: finding them there, and reading one without the others; it packs nothing.
+"""Owns pictures packed into tar files: it finds them there and reads one without the others; it packs nothing.
 
-A folder of shards, here or on a web server, is WebDataset's (github.com/webdataset/webdataset): tar files with
-`KEY.jpg` and `KEY.cls`, whose text is the class index. `shards.json` beside them makes it ours: classes and shards of
-each split, and `SPLIT.index.npy` says where in which shard every picture lies, so that any picture is one read away.
+A folder of shards, here or on a web server, has the tar files of WebDataset (github.com/webdataset/webdataset) with
+`KEY.jpg` and `KEY.cls`, whose text is the class index. Two kinds of file beside them are ours: `shards.json` names the
+classes and the shards of each split, and `SPLIT.index.npy` says where in which shard every picture is, so that any
+picture needs one read.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Event
-from typing import Any, overload
+from typing import Annotated, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.http import RemoteFile, RemoteFolder, check_files
 from zoo.data.tar_samples import walk_samples
-from zoo.errors import BrokenPictureError, DataError
+from zoo.errors import BrokenPictureError, DataError, RowError
+from zoo.rows import Count, CountOrNone, Matching, Row, Within
 
 FORMAT = "zoo-shards-1"
 MANIFEST = "shards.json"
-# One row a picture: number of its shard, where its bytes begin there, how many they are, its class.
+# One row per picture: number of its shard, where its bytes begin there, how many they are, its class.
 INDEX_ROW = np.dtype([("shard", "<u4"), ("offset", "<u8"), ("size", "<u8"), ("label", "<u4")])
 # A manifest of 100,000 shards has a tenth of this; NumPy's header before the rows of an index is 128 bytes.
 _MANIFEST_BYTES, _NPY_HEADER_BYTES = 64_000_000, 4096
@@ -36,9 +38,57 @@ _NPY_HEADER = re.compile(
     re.DOTALL,
 )
 _AGAIN = "Pack again with `zoo data pack`, or index again with `zoo data index`."
+# A manifest may come from anywhere and must name nothing outside its folder: no root, no "..", and nothing that Windows
+# reads otherwise.
+_INSIDE = r"(?!/)(?!([^:\\]*/)?\.\.(/|\Z))[^:\\]*"
 
-Folder = Path | RemoteFolder
+FileInside = Annotated[str, Matching(_INSIDE, "a path inside the folder")]
+ShardFolder = Path | RemoteFolder
 Shard = Path | RemoteFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry(Row):
+    """A tar file of a split in the manifest, and how much of it belongs to the split."""
+
+    file: FileInside
+    pictures: CountOrNone
+    bytes: CountOrNone
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitEntry(Row):
+    """A split in the manifest. `sources` has a line for every picture: where it came from."""
+
+    pictures: CountOrNone
+    index: FileInside
+    sources: FileInside | None = None
+    shards: tuple[ShardEntry, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits(Row):
+    """The splits of a manifest."""
+
+    train: SplitEntry
+    val: SplitEntry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Row):
+    """`shards.json`. Where pictures were reduced, `size` is their shorter side in pixels and `quality` that of JPEG."""
+
+    written_too = ("format",)
+
+    classes: tuple[str, ...]
+    size: Count | None = None
+    quality: Annotated[int, Within(1, 100)] | None = None
+    splits: Splits
+
+    @property
+    def format(self) -> str:
+        """Which fields there are."""
+        return FORMAT
 
 
 @dataclass(frozen=True)
@@ -58,11 +108,11 @@ class Packed:
         return f"{self.shard} at byte {self.offset}"
 
     def read(self, unwanted: Event | None = None) -> bytes:
-        """The picture's bytes, as they were packed; a server that fails is asked again until they are `unwanted`.
+        """The picture's bytes as they were packed; a server that fails is asked again until they are `unwanted`.
 
         Raises:
             BrokenPictureError: the shard is gone or shorter than its index says.
-            DataError: the same of a shard on a server, which says nothing of this picture.
+            DataError: the same of a shard on a server: it is not this picture that is broken.
         """
         if isinstance(self.shard, RemoteFile):
             return self.shard.read(self.offset, self.size, unwanted=unwanted)
@@ -103,7 +153,7 @@ def is_shards(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def read_manifest(folder: Folder) -> dict[str, Any]:
+def read_manifest(folder: ShardFolder) -> Manifest:
     """Read what `zoo data pack` or `zoo data index` wrote beside the shards.
 
     Raises:
@@ -111,37 +161,37 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
     """
     path = _place(folder, MANIFEST)
     try:
-        manifest: dict[str, Any] = json.loads(_contents(folder, MANIFEST, _MANIFEST_BYTES))
-        known = manifest["format"] == FORMAT and set(manifest["splits"]) >= {"train", "val"}
-        _check_classes(manifest["classes"])
-        for split in ("train", "val"):
-            _check_entry(manifest["splits"][split])
+        fields = json.loads(_contents(folder, MANIFEST, _MANIFEST_BYTES))
+        if fields["format"] != FORMAT:
+            raise DataError(f"{path} is not of format {FORMAT}.", _AGAIN)
+        manifest = Manifest.from_dict(fields)
+    except RowError as error:
+        raise DataError(f"{path} is not readable: {error.problem}", _AGAIN) from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # the last: brackets in brackets
         raise DataError(f"{path} is not readable: {error}.", _AGAIN) from error
-    if not known:
-        raise DataError(f"{path} is not of format {FORMAT} with train and val.", _AGAIN)
+    if len(set(manifest.classes)) < len(manifest.classes):
+        raise DataError(f"{path} is not readable: two classes have one name.", _AGAIN)
     return manifest
 
 
-def open_split(folder: Folder, split: str) -> tuple[tuple[str, ...], PackedSources, NDArray[np.int64]]:
+def open_split(folder: ShardFolder, split: str) -> tuple[tuple[str, ...], PackedSources, NDArray[np.int64]]:
     """Classes, sources and labels (N,) of one split.
 
     Raises:
         DataError: a shard or the index is missing, or they do not belong together.
     """
     manifest = read_manifest(folder)
-    entry = manifest["splits"][split]
-    shards = _find_shards(folder, entry["shards"])
-    path = _place(folder, entry["index"])
+    entry: SplitEntry = getattr(manifest.splits, split)
+    shards = _find_shards(folder, entry.shards)
+    path = _place(folder, entry.index)
     try:
-        data = _contents(folder, entry["index"], entry["pictures"] * INDEX_ROW.itemsize + _NPY_HEADER_BYTES)
+        data = _contents(folder, entry.index, entry.pictures * INDEX_ROW.itemsize + _NPY_HEADER_BYTES)
         rows = _read_rows(data)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not readable: {error}.", _AGAIN) from error
-    classes = tuple(manifest["classes"])
-    if not _fits(rows, entry, len(classes)):
+    if not _fits(rows, entry, len(manifest.classes)):
         raise DataError(f"{path} does not belong to {_place(folder, MANIFEST)}.", _AGAIN)
-    return classes, PackedSources(shards, rows), rows["label"].astype(np.int64)
+    return manifest.classes, PackedSources(shards, rows), rows["label"].astype(np.int64)
 
 
 def index_shard(path: Path, number: int) -> NDArray[np.void]:
@@ -155,33 +205,15 @@ def index_shard(path: Path, number: int) -> NDArray[np.void]:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a manifest may name this file: a path from the folder down, read alike on every system."""
-    path = PurePosixPath(name)
-    return not (path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name)
+    """Whether a manifest may name this file."""
+    return re.fullmatch(_INSIDE, name) is not None
 
 
-def _check_classes(classes: Any) -> None:
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ValueError("classes are not a list of names")
-    if len(set(classes)) < len(classes):
-        raise ValueError("two classes have one name")
-
-
-def _check_entry(entry: dict[str, Any]) -> None:
-    """Refuse what names files outside the folder: a manifest may come from anywhere."""
-    for name in (entry["index"], *(shard["file"] for shard in entry["shards"])):
-        if not is_inside(name):
-            raise ValueError(f"{name!r} is not in the folder")
-    counts = entry["pictures"], *(shard["bytes"] for shard in entry["shards"])
-    if not all(isinstance(count, int) and count >= 0 for count in counts):
-        raise ValueError("counts are not whole numbers")
-
-
-def _place(folder: Folder, name: str) -> str:
+def _place(folder: ShardFolder, name: str) -> str:
     return folder.url_of(name) if isinstance(folder, RemoteFolder) else str(folder / name)
 
 
-def _contents(folder: Folder, name: str, max_bytes: int) -> bytes:
+def _contents(folder: ShardFolder, name: str, max_bytes: int) -> bytes:
     if isinstance(folder, RemoteFolder):
         return folder.fetch(name, max_bytes=max_bytes)
     return (folder / name).read_bytes()
@@ -190,8 +222,8 @@ def _contents(folder: Folder, name: str, max_bytes: int) -> bytes:
 def _read_rows(data: bytes) -> NDArray[np.void]:
     """The rows of an .npy file, read-only.
 
-    NumPy's own readers make room for what the header claims before they look for it, open archives as well, and give
-    the header, a Python expression, to Python's parser, which fails in its own ways where it is damaged or deep.
+    NumPy's own readers allocate what the header claims before they see whether it is there. They open archives as well,
+    and they give the header, a Python expression, to Python's parser, which fails in many ways where it is damaged.
 
     Raises:
         ValueError: not such a file, or its header claims other rows than follow.
@@ -206,15 +238,15 @@ def _read_rows(data: bytes) -> NDArray[np.void]:
     return np.frombuffer(data, INDEX_ROW, offset=begin)
 
 
-def _find_shards(folder: Folder, entries: Sequence[dict[str, Any]]) -> tuple[Shard, ...]:
-    """Every shard of a split, there and of its size."""
+def _find_shards(folder: ShardFolder, entries: Sequence[ShardEntry]) -> tuple[Shard, ...]:
+    """Every shard of a split; each is there and has its size."""
     if isinstance(folder, RemoteFolder):
-        files = [RemoteFile(folder.url_of(entry["file"]), entry["bytes"]) for entry in entries]
+        files = [RemoteFile(folder.url_of(entry.file), entry.bytes) for entry in entries]
         check_files(files)
         return tuple(files)
-    paths = tuple(folder / entry["file"] for entry in entries)
+    paths = tuple(folder / entry.file for entry in entries)
     for path, entry in zip(paths, entries, strict=True):
-        if not _is_complete(path, entry["bytes"]):
+        if not _is_complete(path, entry.bytes):
             raise DataError(f"{path} is missing or incomplete.", f"Copy it again. {_AGAIN}")
     return paths
 
@@ -222,15 +254,15 @@ def _find_shards(folder: Folder, entries: Sequence[dict[str, Any]]) -> tuple[Sha
 def _is_complete(path: Path, size_bytes: int) -> bool:
     try:
         return path.is_file() and path.stat().st_size == size_bytes
-    except OSError:  # a name longer than a file system takes
+    except OSError:  # a name too long for the file system
         return False
 
 
-def _fits(rows: NDArray[np.void], entry: dict[str, Any], num_classes: int) -> bool:
-    """Whether an index is that of a manifest's entry: every row is a known class in a known shard, within its bytes."""
-    if len(rows) != entry["pictures"]:
+def _fits(rows: NDArray[np.void], entry: SplitEntry, num_classes: int) -> bool:
+    """Whether an index belongs to a manifest's entry: every row has a known class and lies within a known shard."""
+    if len(rows) != entry.pictures:
         return False
-    if (rows["label"] >= num_classes).any() or (rows["shard"] >= len(entry["shards"])).any():
+    if (rows["label"] >= num_classes).any() or (rows["shard"] >= len(entry.shards)).any():
         return False
-    ends = np.array([shard["bytes"] for shard in entry["shards"]], np.uint64)[rows["shard"]]
+    ends = np.array([shard.bytes for shard in entry.shards], np.uint64)[rows["shard"]]
     return bool(((rows["offset"] <= ends) & (rows["size"] <= ends - rows["offset"])).all())

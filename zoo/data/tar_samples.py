@@ -1,7 +1,7 @@
-"""Owns what WebDataset's tar files hold: samples of a picture and its class, found by walking headers; it reads none.
+"""Owns how samples are found in WebDataset's tar files: a picture and its class each. It reads no picture.
 
-The rules are WebDataset's own (github.com/webdataset/webdataset, `tariterators.py`): members that stand next to each
-other under one key are a sample; a key ends at the first dot of a file's base name, and what follows is the field.
+The rules are WebDataset's own (github.com/webdataset/webdataset, `tariterators.py`): neighbouring members with the same
+key are a sample. A key ends at the first dot of a file's base name; what follows is the field.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from zoo.data.preprocess import SUFFIXES, UNREAD_SUFFIXES
+from zoo.data.decode import picture_suffixes
 from zoo.errors import DataError
 
-# As in a folder: a picture of a type that is not read is broken when its turn comes, and named.
-PICTURE_FIELDS = frozenset(suffix[1:] for suffix in (*SUFFIXES, *UNREAD_SUFFIXES))
+# As in a folder: a picture of a type that is not read counts as broken, and is named, when it is loaded.
+PICTURE_FIELDS = frozenset(suffix[1:] for suffix in picture_suffixes())
 CLASS_FIELDS = frozenset({"cls"})
-# Digits of 2**32 - 1, what an index can hold, and room for white space around them.
+# An index holds labels up to 2**32 - 1, which has 10 digits; white space may stand around them.
 _LABEL_BYTES = 16
 _REST_BYTES = 1_000_000
 _NAME = re.compile(r"((?:.*/|)[^./]+)[.]([^/]*)")
@@ -45,10 +45,10 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 
 def walk_samples(path: Path) -> Iterator[Sample]:
-    """Yield the samples of a tar file in their order; those with neither picture nor class are passed over.
+    """Yield the samples of a tar file in their order; those with neither picture nor class are skipped.
 
     Raises:
-        DataError: not a tar file, cut off, several files in one, or a sample without exactly one picture and one class.
+        DataError: not a tar file, cut off, several files joined, or a sample without exactly one picture and class.
     """
     try:
         with tarfile.open(path, "r:") as tar:
@@ -72,16 +72,16 @@ def _members(tar: tarfile.TarFile) -> Iterator[_Member]:
 
 
 def _check_end(path: Path, end: int) -> None:
-    """Refuse a tar file whose members do not end in zeros, or that has more behind them.
+    """Refuse a tar file whose last member is not followed by zeros, and by nothing else.
 
-    tarfile ends at a damaged header as at the two blocks of zeros behind the last member (POSIX, pax, ustar). There GNU
-    tar and WebDataset end too, so they would train on the first part alone of files that were joined by `cat`.
+    Two blocks of zeros end a tar file (POSIX, pax, ustar); tarfile stops at a damaged header in the same way. GNU tar
+    and WebDataset stop at the zeros too, and so would train on the first of several files that were joined by `cat`.
     """
     with path.open("rb") as file:
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"cut off or damaged at byte {end}")
-        while rest := file.read(_REST_BYTES):  # as a rule less than 10 KiB, to which tar pads
+        while rest := file.read(_REST_BYTES):  # usually less than 10 KiB, to which tar pads
             if rest.count(0) < len(rest):
                 raise DataError(
                     f"{path} goes on behind its end mark at byte {end:,}, where tar and WebDataset stop reading.",
@@ -102,7 +102,7 @@ def _read_sample(tar: tarfile.TarFile, path: Path, key: str, members: list[_Memb
             raise _unusable(path, key, fields, f"{len(found)} {what}")
     handle = tar.extractfile(classes[0])
     text = handle.read(_LABEL_BYTES + 1) if handle else b""
-    # What is longer is refused, not cut: the digits left out could be the number.
+    # A longer text is refused, not cut: the number could be in the digits that are left out.
     is_whole, text = len(text) <= _LABEL_BYTES, text.strip()
     if not is_whole or not text.isdigit() or int(text) >= 2**32:
         raise DataError(
@@ -113,7 +113,7 @@ def _read_sample(tar: tarfile.TarFile, path: Path, key: str, members: list[_Memb
 
 
 def _named(fields: dict[str, tarfile.TarInfo], wanted: frozenset[str]) -> list[tarfile.TarInfo]:
-    """Members of a field; without, those whose field ends in it (`c.jpg`), which WebDataset decodes the same way."""
+    """The members of a wanted field; else those whose field ends in one (`c.jpg`), which WebDataset decodes alike."""
     exact = [member for field, member in fields.items() if field in wanted]
     return exact or [member for field, member in fields.items() if field.rpartition(".")[2] in wanted]
 

@@ -68,10 +68,14 @@ class ConvNormAct(nn.Sequential):
 
 
 class SqueezeExcite(nn.Module):
-    """Channel gate: pool, reduce, activate, expand, sigmoid, multiply. Both 1×1 convolutions have a bias."""
+    """Channel gate: pool, reduce, activate, expand, sigmoid, multiply. Both 1×1 convolutions have a bias.
 
-    def __init__(self, channels: int, squeezed: int, activation: Activation) -> None:
+    `in_place` says that its input is the layer before's output and nobody else's, so that it may be written over.
+    """
+
+    def __init__(self, channels: int, squeezed: int, activation: Activation, *, in_place: bool) -> None:
         super().__init__()
+        self.in_place = in_place
         self.reduce = nn.Conv2d(channels, squeezed, 1)
         self.act = ACTIVATIONS[activation](inplace=True)
         self.expand = nn.Conv2d(squeezed, channels, 1)
@@ -81,8 +85,8 @@ class SqueezeExcite(nn.Module):
         """Scale every channel of (N, C, H, W) by a gate in 0…1."""
         pooled = F.adaptive_avg_pool2d(x, 1)
         gate: Tensor = self.gate(self.expand(self.act(self.reduce(pooled))))
-        # The gradient needs x as it was. Without one it is written over: it is the activation's output, no one else's.
-        return x * gate if torch.is_grad_enabled() else x.mul_(gate)
+        # The gradient needs x as it was.
+        return x.mul_(gate) if self.in_place and not torch.is_grad_enabled() else x * gate
 
 
 class StochasticDepth(nn.Module):
@@ -109,8 +113,9 @@ class Block(nn.Module):
     """One MBConv or Fused-MBConv block with its residual.
 
     MBConv: 1×1 `expand` (unless the ratio is 1) → `depthwise` k×k with the stride → `se` → 1×1 `project`.
-    Fused-MBConv: `fused` k×k with the stride → `se` → 1×1 `project`; with ratio 1 a single `fused` convolution that
-    keeps its activation (efficientnetv2 fact: every other block ends without one).
+    Fused-MBConv: `fused` k×k with the stride → `se` → 1×1 `project`; with ratio 1 `se` → a single `fused` convolution
+    that keeps its activation, where every other block ends without one. SE stands before the last convolution in both
+    (google/automl `FusedMBConvBlock`): with ratio 1 that is the block's input.
     """
 
     def __init__(self, variant: Variant, stage: Stage, in_channels: int, stride: int, padding: Padding) -> None:
@@ -124,18 +129,20 @@ class Block(nn.Module):
         ) -> ConvNormAct:
             return ConvNormAct(variant, cin, cout, k, stride=stride, groups=groups, activation=act, padding=padding)
 
+        fused = stage.operator == "fused_mbconv"
         branch: list[tuple[str, nn.Module]] = []
-        if stage.operator == "fused_mbconv":
-            width = expanded if stage.expand_ratio > 1 else stage.out_channels
-            branch.append(("fused", conv(in_channels, width, kernel, stride=stride)))
-        else:
+        if fused and stage.expand_ratio > 1:
+            branch.append(("fused", conv(in_channels, expanded, kernel, stride=stride)))
+        elif not fused:
             if stage.expand_ratio > 1:
                 branch.append(("expand", conv(in_channels, expanded, 1)))
             branch.append(("depthwise", conv(expanded, expanded, kernel, stride=stride, groups=expanded)))
         if stage.se_ratio:
             squeezed = squeeze_channels(in_channels, stage.se_ratio)
-            branch.append(("se", SqueezeExcite(expanded, squeezed, act)))
-        if stage.operator == "mbconv" or stage.expand_ratio > 1:
+            branch.append(("se", SqueezeExcite(expanded, squeezed, act, in_place=bool(branch))))
+        if fused and stage.expand_ratio == 1:
+            branch.append(("fused", conv(in_channels, stage.out_channels, kernel, stride=stride)))
+        else:
             branch.append(("project", conv(expanded, stage.out_channels, 1, act=None)))
         self.residual = stride == 1 and in_channels == stage.out_channels
         if self.residual:

@@ -1,25 +1,15 @@
-"""Owns rows in people's own files: a TOML file becomes a validated `Variant`, and a `Variant` a TOML file."""
+"""Owns networks in files of the user: it turns a TOML file into a valid `Variant`, and a `Variant` into a TOML file."""
 
 from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from zoo.errors import DataError, RowError
 from zoo.files import write_text
 from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS, check_resnet
-
-# A file need not repeat what follows from the rest.
-DEFAULTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "name": lambda row: row.get("id", ""),
-    "family": lambda row: "user",
-    "source": lambda row: "a file of the user",
-    "preprocessing": lambda row: {},
-}
 
 
 def load_row(path: Path) -> Variant:
@@ -39,7 +29,8 @@ def load_row(path: Path) -> Variant:
         raise DataError(
             f"{path} is not TOML: {error}.", "`zoo scale s -o mynet.toml` writes one to start from."
         ) from error
-    row = {key: default(raw) for key, default in DEFAULTS.items()} | raw
+    # What follows from the rest may be left out.
+    row = {"name": raw.get("id", ""), "family": "user", "source": "a file of the user", "preprocessing": {}} | raw
     if isinstance(row["preprocessing"], dict) and "eval_size" in row:
         row["preprocessing"] = {"image_size": row["eval_size"]} | row["preprocessing"]
     try:
@@ -52,10 +43,10 @@ def load_row(path: Path) -> Variant:
 
 
 def check_own_id(path: Path, id: str) -> None:
-    """Refuse the id of a network of the zoo, whose run and weights the row would be given.
+    """Refuse the id of a network of the zoo: the row would get that network's run and weights.
 
     Raises:
-        DataError: it is one.
+        DataError: it is one of them.
     """
     if any(id in (known.id, known.name) for known in VARIANTS):
         raise DataError(f"{path}: the id {id!r} belongs to a network of the zoo.", "Give it an id of its own.")
@@ -67,15 +58,15 @@ def _check_sizes(path: Path, variant: Variant) -> None:
             f"{path}: eval_size {variant.eval_size} is above max_size {variant.max_size}.",
             "The paper caps inference at 480 px; raise max_size if you mean it.",
         )
-    contract = variant.preprocessing
-    if contract.image_size != variant.eval_size:
+    image_size, preprocessing = variant.preprocessing.image_size, variant.preprocessing
+    if image_size != variant.eval_size:
         raise DataError(
-            f"{path}: preprocessing.image_size {contract.image_size} differs from eval_size {variant.eval_size}.",
+            f"{path}: preprocessing.image_size {image_size} differs from eval_size {variant.eval_size}.",
             "Leave it out, or make them equal.",
         )
-    if (contract.resize == "crop") != (contract.resize_size is not None):
+    if (preprocessing.resize == "crop") != (preprocessing.resize_size is not None):
         raise DataError(
-            f'{path}: preprocessing.resize_size goes with resize = "crop", and only with it.', "Add or remove it."
+            f'{path}: resize = "crop" needs preprocessing.resize_size, and "squash" has none.', "Add or remove it."
         )
 
 
@@ -84,21 +75,33 @@ def _check_head(path: Path, variant: Variant) -> None:
         check_resnet(variant)
     elif not variant.head_channels:
         raise DataError(
-            f"{path}: head_channels is 0, which only a ResNet has.", "EfficientNets end in a 1×1 convolution: 1280."
+            f"{path}: head_channels is 0, which only a ResNet has.",
+            "An EfficientNet ends in a 1×1 convolution: set its channels, 1280 for example.",
         )
 
 
+def write_new_row(path: Path, variant: Variant, comment: str) -> Variant:
+    """Write a network's row to a new file, and return the row that the file now holds.
+
+    Raises:
+        DataError: the file is there already, or the id belongs to a network of the zoo.
+    """
+    check_own_id(path, variant.id)
+    if path.exists():
+        raise DataError(f"{path} is there already, and may have been edited.", "Remove it, or choose another --out.")
+    write_row(path, variant, comment)
+    return load_row(path)
+
+
 def write_row(path: Path, variant: Variant, comment: str) -> None:
-    """Write a network's row as TOML that `load_row` reads back equal, whole or not at all."""
+    """Write a network's row as TOML, whole or not at all; `load_row` reads an equal row back."""
     row = variant.to_dict()
-    stages, contract = row.pop("stages"), row.pop("preprocessing")
+    stages, preprocessing = row.pop("stages"), row.pop("preprocessing")
     lines = [f"# {line}" for line in comment.splitlines()]
-    for title, table in (("", row), ("[preprocessing]", contract), *(("[[stages]]", stage) for stage in stages)):
+    for title, table in (("", row), ("[preprocessing]", preprocessing), *(("[[stages]]", stage) for stage in stages)):
         lines += ["", title] if title else []
-        lines += [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
+        # TOML writes texts, lists, truths and numbers as JSON does.
+        lines += [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items() if value is not None
+        ]
     write_text(path, "\n".join(lines) + "\n")
-
-
-def _toml(value: Any) -> str:
-    """JSON's texts, lists, truths and numbers are TOML's too, but that it has no tables inside values here."""
-    return json.dumps(value, ensure_ascii=False)

@@ -1,17 +1,21 @@
-"""Owns how one row becomes another: compound scaling, as the released code does it and by the paper's rule."""
+"""Owns how one row becomes another: compound scaling as the released code does it, and by the paper's rule."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Annotated
 
 from zoo.errors import ZooError
-from zoo.model.spec import Stage, Variant, round_channels, round_layers
+from zoo.model.spec import Stage, Variant
+from zoo.rows import Within, read
 
+# How much a network may be scaled by.
+Factor = Annotated[float, Within(0.1, 10)]
 # The paper caps the inference size at 480 px (§3.3), because activations above it cost memory and little else.
 MAX_INFERENCE_SIZE = 480
-# From this stage on networks grow deeper than the rest: "gradually add more layers to later stages (e.g. stage 5 and
-# 6)" (§3.3). How many is not stated; M has 23 % and L 21 % more layers there than plain scaling of S gives, so a fifth.
+# The paper "gradually add[s] more layers to later stages (e.g. stage 5 and 6)" (§3.3) and does not say how many. M has
+# 23 % and L 21 % more layers there than plain scaling of S gives, so a fifth.
 FIRST_LATE_STAGE = 5
 LATE_SHARE = 0.2
 
@@ -28,9 +32,9 @@ def scale(
     keep_90_percent: bool,
     fixed_ends: bool = False,
 ) -> Variant:
-    """Compound scaling as the released code does it: channels by `width`, layers by `depth`, both rounded.
+    """Scale channels by `width` and layers by `depth`, and round both, as the released code does.
 
-    `fixed_ends` is the Lite rule: stem, head and the number of layers of the first and last stage stay.
+    `fixed_ends` is the rule of Lite: stem, head, and the number of layers of the first and last stage stay as they are.
     """
 
     def channels(count: int) -> int:
@@ -65,18 +69,20 @@ def scale_by_paper(
 ) -> Variant:
     """Scale a network up or down by EfficientNetV2's rule (§3.3).
 
-    Compound scaling, with two additions: the inference size never passes 480 px, and the later stages get more
-    layers still. S by depth 1.22, width 1.14 has 13 and 23 layers in stages 5 and 6, where plain scaling gives 11
-    and 19; the training size keeps its share of the inference size.
+    This is compound scaling with two additions: the inference size never passes 480 px, and a deeper network gets extra
+    layers in its later stages. S with depth 1.22 and width 1.14 has 13 and 23 layers in stages 5 and 6, where plain
+    scaling gives 11 and 19. The training size keeps its share of the inference size.
 
     Raises:
-        ZooError: a factor outside 0.1 … 10, or a network that is no EfficientNet.
+        RowError: a factor outside 0.1 … 10.
+        ZooError: a network that is not an EfficientNet.
     """
     if base.is_resnet:
-        raise ZooError(f"{base.id} is no EfficientNet: the rule does not fit it.", "Scale s, b0 or v1-b0, for example.")
+        raise ZooError(
+            f"{base.id} is no EfficientNet, and the rule is made for those.", "Scale s, b0 or v1-b0, for example."
+        )
     for name, factor in (("width", width), ("depth", depth), ("resolution", resolution)):
-        if not 0.1 <= factor <= 10:
-            raise ZooError(f"--{name} {factor:g} is outside 0.1 … 10.", "1 leaves it as it is.")
+        read(Factor, factor, f"--{name}")
     eval_size = min(round(base.eval_size * resolution / 8) * 8, MAX_INFERENCE_SIZE)
     train_size = round(base.train_size / base.eval_size * eval_size)
     scaled = scale(
@@ -103,8 +109,23 @@ def scale_by_paper(
 
 
 def _with_late_layers(stage: int, num_layers: int, depth: float) -> int:
-    """Half the extra share in the first late stage, all of it after; none for a network that is not made deeper."""
+    """Add half of the extra share in the first late stage and all of it after; a network made no deeper gets none."""
     share = min(LATE_SHARE, max(depth - 1.0, 0.0))
     if stage < FIRST_LATE_STAGE:
         return num_layers
     return math.ceil(num_layers * (1 + share * (0.5 if stage == FIRST_LATE_STAGE else 1.0)) - 1e-9)
+
+
+def round_channels(channels: float, *, keep_90_percent: bool) -> int:
+    """Round to a multiple of 8: max(8, floor((c + 4) / 8) · 8).
+
+    `keep_90_percent` adds 8 where rounding lost more than a tenth: EfficientNet V1 and Lite do this
+    (tensorflow/tpu), EfficientNetV2 does not (google/automl). 1.2 × 16 = 19.2 → 16 without it, 24 with it.
+    """
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if keep_90_percent and rounded < 0.9 * channels else rounded
+
+
+def round_layers(layers: float) -> int:
+    """Round a scaled number of layers up (google/automl, tensorflow/tpu). 1.1 × 2 → 3."""
+    return math.ceil(layers)

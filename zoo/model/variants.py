@@ -1,8 +1,8 @@
-"""Owns the table of networks, one row each, to be held beside the papers' tables; it builds nothing.
+"""Owns the table of networks, one row each, to be compared with the papers' tables; it builds nothing.
 
-Sources, by the marks used in the rows:
+Sources, by the names that the rows use:
     V2   Tan & Le, "EfficientNetV2" (ICML 2021, arXiv 2104.00298v3), Table 4, as released in google/automl
-         `efficientnetv2/effnetv2_configs.py`. Where paper v1 and code differ, its author calls the code the truth
+         `efficientnetv2/effnetv2_configs.py`. Where paper v1 and code differ, its author says that the code is right
          (google/automl#999): 256 channels in stage 6 of S, head 1280.
     V1   Tan & Le, "EfficientNet" (ICML 2019), Table 1, as released in tensorflow/tpu `models/official/efficientnet`.
     Lite tensorflow/tpu `models/official/efficientnet/lite`: no squeeze-and-excitation, ReLU6, stem and head not scaled.
@@ -11,30 +11,26 @@ Sources, by the marks used in the rows:
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from zoo.errors import ZooError, unknown_name
 from zoo.model.scaling import scale
-from zoo.model.spec import Preprocessing, Stage, Variant
+from zoo.model.spec import Operator, Preprocessing, Stage, Variant
 
 
-def fused(out_channels: int, num_layers: int, *, stride: int, expand_ratio: int, kernel_size: int = 3) -> Stage:
-    """Row of a Fused-MBConv stage (no squeeze-and-excitation in Table 4 nor in the released code)."""
-    return Stage(
-        operator="fused_mbconv",
-        kernel_size=kernel_size,
-        stride=stride,
-        expand_ratio=expand_ratio,
-        out_channels=out_channels,
-        num_layers=num_layers,
-    )
-
-
-def mbconv(
-    out_channels: int, num_layers: int, *, stride: int, expand_ratio: int, kernel_size: int = 3, se_ratio: float = 0.25
+def stage(
+    operator: Operator,
+    out_channels: int,
+    num_layers: int,
+    *,
+    stride: int,
+    expand_ratio: int,
+    kernel_size: int = 3,
+    se_ratio: float = 0.0,
 ) -> Stage:
-    """Row of an MBConv stage."""
+    """A row in the order of the papers' tables."""
     return Stage(
-        operator="mbconv",
+        operator=operator,
         kernel_size=kernel_size,
         stride=stride,
         expand_ratio=expand_ratio,
@@ -44,17 +40,9 @@ def mbconv(
     )
 
 
-def bottleneck(out_channels: int, num_layers: int, *, stride: int) -> Stage:
-    """Row of a ResNet stage: inside, a quarter as wide as its output."""
-    return Stage(
-        operator="bottleneck",
-        kernel_size=3,
-        stride=stride,
-        expand_ratio=4,
-        out_channels=out_channels,
-        num_layers=num_layers,
-    )
-
+fused = partial(stage, "fused_mbconv")  # without squeeze-and-excitation, as in V2 Table 4 and in the released code
+mbconv = partial(stage, "mbconv", se_ratio=0.25)
+bottleneck = partial(stage, "bottleneck", expand_ratio=4)  # a quarter as wide inside as its output
 
 # V2, Table 4: the whole picture is squashed to a square at 320 px and above, (x − 128) / 128 (automl preprocessing.py).
 V2_S = Variant(
@@ -147,7 +135,7 @@ def centre_crop(image_size: int) -> Preprocessing:
     )
 
 
-# V2-B0: the base that the B family scales, by the V2 code's rounding, which has no 90 % rule.
+# V2-B0: the B family is this network scaled, with the rounding of the V2 code, which has no 90 % rule.
 V2_B0 = replace(
     V2_S,
     id="b0",
@@ -167,7 +155,7 @@ V2_B0 = replace(
     source="google/automl efficientnetv2/effnetv2_configs.py",
 )
 
-# V1 Table 1; the strides of stages 4 and 5 are the code's (their author in tensorflow/tpu#383).
+# V1 Table 1; the strides of stages 4 and 5 are those of the code (its author in tensorflow/tpu#383).
 V1_B0 = Variant(
     id="v1-b0",
     name="efficientnet_b0",
@@ -205,47 +193,18 @@ LITE_0 = replace(
 )
 
 
-def _v2(id: str, width: float, depth: float, train_size: int, eval_size: int, dropout: float) -> Variant:
-    return scale(
-        V2_B0,
-        id,
-        width=width,
-        depth=depth,
-        train_size=train_size,
-        eval_size=eval_size,
-        dropout=dropout,
-        keep_90_percent=False,
-    )
+_v2 = partial(scale, V2_B0, keep_90_percent=False)
+_v1 = partial(scale, V1_B0, keep_90_percent=True)
+_lite = partial(scale, LITE_0, keep_90_percent=True, fixed_ends=True)
 
-
-def _v1(id: str, width: float, depth: float, size: int, dropout: float) -> Variant:
-    return scale(
-        V1_B0, id, width=width, depth=depth, train_size=size, eval_size=size, dropout=dropout, keep_90_percent=True
-    )
-
-
-def _lite(id: str, width: float, depth: float, size: int, dropout: float) -> Variant:
-    return scale(
-        LITE_0,
-        id,
-        width=width,
-        depth=depth,
-        train_size=size,
-        eval_size=size,
-        dropout=dropout,
-        keep_90_percent=True,
-        fixed_ends=True,
-    )
-
-
-V1_B4 = _v1("v1-b4", 1.4, 1.8, 380, 0.4)
+V1_B4 = _v1("v1-b4", width=1.4, depth=1.8, train_size=380, eval_size=380, dropout=0.4)
 
 
 def _b4_fused(last: int, kernel_sizes: dict[int, int], params: str) -> Variant:
     """Table 3 of V2: B4 with Fused-MBConv in stages 1 … `last`.
 
-    The paper does not state kernel and squeeze-and-excitation of the fused blocks. Squeeze-and-excitation is kept,
-    and kernels are those that come nearest to its parameter counts.
+    The paper states neither the kernel nor the squeeze-and-excitation of the fused blocks. Here they keep their
+    squeeze-and-excitation, and have the kernels that come nearest to the paper's parameter counts.
     """
     stages = tuple(
         replace(stage, operator="fused_mbconv", kernel_size=kernel_sizes.get(index, 3)) if index <= last else stage
@@ -260,7 +219,7 @@ def _b4_fused(last: int, kernel_sizes: dict[int, int], params: str) -> Variant:
     )
 
 
-# The baselines of V2 Table 12, of torchvision's blocks (its form has the stride in the 3×3 convolution).
+# The baselines of V2 Table 12, made of torchvision's blocks (with the stride in the 3×3 convolution).
 RESNET_50 = Variant(
     id="resnet50",
     name="resnet50",
@@ -290,10 +249,10 @@ RESNET_152 = replace(
 
 
 def check_resnet(variant: Variant) -> None:
-    """Refuse a row with bottleneck stages that torchvision's class cannot be: only the number of layers is free.
+    """Refuse a row with bottleneck stages that torchvision's class cannot build: only the number of layers is free.
 
     Raises:
-        ZooError: says what it must be.
+        ZooError: says what the row must be.
     """
     published = zip(RESNET_50.stages, variant.stages, strict=False)
     stages = tuple(replace(stage, num_layers=own.num_layers) for stage, own in published)
@@ -309,7 +268,7 @@ def check_resnet(variant: Variant) -> None:
         )
 
 
-# For tests and for a first look: three stages, every kind of block, 32 px.
+# For tests and a first try: three stages, every kind of block, 32 px.
 TINY = Variant(
     id="tiny",
     name="efficientnetv2_tiny",
@@ -334,25 +293,25 @@ VARIANTS: tuple[Variant, ...] = (
     V2_L,
     V2_XL,
     V2_B0,
-    _v2("b1", 1.0, 1.1, 192, 240, 0.2),
-    _v2("b2", 1.1, 1.2, 208, 260, 0.3),
-    _v2("b3", 1.2, 1.4, 240, 300, 0.3),
+    _v2("b1", width=1.0, depth=1.1, train_size=192, eval_size=240, dropout=0.2),
+    _v2("b2", width=1.1, depth=1.2, train_size=208, eval_size=260, dropout=0.3),
+    _v2("b3", width=1.2, depth=1.4, train_size=240, eval_size=300, dropout=0.3),
     V1_B0,
-    _v1("v1-b1", 1.0, 1.1, 240, 0.2),
-    _v1("v1-b2", 1.1, 1.2, 260, 0.3),
-    _v1("v1-b3", 1.2, 1.4, 300, 0.3),
+    _v1("v1-b1", width=1.0, depth=1.1, train_size=240, eval_size=240, dropout=0.2),
+    _v1("v1-b2", width=1.1, depth=1.2, train_size=260, eval_size=260, dropout=0.3),
+    _v1("v1-b3", width=1.2, depth=1.4, train_size=300, eval_size=300, dropout=0.3),
     V1_B4,
-    _v1("v1-b5", 1.6, 2.2, 456, 0.4),
-    _v1("v1-b6", 1.8, 2.6, 528, 0.5),
-    _v1("v1-b7", 2.0, 3.1, 600, 0.5),
+    _v1("v1-b5", width=1.6, depth=2.2, train_size=456, eval_size=456, dropout=0.4),
+    _v1("v1-b6", width=1.8, depth=2.6, train_size=528, eval_size=528, dropout=0.5),
+    _v1("v1-b7", width=2.0, depth=3.1, train_size=600, eval_size=600, dropout=0.5),
     _b4_fused(3, {}, "20.0"),
     _b4_fused(5, {5: 5}, "43.4"),
     _b4_fused(7, {5: 5, 6: 5}, "132.0"),
     LITE_0,
-    _lite("lite1", 1.0, 1.1, 240, 0.2),
-    _lite("lite2", 1.1, 1.2, 260, 0.3),
-    _lite("lite3", 1.2, 1.4, 280, 0.3),
-    _lite("lite4", 1.4, 1.8, 300, 0.3),
+    _lite("lite1", width=1.0, depth=1.1, train_size=240, eval_size=240, dropout=0.2),
+    _lite("lite2", width=1.1, depth=1.2, train_size=260, eval_size=260, dropout=0.3),
+    _lite("lite3", width=1.2, depth=1.4, train_size=280, eval_size=280, dropout=0.3),
+    _lite("lite4", width=1.4, depth=1.8, train_size=300, eval_size=300, dropout=0.3),
     replace(
         V2_S, id="s-relu6", name="efficientnetv2_s_relu6", activation="relu6", source="S with ReLU6 (automl g3doc)"
     ),

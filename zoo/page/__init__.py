@@ -1,1 +1,1 @@
-"""Pages that need nothing beside them: markup, charts, tables, a style for light and dark; no page's contents."""
+"""Pages that need no other file: markup, charts, tables, a style for light and dark. No page's contents are here."""

@@ -1,7 +1,7 @@
-"""Owns the charts: bars and lines as inline SVG that stretches with the page; it knows shapes, not what they mean.
+"""Owns the charts: bars and lines as inline SVG that stretches with the page. It does not know what they mean.
 
-Horizontal positions are percentages and text is HTML, so a chart is as legible at 400 px as at 1200. Colours are
-classes of the style sheet, which has a light and a dark set.
+Horizontal positions are percentages and text is HTML, so that a chart can be read at 400 px as well as at 1200. Colours
+are classes of the style sheet, which has a light and a dark set.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _BAR_PX = 22
 _LINES_PX = 230
 _LINES_TOP_PX = 24
 _LINES_BOTTOM_PX = 32
-# One slow outlier must not squeeze every bar: the axis ends at this many times the longest bar, and marks beyond it
-# become an arrow. The table has the number.
+# One slow outlier must not shorten all bars: the axis ends at this many times the longest bar, and a mark beyond it
+# becomes an arrow. The table has its number.
 _MARKS_REACH = 1.6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One bar: `low` and `high` draw a whisker, `marks` are (name, value) ticks, `faded` steps back from a winner."""
+    """One bar. `low` and `high` draw a whisker, `marks` are (name, value) ticks; a loser is `faded`."""
 
     label: Child
     value: float
@@ -40,7 +40,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Bars under one heading; `note` stands at its right."""
+    """Bars under one heading; `note` is to its right."""
 
     heading: Child
     detail: str = ""
@@ -77,7 +77,7 @@ def bar_chart(
 
 
 def line_chart(lines: Sequence[Line], *, title: str, description: str, axis: str) -> Markup:
-    """Series over ordered labels, from zero; needs at least two labels."""
+    """Series over ordered labels, with an axis from 0; there must be two labels or more."""
     labels = [label for label, _ in lines[0].points]
     top = max(value for line in lines for _, value in line.points) or 1.0
     bottom_px = _LINES_PX - _LINES_BOTTOM_PX
@@ -102,7 +102,7 @@ def line_chart(lines: Sequence[Line], *, title: str, description: str, axis: str
         for (cx, cy), (label, value) in zip(dots, line.points, strict=True):
             tip = tag("title", f"{line.label}, {label}: {digits(value)} {axis}")
             parts.append(tag("circle", tip, class_=f"fill {line.colour}", cx=cx, cy=cy, r=5))
-            # Two series may run close together: then only the last point, where they part most, is labelled.
+            # Two series may be close together: then only the last point, where they differ most, has a label.
             if len(lines) == 1 or label == labels[-1]:
                 parts.append(tag("text", digits(value), class_="point", text_anchor="middle", x=cx, y=cy - 11))
     drawing = tag("svg", *parts, width="100%", height=_LINES_PX, role="img", aria_label=f"{title}. {description}")
@@ -111,7 +111,7 @@ def line_chart(lines: Sequence[Line], *, title: str, description: str, axis: str
 
 
 def nice_ticks(end: float, about: int = 4) -> list[float]:
-    """Round numbers from 0 up to `end`, about as many as asked: 0…7.3 → 0, 2, 4, 6."""
+    """About as many round numbers as asked, from 0 up to `end`: 0…7.3 → 0, 2, 4, 6."""
     raw = end / about
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw)
@@ -119,7 +119,7 @@ def nice_ticks(end: float, about: int = 4) -> list[float]:
 
 
 def tick_text(tick: float) -> str:
-    """A tick as short as it is: 0, 0.25, 10, 1,500."""
+    """A tick without needless digits: 0, 0.25, 10, 1,500."""
     return f"{tick:,.6f}".rstrip("0").rstrip(".")
 
 
@@ -167,7 +167,7 @@ def _axis(ticks: Sequence[float], end: float, name: str) -> Markup:
 
 
 def draw_figure(title: str, description: str, legend: Sequence[tuple[str, str]], *body: Markup) -> Markup:
-    """A chart's frame: what it shows, its keys as (colour class, text) pairs, then the drawing."""
+    """A chart's frame: what it shows, its legend of (colour class, text) pairs, then the drawing."""
     detail = tag("span", description, class_="muted") if description else None
     caption = tag("figcaption", tag("strong", title), " ", detail)
     keys = [tag("span", tag("i", class_=f"key {colour}"), text, class_="legend-item") for colour, text in legend]

@@ -1,6 +1,6 @@
-"""Owns curves over a run: polylines in inline SVG that stretches with the page, and stretches of it as shaded bands.
+"""Owns curves over a run: polylines in inline SVG that stretches with the page, with parts of the run as shaded bands.
 
-As in `charts`, horizontal positions are percentages and text keeps its size, so a chart is legible at 400 px.
+As in `charts`, horizontal positions are percentages and text keeps its size, so that a chart can be read at 400 px.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from zoo.wording import digits
 _LABEL_SHARE = 0.11
 _LABEL_PX, _BARE_TOP_PX = 30, 18
 _BOTTOM_PX = 24
-# Two labels of an axis need this much from one to the next.
+# The least distance between two labels of an axis.
 _TICK_PX = 42
-# Values closer to one another than this are one: no axis has ticks for them.
+# Values that differ by less than this count as equal: no axis has ticks for them.
 _SMALLEST = 1e-15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A series of (x, y) points in rising x; a y that is no number is left out.
+    """A series of (x, y) points in rising x; points whose y is not finite are left out.
 
-    `dot` is the index of the point that is marked, None marks nothing. `shown` is the latest value as the legend says
-    it; a `step` curve keeps a value until half way to the next x.
+    `dot` is the index of the point that is marked; None marks none. `shown` is the latest value as the legend says it.
+    A `step` curve keeps a value until half way to the next x.
     """
 
     label: str
@@ -42,7 +42,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """A stretch of the x axis with a name."""
+    """A part of the x axis with a name."""
 
     start: float
     end: float
@@ -51,7 +51,7 @@ class Band:
 
 @dataclass(frozen=True, kw_only=True)
 class _Frame:
-    """Where x and y lie: x in percent of the width, y in pixels from the top."""
+    """Turns x into percent of the width, and y into pixels from the top."""
 
     x_range: tuple[float, float]
     y_range: tuple[float, float]
@@ -78,9 +78,9 @@ def curve_chart(
     x_name: str,
     height_px: int = 230,
 ) -> Markup:
-    """Curves over the bands' whole stretch, which must have a length; the y axis begins at 0 where that costs little.
+    """Curves from the first band's start to the last one's end, which must differ.
 
-    Every x has a tip with the values of all curves there.
+    The y axis begins at 0 where that costs little room. Every x has a tip with the values of all curves there.
     """
     values = [y for curve in curves for _, y in _finite(curve.points)] or [0.0]
     top = _LABEL_PX if any(band.label for band in bands) else _BARE_TOP_PX
@@ -106,7 +106,7 @@ def curve_chart(
 
 
 def axis_ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers about `low` … `high`: from 0, unless the values use less than half of that: then from near `low`.
+    """Round numbers about `low` … `high`, from 0, or from near `low` where the values use less than half of 0 … `high`.
 
     0.2 … 0.9 → 0, 0.25, 0.5, 0.75; 96.1 … 98.3 → 96, 97, 98; a constant is shown from 0.
     """
@@ -142,11 +142,11 @@ def _draw_grid(ticks: Sequence[float], frame: _Frame) -> list[Markup]:
 
 
 def _draw_axes(ticks: Sequence[float], frame: _Frame, x_name: str) -> list[Markup]:
-    """Labels of both axes, over the curves: those of y stand where curves begin."""
+    """Labels of both axes, drawn over the curves, which begin where the labels of y are."""
     parts = [tag("text", tick_text(tick), class_="tick halo", x=2, y=frame.y(tick) - 4) for tick in ticks]
     low, high = frame.x_range
     for tick in nice_ticks(high):
-        # Epochs are whole; the outermost label stays inside the drawing.
+        # Epochs are whole numbers; the outermost label stays inside the drawing.
         if tick and tick == int(tick) and low <= tick <= high:
             anchor = "end" if frame.x(tick) > 96 else "middle"
             where, y = f"{frame.x(tick):.2f}%", frame.height_px - 7
@@ -156,7 +156,7 @@ def _draw_axes(ticks: Sequence[float], frame: _Frame, x_name: str) -> list[Marku
 
 
 def _draw_curve(curve: Curve, frame: _Frame) -> Markup:
-    """One polyline in a drawing of its own that is stretched, with a stroke that is not."""
+    """One polyline in a drawing of its own, which is stretched; the width of its stroke is not."""
     points = _finite(curve.points)
     path = list(_stairs(points, frame.x_range)) if curve.step and points else points
     written = " ".join(f"{10 * frame.x(x):.1f},{frame.y(y):.1f}" for x, y in path)
@@ -194,7 +194,7 @@ def _draw_tips(curves: Sequence[Curve], frame: _Frame, x_name: str, unit: str) -
 
 
 def _edges(places: Sequence[float], x_range: tuple[float, float]) -> list[float]:
-    """Half way between neighbours; as far as that beyond the outermost, inside the range."""
+    """Edges half way between neighbours, and as far beyond the outermost places, but within the range."""
     middles = [(a + b) / 2 for a, b in pairwise(places)]
     reach = (places[1] - places[0]) / 2 if len(places) > 1 else 0.5
     return [max(x_range[0], places[0] - reach), *middles, min(x_range[1], places[-1] + reach)]

@@ -1,4 +1,4 @@
-"""Owns what every page is made of: its frame, tables, labels, an environment as rows; it knows no page's contents."""
+"""Owns what every page is made of: frame, tables, labels, an environment's table. It knows no page's contents."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def render_document(
     style: Path | None = None,
     refresh_s: int | None = None,
 ) -> str:
-    """A whole page as text: one HTML file that needs nothing beside it and is light or dark as its reader likes.
+    """A whole page as text: one HTML file that needs no other, light or dark as the reader's system is.
 
     Args:
-        style: a style sheet of the page's own, which is put after the common one.
-        refresh_s: seconds after which the browser reads the file again, for a page that is still being written.
+        style: a style sheet of the page's own; it follows the common one.
+        refresh_s: seconds after which the browser loads the file again, for a page that is still being written.
     """
     sheets = [_STYLE, *([style] if style else [])]
     again = tag("meta", http_equiv="refresh", content=str(refresh_s)) if refresh_s else None
@@ -51,7 +51,7 @@ def table(
     words: Sequence[int] = (0,),
     prose: bool = False,
 ) -> Markup:
-    """A table that scrolls on a narrow page; the columns in `words` are text, the others figures; prose may wrap."""
+    """A table that scrolls on a narrow page. The columns in `words` are text, the others figures; `prose` may wrap."""
 
     def cells(name: str, row: Sequence[Child]) -> list[Markup]:
         return [tag(name, cell, class_=None if index in words else "num") for index, cell in enumerate(row)]
@@ -68,14 +68,14 @@ def pill(text: str, colour: str) -> Markup:
 
 
 def environment_table(environment: Mapping[str, Any]) -> Markup:
-    """What `zoo.machine.environment` says, as rows; what is unknown or empty is left out."""
+    """What `zoo.machine.environment` returns, as rows; unknown and empty values are left out."""
     known = {key: value for key, value in environment.items() if value not in (None, [], {})}
     rows: list[list[Child]] = [[key.replace("_", " "), plain(value)] for key, value in known.items()]
     return table(("", ""), rows, words=(0, 1), prose=True)
 
 
 def plain(value: Any) -> str:
-    """A JSON value as people write it: lists and mappings with commas, six digits, yes and no."""
+    """A JSON value as people write it: lists and mappings with commas, numbers with six digits, yes and no."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {plain(part)}" for key, part in value.items())
     if isinstance(value, list):

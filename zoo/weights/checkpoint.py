@@ -1,34 +1,42 @@
-"""Owns the checkpoint file: safetensors whose header says all that is needed to use it; no training, no export."""
+"""Owns the checkpoint file: safetensors whose header says all that is needed to use it; no training, no export.
+
+Reading a header loads no framework.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from zoo import __version__
 from zoo.errors import CheckpointError
-from zoo.files import replacing
-from zoo.model.build import build_network
-from zoo.model.network import Network
+from zoo.files import replacing, writing_errors
 from zoo.model.spec import Padding, Preprocessing, Variant
+from zoo.rows import Row
+
+if TYPE_CHECKING:
+    import torch
+
+    from zoo.model.network import Network
 
 FORMAT = "zoo-checkpoint-1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A network's identity card, stored in the safetensors header.
+class Checkpoint(Row):
+    """What the header of a checkpoint says about its network: the card.
 
     `recipe` is the resolved recipe as plain JSON types ({} for imported weights); `provenance` says where the
     weights come from: data, seed, versions, accuracy.
     """
+
+    written_too = ("format", "zoo_version")
 
     variant: Variant
     classes: tuple[str, ...]
@@ -37,36 +45,23 @@ class Checkpoint:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return {
-            "format": FORMAT,
-            "zoo_version": __version__,
-            "variant": self.variant.to_dict(),
-            "classes": list(self.classes),
-            "preprocessing": self.preprocessing.to_dict(),
-            "padding": self.padding,
-            "recipe": dict(self.recipe),
-            "provenance": dict(self.provenance),
-        }
+    @property
+    def format(self) -> str:
+        """Which fields the header has."""
+        return FORMAT
 
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Checkpoint:
-        """Read what `to_dict` wrote."""
-        return cls(
-            variant=Variant.from_dict(fields["variant"]),
-            classes=tuple(fields["classes"]),
-            preprocessing=Preprocessing.from_dict(fields["preprocessing"]),
-            padding=fields["padding"],
-            recipe=fields["recipe"],
-            provenance=fields["provenance"],
-        )
+    @property
+    def zoo_version(self) -> str:
+        """The version that writes the header."""
+        return __version__
 
 
 def save_checkpoint(path: Path, state: Mapping[str, torch.Tensor], card: Checkpoint) -> None:
     """Write weights and card, whole or not at all. Weights are stored as float32, contiguous, on the CPU."""
+    from safetensors.torch import save_file
+
     tensors = {key: value.detach().to("cpu").contiguous() for key, value in state.items()}
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, writing_errors(SafetensorError):
         save_file(tensors, temporary, metadata={"zoo": json.dumps(card.to_dict())})
 
 
@@ -76,7 +71,19 @@ def read_card(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: missing, truncated, or not written by this project.
     """
-    return _read(path, weights=False)[0]
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.", "`zoo train MODEL` writes one.")
+    with _reading(path), safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+    try:
+        fields = json.loads(metadata["zoo"])
+        if fields["format"] != FORMAT:
+            raise CheckpointError(f"{path} has the format {fields['format']!r}; this version reads {FORMAT!r}.")
+        return Checkpoint.from_dict(fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} carries no readable zoo header.", "Only checkpoints written by `zoo train` or `zoo import` do."
+        ) from error
 
 
 def load_checkpoint(path: Path) -> tuple[Network, Checkpoint]:
@@ -85,7 +92,13 @@ def load_checkpoint(path: Path) -> tuple[Network, Checkpoint]:
     Raises:
         CheckpointError: as `read_card`, or the weights do not fit the row in the header.
     """
-    card, state = _read(path, weights=True)
+    from safetensors.torch import load_file
+
+    from zoo.model.build import build_network
+
+    card = read_card(path)
+    with _reading(path):
+        state = load_file(path)
     model = build_network(card.variant, len(card.classes), padding=card.padding)
     load_state(model, state, str(path))
     return model.eval(), card
@@ -97,9 +110,9 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], name: 
     Raises:
         CheckpointError: lists missing, unknown and misshapen keys, at most five of each.
     """
-    said = describe_misfit(model.state_dict(), state)
-    if said:
-        raise CheckpointError(f"{name} does not fit the network: {said}.", "Is it another variant's file?")
+    misfit = describe_misfit(model.state_dict(), state)
+    if misfit:
+        raise CheckpointError(f"{name} does not fit the network: {misfit}.", "Is it another variant's file?")
     model.load_state_dict(state)
 
 
@@ -118,23 +131,11 @@ def describe_misfit(expected: Mapping[str, torch.Tensor], state: Mapping[str, to
     return "; ".join(f"{len(keys)} {kind} ({', '.join(keys[:5])})" for kind, keys in wrong.items() if keys)
 
 
-def _read(path: Path, *, weights: bool) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}.", "`zoo train MODEL` writes one.")
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()} if weights else {}  # noqa: SIM118
+        yield
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is truncated or not a safetensors file: {error}.", "Copy or train it again."
-        ) from error
-    try:
-        fields = json.loads(metadata["zoo"])
-        if fields["format"] != FORMAT:
-            raise CheckpointError(f"{path} has the format {fields['format']!r}; this version reads {FORMAT!r}.")
-        return Checkpoint.from_dict(fields), state
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} carries no readable zoo header.", "Only checkpoints written by `zoo train` or `zoo import` do."
         ) from error

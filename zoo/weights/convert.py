@@ -1,4 +1,4 @@
-"""Owns the translation of weights between projects: keys, layout and shapes, in both directions; it opens no file."""
+"""Owns the translation of weights between projects, in both directions: keys, layout, shapes. It opens no file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from zoo.weights.checkpoint import Checkpoint, describe_misfit
 from zoo.weights.key_styles import key_map
 from zoo.weights.origins import ORIGINS, Origin
 
-COUNTER = "num_batches_tracked"  # PyTorch's own; a count of updates, not a weight
-# A new classifier is drawn from a generator of its own: importing the same file twice gives the same network.
+COUNTER = "num_batches_tracked"  # PyTorch's count of updates: no weight
+# The seed of a new classifier: importing the same file twice gives the same network.
 HEAD_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outgoing:
-    """Weights under another project's keys, the line of Python that makes the network for them, and what differs."""
+    """Weights under another project's keys, the line of Python that makes their network there, and what differs."""
 
     tensors: Mapping[str, Tensor]
     constructor: str
@@ -35,19 +35,20 @@ class Outgoing:
 def to_network(
     tensors: Mapping[str, Tensor], variant: Variant, origin: Origin, *, name: str, num_classes: int | None = None
 ) -> tuple[Network, int | None]:
-    """Make a network from another project's tensors, in evaluation mode; and say how many classes they have.
+    """Make a network in evaluation mode from another project's tensors, and say how many classes these have.
 
     Args:
         tensors: under that project's keys, in its layout.
         variant: our row, with the project's batch-norm epsilon.
         origin: the project.
-        name: of the file, for the error.
+        name: the file's, for errors.
         num_classes: another number than the tensors have makes a new classifier. None keeps theirs.
 
     Raises:
-        CheckpointError: lists missing, unknown and misshapen keys by the names they have there.
+        CheckpointError: lists missing, unknown and misshapen keys by that project's names; or a value is not finite.
     """
     keys = key_map(origin.key_style(variant), variant)
+    tensors = _with_known_head(tensors, keys)
     ours_of = {theirs: ours for ours, theirs in keys.items()}
     given = {theirs: _as_pytorch(value, ours_of.get(theirs), origin) for theirs, value in tensors.items()}
     for ours, theirs in keys.items():
@@ -60,16 +61,17 @@ def to_network(
     # On the meta device nothing is drawn or stored: the file's tensors become the parameters themselves.
     with torch.device("meta"):
         model = build_network(variant, num_classes or own_classes or 1000, padding=origin.padding)
-    said = describe_misfit({keys[ours]: value for ours, value in model.state_dict().items()}, given)
-    if said:
-        problem = f"{name} does not fit {origin.id}'s {origin.networks[variant.id]}: {said}."
+    misfit = describe_misfit({keys[ours]: value for ours, value in model.state_dict().items()}, given)
+    if misfit:
+        problem = f"{name} does not fit {origin.id}'s {origin.networks[variant.id]}: {misfit}."
         raise CheckpointError(problem, _whose(given))
+    _check_values({theirs: given[theirs] for theirs in keys.values()}, name)
     model.load_state_dict({ours: given[theirs] for ours, theirs in keys.items()}, assign=True)
     return model.eval(), own_classes
 
 
 def to_origin(model: nn.Module, card: Checkpoint, origin: Origin) -> Outgoing:
-    """Give weights of ours another project's keys; every tensor keeps its bits.
+    """Give our weights another project's keys; every tensor keeps its bits.
 
     Raises:
         ZooError: the project has no such network.
@@ -94,6 +96,35 @@ def _as_pytorch(value: Tensor, ours: str | None, origin: Origin) -> Tensor:
     return value.t().contiguous() if value.ndim == 2 else value
 
 
+def _with_known_head(tensors: Mapping[str, Tensor], keys: Mapping[str, str]) -> Mapping[str, Tensor]:
+    """The same tensors; a classifier that is the only layer with another name gets the name that is expected."""
+    weight, bias = keys["classifier.weight"], keys["classifier.bias"]
+    unknown = sorted(tensors.keys() - set(keys.values()))
+    layers = [key.removesuffix(".weight") for key in unknown if key.endswith(".weight")]
+    if weight in tensors or len(layers) != 1 or set(unknown) != {f"{layers[0]}.weight", f"{layers[0]}.bias"}:
+        return tensors
+    renamed = {f"{layers[0]}.weight": weight, f"{layers[0]}.bias": bias}
+    return {renamed.get(key, key): value for key, value in tensors.items()}
+
+
+def _check_values(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Refuse weights that give no answers.
+
+    Raises:
+        CheckpointError: names the first tensor that holds NaN or infinity, or a variance below 0.
+    """
+    for key, value in tensors.items():
+        if value.is_floating_point():
+            odd = int((~torch.isfinite(value)).sum())
+            negative = int((value < 0).sum()) if key.endswith(("running_var", "moving_variance")) else 0
+            if odd or negative:
+                what = f"{odd} values that are not finite" if odd else f"{negative} variances below 0"
+                raise CheckpointError(
+                    f"{name}: {key} has {what} of {value.numel()}.",
+                    "The training that wrote it had diverged, or the file is damaged: take an earlier one.",
+                )
+
+
 def _new_classifier(variant: Variant, num_classes: int) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(HEAD_SEED)
@@ -103,7 +134,7 @@ def _new_classifier(variant: Variant, num_classes: int) -> dict[str, Tensor]:
 
 
 def _whose(given: Mapping[str, Tensor]) -> str:
-    """Hint at the network and project whose keys these are, where there is one."""
+    """A hint that names the network and project whose keys these are, where there is one."""
     names = {key for key in given if not key.endswith(COUNTER)}
     for origin in ORIGINS.values():
         for id, network in origin.networks.items():
@@ -119,7 +150,7 @@ def _whose(given: Mapping[str, Tensor]) -> str:
 
 
 def _constructor(card: Checkpoint, origin: Origin) -> tuple[str, tuple[str, ...]]:
-    """The call that makes the project's network for these weights, and what it cannot be told."""
+    """The call that makes the project's network for these weights, and notes on what the call cannot express."""
     variant, notes = card.variant, []
     call = origin.constructor.format(network=origin.networks[variant.id], num_classes=len(card.classes))
     arguments = []

@@ -1,4 +1,4 @@
-"""Owns how other projects name the same weights: one row a project, both directions from it; it touches no tensor."""
+"""Owns how other projects name the same weights: one row per project, used in both directions; it touches no tensor."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zoo.model.spec import Stage, Variant
+from zoo.rows import Row, Text
 
 BlockKind = Literal["fused-1", "fused", "mbconv-1", "mbconv"]
-# What a module of ours holds.
+# The tensors of a module.
 CONV = ("weight",)
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 DENSE = ("weight", "bias")
-# By the last word of its name; in torchvision's ResNets a shortcut is (convolution, norm).
+# By the last word of the module's name; in torchvision's ResNets a shortcut is (convolution, norm).
 LEAVES: dict[str, tuple[str, ...]] = dict.fromkeys(("conv", "conv1", "conv2", "conv3", "0"), CONV)
 LEAVES |= dict.fromkeys(("norm", "bn1", "bn2", "bn3", "1"), NORM)
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeyStyle:
-    """The names one project gives to our modules.
+class KeyStyle(Row):
+    """The names that one project gives to our modules.
 
-    `outer` maps stem, head and classifier; `inner` maps the parts of a block, by its kind; `block` says where block
-    number `index` of stage `stage` (from 1) is, `flat` counting through all stages from 0; `joint` ties it to a part.
-    What a module holds is always called as PyTorch calls it (`weight`, `running_mean`): readers of other formats
-    translate that.
+    `outer` maps stem, head and classifier; `inner` maps the parts of a block, by its kind. `block(stage, index, flat)`
+    names block number `index` of stage `stage` (from 1); `flat` is its number through all stages, from 0. `joint`
+    stands between a block and its part. The tensors of a module always have PyTorch's names (`weight`,
+    `running_mean`): readers of other formats translate them.
     """
 
-    id: str
     outer: Callable[[Variant], dict[str, str]]
     inner: dict[BlockKind, dict[str, str]]
     block: Callable[[int, int, int], str]
     joint: str = "."
-    source: str
+    source: Text
 
 
 def block_kind(stage: Stage) -> BlockKind:
-    """Which parts a block has: those with expansion 1 lack a convolution, and other projects number around that."""
+    """Which parts a block has: one with expansion 1 has a convolution less, and other projects number its parts so."""
     if stage.operator == "fused_mbconv":
         return "fused-1" if stage.expand_ratio == 1 else "fused"
     return "mbconv-1" if stage.expand_ratio == 1 else "mbconv"
@@ -53,7 +53,7 @@ def blocks(variant: Variant) -> Iterator[tuple[Stage, int, int, int]]:
 
 
 def key_map(style: KeyStyle, variant: Variant) -> dict[str, str]:
-    """Every key of our state dict with the key `style` has for it; one to one."""
+    """Every key of our state dict with its key in `style`, one to one."""
     if variant.is_resnet:
         return dict(_expand(_resnet(variant)))
     keys = dict(_expand(style.outer(variant)))
@@ -66,7 +66,7 @@ def key_map(style: KeyStyle, variant: Variant) -> dict[str, str]:
 
 
 def _resnet(variant: Variant) -> dict[str, str]:
-    """torchvision's names of a ResNet; its class is our backbone, so only the classifier is called otherwise."""
+    """torchvision's names of a ResNet. Our backbone is its class, so only the classifier has another name."""
     names = ["conv1", "bn1"]
     for stage, number, index, _ in blocks(variant):
         block = f"layer{number}.{index}"
@@ -81,38 +81,41 @@ def _present(part: str, stage: Stage) -> bool:
 
 
 def _expand(modules: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Module names to tensor names: what a module holds follows from its last word."""
+    """Module names to tensor names: the last word of a module's name says which tensors it has."""
     for ours, theirs in modules.items():
         kind = ours.rpartition(".")[2]
         for leaf in LEAVES.get(kind, DENSE):
             yield f"{ours}.{leaf}", f"{theirs}.{leaf}"
 
 
+def _outer(*names: str) -> dict[str, str]:
+    """The names of stem, head and classifier."""
+    return dict(zip(("stem.conv", "stem.norm", "head.conv", "head.norm", "classifier"), names, strict=True))
+
+
+def _inner(**units: tuple[str, str]) -> dict[str, str]:
+    """The names of a block's parts: the convolution and the norm of each unit, the two convolutions of `se`."""
+    halves = {"se": ("reduce", "expand")}
+    return {
+        f"{unit}.{half}": name
+        for unit, names in units.items()
+        for half, name in zip(halves.get(unit, ("conv", "norm")), names, strict=True)
+    }
+
+
 def _numbered(*units: str) -> dict[str, str]:
-    """torchvision: a block is a list `block.N` of (conv, norm) pairs, squeeze-and-excitation among them."""
-    names: dict[str, str] = {}
-    for unit in units:
-        position = len({name.split(".")[1] for name in names.values()})
-        if unit == "se":
-            names |= {"se.reduce": f"block.{position}.fc1", "se.expand": f"block.{position}.fc2"}
-        else:
-            names |= {f"{unit}.conv": f"block.{position}.0", f"{unit}.norm": f"block.{position}.1"}
-    return names
+    """torchvision: a block is a list `block.N` of (conv, norm) pairs, with squeeze-and-excitation among them."""
+    leaves = {"se": ("fc1", "fc2")}
+    pairs = ((unit, *leaves.get(unit, ("0", "1"))) for unit in units)
+    return _inner(**{unit: (f"block.{at}.{one}", f"block.{at}.{two}") for at, (unit, one, two) in enumerate(pairs)})
 
 
 def _torchvision_outer(variant: Variant) -> dict[str, str]:
     last = len(variant.stages) + 1
-    return {
-        "stem.conv": "features.0.0",
-        "stem.norm": "features.0.1",
-        "head.conv": f"features.{last}.0",
-        "head.norm": f"features.{last}.1",
-        "classifier": "classifier.1",
-    }
+    return _outer("features.0.0", "features.0.1", f"features.{last}.0", f"features.{last}.1", "classifier.1")
 
 
 TORCHVISION = KeyStyle(
-    id="torchvision",
     outer=_torchvision_outer,
     inner={
         "fused-1": _numbered("fused"),
@@ -124,92 +127,50 @@ TORCHVISION = KeyStyle(
     source="pytorch/vision torchvision/models/efficientnet.py",
 )
 
-_TIMM_SE = {"se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand"}
+_TIMM_SE = ("se.conv_reduce", "se.conv_expand")
 TIMM = KeyStyle(
-    id="timm",
-    outer=lambda variant: {
-        "stem.conv": "conv_stem",
-        "stem.norm": "bn1",
-        "head.conv": "conv_head",
-        "head.norm": "bn2",
-        "classifier": "classifier",
-    },
+    outer=lambda variant: _outer("conv_stem", "bn1", "conv_head", "bn2", "classifier"),
     inner={
-        "fused-1": {"fused.conv": "conv", "fused.norm": "bn1"},
-        "fused": {
-            "fused.conv": "conv_exp",
-            "fused.norm": "bn1",
-            **_TIMM_SE,
-            "project.conv": "conv_pwl",
-            "project.norm": "bn2",
-        },
-        "mbconv-1": {
-            "depthwise.conv": "conv_dw",
-            "depthwise.norm": "bn1",
-            **_TIMM_SE,
-            "project.conv": "conv_pw",
-            "project.norm": "bn2",
-        },
-        "mbconv": {
-            "expand.conv": "conv_pw",
-            "expand.norm": "bn1",
-            "depthwise.conv": "conv_dw",
-            "depthwise.norm": "bn2",
-            **_TIMM_SE,
-            "project.conv": "conv_pwl",
-            "project.norm": "bn3",
-        },
+        "fused-1": _inner(fused=("conv", "bn1")),
+        "fused": _inner(fused=("conv_exp", "bn1"), se=_TIMM_SE, project=("conv_pwl", "bn2")),
+        "mbconv-1": _inner(depthwise=("conv_dw", "bn1"), se=_TIMM_SE, project=("conv_pw", "bn2")),
+        "mbconv": _inner(
+            expand=("conv_pw", "bn1"), depthwise=("conv_dw", "bn2"), se=_TIMM_SE, project=("conv_pwl", "bn3")
+        ),
     },
     block=lambda stage, index, flat: f"blocks.{stage - 1}.{index}",
     source="huggingface/pytorch-image-models timm/models/efficientnet.py, _efficientnet_blocks.py",
 )
 
-_LUKEMELAS_DEPTHWISE = {
-    "depthwise.conv": "_depthwise_conv",
-    "depthwise.norm": "_bn1",
-    "se.reduce": "_se_reduce",
-    "se.expand": "_se_expand",
-    "project.conv": "_project_conv",
-    "project.norm": "_bn2",
-}
+_LUKEMELAS_DEPTHWISE = _inner(
+    depthwise=("_depthwise_conv", "_bn1"), se=("_se_reduce", "_se_expand"), project=("_project_conv", "_bn2")
+)
 LUKEMELAS = KeyStyle(
-    id="lukemelas",
-    outer=lambda variant: {
-        "stem.conv": "_conv_stem",
-        "stem.norm": "_bn0",
-        "head.conv": "_conv_head",
-        "head.norm": "_bn1",
-        "classifier": "_fc",
-    },
-    # It has no Fused-MBConv: networks with one have no names in this style.
+    outer=lambda variant: _outer("_conv_stem", "_bn0", "_conv_head", "_bn1", "_fc"),
+    # It has no Fused-MBConv, so networks with one have no names in this style.
     inner={
         "mbconv-1": _LUKEMELAS_DEPTHWISE,
-        "mbconv": {"expand.conv": "_expand_conv", "expand.norm": "_bn0", **_LUKEMELAS_DEPTHWISE},
+        "mbconv": _inner(expand=("_expand_conv", "_bn0")) | _LUKEMELAS_DEPTHWISE,
     },
     block=lambda stage, index, flat: f"_blocks.{flat}",
     source="lukemelas/EfficientNet-PyTorch efficientnet_pytorch/model.py",
 )
 
 
-def _keras(id: str, depthwise: str, source: str) -> KeyStyle:
+def _keras(depthwise: str, source: str) -> KeyStyle:
     """Keras numbers stages from 1 and blocks by letters (`block4c_project_conv`)."""
-    project = {"project.conv": "project_conv", "project.norm": "project_bn"}
-    squeeze = {"se.reduce": "se_reduce", "se.expand": "se_expand"}
-    mbconv = {"depthwise.conv": depthwise, "depthwise.norm": "bn", **squeeze, **project}
+    expand, project, squeeze = (
+        ("expand_conv", "expand_bn"),
+        ("project_conv", "project_bn"),
+        ("se_reduce", "se_expand"),
+    )
     return KeyStyle(
-        id=id,
-        outer=lambda variant: {
-            "stem.conv": "stem_conv",
-            "stem.norm": "stem_bn",
-            "head.conv": "top_conv",
-            "head.norm": "top_bn",
-            "classifier": "predictions",
-        },
+        outer=lambda variant: _outer("stem_conv", "stem_bn", "top_conv", "top_bn", "predictions"),
         inner={
-            "fused-1": {"fused.conv": "project_conv", "fused.norm": "project_bn"},
-            "fused": {"fused.conv": "expand_conv", "fused.norm": "expand_bn", **squeeze, **project},
-            "mbconv-1": mbconv,
-            "mbconv": {"expand.conv": "expand_conv", "expand.norm": "expand_bn", **mbconv},
+            "fused-1": _inner(fused=project),
+            "fused": _inner(fused=expand, se=squeeze, project=project),
+            "mbconv-1": _inner(depthwise=(depthwise, "bn"), se=squeeze, project=project),
+            "mbconv": _inner(expand=expand, depthwise=(depthwise, "bn"), se=squeeze, project=project),
         },
         block=lambda stage, index, flat: f"block{stage}{chr(ord('a') + index)}",
         joint="_",
@@ -217,46 +178,24 @@ def _keras(id: str, depthwise: str, source: str) -> KeyStyle:
     )
 
 
-KERAS_V2 = _keras("keras", "dwconv2", "keras-team/keras keras/src/applications/efficientnet_v2.py")
-KERAS_V1 = _keras("keras-v1", "dwconv", "keras-team/keras keras/src/applications/efficientnet.py")
+KERAS_V2 = _keras("dwconv2", "keras-team/keras keras/src/applications/efficientnet_v2.py")
+KERAS_V1 = _keras("dwconv", "keras-team/keras keras/src/applications/efficientnet.py")
 
-# Google numbers convolutions and norms of a block in the order they are made, whatever they are for.
+# Google numbers the convolutions and the norms of a block in the order in which its code makes them.
 _NORM = "tpu_batch_normalization"
-_GOOGLE_SE = {"se.reduce": "se/conv2d", "se.expand": "se/conv2d_1"}
+_GOOGLE_SE = ("se/conv2d", "se/conv2d_1")
 GOOGLE = KeyStyle(
-    id="google",
-    outer=lambda variant: {
-        "stem.conv": "stem/conv2d",
-        "stem.norm": f"stem/{_NORM}",
-        "head.conv": "head/conv2d",
-        "head.norm": f"head/{_NORM}",
-        "classifier": "head/dense",
-    },
+    outer=lambda variant: _outer("stem/conv2d", f"stem/{_NORM}", "head/conv2d", f"head/{_NORM}", "head/dense"),
     inner={
-        "fused-1": {"fused.conv": "conv2d", "fused.norm": _NORM},
-        "fused": {
-            "fused.conv": "conv2d",
-            "fused.norm": _NORM,
-            **_GOOGLE_SE,
-            "project.conv": "conv2d_1",
-            "project.norm": f"{_NORM}_1",
-        },
-        "mbconv-1": {
-            "depthwise.conv": "depthwise_conv2d",
-            "depthwise.norm": _NORM,
-            **_GOOGLE_SE,
-            "project.conv": "conv2d",
-            "project.norm": f"{_NORM}_1",
-        },
-        "mbconv": {
-            "expand.conv": "conv2d",
-            "expand.norm": _NORM,
-            "depthwise.conv": "depthwise_conv2d",
-            "depthwise.norm": f"{_NORM}_1",
-            **_GOOGLE_SE,
-            "project.conv": "conv2d_1",
-            "project.norm": f"{_NORM}_2",
-        },
+        "fused-1": _inner(fused=("conv2d", _NORM)),
+        "fused": _inner(fused=("conv2d", _NORM), se=_GOOGLE_SE, project=("conv2d_1", f"{_NORM}_1")),
+        "mbconv-1": _inner(depthwise=("depthwise_conv2d", _NORM), se=_GOOGLE_SE, project=("conv2d", f"{_NORM}_1")),
+        "mbconv": _inner(
+            expand=("conv2d", _NORM),
+            depthwise=("depthwise_conv2d", f"{_NORM}_1"),
+            se=_GOOGLE_SE,
+            project=("conv2d_1", f"{_NORM}_2"),
+        ),
     },
     block=lambda stage, index, flat: f"blocks_{flat}",
     joint="/",

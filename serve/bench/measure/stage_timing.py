@@ -12,22 +12,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from serve.bench.measure.stages import OPERATOR_NAMES, OPERATORS, StagePlace, StageRow, form_of, places, stage_row
+from serve.bench.measure.stages import OPERATORS, StagePlace, StageRow, form_of, places, stage_row
 from serve.bench.measure.timing import Call, Schedule, time_call, time_cuda, time_in_turn
+from serve.bench.options import StagePrecision
 from zoo.errors import MissingCapabilityError, VerdictError, ZooError
 from zoo.model.efficientnet import initialize
 from zoo.model.layers import ConvNormAct, StageModule
+from zoo.model.norms import settle_batch_norms
 from zoo.model.spec import Operator, Variant
+from zoo.wording import OPERATOR_NAMES
 
-Precision = Literal["fp32", "tf32", "fp16", "bf16"]
 # tf32 stores fp32 and multiplies with 10 bits of mantissa on tensor cores; PyTorch's own default for convolutions.
-DTYPES: dict[Precision, torch.dtype] = {
+DTYPES: dict[StagePrecision, torch.dtype] = {
     "fp32": torch.float32,
     "tf32": torch.float32,
     "fp16": torch.float16,
@@ -49,14 +51,8 @@ def build_form(variant: Variant, place: StagePlace, operator: Operator, device: 
     module = StageModule(variant, form_of(variant, place.stage, operator), place.in_channels, variant.padding)
     initialize(module)
     module.to(device)
-    norms = [unit for unit in module.modules() if isinstance(unit, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0  # the statistics of this one batch, not a moving average
-    with torch.no_grad():
-        module.train()(_random_input(place, -(-_STATISTICS_VALUES // place.out_size**2)).to(device))
-    for norm in norms:
-        norm.momentum = variant.batch_norm_momentum
-    return module.eval()
+    settle_batch_norms(module, [_random_input(place, -(-_STATISTICS_VALUES // place.out_size**2)).to(device)])
+    return module
 
 
 def fold_batch_norms(module: nn.Module) -> int:
@@ -103,7 +99,7 @@ def measure_stages(
     image_size: int,
     batch_size: int,
     device: torch.device,
-    precision: Precision,
+    precision: StagePrecision,
     schedule: Schedule,
     on_row: Callable[[StageRow], None] = lambda row: None,
 ) -> list[StageRow]:
@@ -138,7 +134,7 @@ def _checked_call(
     operator: Operator,
     batch_size: int,
     device: torch.device,
-    precision: Precision,
+    precision: StagePrecision,
 ) -> Call:
     """A form ready to be timed, after one look at its output."""
     module = build_form(variant, place, operator, device)
@@ -166,7 +162,7 @@ def _random_input(place: StagePlace, batch_size: int) -> Tensor:
 
 
 @contextmanager
-def _convolutions(precision: Precision) -> Iterator[None]:
+def _convolutions(precision: StagePrecision) -> Iterator[None]:
     """Let cuDNN try its kernels for every shape, and let fp32 mean fp32; put both settings back afterwards."""
     cudnn: Any = torch.backends.cudnn  # its per-operator settings are not in torch's type stubs
     before = cudnn.benchmark, cudnn.conv.fp32_precision

@@ -1,24 +1,26 @@
 """Owns the question "MBConv or Fused-MBConv here?": the two forms of a stage, their figures, and who wins; no timing.
 
-A stage is asked at its own place in its own network: the channels and the map size that reach it there.
+A stage is compared at its own place in its own network: with the channels and the map size that reach it there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, cast
 
-from serve.bench.measure.timing import Samples
+from serve.bench.measure.timing import Samples, pooled
+from serve.bench.options import StagePrecision
 from zoo.model.counts import output_size, stage_cost
-from zoo.model.spec import Operator, Stage, Variant
-from zoo.results import Summary, percentile, summarize
+from zoo.model.spec import ChannelCount, Operator, Stage, Variant
+from zoo.results import Summary, summarize
+from zoo.rows import Count, Positive, Row, Share, Some
+from zoo.wording import OPERATOR_NAMES, times
 
 Winner = Literal["mbconv", "fused_mbconv", "even"]
 
 OPERATORS: tuple[Operator, Operator] = ("mbconv", "fused_mbconv")
-OPERATOR_NAMES: dict[str, str] = {"mbconv": "MBConv", "fused_mbconv": "Fused-MBConv"}
 # Squeeze-and-excitation in EfficientNetV2, paper Table 4.
 SE_RATIOS: dict[Operator, float] = {"mbconv": 0.25, "fused_mbconv": 0.0}
 # Below this difference the forms count as even whatever the spread: nobody rebuilds a network for less.
@@ -26,18 +28,18 @@ EVEN_BELOW = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class StagePlace:
+class StagePlace(Row):
     """One stage of a network at one image size: `in_size` and `out_size` are sides of its maps in pixels."""
 
-    index: int
+    index: Count
     stage: Stage
-    in_channels: int
-    in_size: int
-    out_size: int
+    in_channels: ChannelCount
+    in_size: Count
+    out_size: Count
 
 
 @dataclass(frozen=True, kw_only=True)
-class FormRow:
+class FormRow(Row):
     """A stage built in one form, and its time per batch.
 
     `ms` is the median of the rounds' medians, `best_ms` and `worst_ms` the smallest and largest of them; `latency`
@@ -45,59 +47,33 @@ class FormRow:
     """
 
     operator: Operator
-    se_ratio: float
-    num_params: int
-    macs: int
-    ms: float
-    best_ms: float
-    worst_ms: float
-    gmacs_per_s: float
-    round_p50_ms: tuple[float, ...]
+    se_ratio: Share
+    num_params: Count
+    macs: Count
+    ms: Positive
+    best_ms: Positive
+    worst_ms: Positive
+    gmacs_per_s: Positive
+    round_p50_ms: tuple[Positive, ...]
     latency: Summary
-
-    @classmethod
-    def from_samples(cls, stage: Stage, cost: tuple[int, int], batch_size: int, visits: Sequence[Samples]) -> FormRow:
-        """Summarise the visits to a form of `stage` whose (parameters, MACs) are `cost`."""
-        medians = tuple(percentile(sorted(visit.ms), 50) for visit in visits)
-        typical = median(medians)
-        return cls(
-            operator=stage.operator,
-            se_ratio=stage.se_ratio,
-            num_params=cost[0],
-            macs=cost[1],
-            ms=typical,
-            best_ms=min(medians),
-            worst_ms=max(medians),
-            gmacs_per_s=cost[1] * batch_size / typical / 1e6,
-            round_p50_ms=medians,
-            latency=summarize(sample for visit in visits for sample in visit.ms),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return asdict(self) | {"round_p50_ms": list(self.round_p50_ms), "latency": self.latency.to_dict()}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote."""
-        typed = {"latency": Summary.from_dict(fields["latency"]), "round_p50_ms": tuple(fields["round_p50_ms"])}
-        return cls(**{**fields, **typed})
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageRow:
+class StageRow(Row):
     """One stage timed in both forms. `paper_operator` is the form the network's own table uses."""
 
-    index: int
+    written_too = ("fused_speedup", "winner", "verdict")
+
+    index: Count
     paper_operator: Operator
-    kernel_size: int
-    stride: int
-    expand_ratio: int
-    in_channels: int
-    out_channels: int
-    num_layers: int
-    in_size: int
-    out_size: int
+    kernel_size: Count
+    stride: Count
+    expand_ratio: Count
+    in_channels: ChannelCount
+    out_channels: ChannelCount
+    num_layers: Count
+    in_size: Count
+    out_size: Count
     mbconv: FormRow
     fused_mbconv: FormRow
 
@@ -128,30 +104,49 @@ class StageRow:
         return cast(Winner, fast.operator)
 
     @property
+    def ratio(self) -> str:
+        """How many times as fast the winner is: “1.8×”, or "" where the forms are even."""
+        return "" if self.winner == "even" else times(max(self.fused_speedup, 1 / self.fused_speedup))
+
+    @property
     def verdict(self) -> str:
-        """A sentence's worth: “Fused-MBConv 1.8× faster”, or “even”."""
-        if self.winner == "even":
-            return "even"
-        ratio = max(self.fused_speedup, 1 / self.fused_speedup)
-        return f"{OPERATOR_NAMES[self.winner]} {times(ratio)} faster"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, with the verdict."""
-        own = {key: value for key, value in asdict(self).items() if key not in OPERATORS}
-        forms = {form.operator: form.to_dict() for form in self.forms}
-        return own | forms | {"fused_speedup": self.fused_speedup, "winner": self.winner, "verdict": self.verdict}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote; the verdict is judged again, never believed."""
-        own = {key: value for key, value in fields.items() if key not in ("fused_speedup", "winner", "verdict")}
-        forms = {str(operator): FormRow.from_dict(fields[operator]) for operator in OPERATORS}
-        return cls(**{**own, **forms})
+        """What a table says: “Fused-MBConv 1.8× faster”, or “even”."""
+        return f"{OPERATOR_NAMES[self.winner]} {self.ratio} faster" if self.ratio else "even"
 
 
-def times(ratio: float) -> str:
-    """A ratio for people, never rounded to one where it is not: 1.04×, 1.8×, 12×."""
-    return f"{ratio:.2f}×" if ratio < 1.1 else f"{ratio:.1f}×" if ratio < 10 else f"{ratio:.0f}×"
+@dataclass(frozen=True, kw_only=True)
+class StagesData(Row):
+    """The data of a result of `zoo bench stages`: a network's stages at one size, batch and precision."""
+
+    written_too = ("model", "total_ms")
+
+    variant: Variant
+    image_size: Count
+    batch_size: Count
+    precision: StagePrecision
+    rows: Annotated[tuple[StageRow, ...], Some()]
+    gpu: Mapping[str, Any] | None
+    gpu_reason: str
+
+    @property
+    def model(self) -> str:
+        """The network's id."""
+        return self.variant.id
+
+    @property
+    def conditions(self) -> str:
+        """What two runs must share to be compared: “s at 384 px, batch 8, fp16”."""
+        return f"{self.model} at {self.image_size} px, batch {self.batch_size}, {self.precision}"
+
+    @property
+    def total_ms(self) -> dict[str, float]:
+        """Milliseconds of all stages together under four ways of choosing: the sum of stages timed one by one."""
+        return {
+            "paper": sum(row.form(row.paper_operator).ms for row in self.rows),
+            "mbconv": sum(row.mbconv.ms for row in self.rows),
+            "fused_mbconv": sum(row.fused_mbconv.ms for row in self.rows),
+            "fastest": sum(min(form.ms for form in row.forms) for row in self.rows),
+        }
 
 
 def places(variant: Variant, image_size: int) -> Iterator[StagePlace]:
@@ -177,32 +172,39 @@ def form_of(variant: Variant, stage: Stage, operator: Operator) -> Stage:
 
 def stage_row(variant: Variant, place: StagePlace, batch_size: int, visits: Sequence[Sequence[Samples]]) -> StageRow:
     """Put the visits to both forms (in the order of `OPERATORS`) beside what the stage costs on paper."""
-    rows = {}
-    for operator, of_form in zip(OPERATORS, visits, strict=True):
-        form = form_of(variant, place.stage, operator)
-        cost = stage_cost(form, place.in_channels, place.in_size)
-        rows[operator] = FormRow.from_samples(form, cost, batch_size, of_form)
+    stage = place.stage
+    mbconv, fused_mbconv = (
+        _form_row(form_of(variant, stage, operator), place, batch_size, of_form)
+        for operator, of_form in zip(OPERATORS, visits, strict=True)
+    )
     return StageRow(
         index=place.index,
-        paper_operator=place.stage.operator,
-        kernel_size=place.stage.kernel_size,
-        stride=place.stage.stride,
-        expand_ratio=place.stage.expand_ratio,
+        paper_operator=stage.operator,
+        kernel_size=stage.kernel_size,
+        stride=stage.stride,
+        expand_ratio=stage.expand_ratio,
         in_channels=place.in_channels,
-        out_channels=place.stage.out_channels,
-        num_layers=place.stage.num_layers,
+        out_channels=stage.out_channels,
+        num_layers=stage.num_layers,
         in_size=place.in_size,
         out_size=place.out_size,
-        mbconv=rows["mbconv"],
-        fused_mbconv=rows["fused_mbconv"],
+        mbconv=mbconv,
+        fused_mbconv=fused_mbconv,
     )
 
 
-def total_ms(rows: Sequence[StageRow]) -> dict[str, float]:
-    """Milliseconds of all stages together under four ways of choosing: the sum of stages timed one by one."""
-    return {
-        "paper": sum(row.form(row.paper_operator).ms for row in rows),
-        "mbconv": sum(row.mbconv.ms for row in rows),
-        "fused_mbconv": sum(row.fused_mbconv.ms for row in rows),
-        "fastest": sum(min(form.ms for form in row.forms) for row in rows),
-    }
+def _form_row(form: Stage, place: StagePlace, batch_size: int, visits: Sequence[Samples]) -> FormRow:
+    num_params, macs = stage_cost(form, place.in_channels, place.in_size)
+    medians = tuple(visit.median_ms for visit in visits)
+    return FormRow(
+        operator=form.operator,
+        se_ratio=form.se_ratio,
+        num_params=num_params,
+        macs=macs,
+        ms=median(medians),
+        best_ms=min(medians),
+        worst_ms=max(medians),
+        gmacs_per_s=macs * batch_size / median(medians) / 1e6,
+        round_p50_ms=medians,
+        latency=summarize(pooled(visits)),
+    )

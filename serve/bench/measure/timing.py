@@ -9,8 +9,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol, cast
+from dataclasses import dataclass, replace
+from typing import Any
+
+from zoo.results import percentile
+from zoo.rows import Count, CountOrNone, NotNegative, Row
 
 Call = Callable[[], object]
 Clock = Callable[[], int]
@@ -21,35 +24,26 @@ QUEUED_AHEAD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class Schedule(Row):
     """How long to measure. Both bounds of a pair must be reached.
 
     Defaults are trtexec's: 200 ms of warm-up, 3 s, at least 10 iterations (samples/common/sampleOptions.h), divided
     among `rounds` visits so that drifting clocks and temperatures touch everything that is compared alike.
     """
 
-    warmup_ms: float = 200.0
-    min_warmup_iterations: int = 3
-    duration_ms: float = 3000.0
-    min_iterations: int = 10
-    rounds: int = 5
-    visit_warmup_iterations: int = 1
+    warmup_ms: NotNegative = 200.0
+    min_warmup_iterations: CountOrNone = 3
+    duration_ms: NotNegative = 3000.0
+    min_iterations: Count = 10
+    rounds: Count = 5
+    visit_warmup_iterations: CountOrNone = 1
 
     def visit(self, index: int) -> Schedule:
         """One round's share; only the first warms up in full, later ones with a call that refills caches."""
-        share = replace(
-            self,
-            duration_ms=self.duration_ms / self.rounds,
-            min_iterations=-(-self.min_iterations // self.rounds),
-            rounds=1,
-        )
-        return (
-            share if index == 0 else replace(share, warmup_ms=0.0, min_warmup_iterations=self.visit_warmup_iterations)
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return asdict(self)
+        duration_ms, min_iterations = self.duration_ms / self.rounds, -(-self.min_iterations // self.rounds)
+        share = replace(self, duration_ms=duration_ms, min_iterations=min_iterations, rounds=1)
+        again = replace(share, warmup_ms=0.0, min_warmup_iterations=self.visit_warmup_iterations)
+        return again if index else share
 
 
 @dataclass(frozen=True)
@@ -59,24 +53,18 @@ class Samples:
     ms: tuple[float, ...]
     wall_ms: float
 
+    @property
+    def median_ms(self) -> float:
+        """The median of the visit, an observed sample."""
+        return percentile(sorted(self.ms), 50)
+
+
+def pooled(visits: Sequence[Samples]) -> list[float]:
+    """Every sample of several visits, ms."""
+    return [sample for visit in visits for sample in visit.ms]
+
 
 Timer = Callable[[Call, Schedule], Samples]
-
-
-class CudaEvent(Protocol):
-    """The part of `torch.cuda.Event` that timing needs."""
-
-    def record(self) -> None:
-        """Mark this point of the current stream."""
-        ...
-
-    def synchronize(self) -> None:
-        """Wait until the mark was reached."""
-        ...
-
-    def elapsed_time(self, end_event: Any) -> float:
-        """Milliseconds from this mark to `end_event`'s, on the GPU's clock (resolution about 0.5 µs)."""
-        ...
 
 
 def time_call(call: Call, schedule: Schedule, *, clock: Clock = time.perf_counter_ns) -> Samples:
@@ -92,18 +80,18 @@ def time_call(call: Call, schedule: Schedule, *, clock: Clock = time.perf_counte
     return Samples(tuple(samples), (end - start) / 1e6)
 
 
-def torch_event() -> CudaEvent:
-    """An event on the current device's current stream."""
+def torch_event() -> Any:
+    """An event on the current device's current stream, whose times are the GPU's own (resolution about 0.5 µs)."""
     import torch
 
-    return cast(CudaEvent, torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def time_cuda(
     call: Call,
     schedule: Schedule,
     *,
-    new_event: Callable[[], CudaEvent] = torch_event,
+    new_event: Callable[[], Any] = torch_event,
     clock: Clock = time.perf_counter_ns,
 ) -> Samples:
     """Time queued GPU work: one pair of events per iteration, on the GPU's clock.
@@ -117,14 +105,14 @@ def time_cuda(
         mark.record()
         mark.synchronize()
 
-    def read(begin: CudaEvent, end: CudaEvent) -> float:
+    def read(begin: Any, end: Any) -> float:
         # SYNC: on a pair QUEUED_AHEAD calls back, so the queue never runs dry while this thread waits.
         end.synchronize()
-        return begin.elapsed_time(end)
+        return float(begin.elapsed_time(end))
 
     _warm_up(call, schedule, clock, finish_warmup)
     samples: list[float] = []
-    pending: deque[tuple[CudaEvent, CudaEvent]] = deque()
+    pending: deque[tuple[Any, Any]] = deque()
     start = clock()
     call()  # not timed: the GPU is busy when the first event is recorded, so the first sample holds no launch gap
     while len(samples) < schedule.min_iterations or clock() - start < schedule.duration_ms * 1e6:

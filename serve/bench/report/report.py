@@ -1,17 +1,33 @@
-"""Owns the report: results in, one page and one JSON file out; what the page looks like is `page`."""
+"""Owns what becomes of results: one is kept and shown, many are made into a page; what these look like is others'."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from serve.bench.report.headlines import headlines
-from serve.bench.report.measured import group_by_device
+import click
+
+from serve.bench.kind import find_kinds
+from serve.bench.report.devices import group_by_device, headlines, terminal_lines
 from serve.bench.report.page import render_page
 from zoo import __version__
+from zoo.console import log_console, results_console
 from zoo.files import write_json, write_text
-from zoo.results import REPORT_FORMAT, read_results
+from zoo.results import REPORT_FORMAT, Result, read_results, write_result
+
+
+def keep_result(result: Result, folder: Path, *, as_json: bool = False) -> None:
+    """Write a result, then print it: the JSON alone, or its tables and sentences with the file's name after them."""
+    path = write_result(folder, result)
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+        return
+    console = results_console()
+    for line in terminal_lines(result):
+        console.print(line)
+    log_console().print(f"Wrote {path}. `zoo bench report {folder}` makes a page of it.")
 
 
 def write_report(paths: Iterable[Path], out: Path) -> dict[str, Any]:
@@ -23,19 +39,12 @@ def write_report(paths: Iterable[Path], out: Path) -> dict[str, Any]:
     Raises:
         ZooError: as `zoo.results.read_results`, a damaged result, or a place that cannot be written.
     """
-    results = read_results(paths)
+    results = read_results(paths, find_kinds())
     devices = group_by_device(results)
     said = {runs.device: headlines(runs) for runs in devices}
     page = render_page(devices)
     beside = out.with_suffix(".json")
     write_text(out, page)
-    write_json(
-        beside,
-        {
-            "format": REPORT_FORMAT,
-            "zoo_version": __version__,
-            "headlines": said,
-            "results": [result.to_dict() for result in results],
-        },
-    )
+    figures = {"headlines": said, "results": [result.to_dict() for result in results]}
+    write_json(beside, {"format": REPORT_FORMAT, "zoo_version": __version__, **figures})
     return {"report": str(out), "json": str(beside), "headlines": said}

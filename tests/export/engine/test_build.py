@@ -7,9 +7,10 @@ from importlib.util import find_spec
 import pytest
 from onnx import ModelProto
 
-from export.engine.build import BatchProfile, build_plan, choose_builder, compute_capabilities
-from export.engine.tensorrt_api import CLASSIC, RTX, Backend, Log, find_backend, load_tensorrt
-from export.precision.rows import to_fp16
+from export.engine.build import build_plan, choose_builder, compute_capabilities
+from export.engine.builders import CLASSIC, RTX, BatchProfile, Builder, find_builder
+from export.engine.tensorrt_api import Log, load_tensorrt
+from export.precision.fp16 import to_fp16
 from zoo.errors import EngineBuildError, MissingCapabilityError, UnknownNameError, ZooError
 from zoo.machine import Driver, Gpu
 
@@ -19,13 +20,21 @@ ADA = Driver("13.0", (Gpu("NVIDIA L4", 24 * 2**30, (8, 9)),))
 HOPPER = Driver("13.0", (Gpu("NVIDIA H100", 80 * 2**30, (9, 0)),))
 
 
-@pytest.mark.parametrize("batches", [(0, 1, 2), (2, 1, 4), (1, 8, 4), (-1, 1, 1)])
-def test_unordered_batch_profile_is_refused(batches: tuple[int, int, int]) -> None:
-    with pytest.raises(ZooError, match="not ordered"):
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [
+        ((0, 1, 2), "min is 0; expected a whole number of at least 1"),
+        ((2, 1, 4), "profile is 2, 1, 4; expected three whole numbers of at least 1, the smaller one first"),
+        ((1, 8, 4), "profile is 1, 8, 4; .* the smaller one first"),
+        ((-1, 1, 1), "min is -1; expected a whole number of at least 1"),
+    ],
+)
+def test_unordered_batch_profile_is_refused(batches: tuple[int, int, int], said: str) -> None:
+    with pytest.raises(ZooError, match=said):
         BatchProfile(min=batches[0], opt=batches[1], max=batches[2])
 
 
-def machine(monkeypatch: pytest.MonkeyPatch, driver: Driver | None, *installed: Backend) -> None:
+def machine(monkeypatch: pytest.MonkeyPatch, driver: Driver | None, *installed: Builder) -> None:
     """A machine with this driver and these forms of TensorRT."""
     monkeypatch.setattr("export.engine.build.cuda_driver", lambda: driver)
     monkeypatch.setattr(
@@ -67,7 +76,7 @@ def test_an_insisted_builder_is_never_replaced(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(MissingCapabilityError, match="TensorRT-RTX is not installed"):
         choose_builder("tensorrt-rtx")
     with pytest.raises(UnknownNameError):
-        find_backend("tensort")
+        find_builder("tensort")
 
 
 @needs_rtx
@@ -102,17 +111,19 @@ def half_graph(tiny_graph: ModelProto) -> bytes:
 @needs_rtx
 def test_rtx_builds_a_real_fp16_plan_without_a_gpu(half_graph: bytes) -> None:
     seen: list[tuple[str, int, int]] = []
-    plan = build_plan(
+    _, card = build_plan(
         half_graph,
         profile=BatchProfile(min=1, opt=4, max=16),
-        backend=RTX,
+        builder=RTX,
         on_progress=lambda phase, done, total: seen.append((phase, done, total)),
     )
     rtx = load_tensorrt(RTX)
-    assert plan.version == rtx.version
-    assert plan.targets[0] == "8.0" and "7.5" not in plan.targets
+    assert (card.name, card.version) == ("tensorrt-rtx", rtx.version)
+    assert card.targets[0] == "8.0" and "7.5" not in card.targets
     assert seen and all(1 <= done <= total for _, done, total in seen)
-    assert plan.to_dict()["profile"] == {"min": 1, "opt": 4, "max": 16}
+    written = card.to_dict()
+    assert written["profile"] == {"min": 1, "opt": 4, "max": 16}
+    assert list(written) == ["name", "version", "targets", "profile", "gpu", "build_s", "warnings"]
 
 
 @needs_rtx
@@ -120,9 +131,9 @@ def test_tensorrt_rtx_recognises_the_plan(half_graph: bytes) -> None:
     """Without a driver it calls every plan invalid here, but it still tells a malformed one from a sound one."""
     rtx = load_tensorrt(RTX)
     malformed = int(rtx.module.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
-    plan = build_plan(half_graph, profile=BatchProfile(), backend=RTX)
+    plan, _ = build_plan(half_graph, profile=BatchProfile(), builder=RTX)
     runtime = rtx.module.Runtime(rtx.logger)
-    _, of_plan = runtime.get_engine_validity(plan.data)
+    _, of_plan = runtime.get_engine_validity(plan)
     _, of_junk = runtime.get_engine_validity(b"junk" * 1000)
     assert not int(of_plan) & malformed
     assert int(of_junk) & malformed
@@ -130,17 +141,17 @@ def test_tensorrt_rtx_recognises_the_plan(half_graph: bytes) -> None:
 
 @needs_rtx
 def test_targets_are_the_ones_asked_for(half_graph: bytes) -> None:
-    plan = build_plan(half_graph, profile=BatchProfile(), backend=RTX, targets=["8.9", "8.6"])
-    assert plan.targets == ("8.6", "8.9")
+    _, card = build_plan(half_graph, profile=BatchProfile(), builder=RTX, targets=["8.9", "8.6"])
+    assert card.targets == ("8.6", "8.9")
     with pytest.raises(UnknownNameError, match=r"compute capability '9\.0'"):
-        build_plan(half_graph, profile=BatchProfile(), backend=RTX, targets=["9.0"])
+        build_plan(half_graph, profile=BatchProfile(), builder=RTX, targets=["9.0"])
     assert "8.6" in compute_capabilities(load_tensorrt(RTX))
 
 
 @needs_rtx
 def test_a_refused_graph_is_our_error_with_the_builders_words() -> None:
     with pytest.raises(EngineBuildError, match=r"TensorRT-RTX .* does not take this graph: .*[Pp]arse"):
-        build_plan(b"no graph", profile=BatchProfile(), backend=RTX)
+        build_plan(b"no graph", profile=BatchProfile(), builder=RTX)
 
 
 @needs_rtx
@@ -155,7 +166,7 @@ def test_ctrl_c_stops_a_build(half_graph: bytes) -> None:
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            build_plan(half_graph, profile=BatchProfile(), backend=RTX, on_progress=interrupt_once)
+            build_plan(half_graph, profile=BatchProfile(), builder=RTX, on_progress=interrupt_once)
     finally:
         signal.signal(signal.SIGINT, previous)
     assert interrupted

@@ -1,73 +1,81 @@
+"""The rows of precisions and builders: what the command line and the docs read, without anything heavy."""
+
 from __future__ import annotations
 
-import numpy as np
+import importlib
+import inspect
+import subprocess
+import sys
+from typing import get_args
+
+import click
 import pytest
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto
 
-from export.cli import BUILDERS as CLI_BUILDERS
-from export.cli import PRECISIONS as CLI_PRECISIONS
-from export.engine.build import BUILDERS
-from export.parity import judge
-from export.precision.rows import PRECISIONS, find_precision, to_fp16
-from export.runners.onnx_runtime import OnnxRunner
-from zoo.errors import ArtifactError, UnknownNameError
+from export.cli import export
+from export.engine.builders import AUTO, BUILDERS, BuilderId, find_builder
+from export.options import ExportOptions
+from export.precision.rows import PRECISIONS, Precision, PrecisionId, Tolerance, find_precision
+from zoo.errors import RowError, UnknownNameError
 
-
-def test_command_line_offers_every_precision_and_builder() -> None:
-    assert list(CLI_PRECISIONS.choices) == [row.id for row in PRECISIONS]
-    assert list(CLI_BUILDERS.choices) == list(BUILDERS)
+HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "tensorrt", "tensorrt_rtx", "PIL", "rich")
 
 
-def test_unknown_precision_names_the_nearest() -> None:
+@pytest.mark.parametrize("module", ["export.precision.rows", "export.engine.builders", "export.options", "export.cli"])
+def test_the_rows_and_the_command_line_load_nothing_heavy(module: str) -> None:
+    program = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def choices(name: str) -> list[str]:
+    """What the command line offers for an option."""
+    parameter = next(parameter for parameter in export.params if parameter.name == name)
+    assert isinstance(parameter.type, click.Choice)
+    return list(parameter.type.choices)
+
+
+def test_the_command_line_offers_the_rows_and_nothing_else() -> None:
+    assert choices("trt") == [row.id for row in PRECISIONS] == list(get_args(PrecisionId))
+    assert choices("builder") == [AUTO, *(row.id for row in BUILDERS)] == list(get_args(BuilderId))
+
+
+def test_python_is_refused_what_the_command_line_refuses() -> None:
+    with pytest.raises(RowError, match="trt is 'fp17'; expected fp32 or fp16"):
+        ExportOptions(model="tiny", trt="fp17")
+    with pytest.raises(RowError, match="builder is 'tensort'; expected auto or tensorrt or tensorrt-rtx"):
+        ExportOptions(model="tiny", builder="tensort")
+    with pytest.raises(RowError, match=r"profile is 8, 1, 2; .* the smaller one first"):
+        ExportOptions(model="tiny", profile=(8, 1, 2))
+
+
+@pytest.mark.parametrize("row", PRECISIONS, ids=lambda row: row.id)
+def test_every_precision_has_its_transform_and_a_tolerance_that_can_fail(row: Precision) -> None:
+    assert find_precision(row.id) is row
+    assert 0 <= row.tolerance.tie_margin < row.tolerance.max_error
+    assert 0 < row.tolerance.mean_error <= row.tolerance.max_error < 1
+    if row.transform:
+        module, function = row.transform.split(":")
+        assert list(inspect.signature(getattr(importlib.import_module(module), function)).parameters) == ["model"]
+    else:
+        graph = ModelProto()
+        assert row.apply(graph) is graph
+
+
+def test_a_precision_needs_a_row_and_a_file_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transform is found by its name when it is applied, and not before."""
+    row = Precision(
+        id="fp4", transform="a_file_beside_it:to_fp4", tolerance=Tolerance(max_error=1, mean_error=1, tie_margin=0)
+    )
+    beside = type(sys)("a_file_beside_it")
+    beside.to_fp4 = lambda model: ("fp4", model)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "a_file_beside_it", beside)
+    graph = ModelProto()
+    assert row.apply(graph) == ("fp4", graph)
+
+
+def test_unknown_names_tell_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="fp16"):
         find_precision("f16")
-
-
-def test_fp16_halves_weights_and_keeps_inputs_and_outputs(tiny_graph: ModelProto) -> None:
-    before = tiny_graph.SerializeToString()
-    half = to_fp16(tiny_graph)
-    assert tiny_graph.SerializeToString() == before, "the transform must not change its argument"
-    types = {weight.name: weight.data_type for weight in half.graph.initializer}
-    assert {type for name, type in types.items() if name.endswith((".weight", ".bias"))} == {TensorProto.FLOAT16}
-    assert types["preprocessing.scale"] == types["preprocessing.shift"] == TensorProto.FLOAT
-    assert half.graph.input == tiny_graph.graph.input
-    assert half.graph.output == tiny_graph.graph.output
-    assert len(half.SerializeToString()) < 0.75 * len(before)
-
-
-def test_fp16_enters_and_leaves_the_network_by_one_cast_each(tiny_graph: ModelProto) -> None:
-    half = to_fp16(tiny_graph)
-    old = {node.name for node in tiny_graph.graph.node}
-    assert [node.name for node in half.graph.node if node.name not in old] == [
-        "preprocessing/ToFloat16",
-        "classifier/ToFloat32",
-    ]
-    kinds = {info.name: info.type.tensor_type.elem_type for info in half.graph.value_info}
-    for node in half.graph.node:
-        expected = TensorProto.FLOAT if node.name.startswith("preprocessing/") else TensorProto.FLOAT16
-        if node.op_type != "Cast":
-            assert kinds[node.output[0]] == expected, node.name
-
-
-def test_fp16_graph_answers_within_its_tolerance(tiny_graph: ModelProto, digit_pictures: NDArray[np.uint8]) -> None:
-    row = find_precision("fp16")
-    with (
-        OnnxRunner(tiny_graph.SerializeToString(), device="cpu") as full,
-        OnnxRunner(row.transform(tiny_graph).SerializeToString(), device="cpu") as half,
-    ):
-        parity = judge(full.infer(digit_pictures), half.infer(digit_pictures), row.tolerance)
-    assert parity.passed, parity.failures
-    assert parity.max_abs_error > 0, "a graph that loses nothing was not converted"
-
-
-@pytest.mark.parametrize("value", [1e5, np.inf, np.nan])
-def test_a_weight_that_fp16_cannot_hold_is_refused_by_name(value: float, tiny_graph: ModelProto) -> None:
-    graph = ModelProto()
-    graph.CopyFrom(tiny_graph)
-    weight = next(weight for weight in graph.graph.initializer if weight.name == "head.conv.weight")
-    values = numpy_helper.to_array(weight).copy()
-    values.flat[0] = value
-    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    with pytest.raises(ArtifactError, match=r"head\.conv\.weight"):
-        to_fp16(graph)
+    with pytest.raises(UnknownNameError, match="tensorrt"):
+        find_builder("tensort")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,20 @@ def test_threads_are_the_callers_again_when_a_torch_runner_closes(
     assert torch.get_num_threads() == before
 
 
+def test_runners_say_the_threads_that_are_in_effect(tiny_checkpoint: Path, onnx_file: Path) -> None:
+    before = torch.get_num_threads()
+    for artifact in (tiny_checkpoint, onnx_file):
+        with open_runner(str(artifact), device="cpu", threads=3) as runner:
+            assert runner.threads == 3
+    with open_runner(str(tiny_checkpoint), device="cpu") as runner:
+        assert runner.threads == before
+    listed = Path("/proc/self/task")
+    threads = len(list(listed.iterdir())) if listed.is_dir() else None
+    with open_runner(str(onnx_file), device="cpu") as runner:  # onnxruntime chooses, and does not say what
+        expected = threads and len(list(listed.iterdir())) - threads + 1
+        assert runner.threads == expected
+
+
 def test_truncated_graph_is_one_error(onnx_file: Path, tmp_path: Path) -> None:
     whole = onnx_file.read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 100):
@@ -89,6 +104,29 @@ def test_damaged_metadata_is_one_error(stored: str, tiny_graph: ModelProto, tmp_
     onnx.helper.set_model_props(graph, {"zoo": stored})
     with pytest.raises(ArtifactError):
         OnnxRunner(graph.SerializeToString(), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"color_order": "BGR"}, "contract.preprocessing.color_order is 'BGR'; expected RGB"),
+        ({"antialias": False}, "contract.preprocessing.antialias is false; expected True"),
+        ({"image_size": 10**9}, "contract.preprocessing.image_size is 1000000000; expected a whole number from 4"),
+    ],
+)
+def test_a_contract_that_promises_what_no_client_here_does_is_refused_by_file_and_field(
+    change: dict[str, object], said: str, tiny_graph: ModelProto, tmp_path: Path
+) -> None:
+    graph = ModelProto()
+    graph.CopyFrom(tiny_graph)
+    fields = json.loads(graph.metadata_props[0].value)
+    fields["contract"]["preprocessing"] |= change
+    onnx.helper.set_model_props(graph, {"zoo": json.dumps(fields)})
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(graph.SerializeToString())
+    with pytest.raises(ArtifactError) as caught:
+        OnnxRunner(path, device="cpu")
+    assert str(path) in caught.value.problem and said in caught.value.problem
 
 
 def test_missing_files_and_strange_suffixes_are_errors(in_folder: Path) -> None:

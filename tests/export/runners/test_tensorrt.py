@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +16,19 @@ import pytest
 from numpy.typing import NDArray
 
 from export.contract import Contract
-from export.engine.tensorrt_api import RTX, Log, TensorRT
-from export.passport import FileCard, Passport, write_passport
-from export.runners.cuda import CudaBindings, open_cuda
+from export.engine.builders import RTX, BatchProfile, BuildCard, Builder
+from export.engine.tensorrt_api import Log, TensorRT
+from export.passport import (
+    CheckpointCard,
+    FileCard,
+    FileCards,
+    Parities,
+    Passport,
+    passport_path,
+    read_passport,
+    write_passport,
+)
+from export.runners.cuda import open_cuda
 from export.runners.tensorrt import TensorRTRunner
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.machine import Driver, Gpu, cuda_driver
@@ -152,11 +163,18 @@ class Bench:
         (folder / "s.onnx").write_bytes(b"graph")
         passport = Passport(
             contract=Contract(model="s", classes=("r", "g", "b"), preprocessing=Preprocessing(image_size=SIZE)),
-            onnx=FileCard.of(folder / "s.onnx", "fp32"),
-            plan=FileCard.of(self.plan, "fp16"),
-            builder={"name": "tensorrt-rtx", "version": "1.6.0", "targets": ["8.6"]},
-            parity={},
-            checkpoint={},
+            files=FileCards(onnx=FileCard.of(folder / "s.onnx", "fp32"), plan=FileCard.of(self.plan, "fp16")),
+            builder=BuildCard(
+                name=RTX.id,
+                version="1.6.0",
+                targets=("8.6",),
+                profile=BatchProfile(min=LEAST, opt=4, max=MOST),
+                gpu=None,
+                build_s=1.0,
+                warnings=(),
+            ),
+            parity=Parities(),
+            checkpoint=CheckpointCard(source="test", sha256=None, provenance={}),
             random_weights=False,
             environment={"time": "2026-01-31T12:00:00+00:00"},
         )
@@ -166,8 +184,11 @@ class Bench:
         self.module = FakeModule(FakeEngine(self.context))
 
     def open(self) -> TensorRTRunner:
+        return TensorRTRunner(self.plan)
+
+    def load_tensorrt(self, builder: Builder) -> TensorRT:
         module: Any = self.module
-        return TensorRTRunner(self.plan, tensorrt=TensorRT(RTX, module, "1.7.1", None, Log()))
+        return TensorRT(builder, module, "1.7.1", None, Log())
 
 
 @pytest.fixture
@@ -175,6 +196,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench(tmp_path)
     monkeypatch.setattr("export.runners.tensorrt.cuda_driver", lambda: ADA)
     monkeypatch.setattr("export.runners.tensorrt.open_cuda", lambda: bench.cuda)
+    monkeypatch.setattr("export.runners.tensorrt.load_tensorrt", bench.load_tensorrt)
     return bench
 
 
@@ -228,6 +250,14 @@ def test_an_engine_of_another_release_names_both_and_the_remedy(bench: Bench) ->
     assert bench.cuda.closed
 
 
+def test_a_passport_that_does_not_name_the_builder_is_an_error(bench: Bench) -> None:
+    passport = read_passport(bench.plan)
+    write_passport(passport_path(bench.plan), replace(passport, builder=None))
+    with pytest.raises(ArtifactError, match=r"s\.json does not say which TensorRT built s\.plan"):
+        bench.open()
+    assert bench.module.runtimes == 0
+
+
 def test_no_memory_for_a_context_is_an_error(bench: Bench) -> None:
     bench.module.engine = FakeEngine(None)
     with pytest.raises(MissingCapabilityError, match="execution context"):
@@ -273,11 +303,12 @@ def test_real_bindings_have_everything_the_runner_calls() -> None:
 
 
 @pytest.mark.skipif(find_spec("cuda") is None or find_spec("cuda.bindings") is None, reason="no cuda-bindings")
-def test_a_cuda_call_that_fails_is_our_error() -> None:
+def test_a_cuda_call_that_fails_is_our_error(monkeypatch: pytest.MonkeyPatch) -> None:
     if cuda_driver():
         pytest.skip("this machine has a GPU, so the calls succeed")
+    monkeypatch.setattr("export.runners.cuda.find_spec", lambda name: None)
     with pytest.raises(MissingCapabilityError, match=r"refused cudaSetDevice: .*driver"):
-        CudaBindings()
+        open_cuda()
 
 
 def test_without_any_cuda_library_the_hint_is_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +346,8 @@ class RecordingRuntime:
 def test_cuda_bindings_are_called_in_order_and_everything_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = RecordingRuntime()
     monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(runtime=runtime))
-    cuda = CudaBindings()
+    monkeypatch.setattr("export.runners.cuda.find_spec", lambda name: None)
+    cuda = open_cuda()
     with cuda.current():
         address, host = cuda.allocate(64), cuda.allocate_pinned(64)
         host[:] = 7

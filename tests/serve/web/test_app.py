@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.contract import Contract
+from export.predict import best_of
 from serve.core.batcher import Answer
 from serve.core.failures import FAILURES
-from serve.web.app import best_classes
 from zoo.data.preprocess import load_batch, softmax
 from zoo.model.spec import Preprocessing
 
@@ -110,10 +110,8 @@ def test_the_body_is_the_picture_whatever_type_it_claims(server: Any, fake: Any,
 
 
 def test_equal_scores_keep_the_order_of_the_classes() -> None:
-    contract = Contract(model="m", classes=("a", "b", "c"), preprocessing=Preprocessing(image_size=8))
     logits = np.array([0.0, 1.0, 1.0], np.float32)
-    answer = Answer(logits=logits, queue_ms=0.0, compute_ms=0.0, batch_size=1)
-    assert [one["class"] for one in best_classes(answer, contract, 3)] == ["b", "c", "a"]
+    assert [one.class_name for one in best_of(softmax(logits), ("a", "b", "c"), 3)] == ["b", "c", "a"]
 
 
 def test_many_clients_get_their_own_answers(start_server: Start, fake: Any) -> None:

@@ -28,6 +28,7 @@ from train.processes.stopping import RunStopped
 from train.progressive.recipe import Recipe, find_recipe, override
 from train.session import Outcome, train_model
 from train.watch.mistakes import pictures_section
+from zoo import http
 from zoo.data import http as remote
 from zoo.data.http import RemoteFile, parse_address
 from zoo.data.open import open_splits, open_val, was_recorded
@@ -61,7 +62,7 @@ def copied(shards: Path, tmp_path: Path) -> Path:
 def recipe_of(epochs: int = 2) -> Recipe:
     """One stage, so that an epoch is enough."""
     recipe = override(find_recipe("folder", TINY), TINY, image_size=16, batch_size=6)
-    return replace(recipe, stages=(replace(recipe.stages[-1], epochs=epochs),))
+    return replace(recipe, stages=(replace(recipe.stages[-1], epochs=epochs),), warmup_epochs=0.5)
 
 
 def train_tiny(data: str, folder: Path, **settings: Any) -> Outcome:
@@ -211,8 +212,8 @@ def stops_when_lost(
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a server that is away waits for weeks."""
-    monkeypatch.setattr(remote, "BACKOFF_S", 1e6)
-    monkeypatch.setattr(remote, "TIMEOUT", Timeout(1e6))
+    monkeypatch.setattr(http, "BACKOFF_S", 1e6)
+    monkeypatch.setattr(http, "TIMEOUT", Timeout(1e6))
 
 
 @pytest.mark.parametrize("kind", [503, "silent"])
@@ -253,9 +254,7 @@ def test_a_command_ends_with_0_though_its_workers_wait_for_a_server(
     shards: Path, serve_folder: Serve, in_folder: Path
 ) -> None:
     """As a scheduler stops it: the signal goes to the process alone, its workers' requests are never answered."""
-    patient = (
-        "from zoo.data import http as remote; remote.TIMEOUT = remote.Timeout(1e6); from zoo.cli import main; main()"
-    )
+    patient = "from zoo import http; http.TIMEOUT = http.Timeout(1e6); from zoo.cli import main; main()"
     flags = ("--epochs", "4", "--image-size", "16", "--batch-size", "6", "--device", "cpu", "--workers", "2")
     with serve_folder(shards) as server:
         command = [sys.executable, "-c", patient, "train", "tiny", "--data", server.url, *flags]
@@ -358,19 +357,19 @@ def test_what_passes_is_tried_again(
     trouble: int | str, shards: Path, serve_folder: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if trouble == "silent":
-        monkeypatch.setattr(remote, "TIMEOUT", Timeout(0.4))  # an answer may take long on a busy machine
+        monkeypatch.setattr(http, "TIMEOUT", Timeout(0.4))  # an answer may take long on a busy machine
     with serve_folder(shards) as server:
         far, near = open_val(server.url), open_val(str(shards))
         since = len(server.asked)
-        server.trouble = lambda path, number: trouble if number - since <= remote.ATTEMPTS - 1 else None
+        server.trouble = lambda path, number: trouble if number - since <= http.ATTEMPTS - 1 else None
         assert far.read(3) == near.read(3)
-        assert len(server.asked) - since == remote.ATTEMPTS
+        assert len(server.asked) - since == http.ATTEMPTS
 
 
 @pytest.mark.parametrize(
     ("trouble", "attempts", "message"),
     [
-        ("drop", remote.ATTEMPTS, "6 attempts: .*IncompleteRead"),
+        ("drop", http.ATTEMPTS, "6 attempts: .*IncompleteRead"),
         ("whole", 1, "with the whole file: it ignores Range"),
         ("grown", 1, r"has \d+ bytes, \d+ are expected: it is another file"),
         ("elsewhere", 1, r"with 206 and bytes \d+-"),
@@ -641,7 +640,7 @@ def test_a_page_goes_without_pictures_whose_server_is_gone(shards: Path, serve_f
         since = len(server.asked)
         page = str(pictures_section(answers, val, val.classes, {}))
         assert page.count("no longer readable") == len(val)
-        assert len(server.asked) - since == remote.ATTEMPTS
+        assert len(server.asked) - since == http.ATTEMPTS
 
 
 def test_reading_together_keeps_the_order_and_each_its_own_error(shards: Path, serve_folder: Serve) -> None:

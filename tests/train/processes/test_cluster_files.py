@@ -49,7 +49,7 @@ def parse_torchrun(arguments: list[str]) -> tuple[Namespace, dict[str, Any]]:
     from torch.distributed.run import parse_args
 
     launch = parse_args(arguments)
-    assert (launch.module, launch.training_script, launch.training_script_args[0]) == (True, "zoo", "train")
+    assert (launch.no_python, launch.training_script, launch.training_script_args[0]) == (True, "zoo", "train")
     return launch, train.make_context("zoo train", launch.training_script_args[1:]).params
 
 

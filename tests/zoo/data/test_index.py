@@ -97,16 +97,17 @@ def test_without_a_split_a_fifth_is_held_out_by_name(names: tuple[str, str], tmp
     assert "a fifth of the same files" in answer.out
     train, val = open_splits(str(tmp_path))
     assert train.classes == ("0", "1", "2")
-    assert 10 < len(val) < 30
+    assert np.bincount(val.labels).tolist() == [7, 7, 7]  # of 34, 33 and 33
     seen = [pictures.read(index) for pictures in (train, val) for index in range(len(pictures))]
     assert sorted(map(str, seen)) == sorted(str(picture(number)) for number in range(100))
-    # Another file's pictures move none of these.
-    held_out = {val.read(index) for index in range(len(val))}
-    write_tar(tmp_path / names[1].replace("1", "2").replace("b", "c"), samples(range(100, 120)))
+    # Pictures that are added to one class move none of another.
+    held_out = {val.read(index) for index in range(len(val)) if val.labels[index] != 2}
+    write_tar(tmp_path / names[1].replace("1", "2").replace("b", "c"), samples(range(101, 131, 3)))
     (tmp_path / "shards.json").unlink()
     index_folder(tmp_path)
     _, more = open_splits(str(tmp_path))
-    assert {more.read(index) for index in range(len(more))} >= held_out
+    assert {more.read(index) for index in range(len(more)) if more.labels[index] != 2} == held_out
+    assert np.bincount(more.labels).tolist() == [7, 7, 9]
 
 
 def test_keys_end_at_the_first_dot_of_the_base_name(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from zoo.data.digits import sample_photographs
+from zoo.data.folder import read_folder
 from zoo.data.open import open_splits, open_val
 from zoo.data.pictures import load_prepared
 from zoo.errors import DataError
@@ -120,11 +121,11 @@ def test_broken_pictures_are_named_and_the_rest_goes_on(picture_folder: Path, tm
 def test_pictures_of_a_type_that_is_not_read_are_named_not_passed_over(picture_folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(picture_folder, root)
-    Image.new("RGB", (8, 8)).save(root / "train" / "red" / "scan.TIF")
+    (root / "train" / "red" / "scan.JXL").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n")
     train, _ = open_splits(str(root))
     assert len(train) == 37
     _, _, broken = load_prepared(train, Preprocessing(image_size=16))
-    assert len(broken) == 1 and "scan.TIF is not a picture this project reads" in broken[0]
+    assert len(broken) == 1 and "scan.JXL is not a picture this project reads" in broken[0]
 
 
 def test_head_spreads_over_the_classes(picture_folder: Path) -> None:
@@ -144,3 +145,91 @@ def test_an_empty_name_is_not_the_current_folder(
     monkeypatch.chdir(picture_folder)
     with pytest.raises(DataError, match="--data is empty"):
         open_data("")
+
+
+def test_a_fifth_of_every_class_is_held_out_whatever_the_folders_inside(tmp_path: Path) -> None:
+    """CLASS/ID/photo.jpg: all names are alike, the path below the class is not."""
+    for name in ("car", "cat", "dog"):
+        for number in range(10):
+            (tmp_path / name / f"{number:03d}").mkdir(parents=True)
+            (tmp_path / name / f"{number:03d}" / "photo.jpg").touch()
+    train, val = open_splits(str(tmp_path))
+    assert np.bincount(train.labels).tolist() == [8, 8, 8]
+    assert np.bincount(val.labels).tolist() == [2, 2, 2]
+    assert {source.parent.name for source in val.sources} != {"000", "001"}
+
+
+def test_a_group_stays_on_one_side(tmp_path: Path) -> None:
+    for number in range(40):
+        folder = tmp_path / "ab"[number % 2] / f"patient{number // 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.jpg").touch()
+    for group_by in ("parent", r"^(patient\d+)/"):
+        train, val = open_splits(str(tmp_path), group_by=group_by)
+        assert np.bincount(val.labels).tolist() == [4, 4]
+        assert not {source.parent.name for source in train.sources} & {source.parent.name for source in val.sources}
+        assert open_val(str(tmp_path), seed=0, group_by=group_by).sources == val.sources
+    with pytest.raises(DataError, match="finds no group in names such as 'patient0/0"):
+        open_splits(str(tmp_path), group_by="hospital")
+    with pytest.raises(DataError, match="is no regular expression"):
+        open_splits(str(tmp_path), group_by="(")
+
+
+def test_groups_of_data_that_is_divided_already_are_refused(picture_folder: Path) -> None:
+    for data in (str(picture_folder), "digits"):
+        with pytest.raises(DataError, match="--group-by has no effect"):
+            open_splits(data, group_by="parent")
+
+
+def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:
+    for name in ("cat/1.jpg", "cat/2.jfif", "dog/1.tif", "dog/2.AVIF", "dog/notes.txt", "loose.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("cat/.ipynb_checkpoints/1.jpg", "dog/@eaDir/1.jpg", "dog/._1.jpg", "dog/Thumbs.db", "__MACOSX/1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "eel").mkdir()
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "3.jpg").touch()
+    (tmp_path / "cat" / "linked").symlink_to(tmp_path / "more")
+    (tmp_path / "cat" / "again").symlink_to(tmp_path / "cat")
+    (tmp_path / "cat" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    pictures = read_folder(tmp_path)
+    assert pictures.classes == ("cat", "dog", "more")
+    assert np.bincount(pictures.labels).tolist() == [3, 2, 1]
+    assert set(pictures.left_out) == {
+        "5 hidden or system files and folders",
+        "1 .txt files, which are no pictures",
+        "1 links to folders that are read already",
+        "1 links that lead nowhere",
+        "1 pictures beside the folders of classes",
+        "eel/, which has no pictures: it is no class",
+    }
+
+
+def test_names_that_are_not_utf8_are_names(tmp_path: Path) -> None:
+    for name in (b"caf\xe9", b"dog"):
+        folder = os.fsencode(tmp_path) + b"/" + name
+        Path(os.fsdecode(folder)).mkdir()
+        for number in range(5):
+            Image.new("RGB", (8, 8)).save(os.fsdecode(folder + b"/\xe9%d.png" % number))
+    train, val = open_splits(str(tmp_path))
+    assert train.classes == ("caf\\xe9", "dog")
+    assert len(val) == 2
+    assert train.describe(0).isprintable()
+    assert "\\xe9" in train.describe(0)
+    assert train.open(0).size == (8, 8)
+
+
+def test_names_that_only_unicode_tells_apart_are_named_as_such(tmp_path: Path) -> None:
+    for name in ("caf\u00e9", "cafe\u0301"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    with pytest.raises(DataError, match=r"Unicode writes in two ways \('cafe\\u0301' and 'caf\\xe9'\)"):
+        open_splits(str(tmp_path))
+    for split, name in (("train", "caf\u00e9"), ("val", "cafe\u0301")):
+        for each in (name, "dog"):
+            (tmp_path / "parted" / split / each).mkdir(parents=True)
+            (tmp_path / "parted" / split / each / "1.jpg").touch()
+    with pytest.raises(DataError, match="Unicode writes in two ways"):
+        open_splits(str(tmp_path / "parted"))

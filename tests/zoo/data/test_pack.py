@@ -17,7 +17,7 @@ from train.progressive.recipe import find_recipe
 from zoo.data.jpeg import cut_out, read_jpeg_header
 from zoo.data.open import open_splits, open_val
 from zoo.data.pack import pack, pack_size
-from zoo.data.shards import Packed, index_shard
+from zoo.data.shards import Packed, index_shard, is_inside
 from zoo.errors import BrokenPictureError, DataError
 from zoo.model.variants import find_variant
 
@@ -194,6 +194,34 @@ def test_an_index_whose_header_is_damaged_is_an_error(
         open_splits(str(root))
 
 
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "..", "../x", "a/../x", "a/..", "C:x", "a\\b", "http://x/y", "a\n/../b"]
+)
+def test_a_manifest_names_nothing_outside_its_folder(name: str, shards: Path, tmp_path: Path) -> None:
+    assert not is_inside(name)
+    root = tmp_path / "elsewhere"
+    shutil.copytree(shards, root)
+    manifest = json.loads((root / "shards.json").read_text())
+    manifest["splits"]["val"]["shards"][0]["file"] = name
+    (root / "shards.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"shards\.json is not readable: splits\.val\.shards\[0\]\.file is .* inside"):
+        open_splits(str(root))
+
+
+@pytest.mark.parametrize("name", ["a", "a/b.tar", "..a", "a..", "a/..b/c", "./a", "train 0.tar", "ä#0.tar"])
+def test_names_inside_a_folder_are_taken(name: str) -> None:
+    assert is_inside(name)
+
+
+def test_a_manifest_of_another_format_is_named(shards: Path, tmp_path: Path) -> None:
+    root = tmp_path / "later"
+    shutil.copytree(shards, root)
+    manifest = json.loads((root / "shards.json").read_text())
+    (root / "shards.json").write_text(json.dumps(manifest | {"format": "zoo-shards-9"}))
+    with pytest.raises(DataError, match="is not of format zoo-shards-1"):
+        open_splits(str(root))
+
+
 def test_brackets_in_brackets_are_no_manifest(shards: Path, tmp_path: Path) -> None:
     root = tmp_path / "deep"
     shutil.copytree(shards, root)
@@ -244,3 +272,7 @@ def test_the_commands_pack_train_and_evaluate(zoo: Callable, in_folder: Path, pi
     again = zoo("data", "pack", picture_folder, "-o", "shards")
     assert again.code == 1
     assert "not empty" in again.err
+    Path("file").touch()
+    onto_file = zoo("data", "pack", picture_folder, "-o", "file")
+    assert onto_file.code == 1
+    assert "file is a file" in onto_file.err

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
-from zoo.model.build import FromPictures
+from zoo.model.build import FromPictures, build_network
 from zoo.model.efficientnet import EfficientNet
-from zoo.model.layers import Block, StochasticDepth
-from zoo.model.spec import Preprocessing
-from zoo.model.variants import find_variant
+from zoo.model.layers import Block, StageModule, StochasticDepth
+from zoo.model.spec import Preprocessing, Variant
+from zoo.model.variants import VARIANTS, find_variant, fused
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +87,41 @@ def test_stochastic_depth_keeps_the_expectation() -> None:
 
 
 def test_preprocessing_inside_is_preprocessing_outside(tiny: EfficientNet) -> None:
-    contract = Preprocessing(image_size=32, mean=(127.0, 120.0, 110.0), std=(128.0, 60.0, 50.0))
+    preprocessing = Preprocessing(image_size=32, mean=(127.0, 120.0, 110.0), std=(128.0, 60.0, 50.0))
     pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    outside = (pictures.astype(np.float64) - contract.mean) / contract.std
+    outside = (pictures.astype(np.float64) - preprocessing.mean) / preprocessing.std
     tiny.eval()
     with torch.inference_mode():
-        inside = FromPictures(tiny, contract)(torch.from_numpy(pictures))
+        inside = FromPictures(tiny, preprocessing)(torch.from_numpy(pictures))
         reference = tiny(torch.from_numpy(outside.astype(np.float32)).permute(0, 3, 1, 2))
     torch.testing.assert_close(inside, reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.id)
+def test_every_row_runs_forward_and_backward(variant: Variant) -> None:
+    network = build_network(variant, num_classes=2)
+    pictures = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    logits = network.train()(pictures)
+    assert logits.shape == (2, 2)
+    assert logits.isfinite().all()
+    logits.sum().backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+def test_squeeze_and_excitation_of_an_unexpanded_fused_block_comes_before_its_convolution() -> None:
+    """google/automl FusedMBConvBlock: SE, then the k×k convolution that changes the width, then the activation."""
+    stage = replace(fused(24, 2, stride=1, expand_ratio=1), se_ratio=0.25)
+    block, second = StageModule(find_variant("b0"), stage, 16, "same").block.eval()
+    x = torch.randn(2, 16, 8, 8)
+    gate = torch.sigmoid(block.se.expand(F.silu(block.se.reduce(x.mean((2, 3), keepdim=True)))))
+    expected = F.silu(block.fused.norm(block.fused.conv(x * gate)))
+    torch.testing.assert_close(block(x), expected)
+    assert block.se.reduce.weight.shape == (4, 16, 1, 1)
+
+    # Without a gradient gates are written in place, but never over the input, which is the residual as well.
+    wide = torch.randn(2, 24, 8, 8)
+    before = wide.clone()
+    with torch.no_grad():
+        answer = second(wide)
+    torch.testing.assert_close(wide, before)
+    torch.testing.assert_close(answer, second(wide))

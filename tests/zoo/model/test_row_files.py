@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.errors import ZooError
+from zoo.errors import RowError, ZooError
 from zoo.model.counts import count_macs, count_params
 from zoo.model.row_files import load_row, write_row
 from zoo.model.scaling import scale_by_paper
@@ -122,7 +123,7 @@ def test_scale_writes_a_row_that_works(zoo: Callable, in_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("s", "--depth", "0", "-o", "x.toml"), "outside 0.1 … 10"),
+        (("s", "--depth", "0", "-o", "x.toml"), "0.0 is not in the range 0.1<=x<=10"),
         (("resnet50", "-o", "x.toml"), "no EfficientNet"),
         (("s", "-o", "x.yaml"), "does not end in .toml"),
         (("s", "-o", "x.toml", "--id", "two words"), "letters, digits"),
@@ -134,6 +135,12 @@ def test_wrong_scaling_leaves_nothing(zoo: Callable, in_folder: Path, arguments:
     assert answer.code in (1, 2)
     assert said in answer.err
     assert not list(in_folder.iterdir())
+
+
+@pytest.mark.parametrize("factor", [0.0, 10.5, math.nan])
+def test_a_factor_out_of_range_is_refused_in_python_too(factor: float) -> None:
+    with pytest.raises(RowError, match=r"--width is .*; expected a number from 0\.1 to 10"):
+        scale_by_paper(find_variant("s"), "x", width=factor)
 
 
 def test_scaling_by_one_changes_nothing_but_the_name() -> None:

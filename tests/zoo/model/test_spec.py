@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.model.spec import Preprocessing, Variant, round_channels, round_layers
+from zoo.model.scaling import round_channels, round_layers
+from zoo.model.spec import Preprocessing, Variant
 from zoo.model.variants import VARIANTS
 
 

@@ -35,7 +35,7 @@ def test_lite_names_real_photographs(row) -> None:  # type: ignore[no-untyped-de
 
 
 def test_a_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.weights.pull.find_spec", lambda name: None)
+    monkeypatch.setattr("zoo.weights.cache.find_spec", lambda name: None)
     with pytest.raises(MissingCapabilityError) as caught:
         load_published(weights_of("lite0")[0])
     assert "zoo[weights]" in caught.value.hint

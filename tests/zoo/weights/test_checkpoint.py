@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
+from zoo import __version__
 from zoo.errors import CheckpointError
 from zoo.model.efficientnet import EfficientNet
 from zoo.model.variants import find_variant
@@ -59,6 +65,43 @@ def test_a_later_format_is_named(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(1)}, path, metadata={"zoo": json.dumps({"format": "zoo-checkpoint-9"})})
     with pytest.raises(CheckpointError, match="zoo-checkpoint-9"):
         load_checkpoint(path)
+
+
+def test_a_header_says_its_format_and_version_first(saved: tuple[Path, EfficientNet, Checkpoint]) -> None:
+    with safe_open(saved[0], framework="numpy") as file:
+        fields = json.loads(file.metadata()["zoo"])
+    assert list(fields.items())[:2] == [("format", "zoo-checkpoint-1"), ("zoo_version", __version__)]
+    assert list(fields)[2:] == ["variant", "classes", "preprocessing", "padding", "recipe", "provenance"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda fields: fields.pop("variant"),
+        lambda fields: fields["variant"].update(stem_channels="24"),
+        lambda fields: fields.update(classes="abc"),
+        lambda fields: fields.update(padding="none"),
+        lambda fields: fields.update(provenance=3),
+    ],
+)
+def test_a_damaged_header_is_refused(
+    damage: Callable[[dict[str, Any]], object], saved: tuple[Path, EfficientNet, Checkpoint]
+) -> None:
+    path, _, card = saved
+    fields = card.to_dict()
+    damage(fields)
+    save_file({"w": torch.zeros(1)}, path, metadata={"zoo": json.dumps(fields)})
+    with pytest.raises(CheckpointError, match=f"{path.name} carries no readable zoo header"):
+        read_card(path)
+
+
+def test_a_card_is_read_without_torch(saved: tuple[Path, EfficientNet, Checkpoint]) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom zoo.weights.checkpoint import read_card\n"
+        f"print(read_card(Path({str(saved[0])!r})).variant.id, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "tiny False\n"
 
 
 def test_missing_unknown_and_misshapen_keys_are_listed(saved: tuple[Path, EfficientNet, Checkpoint]) -> None:

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from zoo.errors import CheckpointError, DataError, MissingCapabilityError
 from zoo.model.variants import find_variant
 from zoo.weights.bring_in import import_weights, read_class_names
+from zoo.weights.cache import file_of
 from zoo.weights.checkpoint import load_checkpoint, read_card
 from zoo.weights.formats.foreign import read_foreign
 from zoo.weights.origins import ORIGINS
-from zoo.weights.pull import file_of
 from zoo.weights.table import find_weights
 
 Zoo = Callable[..., "object"]

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from zoo.errors import CheckpointError, DownloadError, MissingCapabilityError, ZooError
-from zoo.weights.pull import cache_path, download, file_of, pull
+from zoo.weights.cache import cache_path, file_of
+from zoo.weights.pull import download, pull
 from zoo.weights.table import find_weights
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several chunks
@@ -23,7 +24,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves CONTENT under any name, with ranges; it can cut an answer short, ignore ranges, or have nothing."""
+    """Serves CONTENT under any name, with ranges; it can cut an answer short, ignore ranges, have nothing, be busy."""
 
     daemon_threads = True
 
@@ -32,6 +33,7 @@ class FileServer(ThreadingHTTPServer):
         self.cut_after: int | None = None
         self.ranges = True
         self.found = True
+        self.busy: list[str] = []  # the Retry-After of each answer that is a 503
         self.asked: list[str | None] = []
 
     @property
@@ -47,6 +49,11 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(asked)
         if not self.server.found:
             return self.send_error(404)
+        if self.server.busy:
+            self.send_response(503)
+            self.send_header("Retry-After", self.server.busy.pop(0))
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and self.server.ranges else 0  # type: ignore[index]
         if start >= len(CONTENT):
             self.send_response(416)
@@ -67,6 +74,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("zoo.http.BACKOFF_S", 0.0)
     with FileServer() as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -138,7 +146,24 @@ def test_a_missing_file_is_said_with_the_servers_word(server: FileServer, tmp_pa
     assert names_in(tmp_path) == []
 
 
-def test_offline_is_said_honestly_and_names_the_way_around(tmp_path: Path, cache: Path) -> None:
+def test_a_busy_server_is_asked_again(server: FileServer, tmp_path: Path) -> None:
+    server.busy = ["0", "0"]
+    assert download(server.url, tmp_path / "weights.pth", DIGEST[:8]) == DIGEST
+    assert len(server.asked) == 3
+
+
+def test_a_server_that_is_busy_for_an_hour_is_not_waited_for(server: FileServer, tmp_path: Path) -> None:
+    server.busy = ["3600"]
+    with pytest.raises(DownloadError, match="503 and asks for a pause of 3,600 s; at most 120 s are waited") as caught:
+        download(server.url, tmp_path / "weights.pth", DIGEST[:8])
+    assert "another machine" in caught.value.hint
+    assert len(server.asked) == 1
+
+
+def test_offline_is_said_honestly_and_names_the_way_around(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.http.BACKOFF_S", 0.0)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound and not listening: a connection is refused
         url = f"http://127.0.0.1:{free.getsockname()[1]}/weights.pth"
@@ -173,7 +198,7 @@ def test_weights_of_a_package_are_not_downloaded(monkeypatch: pytest.MonkeyPatch
     assert (pulled.fetched, pulled.sha256) == (False, row.sha256_prefix)
     with pytest.raises(CheckpointError, match="is not the published file"):
         pull(replace(row, sha256_prefix="0" * 64))
-    monkeypatch.setattr("zoo.weights.pull.find_spec", lambda name: None)
+    monkeypatch.setattr("zoo.weights.cache.find_spec", lambda name: None)
     with pytest.raises(MissingCapabilityError) as caught:
         pull(row)
     assert "zoo[weights]" in caught.value.hint

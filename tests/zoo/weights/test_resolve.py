@@ -16,8 +16,8 @@ from zoo.errors import CheckpointError, MissingCapabilityError, UnknownNameError
 from zoo.files import sha256_of
 from zoo.model.efficientnet import EfficientNet
 from zoo.model.variants import find_variant
+from zoo.weights.cache import cache_path
 from zoo.weights.checkpoint import Checkpoint, save_checkpoint
-from zoo.weights.pull import cache_path
 from zoo.weights.resolve import checkpoint_path, find_model_variant, load_model, run_folder
 from zoo.weights.table import WEIGHTS, find_weights
 
@@ -81,7 +81,7 @@ def test_a_pulled_file_that_changed_is_not_loaded(pulled: Path) -> None:
     pulled.write_bytes(b"something else")
     with pytest.raises(CheckpointError, match="is not the published file") as caught:
         load_model("lite0.timm-in1k")
-    assert "`zoo pull lite0.timm-in1k` fetches it anew." in caught.value.hint
+    assert "`zoo pull lite0.timm-in1k` fetches it again." in caught.value.hint
 
 
 def test_without_any_the_hint_says_what_there_is(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_without_any_the_hint_says_what_there_is(in_folder: Path, monkeypatch: p
         with pytest.raises(CheckpointError) as caught:
             load_model(model)
         assert caught.value.hint.startswith(hint)
-    monkeypatch.setattr("zoo.weights.pull.find_spec", lambda name: None)
+    monkeypatch.setattr("zoo.weights.cache.find_spec", lambda name: None)
     with pytest.raises(MissingCapabilityError) as caught_package:
         load_model("lite0")
     assert "zoo[weights]" in caught_package.value.hint

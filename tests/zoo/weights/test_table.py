@@ -30,14 +30,14 @@ def test_every_file_of_torchvision_has_a_row_that_says_what_it_says(id: str, pub
     row = BY_FILE[published.url.rpartition("/")[2]]  # type: ignore[attr-defined]
     transforms, meta = published.transforms(), published.meta  # type: ignore[attr-defined]
     assert (row.variant, row.url) == (id, published.url)  # type: ignore[attr-defined]
-    contract = row.preprocessing
-    assert [contract.image_size] == transforms.crop_size
-    assert [contract.resize_size] == transforms.resize_size
-    assert contract.resize == "crop"
-    assert InterpolationMode(contract.interpolation) == transforms.interpolation
+    preprocessing = row.preprocessing
+    assert [preprocessing.image_size] == transforms.crop_size
+    assert [preprocessing.resize_size] == transforms.resize_size
+    assert preprocessing.resize == "crop"
+    assert InterpolationMode(preprocessing.interpolation) == transforms.interpolation
     assert transforms.antialias is True
-    assert contract.mean == pytest.approx([255 * value for value in transforms.mean])
-    assert contract.std == pytest.approx([255 * value for value in transforms.std])
+    assert preprocessing.mean == pytest.approx([255 * value for value in transforms.mean])
+    assert preprocessing.std == pytest.approx([255 * value for value in transforms.std])
     metrics = meta["_metrics"]["ImageNet-1K"]
     assert row.accuracy.top1 == pytest.approx(metrics["acc@1"] / 100)
     assert row.accuracy.top5 == pytest.approx(metrics["acc@5"] / 100)
@@ -53,16 +53,16 @@ def test_rows_of_timm_say_what_timm_says(row) -> None:  # type: ignore[no-untype
     assert row.url.endswith(f"/pytorch-image-models/{release}")
     assert (row.licence.lower(), row.num_classes) == (published.license, published.num_classes)
     expects = resolve_data_config(pretrained_cfg=published.to_dict(), use_test_size=True)
-    contract = row.preprocessing
-    assert (3, contract.image_size, contract.image_size) == expects["input_size"]
-    assert contract.interpolation == expects["interpolation"]
-    assert contract.mean == pytest.approx([255 * value for value in expects["mean"]])
-    assert contract.std == pytest.approx([255 * value for value in expects["std"]])
+    preprocessing = row.preprocessing
+    assert (3, preprocessing.image_size, preprocessing.image_size) == expects["input_size"]
+    assert preprocessing.interpolation == expects["interpolation"]
+    assert preprocessing.mean == pytest.approx([255 * value for value in expects["mean"]])
+    assert preprocessing.std == pytest.approx([255 * value for value in expects["std"]])
     if expects["crop_mode"] == "squash":
-        assert (contract.resize, expects["crop_pct"]) == ("squash", 1.0)
+        assert (preprocessing.resize, expects["crop_pct"]) == ("squash", 1.0)
     else:
-        resized = math.floor(contract.image_size / expects["crop_pct"])
-        assert (contract.resize, contract.resize_size) == ("crop", resized)
+        resized = math.floor(preprocessing.image_size / expects["crop_pct"])
+        assert (preprocessing.resize, preprocessing.resize_size) == ("crop", resized)
 
 
 def test_every_network_of_torchvision_and_timm_has_published_weights() -> None:

@@ -1,16 +1,10 @@
-"""Owns reading other projects' weight files into plain tensors under their own keys; what keys mean is not for it.
-
-A `.pth` is opened with `weights_only=True`, so that no file can run code.
-"""
+"""Owns other projects' weight files, as plain tensors under those projects' keys; it does not know what keys mean."""
 
 from __future__ import annotations
 
-import pickle
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,21 +12,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zoo.errors import CheckpointError, ZooError
-from zoo.files import replacing, sha256_of
+from zoo.files import replacing, sha256_of, writing_errors
+from zoo.weights.cache import check_published
 from zoo.weights.formats.google import checkpoint_prefix, read_google
 from zoo.weights.formats.keras import KERAS_SUFFIXES, read_keras
+from zoo.weights.formats.pytorch import PYTORCH_SUFFIXES, find_state_dict, read_pytorch
+from zoo.weights.spec import Weights
 
-PYTORCH_SUFFIXES = (".pth", ".pt", ".pth.tar", ".bin", ".ckpt")
-# Where training scripts keep the weights in a larger file, the averaged ones first: timm, torchvision's references.
-NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
-# What torch.load raises for damaged files, found by damaging some: it checks a zip, and trusts its old format.
-DAMAGE = (RuntimeError, EOFError, ValueError, KeyError, IndexError, AssertionError, struct.error)
-WRAPPER = "module."  # DataParallel and torchvision's averaged model put it before every key
+SAFETENSORS_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignWeights:
-    """A file's tensors under its own keys, as it stores them; its SHA-256; which part of it they were ("" is all)."""
+    """A file's tensors under its own keys, as it stores them; its SHA-256; which part of it they are ("" is all)."""
 
     name: str
     tensors: Mapping[str, Tensor]
@@ -40,19 +32,11 @@ class ForeignWeights:
     part: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """What a file must be to be read at all: the id it is published under, its hash, and how to get it again."""
-
-    id: str
-    sha256_prefix: str
-    again: str
-
-
-def read_foreign(path: Path, published: Published | None = None) -> ForeignWeights:
+def read_foreign(path: Path, published: Weights | None = None, *, ema: bool | None = None) -> ForeignWeights:
     """Read `.pth`, `.safetensors`, Keras' `.h5` and `.keras`, or a TensorFlow checkpoint (its prefix or its folder).
 
-    With `published`, the file is compared with its published SHA-256 before it is opened.
+    With `published`, the file's SHA-256 is compared with the published one before the file is opened. Where a training
+    script's file has averaged weights, these are taken; `ema` insists on them (True) or declines them (False).
 
     Raises:
         CheckpointError: missing, damaged, in none of these formats, or not the published file.
@@ -66,16 +50,20 @@ def read_foreign(path: Path, published: Published | None = None) -> ForeignWeigh
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
     sha256 = sha256_of(path)
-    if published and not sha256.startswith(published.sha256_prefix):
-        raise CheckpointError(f"{path} is not the published file {published.id}.", published.again)
-    for suffixes, read in READERS:
-        if path.name.endswith(suffixes):
-            tensors, part = read(path)
-            return ForeignWeights(name=path.name, tensors=tensors, sha256=sha256, part=part)
-    known = ", ".join(suffix for suffixes, _ in READERS for suffix in suffixes)
-    raise CheckpointError(
-        f"{path} is in no format this project reads.", f"It reads {known} and TensorFlow checkpoints."
-    )
+    if published:
+        check_published(published, path, sha256)
+    if path.name.endswith(PYTORCH_SUFFIXES):
+        tensors, part = find_state_dict(read_pytorch(path), path, ema=ema)
+    elif path.suffix == SAFETENSORS_SUFFIX:
+        tensors, part = find_state_dict(_read_safetensors(path), path, ema=ema)
+    elif path.name.endswith(KERAS_SUFFIXES):
+        tensors, part = read_keras(path)
+    else:
+        known = ", ".join((*PYTORCH_SUFFIXES, SAFETENSORS_SUFFIX, *KERAS_SUFFIXES))
+        raise CheckpointError(
+            f"{path} is in no format this project reads.", f"It reads {known} and TensorFlow checkpoints."
+        )
+    return ForeignWeights(name=path.name, tensors=tensors, sha256=sha256, part=part)
 
 
 def write_foreign(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -85,55 +73,20 @@ def write_foreign(path: Path, tensors: Mapping[str, Tensor]) -> None:
         ZooError: another ending, or the folder cannot be written to.
     """
     whole = {key: value.detach().to("cpu").contiguous() for key, value in tensors.items()}
-    if path.suffix == ".safetensors":
-        with replacing(path) as temporary:
+    if path.suffix == SAFETENSORS_SUFFIX:
+        with replacing(path) as temporary, writing_errors(SafetensorError):
             save_file(whole, temporary, metadata={"format": "pt"})
     elif path.suffix in (".pth", ".pt"):
-        with replacing(path) as temporary:
+        with replacing(path) as temporary, writing_errors(RuntimeError):
             torch.save(whole, temporary)
     else:
         raise ZooError(f"{path} ends in neither .pth nor .safetensors.", "Choose one of them with --out.")
 
 
-def _read_pytorch(path: Path) -> tuple[dict[str, Tensor], str]:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        raw = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors, or is damaged; nothing in it was run.",
-            "Save the state dict alone: torch.save(model.state_dict(), …).",
-        ) from error
-    except DAMAGE as error:
-        raise CheckpointError(f"{path} is truncated or not a PyTorch file.", "Copy or download it again.") from error
-    return _state_dict(raw, path)
-
-
-def _state_dict(raw: Any, path: Path) -> tuple[dict[str, Tensor], str]:
-    """Find the weights in a training script's file, and take off what parallel training puts before the keys."""
-    part = ""
-    if isinstance(raw, Mapping):
-        part = next((key for key in NESTED if isinstance(raw.get(key), Mapping)), "")
-        raw = raw[part] if part else raw
-    if not isinstance(raw, Mapping) or not any(isinstance(value, Tensor) for value in raw.values()):
-        raise CheckpointError(f"{path} holds no state dict.", "Save one: torch.save(model.state_dict(), …).")
-    tensors = {str(key): value for key, value in raw.items() if isinstance(value, Tensor)}
-    tensors.pop("n_averaged", None)  # torch.optim.swa_utils.AveragedModel counts its updates in it
-    if all(key.startswith(WRAPPER) for key in tensors):
-        tensors = {key.removeprefix(WRAPPER): value for key, value in tensors.items()}
-    return tensors, part
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
-    try:
-        return load_file(path), ""
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is truncated or not a safetensors file: {error}.", "Copy or download it again."
         ) from error
-
-
-READERS: tuple[tuple[tuple[str, ...], Callable[[Path], tuple[dict[str, Tensor], str]]], ...] = (
-    (PYTORCH_SUFFIXES, _read_pytorch),
-    ((".safetensors",), _read_safetensors),
-    (KERAS_SUFFIXES, read_keras),
-)

@@ -1,7 +1,7 @@
-"""Owns reading Google's TensorFlow checkpoints (google/automl, tensorflow/tpu): which variables, and their names.
+"""Owns reading Google's TensorFlow checkpoints (google/automl, tensorflow/tpu): it chooses and names their variables.
 
-The keys it returns are a layer's path and PyTorch's word for the variable (`blocks_3/conv2d_1.weight`); the tensors
-stay in TensorFlow's layout.
+Its keys are a layer's path and PyTorch's word for the variable (`blocks_3/conv2d_1.weight`); the tensors stay in
+TensorFlow's layout.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import torch
 from torch import Tensor
 
 from zoo.errors import CheckpointError, MissingCapabilityError
-from zoo.weights.formats.keras import LEAVES
+from zoo.weights.formats.keras import VARIABLES
 
-# Google evaluates the moving average of the weights (automl utils.py get_ema_vars), so that is what is read.
+# Google evaluates the moving average of the weights (automl utils.py get_ema_vars), so this average is read.
 AVERAGE = "ExponentialMovingAverage"
 
 
 def checkpoint_prefix(path: Path) -> Path | None:
-    """The common beginning of a checkpoint's files, from itself, one of them or their folder; None if there is none.
+    """The common beginning of a checkpoint's files, of which `path` is one, their folder, or the beginning itself.
 
-    A folder may hold several checkpoints: the one that its file `checkpoint` names counts, as in TensorFlow.
+    None if `path` is none of these. Of several checkpoints in a folder, the one that its file `checkpoint` names is
+    taken, as in TensorFlow.
     """
     if path.is_dir():
         named = path / "checkpoint"
@@ -42,8 +43,8 @@ def checkpoint_prefix(path: Path) -> Path | None:
 def import_tensorflow() -> Any:
     """Import TensorFlow into a process that uses PyTorch.
 
-    Both bring an LLVM, PyTorch's in Triton, which it imports when it first needs it. Triton after TensorFlow aborts the
-    process; the other way round they get along.
+    Each brings an LLVM; PyTorch's is in Triton, which it imports when it first needs it. Importing Triton after
+    TensorFlow aborts the process, so Triton is imported first.
     """
     if find_spec("triton"):
         import_module("triton")
@@ -77,7 +78,7 @@ def read_google(prefix: Path) -> tuple[dict[str, Tensor], str]:
         tensors = {}
         for name in sorted(names):
             layer = name.rpartition("/")[0].partition("/")[2]  # below the network's name
-            leaf = LEAVES.get(name.rpartition("/")[2])
+            leaf = VARIABLES.get(name.rpartition("/")[2])
             if leaf and layer:
                 average = f"{name}/{AVERAGE}"
                 averaged |= average in names

@@ -1,7 +1,7 @@
-"""Owns reading Keras' weight files: the legacy `.h5`, Keras 3's `.weights.h5`, and the `.keras` archive; names only.
+"""Owns reading Keras' weight files: the legacy `.h5`, Keras 3's `.weights.h5`, and the `.keras` archive.
 
-The keys it returns are a layer's name and PyTorch's word for the variable (`block4a_bn.running_mean`); the tensors
-stay in TensorFlow's layout. The HDF5 library notices truncated files, but altered ones can crash the process: open
+Its keys are a layer's name and PyTorch's word for the variable (`block4a_bn.running_mean`); the tensors stay in
+TensorFlow's layout. The HDF5 library notices truncated files, but an altered file can crash the process: open only
 files of people you trust.
 """
 
@@ -20,8 +20,8 @@ from torch import Tensor
 from zoo.errors import CheckpointError, MissingCapabilityError
 
 KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
-# Variables by their names in the legacy layout.
-LEAVES = {
+# Names of variables in the legacy layout.
+VARIABLES = {
     "kernel": "weight",
     "depthwise_kernel": "weight",
     "bias": "bias",
@@ -30,8 +30,8 @@ LEAVES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-# Keras 3 numbers a layer's variables instead, in the order its class makes them; its groups are named by class.
-KERAS_3_LEAVES = {
+# Keras 3 numbers the variables of a layer in the order in which its class makes them, and names groups by class.
+KERAS_3_VARIABLES = {
     "conv2d": ("weight", "bias"),
     "depthwise_conv2d": ("weight", "bias"),
     "dense": ("weight", "bias"),
@@ -42,7 +42,7 @@ KERAS_3_LEAVES = {
 def read_keras(path: Path) -> tuple[dict[str, Tensor], str]:
     """Read a file's variables; the second value names the layout.
 
-    Input normalisation, random states and optimisers in the file are left out: they are no weights of the network.
+    It leaves out input normalisation, random states and optimisers: they are no weights of the network.
 
     Raises:
         MissingCapabilityError: h5py is not installed.
@@ -72,24 +72,24 @@ def _hdf5(path: Path) -> Path | io.BytesIO:
 
 
 def _legacy(root: Any) -> Iterator[tuple[str, Tensor]]:
-    """`weight_names` of every layer's group are `layer/variable:0`; a model in a model repeats that below its name."""
+    """Each layer's group has `weight_names` like `layer/variable:0`; a model in a model puts its name before them."""
     for layer in root.attrs["layer_names"]:
         group = root[_text(layer)]
         for entry in group.attrs["weight_names"]:
             words = _text(entry).partition(":")[0].split("/")
-            if words[-1] in LEAVES:
-                yield f"{words[-2]}.{LEAVES[words[-1]]}", _tensor(group[_text(entry)])
+            if words[-1] in VARIABLES:
+                yield f"{words[-2]}.{VARIABLES[words[-1]]}", _tensor(group[_text(entry)])
 
 
 def _keras_3(file: Any, path: Path) -> Iterator[tuple[str, Tensor]]:
-    """`…/conv2d_7/vars/0`, the layer's name being an attribute of the group `vars`."""
+    """Variables are at `…/conv2d_7/vars/0`; the layer's name is an attribute of the group `vars`."""
     import h5py
 
     found: list[tuple[str, Any]] = []
     file.visititems(lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset) else None)
     for name, dataset in found:
         words = name.split("/")
-        leaves = KERAS_3_LEAVES.get(words[-3].rstrip("0123456789").rstrip("_")) if len(words) > 3 else None
+        leaves = KERAS_3_VARIABLES.get(words[-3].rstrip("0123456789").rstrip("_")) if len(words) > 3 else None
         if leaves is None or words[0] == "optimizer":
             continue
         if "name" not in dataset.parent.attrs:

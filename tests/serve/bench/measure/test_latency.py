@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from export.contract import Contract
 from serve.bench.measure.latency import (
     LatencyRow,
-    Subject,
+    OpenArtifact,
     check_answers,
     compare_latency,
     compare_rows,
-    measure_latency,
     measure_picture,
     real_pictures,
 )
 from serve.bench.measure.runs import bench_latency
 from serve.bench.measure.timing import Schedule
+from serve.bench.options import LatencyOptions
 from zoo.data.open import open_splits
 from zoo.errors import VerdictError, ZooError
 from zoo.machine import processor_name
@@ -49,6 +49,7 @@ class CountingRunner:
     backend: str = "fake 1.0"
     device: str = "CPU"
     max_batch_size: int | None = None
+    threads: int | None = 2
     contract: Contract = field(
         default_factory=lambda: Contract(model="tiny", classes=DIGITS, preprocessing=Preprocessing(image_size=8))
     )
@@ -73,13 +74,17 @@ class CountingRunner:
 PICTURES = real_pictures(CountingRunner().contract, 4)[0]
 
 
-def subject(runner: CountingRunner) -> Subject:
-    return Subject(name=runner.artifact, runner=runner, pictures=PICTURES)
+def opened(runner: CountingRunner) -> OpenArtifact:
+    return OpenArtifact(name=runner.artifact, runner=runner, pictures=PICTURES)
+
+
+def measure(runner: CountingRunner, batch_sizes: Sequence[int]) -> list[LatencyRow]:
+    return list(compare_latency([opened(runner)], batch_sizes=batch_sizes, schedule=QUICK))
 
 
 def test_every_batch_size_is_checked_then_timed() -> None:
     runner = CountingRunner()
-    rows = measure_latency(runner, PICTURES, batch_sizes=[1, 6], schedule=QUICK)
+    rows = measure(runner, [1, 6])
     assert [row.batch_size for row in rows] == [1, 6]
     for row in rows:
         assert row.latency.n >= 6
@@ -91,13 +96,13 @@ def test_every_batch_size_is_checked_then_timed() -> None:
 
 
 def test_throughput_is_pictures_over_the_time_of_the_loops() -> None:
-    (row,) = measure_latency(CountingRunner(), PICTURES, batch_sizes=[4], schedule=QUICK)
+    (row,) = measure(CountingRunner(), [4])
     # One batch in flight: the loop can be no faster than its calls.
     assert row.pictures_per_second <= 4 * 1000 / row.latency.mean_ms
 
 
 def test_a_batch_larger_than_the_pictures_starts_again() -> None:
-    batch = subject(CountingRunner()).batch(6)
+    batch = opened(CountingRunner()).batch(6)
     assert batch.shape == (6, 8, 8, 3)
     assert batch.flags.c_contiguous
     np.testing.assert_array_equal(batch[4:], batch[:2])
@@ -107,7 +112,7 @@ def test_artifacts_take_turns() -> None:
     log: list[str] = []
     runners = [CountingRunner(artifact=name, log=log) for name in ("a", "b")]
     once = Schedule(warmup_ms=0, min_warmup_iterations=1, duration_ms=1e-9, min_iterations=3, rounds=3)
-    list(compare_latency([subject(runner) for runner in runners], batch_sizes=[1], schedule=once))
+    list(compare_latency([opened(runner) for runner in runners], batch_sizes=[1], schedule=once))
     # After two looks at each: warm-up and sample of a, of b, and again, for three rounds.
     assert "".join(log) == "aabb" + "aabb" * 3
 
@@ -124,7 +129,7 @@ def test_artifacts_take_turns() -> None:
 def test_a_wrong_answer_is_not_timed(answer: Answer, problem: str) -> None:
     runner = CountingRunner(answer)
     with pytest.raises(VerdictError, match=problem) as error:
-        measure_latency(runner, PICTURES, batch_sizes=[2], schedule=QUICK)
+        measure(runner, [2])
     assert error.value.exit_code == 3
     assert "not timed" in error.value.hint
     assert len(runner.batches) == 2
@@ -134,14 +139,14 @@ def test_rounding_noise_between_calls_is_allowed_and_recorded() -> None:
     def noisy(pictures: NDArray[np.uint8], call: int) -> NDArray[np.float32]:
         return mean_brightness(pictures, call) * np.float32(1 + 1e-5 * call)
 
-    difference = check_answers(subject(CountingRunner(noisy)), PICTURES)
+    difference = check_answers(opened(CountingRunner(noisy)), PICTURES)
     assert difference == pytest.approx(1e-5, rel=0.1)
 
 
 def test_a_batch_above_the_engines_profile_is_refused_before_anything_runs() -> None:
     runner = CountingRunner(max_batch_size=4)
     with pytest.raises(ZooError, match="at most 4 pictures") as error:
-        measure_latency(runner, PICTURES, batch_sizes=[1, 8], schedule=QUICK)
+        measure(runner, [1, 8])
     assert "--batch-size 4" in error.value.hint
     assert not runner.batches
 
@@ -160,10 +165,10 @@ def test_the_pictures_fit_the_classes() -> None:
 
 def test_what_comes_before_the_network_is_timed_apart() -> None:
     said = measure_picture(Preprocessing(image_size=64), QUICK)
-    assert (said["width_px"], said["height_px"], said["image_size"]) == (640, 427, 64)
-    assert said["decode"]["n"] >= 6
-    assert said["prepare"]["n"] >= 6
-    assert said["encoded_bytes"] > 10_000
+    assert (said.width_px, said.height_px, said.image_size) == (640, 427, 64)
+    assert said.decode.n >= 6
+    assert said.prepare.n >= 6
+    assert said.encoded_bytes > 10_000
 
 
 def a_row(artifact: str, rounds: tuple[float, ...], batch_size: int = 1) -> LatencyRow:
@@ -185,10 +190,10 @@ def test_comparison_is_with_the_first_artifact_at_the_same_batch() -> None:
         a_row("b", (9.5, 9.6, 9.7), 8),
     ]
     small, large = compare_rows(rows)
-    assert (small["artifact"], small["baseline"], small["batch_size"]) == ("b", "a", 1)
-    assert small["speedup"] == pytest.approx(4.1 / 2.1)
-    assert small["separated"] is True
-    assert large["separated"] is False
+    assert (small.artifact, small.baseline, small.batch_size) == ("b", "a", 1)
+    assert small.speedup == pytest.approx(4.1 / 2.1)
+    assert small.separated is True
+    assert large.separated is False
     assert LatencyRow.from_dict(rows[0].to_dict()) == rows[0]
 
 
@@ -199,7 +204,8 @@ def test_a_run_opens_and_closes_every_artifact_and_names_the_processor() -> None
         assert options == {"device": "cpu", "threads": 2}
         return opened.setdefault(artifact, CountingRunner(artifact=artifact, max_batch_size=4))
 
-    result = bench_latency(["x/s.onnx", "y/s.onnx"], device="cpu", threads=2, schedule=QUICK, open_artifact=open_fake)
+    options = LatencyOptions(artifacts=("x/s.onnx", "y/s.onnx"), device="cpu", threads=2)
+    result = bench_latency(options, schedule=QUICK, open_artifact=open_fake)
     assert all(runner.closed for runner in opened.values())
     assert result.name == "x/s.onnx vs y/s.onnx"  # the same file name in both: the folders tell them apart
     assert result.device == processor_name()
@@ -219,5 +225,5 @@ def test_an_artifact_that_fails_leaves_the_others_closed() -> None:
         return runner
 
     with pytest.raises(ZooError, match="no such artifact"):
-        bench_latency(["first", "second"], schedule=QUICK, open_artifact=open_fake)
+        bench_latency(LatencyOptions(artifacts=("first", "second")), schedule=QUICK, open_artifact=open_fake)
     assert runner.closed

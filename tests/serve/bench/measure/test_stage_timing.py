@@ -14,6 +14,7 @@ from serve.bench.measure.runs import bench_stages
 from serve.bench.measure.stage_timing import build_form, fold_batch_norms, measure_stages, record_graph
 from serve.bench.measure.stages import OPERATORS, StagePlace, places
 from serve.bench.measure.timing import Schedule
+from serve.bench.options import StagesOptions
 from zoo.errors import MissingCapabilityError, VerdictError, ZooError
 from zoo.machine import processor_name
 from zoo.model.spec import Operator
@@ -93,7 +94,8 @@ def test_global_settings_are_put_back() -> None:
 
 def test_a_run_says_how_many_threads_it_had_and_gives_them_back() -> None:
     before = torch.get_num_threads()
-    result = bench_stages("tiny", image_size=16, device="cpu", threads=before + 1, schedule=QUICK)
+    options = StagesOptions(model="tiny", image_size=16, device="cpu", threads=before + 1)
+    result = bench_stages(options, schedule=QUICK)
     assert result.settings["threads"] == before + 1
     assert torch.get_num_threads() == before
     assert result.device == processor_name()

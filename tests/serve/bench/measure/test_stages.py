@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.bench.measure.stages import OPERATORS, StageRow, form_of, places, stage_row, times, total_ms
+from serve.bench.measure.stages import OPERATORS, StageRow, StagesData, form_of, places, stage_row
 from serve.bench.measure.timing import Samples
 from zoo.model.counts import parts
 from zoo.model.spec import Variant
@@ -124,9 +124,8 @@ def test_a_stored_verdict_is_judged_again() -> None:
 
 def test_totals_add_stages_up_four_ways() -> None:
     rows = [a_row((2.0,) * 3, (1.0,) * 3, index=0), a_row((3.0,) * 3, (5.0,) * 3, index=2)]
-    assert total_ms(rows) == {"paper": 6.0, "mbconv": 5.0, "fused_mbconv": 6.0, "fastest": 4.0}
-
-
-@pytest.mark.parametrize(("ratio", "text"), [(1.04, "1.04×"), (1.8, "1.8×"), (12.4, "12×")])
-def test_ratios_are_never_rounded_to_one(ratio: float, text: str) -> None:
-    assert times(ratio) == text
+    data = StagesData(
+        variant=S, image_size=384, batch_size=1, precision="fp32", rows=tuple(rows), gpu=None, gpu_reason="no GPU"
+    )
+    assert data.total_ms == {"paper": 6.0, "mbconv": 5.0, "fused_mbconv": 6.0, "fastest": 4.0}
+    assert StagesData.from_dict(json.loads(json.dumps(data.to_dict()))) == data

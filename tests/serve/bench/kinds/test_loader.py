@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve.bench.report.headlines import headlines
-from serve.bench.report.measured import group_by_device
+from serve.bench.report.devices import group_by_device, headlines
 from serve.bench.report.page import render_page
 from zoo.errors import ZooError
 from zoo.results import Result, measured_on

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from serve.bench.report.headlines import headlines
-from serve.bench.report.measured import group_by_device
+from serve.bench.report.devices import group_by_device, headlines
 from serve.bench.report.page import render_page
 from zoo.errors import ZooError
 from zoo.results import Result, measured_on

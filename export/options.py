@@ -1,0 +1,64 @@
+"""Owns what `zoo export`, `zoo predict` and `zoo evaluate` can be told: ranges, defaults, help; light to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from export.engine.builders import AUTO, Batches, BuilderId
+from export.precision.rows import PrecisionId
+from zoo.model.spec import ImageSize
+from zoo.options import Arg, DeviceChoice, Opt
+from zoo.rows import Count, CountOrNone, Row, Some
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Row):
+    """What to export and how; `random_weights` and a skipped parity gate are recorded in the passport."""
+
+    model: Annotated[str, Arg("MODEL")]
+    out: Annotated[Path, Opt("A folder, or a path ending in .onnx.", flags=("-o", "--out"))] = Path()
+    trt: Annotated[PrecisionId | None, Opt("Build a TensorRT plan too, in this precision.")] = None
+    profile: Annotated[Batches, Opt("Batches the plan takes, and the one it is tuned for.", metavar="MIN OPT MAX")] = (
+        1,
+        8,
+        32,
+    )
+    builder: Annotated[BuilderId, Opt("auto: tensorrt if it can build here.")] = AUTO
+    targets: Annotated[
+        tuple[str, ...],
+        Opt("Compute capability to build for (tensorrt-rtx); repeatable.", flags=("--target",), metavar="8.6"),
+    ] = ()
+    image_size: Annotated[ImageSize | None, Opt("Side of the input, px; by default the checkpoint's own.")] = None
+    data: Annotated[
+        str | None, Opt("Pictures to compare on: digits or a folder; by default those it was trained beside.")
+    ] = None
+    # Enough for every class of a small data set, few enough for a large network on a CPU: 64 of S at 384 px are
+    # 64 · 8.4 = 540 GMACs, some ten seconds on two cores.
+    num_pictures: Annotated[Count, Opt("Pictures to compare on.")] = 64
+    parity: Annotated[bool, Opt("Skip the comparison; the passport says so.", flags=("--no-parity",))] = True
+    random_weights: Annotated[bool, Opt("Untrained, for latency work only; the passport says so.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(Row):
+    """What to classify, with which artifact."""
+
+    artifact: Annotated[str, Arg("ARTIFACT")]
+    pictures: Annotated[tuple[Path, ...], Some(), Arg("PICTURE...")]
+    top: Annotated[Count, Opt("Classes to name.")] = 5
+    device: DeviceChoice = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Row):
+    """Which artifact to measure, on which pictures."""
+
+    artifact: Annotated[str, Arg("ARTIFACT")]
+    data: Annotated[
+        str | None, Opt("digits or a folder of labelled pictures; by default what a checkpoint was trained beside.")
+    ] = None
+    seed: Annotated[CountOrNone | None, Opt("Split of a folder that has none, as `zoo train --seed` made it.")] = None
+    batch_size: Annotated[Count, Opt("Pictures at once, at most.")] = 32
+    device: DeviceChoice = "auto"

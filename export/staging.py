@@ -1,0 +1,71 @@
+"""Owns where an export's files are made and how they reach their place: all of them, the passport last, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from export.watch import Watch
+from zoo.errors import ZooError
+from zoo.files import replace_file
+
+# In the order of publication.
+PUBLISHED = (".onnx", ".plan", ".json")
+
+
+def destination(out: Path) -> tuple[Path, str | None]:
+    """The folder that `--out` means, and the stem where it names a file.
+
+    Raises:
+        ZooError: it is neither a folder nor an .onnx.
+    """
+    if out.suffix == ".onnx":
+        return out.parent, out.stem
+    if out.suffix in (".plan", ".json", ".safetensors") or out.is_file():
+        raise ZooError(
+            f"--out {out} is neither a folder nor a path ending in .onnx.", "The .plan is put beside the .onnx."
+        )
+    return out, None
+
+
+@contextmanager
+def staging(folder: Path, stem: str) -> Iterator[Path]:
+    """Make a hidden folder inside the destination, so that publishing is a rename; remove it whatever happens.
+
+    Raises:
+        ZooError: the destination cannot be made or written to.
+    """
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = TemporaryDirectory(prefix=f".{stem}-export-", dir=folder)
+    except OSError as error:
+        raise ZooError(f"Cannot write to {folder}: {error.strerror}.", "Choose another place with --out.") from error
+    try:
+        with temporary as made:
+            yield Path(made)
+    finally:
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def publish(made: Path, folder: Path, stem: str, watch: Watch) -> None:
+    """Rename what was made into place, the passport last: until then the old one does not vouch for the new files.
+
+    A plan of an earlier export is removed: the new passport does not know it, so nothing would load it.
+
+    Raises:
+        ZooError: a folder is in the way of a file; nothing is published.
+    """
+    files = [file for suffix in PUBLISHED if (file := made / f"{stem}{suffix}").exists()]
+    for file in files:
+        if (folder / file.name).is_dir():
+            raise ZooError(f"Cannot write {folder / file.name}: it is a folder.", "Move it, or choose another --out.")
+    stale = folder / f"{stem}.plan"
+    if not (made / stale.name).exists() and stale.is_file():
+        watch.step(f"Remove {stale}, which belongs to an earlier export")
+        stale.unlink()
+    for file in files:
+        replace_file(file, folder / file.name)

@@ -1,0 +1,70 @@
+"""Owns what `zoo export` and `zoo predict` show on a terminal: tables and remarks; it finds nothing out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.bar import Bar
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from export.passport import Parity
+    from export.pipeline import ExportResult
+    from export.predict import Classification
+
+
+def export_table(result: ExportResult) -> Table:
+    """The published files, a line each: what they are and how far they are from PyTorch."""
+    table = Table("file", box=None, pad_edge=False, header_style="bold")
+    for column in ("size", "sha256", "type", "max error", "mean error", "same class"):
+        table.add_column(column, justify="right", no_wrap=True)
+    files, parity = result.passport.files, result.passport.parity
+    # A plan that could not be run here shows the numbers of the graph it was built from; a remark says so.
+    for path, card, found in (
+        (result.onnx, files.onnx, parity.onnx),
+        (result.plan, files.plan, parity.plan or parity.graph),
+    ):
+        if path and card:
+            size, sha256 = decimal(card.bytes), card.sha256[:12]
+            table.add_row(Text(str(path)), size, sha256, card.precision, *_parity_cells(found))
+    table.add_row(Text(str(result.passport_file)))
+    return table
+
+
+def _parity_cells(found: Parity | None) -> tuple[str, str, str]:
+    if not found:
+        return "–", "–", "–"
+    same = round(found.top1_agreement * found.n)
+    ties = f" + {found.ties} ties" if found.ties else ""
+    return f"{found.max_abs_error:.1e}", f"{found.mean_abs_error:.1e}", f"{same}{ties} of {found.n}"
+
+
+def export_remarks(result: ExportResult) -> list[str]:
+    """What the table cannot say: who built the plan, and what was not compared."""
+    passport, parity, remarks = result.passport, result.passport.parity, []
+    if built := passport.builder:
+        targets = ", ".join(built.targets)
+        remarks.append(f"Built by {built.name} {built.version} for compute capability {targets}.")
+    if passport.files.plan and not parity.plan:
+        numbers = " The numbers are those of the graph it was built from." if parity.graph else ""
+        remarks.append(f"The plan was {parity.notes['plan']}.{numbers}")
+    elif not parity.onnx:
+        remarks.append(f"The comparison was {parity.notes['onnx']}.")
+    if passport.random_weights:
+        remarks.append("Random weights: for latency only.")
+    return remarks
+
+
+def classification_table(found: Classification) -> Table:
+    """One picture's classes as bars."""
+    table = Table(box=None, show_header=False)
+    table.add_column(min_width=24)
+    table.add_column(width=40)
+    table.add_column(justify="right")
+    table.add_column(justify="right", style="dim")
+    for place, row in enumerate(found.predictions):
+        bar = Bar(1.0, 0.0, row.score, color="green" if place == 0 else "blue")
+        table.add_row(Text(row.class_name), bar, f"{row.score:.1%}", str(row.index))
+    return table

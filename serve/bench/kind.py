@@ -1,0 +1,91 @@
+"""Owns what a kind of result is, and how the kinds are found: every module of serve/bench/kinds has one `KIND`.
+
+It knows none of them by name, and draws nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
+
+from rich.table import Table
+
+from zoo.cli import BENCHMARKS
+from zoo.errors import RowError, ZooError, look_up
+from zoo.model.spec import Variant
+from zoo.page.figures import Figures
+from zoo.page.markup import Markup
+from zoo.results import KindName, Result, Summary
+from zoo.rows import Row, Within
+
+KINDS = "serve.bench.kinds"
+Data = TypeVar("Data", bound=Row)
+# A network that was measured (its row, or its id), the side of the pictures in pixels, the number of classes.
+Network = tuple[Variant | str, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Generic[Data]):
+    """A result, and its data as the row of its kind."""
+
+    result: Result
+    data: Data
+
+
+def nothing(_: Any) -> tuple[()]:
+    """What a kind says that has nothing to say."""
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind(Row):
+    """A kind of result: how its data is read, and what a page and a terminal show of it.
+
+    Kinds are shown in the order of `place`. `read` turns `Result.data` into a row, and all others take what was read:
+    `section` and `tables` one result, `headlines` and `glance` all of one device, `across` all of several devices.
+    `summaries` are the timings whose spread is judged, `networks` those a page explains.
+    """
+
+    name: KindName
+    place: Annotated[int, Within(0)]
+    read: Callable[[Mapping[str, Any]], Row]
+    section: Callable[[Any], Markup]
+    headlines: Callable[[Sequence[Any]], Iterable[str]]
+    tables: Callable[[Any], Iterable[Figures | Table]]
+    glance: Callable[[Sequence[Any]], Iterable[Markup]] = nothing
+    across: Callable[[Sequence[Any]], Iterable[Markup]] = nothing
+    summaries: Callable[[Any], Iterable[Summary]] = nothing
+    networks: Callable[[Any], Iterable[Network]] = nothing
+
+    @property
+    def command(self) -> str:
+        """What measures anew: a command of the zoo, or a script of that name."""
+        return f"zoo bench {self.name}" if self.name in BENCHMARKS else f"python benchmarks/{self.name}.py"
+
+
+def find_kinds() -> dict[str, Kind]:
+    """Every kind by its name, in the order a page shows them."""
+    modules = pkgutil.iter_modules(importlib.import_module(KINDS).__path__)
+    kinds: list[Kind] = [importlib.import_module(f"{KINDS}.{module.name}").KIND for module in modules]
+    return {kind.name: kind for kind in sorted(kinds, key=lambda kind: kind.place)}
+
+
+def read_data(result: Result) -> tuple[Kind, Measured[Any]]:
+    """Find a result's kind, and read its data.
+
+    Raises:
+        ZooError: the data lacks what its kind holds. UnknownNameError: there is no such kind.
+    """
+    kinds = find_kinds()
+    kind = look_up(kinds, result.kind, kind="kind of result", hint=f"There are: {', '.join(kinds)}.")
+    try:
+        return kind, Measured(result=result, data=kind.read(result.data))
+    except (KeyError, TypeError, ValueError) as error:
+        said = error.problem if isinstance(error, RowError) else f"{type(error).__name__} {error}."
+        raise ZooError(
+            f"The {kind.name} result {result.name!r} of {result.device} is damaged or of another version: {said}",
+            f"Measure again with `{kind.command}`, or take the file away.",
+        ) from error

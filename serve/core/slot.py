@@ -1,0 +1,101 @@
+"""Owns the model at work, so that another one takes its place by one assignment; it opens none and speaks no HTTP."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from export.contract import Contract
+from serve.core.batcher import Batcher, Observer
+from zoo.rows import Row, Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineInfo(Row):
+    """What people are told of an engine: never a path, because clients see it.
+
+    `precision` is None where no passport tells it. `random_weights`: for latency work, so no answer means anything.
+    """
+
+    artifact: Text
+    backend: Text
+    device: Text
+    precision: str | None = None
+    random_weights: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Engine:
+    """An artifact at work: its runners behind their queue, what it promises, and what people are told of it.
+
+    `runners` frees what the batcher's threads use.
+    """
+
+    batcher: Batcher
+    contract: Contract
+    info: EngineInfo
+    runners: ExitStack = field(default_factory=ExitStack)
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Stop the threads, then free the runners; False where a thread is stuck inside a runner.
+
+        Nothing is freed then: a runner that is freed while it computes crashes the process.
+        """
+        stopped = self.batcher.close(timeout_s)
+        if stopped:
+            self.runners.close()
+        return stopped
+
+
+class Slot:
+    """The engine at work. Thread-safe.
+
+    A request takes the engine once, with `use`, and keeps it until its answer: the picture is resized for the engine
+    that classifies it, and its classes name the answer.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._users: Counter[Engine] = Counter()
+        self._changed = threading.Condition()
+        self._observers: list[Observer] = []
+
+    def observe(self, observer: Observer) -> None:
+        """`Batcher.observe` of the engine at work, and of every one after it."""
+        self._observers.append(observer)
+        self.engine.batcher.observe(observer)
+
+    @contextmanager
+    def use(self) -> Iterator[Engine]:
+        """Hold the engine at work: it is not closed before the block ends, whatever takes its place."""
+        with self._changed:
+            engine = self.engine
+            self._users[engine] += 1
+        try:
+            yield engine
+        finally:
+            with self._changed:
+                self._users[engine] -= 1
+                self._changed.notify_all()
+
+    def swap(self, engine: Engine) -> None:
+        """Put a warm engine to work; close the one before it after its last answer. Blocks until then.
+
+        Raises:
+            ValueError: the engine is not warm; the old one stays at work.
+        """
+        if engine is self.engine:
+            return
+        if not engine.batcher.ready:
+            raise ValueError(f"{engine.info.artifact} is not warm: start its batcher and wait for `warmed` first")
+        for observer in self._observers:
+            engine.batcher.observe(observer)
+        with self._changed:
+            old, self.engine = self.engine, engine
+            self._changed.wait_for(lambda: not self._users[old])
+            del self._users[old]
+        old.batcher.drain()
+        old.close()

@@ -1,0 +1,190 @@
+"""Owns how a picture's bytes become upright RGB, whatever format and depth they have; no resize.
+
+Reading is the same everywhere (training, validation, prediction, server), so that no picture looks different later.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from zoo.errors import BrokenPictureError
+
+# Formats that are read, with the endings of their files. Never PSD or EPS: the first holds layers, the second programs.
+FORMATS: dict[str, tuple[str, ...]] = {
+    "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe", ".jif", ".jfi", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif", ".avifs"),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "TIFF": (".tif", ".tiff"),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+}
+HEIF_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
+# A server takes pictures from strangers: the formats people send, without TIFF and JPEG 2000, whose decoders carry most
+# of Pillow's CVEs.
+SENT_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "PPM", "HEIF")
+# Pictures all the same: in a data set they are named and counted as broken instead of passed over in silence.
+UNREAD_SUFFIXES = (".jxl", ".psd", ".pfm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
+# A 50 Mpx picture takes 150 MB as RGB; larger files are decompression bombs or belong through a tiler first.
+MAX_PIXELS = 50_000_000
+# Editors put whole projects and colour profiles into a PNG. All of a file's texts may take 64 MiB together, which is
+# Pillow's limit for them; its limit of 1 MiB for each one made pictures out of workflow editors unreadable.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+
+# EXIF 2.32: the tag that says how a picture as stored is turned.
+ORIENTATION_TAG = 0x0112
+BITS_PER_SAMPLE_TAG = 258  # TIFF 6.0
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@cache
+def reads_heif() -> bool:
+    """Whether the package that reads HEIC is installed: the `heic` extra."""
+    return find_spec("pillow_heif") is not None
+
+
+def read_suffixes() -> tuple[str, ...]:
+    """The endings of all files that are read here, in small letters."""
+    known = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+    return (*known, *HEIF_SUFFIXES) if reads_heif() else known
+
+
+def picture_suffixes() -> frozenset[str]:
+    """The endings of all files that are pictures, also those that are not read."""
+    return frozenset((*read_suffixes(), *HEIF_SUFFIXES, *UNREAD_SUFFIXES))
+
+
+def open_picture(
+    source: Path | bytes, *, min_size: int | None = None, name: str | None = None, sent: bool = False
+) -> Image.Image:
+    """Decode one picture to RGB, upright; the first frame of an animation, the first page of a TIFF.
+
+    What is transparent is laid over black, as black as what lies beyond a picture's edge when a crop reaches there.
+    16 bits become 8 by the format's scale, not by the picture's own brightest pixel.
+
+    Args:
+        source: a file, or its bytes.
+        min_size: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep at least this many
+            pixels. None decodes in full.
+        name: what errors call the picture; by default its path.
+        sent: it comes from a stranger: only `SENT_FORMATS` are read.
+
+    Raises:
+        BrokenPictureError: not a picture, an unsupported format, truncated, or above `MAX_PIXELS`.
+    """
+    name = name or (printable(str(source)) if isinstance(source, Path) else "the picture")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and large sizes; the limit below decides
+            image = _open(source, sent)
+            if image.width * image.height > MAX_PIXELS:
+                raise BrokenPictureError(
+                    f"{name} has {image.width} × {image.height} pixels; at most {MAX_PIXELS:,} are read.",
+                    "Scale it down first.",
+                )
+            if min_size:
+                image.draft("RGB", (min_size, min_size))
+            return _to_rgb(image)
+    except UnidentifiedImageError as error:
+        raise BrokenPictureError(
+            f"{name} is not a picture this project reads.", f"It reads {', '.join(_formats(sent))}.{_heif_hint(name)}"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise BrokenPictureError(f"{name} is a decompression bomb: {error}", "Scale it down first.") from error
+    except (OSError, SyntaxError, ValueError, IndexError, struct.error) as error:  # the last two: EXIF
+        if isinstance(error, FileNotFoundError):
+            raise BrokenPictureError(f"There is no file {name}.") from error
+        raise BrokenPictureError(f"{name} cannot be decoded: {error}.", "The file is damaged or incomplete.") from error
+
+
+def printable(name: str) -> str:
+    """A file's name that any terminal, page and JSON can hold: bytes that are not UTF-8 and controls as escapes."""
+    escaped = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in escaped)
+
+
+def _open(source: Path | bytes, sent: bool) -> Image.Image:
+    if reads_heif() and "HEIF" not in Image.OPEN:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    return Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=_formats(sent))
+
+
+def _formats(sent: bool) -> tuple[str, ...]:
+    formats = SENT_FORMATS if sent else (*FORMATS, "HEIF")
+    return formats if reads_heif() else tuple(name for name in formats if name != "HEIF")
+
+
+def _heif_hint(name: str) -> str:
+    return " HEIC is read with `pip install 'zoo[heic]'`." if name.lower().endswith(HEIF_SUFFIXES) else ""
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """An opened picture of any mode to RGB on black, upright.
+
+    Raises:
+        ValueError: values of 32 bits, whose scale no file says. And what Pillow raises of damaged files.
+    """
+    brightest, bits = _scale(image)
+    image.load()
+    clear = image.info.get("transparency")
+    if isinstance(clear, tuple) and bits == 16:  # the colour was written with 16 bits, of which 8 have been read
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    # As Pillow's `exif_transpose`, which writes all EXIF anew as well, and fails where some of it is damaged.
+    turn = _TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
+    image = image if turn is None else image.transpose(turn)
+    if image.mode.startswith("I"):
+        return _deep_to_rgb(image, brightest, clear)
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        ground = Image.new("RGB", image.size)
+        ground.paste(layered, mask=layered.getchannel("A"))
+        return ground
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _scale(image: Image.Image) -> tuple[int, int]:
+    """The value of white where pixels have more than 8 bits, and how many bits the file has; known before decoding.
+
+    Raises:
+        ValueError: nothing says which value is white.
+    """
+    tile: Any = getattr(image, "tile", ())
+    raw_mode = str(tile[0][3]) if tile else ""
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PPM", "PNG", "JPEG2000")):
+        raise ValueError("its values have 32 bits, and nothing says which of them is white; save it with 8 or 16 bits")
+    # What has fewer bits is stretched to 16 by Pillow, but for TIFF.
+    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE_TAG, (16,))
+    return 2 ** int(bits[0]) - 1, 16 if "16" in raw_mode else 8
+
+
+def _deep_to_rgb(image: Image.Image, brightest: int, clear: Any) -> Image.Image:
+    """16-bit grey to RGB: every value is looked up, so that nothing wider than 16 bits is made of a large picture."""
+    table = np.minimum(np.round(np.arange(65536) * (255 / brightest)), 255).astype(np.uint8)
+    deep: NDArray[Any] = np.asarray(image)
+    grey = table[deep if deep.dtype.itemsize == 2 else deep.clip(0, 65535)]
+    if isinstance(clear, int):
+        grey[deep == clear] = 0
+    return Image.fromarray(grey).convert("RGB")
