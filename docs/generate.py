@@ -1,144 +1,61 @@
-"""Writes the pages that are facts of the code: docs/cli.md from --help, models.md and precisions.md from the rows.
+"""Writes what the pages of docs/ have from the code: whole pages, one picture, and the blocks marked in the others.
 
 python docs/generate.py           write them
 python docs/generate.py --check   exit 1 where one is out of date
+
+A block stands between `<!-- made by make docs: NAME -->` and `<!-- end -->`; `docs/made/` has what makes each. A table
+whose last column is for people keeps the words in it.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import click
-
-from export.engine.builders import BUILDERS
-from export.precision.rows import PRECISIONS
-from zoo.cli import LazyGroup, cli
-from zoo.model.counts import count_macs, count_params, parts
-from zoo.model.variants import VARIANTS
-from zoo.weights.spec import Weights
-from zoo.weights.table import weights_of
-from zoo.wording import OPERATOR_NAMES
+from made import architecture, commands, errors, formats, models, picture, precisions, recipes, results, rows, weights
+from made.markdown import StaleError, remake
 
 DOCS = Path(__file__).parent
+FILES = {"cli.md": commands.page, "models.md": models.page, "img/architecture.svg": picture.draw}
+# By the first word of a block's name; the rest of the name is the maker's.
+MAKERS = {
+    "tree": architecture.tree,
+    "imports": architecture.imports,
+    "exit-codes": errors.exit_codes,
+    "statuses": errors.statuses,
+    "format": formats.fields,
+    "metrics": formats.metrics,
+    "tolerances": precisions.tolerances,
+    "builders": precisions.builders,
+    "recipes": recipes.table,
+    "fields": rows.fields,
+    "origins": weights.origins,
+    "result": results.table,
+}
 
 
-def help_pages(command: click.Command, path: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
-    """Yield (command line, help text) of a command and everything under it."""
-    context = click.Context(
-        command, info_name=path.rpartition(" ")[2], parent=parent, max_content_width=100, terminal_width=100
-    )
-    yield path, command.get_help(context)
-    if isinstance(command, LazyGroup):
-        for name in command.list_commands(context):
-            child = command.get_command(context, name)
-            if child:
-                yield from help_pages(child, f"{path} {name}", context)
-
-
-def cli_page() -> str:
-    """All commands with their help."""
-    blocks = [f"## `{path}`\n\n```text\n{text}\n```\n" for path, text in help_pages(cli, "zoo")]
-    head = "# Command line\n\nMade from `--help` by `make docs`; `make lint` checks that it is current.\n"
-    return "\n".join([head, *blocks])
-
-
-def models_page() -> str:
-    """All networks, their weights, and their stages."""
-    lines = [
-        "# Models",
-        "",
-        "Made from the rows in `zoo/model/variants.py` and `zoo/weights/table.py` by `make docs`. MACs are",
-        "multiply-adds of one picture at the eval size; parameters are trainable ones at 1,000 classes. A network of",
-        "your own is a file: [your-own-network.md](your-own-network.md).",
-        "",
-        "| id | network | params | GMACs | train px | eval px | source |",
-        "|---|---|---:|---:|---:|---:|---|",
-    ]
-    for v in VARIANTS:
-        lines.append(
-            f"| `{v.id}` | {v.name} | {count_params(v):,} | {count_macs(v) / 1e9:.3g} "
-            f"| {v.train_size} | {v.eval_size} | {v.source} |"
-        )
-    lines += [
-        "",
-        "## Weights",
-        "",
-        "Fetched by `zoo pull ID`, or in a package. The hash is as much of the file's SHA-256 as is published.",
-        "",
-        "| id | input | licence | top-1 | top-5 | read in | file | SHA-256 |",
-        "|---|---|---|---:|---:|---|---|---|",
-    ]
-    lines += [weights_line(row) for v in VARIANTS for row in weights_of(v.id)]
-    for v in VARIANTS:
-        lines += [
-            "",
-            f"## `{v.id}`: {v.name}",
-            "",
-            f"At {v.eval_size} px.",
-            "",
-            "| stage | operator | kernel | stride | expand | SE | channels | layers | out px | params | MMACs |",
-            "|---:|---|---:|---:|---:|---:|---|---:|---:|---:|---:|",
-        ]
-        lines += [
-            f"| {p.index} | {OPERATOR_NAMES[p.operator]} | {p.kernel_size} | {p.stride} | {p.expand_ratio} "
-            f"| {p.se_ratio or ''} | {p.in_channels} → {p.out_channels} | {p.num_layers} | {p.size} "
-            f"| {p.num_params:,} | {p.macs / 1e6:,.1f} |"
-            for p in parts(v)
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def weights_line(row: Weights) -> str:
-    """One line of the table of published weights."""
-    preprocessing, accuracy = row.preprocessing, row.accuracy
-    resize = "squash" if preprocessing.resize == "squash" else f"crop of {preprocessing.resize_size}"
-    top5 = f"{accuracy.top5:.2%}" if accuracy.top5 else ""
-    file = f"[{row.file}]({row.url})" if row.url else f"package `{row.package}`"
-    return (
-        f"| `{row.id}` | {preprocessing.image_size} px, {resize}, {preprocessing.interpolation} | {row.licence} "
-        f"| {accuracy.top1:.2%} | {top5} | {accuracy.source} | {file} | `{row.sha256_prefix}` |"
-    )
-
-
-def precisions_page() -> str:
-    """All precisions with their tolerances, and who builds engines."""
-    lines = [
-        "# Precisions and builders",
-        "",
-        "Made from the rows in `export/precision/rows.py` and `export/engine/builders.py` by `make docs`; the",
-        "measurements behind the tolerances stand beside them. All tolerances are shares of the largest logit.",
-        "",
-        "| precision | largest error | mean error | a changed first class is a tie below |",
-        "|---|---:|---:|---:|",
-    ]
-    for precision in PRECISIONS:
-        bounds = precision.tolerance
-        lines.append(f"| `{precision.id}` | {bounds.max_error:g} | {bounds.mean_error:g} | {bounds.tie_margin:g} |")
-    lines += ["", "| builder | | builds | install |", "|---|---|---|---|"]
-    for builder in BUILDERS:
-        builds = "ahead of time, without a GPU" if builder.ahead_of_time else "on the GPU at hand, for it"
-        lines.append(f"| `{builder.id}` | {builder.name} | {builds} | `{builder.install}` |")
-    return "\n".join(lines) + "\n"
-
-
-PAGES = {"cli.md": cli_page, "models.md": models_page, "precisions.md": precisions_page}
+def made() -> dict[Path, str]:
+    """Every file that has something from the code, as it should be."""
+    pages = {DOCS / name: make() for name, make in FILES.items()}
+    for path in sorted(DOCS.rglob("*.md")):
+        pages[path] = remake(pages.get(path) or path.read_text(encoding="utf-8"), MAKERS, path.name)
+    return pages
 
 
 def main() -> None:
-    """Write the pages, or check them."""
-    stale = []
-    for name, page in PAGES.items():
-        path, text = DOCS / name, page()
-        if "--check" in sys.argv:
-            if not path.is_file() or path.read_text() != text:
-                stale.append(name)
-        else:
-            path.write_text(text)
+    """Write the files, or check them."""
+    try:
+        pages = made()
+    except StaleError as error:
+        sys.exit(str(error))
+    stale = [path for path, text in pages.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    if "--check" not in sys.argv:
+        for path in stale:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(pages[path], encoding="utf-8")
             print(path)
-    if stale:
-        sys.exit(f"Out of date: {', '.join(stale)}. Run `make docs`.")
+    elif stale:
+        sys.exit(f"Out of date: {', '.join(str(path.relative_to(DOCS)) for path in stale)}. Run `make docs`.")
 
 
 if __name__ == "__main__":

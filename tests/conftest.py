@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 # Before torch is imported: two test workers with two threads each on two cores wait for one another at barriers.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from difflib import unified_diff
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -54,6 +56,46 @@ def zoo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
         return Answer(code, said.out, said.err)
 
     return run
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--accept-goldens", action="store_true", help="Record what the tests find under tests/golden/.")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """`golden("counts.txt", text)`: the text is the recorded one; `pytest --accept-goldens` records it.
+
+    With `tolerance=1e-3` every number may be off by a thousandth of the recorded one; the words may not.
+    """
+
+    def compare(name: str, found: str, *, tolerance: float = 0.0) -> None:
+        path = GOLDEN / name
+        recorded = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if found == recorded or (tolerance and is_near(found, recorded, tolerance)):
+            return
+        if request.config.getoption("--accept-goldens"):
+            path.write_text(found, encoding="utf-8")
+            return
+        lines = unified_diff(recorded.splitlines(), found.splitlines(), "recorded", "found", lineterm="")
+        accept = f"If that is meant: pytest '{request.node.nodeid}' --accept-goldens, and say why in the commit."
+        pytest.fail("\n".join([f"tests/golden/{name} is not what was found:", *lines, "", accept]), pytrace=False)
+
+    return compare
+
+
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]\d+)?")
+
+
+def is_near(found: str, recorded: str, tolerance: float) -> bool:
+    """Whether two texts have the same words, and numbers that differ by at most a share of the recorded one."""
+    if NUMBER.split(found) != NUMBER.split(recorded):
+        return False
+    pairs = zip(map(float, NUMBER.findall(found)), map(float, NUMBER.findall(recorded)), strict=True)
+    return all(abs(number - wanted) <= tolerance * abs(wanted) for number, wanted in pairs)
 
 
 @pytest.fixture

@@ -1,0 +1,67 @@
+"""Owns docs/models.md: every network, its weights and its stages."""
+
+from __future__ import annotations
+
+from zoo.model.counts import count_macs, count_params, parts
+from zoo.model.variants import VARIANTS
+from zoo.weights.spec import Weights
+from zoo.weights.table import weights_of
+from zoo.wording import OPERATOR_NAMES
+
+
+def page() -> str:
+    """All networks, their weights, and their stages."""
+    lines = [
+        "# Models",
+        "",
+        "Made from the rows in `zoo/model/variants.py` and `zoo/weights/table.py` by `make docs`. MACs are",
+        "multiply-adds of one picture at the eval size; parameters are trainable ones at 1,000 classes. A network of",
+        "your own is a file: [your-own-network.md](your-own-network.md).",
+        "",
+        "| id | network | params | GMACs | train px | eval px | source |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for v in VARIANTS:
+        lines.append(
+            f"| `{v.id}` | {v.name} | {count_params(v):,} | {count_macs(v) / 1e9:.3g} "
+            f"| {v.train_size} | {v.eval_size} | {v.source} |"
+        )
+    lines += [
+        "",
+        "## Weights",
+        "",
+        "Fetched by `zoo pull ID`, or in a package. The hash is as much of the file's SHA-256 as is published.",
+        "",
+        "| id | input | licence | top-1 | top-5 | read in | file | SHA-256 |",
+        "|---|---|---|---:|---:|---|---|---|",
+    ]
+    lines += [weights_line(row) for v in VARIANTS for row in weights_of(v.id)]
+    for v in VARIANTS:
+        lines += [
+            "",
+            f"## `{v.id}`: {v.name}",
+            "",
+            f"At {v.eval_size} px.",
+            "",
+            "| stage | operator | kernel | stride | expand | SE | channels | layers | out px | params | MMACs |",
+            "|---:|---|---:|---:|---:|---:|---|---:|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {p.index} | {OPERATOR_NAMES[p.operator]} | {p.kernel_size} | {p.stride} | {p.expand_ratio} "
+            f"| {p.se_ratio or ''} | {p.in_channels} → {p.out_channels} | {p.num_layers} | {p.size} "
+            f"| {p.num_params:,} | {p.macs / 1e6:,.1f} |"
+            for p in parts(v)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def weights_line(row: Weights) -> str:
+    """One line of the table of published weights."""
+    preprocessing, accuracy = row.preprocessing, row.accuracy
+    resize = "squash" if preprocessing.resize == "squash" else f"crop of {preprocessing.resize_size}"
+    top5 = f"{accuracy.top5:.2%}" if accuracy.top5 else ""
+    file = f"[{row.file}]({row.url})" if row.url else f"package `{row.package}`"
+    return (
+        f"| `{row.id}` | {preprocessing.image_size} px, {resize}, {preprocessing.interpolation} | {row.licence} "
+        f"| {accuracy.top1:.2%} | {top5} | {accuracy.source} | {file} | `{row.sha256_prefix}` |"
+    )

@@ -1,0 +1,74 @@
+"""Owns the tables of figures in the pages: each from a committed file of benchmarks/, none by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+from made.markdown import table as markdown_table
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+Rows = list[dict[str, Any]]
+
+
+def table(rest: str, body: str) -> str:
+    """`result peers FILE`: the figures of a committed result; the file's name may have a `*`."""
+    kind, pattern = rest.split()
+    files = sorted(BENCHMARKS.glob(pattern))
+    if not files:
+        raise LookupError(f"benchmarks/ has no {pattern}")
+    return TABLES[kind]([json.loads(path.read_text(encoding="utf-8")) for path in files])
+
+
+def peers(results: Sequence[Any]) -> str:
+    """Ours over theirs, a line a pair of networks."""
+    rows: Rows = results[0]["data"]["rows"]
+    pairs = dict.fromkeys((row["network"], row["peer"]) for row in rows)
+    lines = []
+    for pair in pairs:
+        by_mode = {row["mode"]: row["ours_over_theirs"] for row in rows if (row["network"], row["peer"]) == pair}
+        ratios = (by_mode["forward"], by_mode["step"])
+        lines.append([", ".join(pair), *(f"{r['p50']:.3f} ({r['low']:.3f} – {r['high']:.3f})" for r in ratios)])
+    return markdown_table(["", "forward", "forward and backward"], lines, right=(1, 2))
+
+
+def progressive(results: Sequence[Any]) -> str:
+    """Accuracy and time of every way of training; shares are medians over pairs of equal seed."""
+    rows: Rows = results[0]["data"]["rows"]
+    arms = {arm: [row for row in rows if row["arm"] == arm] for arm in dict.fromkeys(row["arm"] for row in rows)}
+    base = list(arms.values())[-1]
+    lines = []
+    for arm, own in arms.items():
+        top1 = [100 * row["top1"] for row in own]
+        shares = [share(own, base, key) for key in ("seconds", "processor_seconds")]
+        lines.append([arm, f"{mean(top1):.1f} ± {stdev(top1):.1f} %", *(f"{100 * value:.0f} %" for value in shares)])
+    head = ["", "top-1, mean ± standard deviation", "time of training, of fixed", "processor time of the run, of fixed"]
+    return markdown_table(head, lines, right=(1, 2, 3))
+
+
+def share(own: Rows, base: Rows, key: str) -> float:
+    """One arm's time as a share of the other's, seed by seed."""
+    of_seed = {row["seed"]: row[key] for row in base}
+    return median(row[key] / of_seed[row["seed"]] for row in own)
+
+
+def loader(results: Sequence[Any]) -> str:
+    """Pictures a second, ours over torchvision's and timm's, a line for each kind of file and of loader."""
+    lines = []
+    for result in results:
+        rows: Rows = result["data"]["rows"]
+        files = "as `zoo data pack` writes them" if result["settings"]["packed"] else "JPEGs of 500 × 375"
+        for key, where in (("ours_over_theirs", ""), ("for_gpu_over_theirs", ", flipped and RandAugmented by a GPU")):
+            cells = []
+            for size in dict.fromkeys(row["image_size"] for row in rows):
+                ratio = {row["pipeline"]: row[key]["p50"] for row in rows if row["image_size"] == size}
+                cells.append(f"{ratio['torchvision']:.1f} / {ratio['timm']:.1f}")
+            lines.append([files + where, *cells])
+    return markdown_table(["", "128 px", "300 px"], lines, right=(1, 2))
+
+
+TABLES: dict[str, Callable[[Sequence[Any]], str]] = {"peers": peers, "progressive": progressive, "loader": loader}
