@@ -42,8 +42,8 @@ from torchvision.transforms import InterpolationMode
 
 from serve.bench.kinds.loader import LoaderData, LoaderRow, Spread
 from serve.bench.report.report import keep_result
-from train.augment.host import AugmentOn
 from train.input.loader import Augmented, epoch_batches, load
+from train.options import AugmentOn
 from train.progressive.recipe import find_recipe
 from zoo.data.open import open_val
 from zoo.data.pack import encode_jpeg

@@ -7,7 +7,6 @@ import re
 
 # Before torch is imported: two test workers with two threads each on two cores wait for one another at barriers.
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ.setdefault("MPLBACKEND", "agg")
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -130,17 +129,12 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of `tiny`, trained briefly on the digits: a real checkpoint for every test that needs one."""
-    from train.progressive.recipe import override
-    from train.session import recipe_for, train_model
-    from zoo.data.open import open_splits
-    from zoo.model.variants import find_variant
+    from train.options import TrainOptions
+    from train.session import train_model
 
-    variant = find_variant("tiny")
-    recipe = override(
-        recipe_for(variant, "digits", None), variant, epochs=4, image_size=32, batch_size=32, learning_rate=1e-2
-    )
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    train_model(variant, recipe, *open_splits("digits"), data="digits", folder=folder, device="cpu")
+    sizes = {"epochs": 4, "image_size": 32, "batch_size": 32}
+    train_model(TrainOptions(model="tiny", out=folder, device="cpu", learning_rate=1e-2, **sizes))
     return folder
 
 

@@ -114,6 +114,19 @@ def usable_processors(root: Path = Path("/")) -> int:
     return max(1, min([bound, *_quotas(root)]))
 
 
+def usable_cores(root: Path = Path("/")) -> int:
+    """How many threads computing is worth: `usable_processors`, but of two that share a core only one."""
+    bound = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    cores = set()
+    for processor in bound:
+        topology = root / f"sys/devices/system/cpu/cpu{processor}/topology"
+        try:
+            cores.add(tuple((topology / name).read_text() for name in ("physical_package_id", "core_id")))
+        except OSError:  # not every system tells
+            return usable_processors(root)
+    return min(len(cores), usable_processors(root))
+
+
 def _quotas(root: Path) -> Iterator[int]:
     """Whole processors that control groups (version 2 and 1) allow: the process's own group and those above it."""
     try:

@@ -54,7 +54,7 @@ def seed_option(help: str) -> Option:
 
 @dataclass(frozen=True)
 class Arg:
-    """In the type of a row's field: it is the command's argument, not an option; a tuple takes several."""
+    """In the type of a row's field: it is the command's argument, not an option; a tuple takes several values."""
 
     metavar: str
 
@@ -110,15 +110,15 @@ def _told(kind: Any) -> Opt | Arg | None:
 def _parameter(row: type[Row], name: str, kind: Any) -> Option:
     told = _told(kind)
     default = next(field.default for field in fields(row) if field.name == name)
-    base, within = _bare(kind)
     if isinstance(told, Arg):
-        count = -1 if get_origin(base) is tuple else 1
-        return click.argument(name, metavar=told.metavar, nargs=count, required=default is MISSING)
+        required = default is MISSING
+        return click.argument(name, metavar=told.metavar, nargs=-1 if _is_many(kind) else 1, required=required)
     assert told is not None
+    base, within = _bare(kind)
     settings: dict[str, Any] = {"help": told.help, "metavar": told.metavar}
     if base is bool:
         settings |= {"is_flag": True, "flag_value": not default}
-    elif get_origin(base) is tuple and get_args(base)[-1] is Ellipsis:
+    elif _is_many(kind):
         settings |= {"multiple": True, "type": _click_type(get_args(base)[0], within)}
     elif get_origin(base) is tuple:
         settings |= {"type": tuple(_click_type(member, within) for member in get_args(base))}
@@ -130,6 +130,12 @@ def _parameter(row: type[Row], name: str, kind: Any) -> Option:
         settings |= {"default": default, "show_default": not (default is None or default == () or base is bool)}
     flags = told.flags or (f"--{name.replace('_', '-')}",)
     return click.option(*flags, name, **settings)
+
+
+def _is_many(kind: Any) -> bool:
+    """Whether it is a tuple of any length."""
+    base, _ = _bare(kind)
+    return get_origin(base) is tuple and get_args(base)[-1] is Ellipsis
 
 
 def _bare(kind: Any) -> tuple[Any, Within]:

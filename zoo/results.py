@@ -136,7 +136,7 @@ class Subject(Row):
             self.name,
             "-".join(f"b{size}" for size in self.batch_sizes),
             self.precision or "",
-            f"{self.threads}-thread{'s' if self.threads > 1 else ''}" if self.threads else "",
+            f"{self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else "",
             self.sha256[:HASH_DIGITS] if self.sha256 else "",
         )
 

@@ -19,7 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from export.contract import GRAPH_FORMAT, GRAPH_KEY, Contract
 from zoo.errors import ArtifactError, MissingCapabilityError, RowError
-from zoo.machine import Device, cuda_driver
+from zoo.machine import Device, cuda_driver, usable_cores
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # TF32 would round the inputs of convolutions to 10 bits: an fp32 graph is computed as one.
@@ -92,12 +92,11 @@ class OnnxRunner:
     ) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.log_severity_level = _SILENT
-        if threads:
-            options.intra_op_num_threads = threads
+        # onnxruntime would take every core of the machine, also those that this process may not use.
+        options.intra_op_num_threads = threads or usable_cores()
         if provider != CPU:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         model: Any = str(source) if isinstance(source, Path) else source
-        before = count_threads()
         try:
             session = ort.InferenceSession(model, options, providers=[(provider, provider_options)])
         except _LOAD_ERRORS as error:
@@ -105,11 +104,7 @@ class OnnxRunner:
                 f"onnxruntime cannot load {self.artifact}: {_one_line(error)}",
                 "The file is truncated or not an ONNX graph; `zoo export MODEL` writes it again.",
             ) from error
-        # Where onnxruntime chose, its options say 0; the caller computes beside the threads that came with the session.
-        counted = 1 + count_threads() - before if before else None
-        self.threads: int | None = (
-            (session.get_session_options().intra_op_num_threads or counted) if provider == CPU else None
-        )
+        self.threads: int | None = options.intra_op_num_threads if provider == CPU else None
         return session
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -147,12 +142,6 @@ def read_contract(session: ort.InferenceSession, artifact: str) -> Contract:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         said = error.problem if isinstance(error, RowError) else repr(error)
         raise ArtifactError(f"{artifact} carries damaged metadata: {said}", "Export it again.") from error
-
-
-def count_threads() -> int:
-    """Threads of this process; 0 where the system does not list them."""
-    listed = Path("/proc/self/task")
-    return sum(1 for _ in listed.iterdir()) if listed.is_dir() else 0
 
 
 def _one_line(error: Exception) -> str:

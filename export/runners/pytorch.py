@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.contract import Contract
-from zoo.machine import Device, choose_device
+from zoo.machine import Device, choose_device, usable_processors
 from zoo.model.build import FromPictures
 from zoo.model.network import Network
 from zoo.weights.resolve import load_model
@@ -46,8 +46,7 @@ class TorchRunner:
         network = FromPictures(model, contract.preprocessing).eval()
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
         self._threads_before = torch.get_num_threads()
-        if threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads or min(self._threads_before, usable_processors()))
         self.threads = torch.get_num_threads() if chosen == "cpu" else None
 
     @classmethod

@@ -16,9 +16,7 @@ class Runner(AbstractContextManager["Runner"], Protocol):
     """An artifact loaded on a device. A context manager: leaving it frees the device.
 
     Not thread-safe: one caller at a time. `max_batch_size` is None where a batch of any size is taken; `backend` and
-    `device` are for people ("onnxruntime 1.31 CPUExecutionProvider", "NVIDIA H200"). `threads` are the processor
-    threads that compute, as they are and not as they were asked for; None on a GPU, or where the back end does not
-    tell.
+    `device` are for people ("onnxruntime 1.31 CPUExecutionProvider", "NVIDIA H200").
     """
 
     artifact: str
@@ -26,7 +24,7 @@ class Runner(AbstractContextManager["Runner"], Protocol):
     backend: str
     device: str
     max_batch_size: int | None
-    threads: int | None
+    threads: int | None  # of the processor, in effect and not as asked for; None on a GPU, or where nobody can tell
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify (N, S, S, 3) uint8 RGB pictures already at the contract's size: logits (N, K) float32."""

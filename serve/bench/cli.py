@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from serve.bench.options import LatencyOptions, ReportOptions, StagesOptions
-from zoo.console import log_console
+from zoo.console import log_console, print_json
 from zoo.options import RESULTS, json_option, takes
 
 
@@ -65,7 +63,7 @@ def report(options: ReportOptions, as_json: bool) -> None:
 
     written = write_report(options.results or (RESULTS,), options.out)
     if as_json:
-        click.echo(json.dumps(written, indent=2, ensure_ascii=False))
+        print_json(written)
         return
     for sentences in written["headlines"].values():
         for sentence in sentences:

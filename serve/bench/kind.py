@@ -42,7 +42,7 @@ def nothing(_: Any) -> tuple[()]:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind(Row):
-    """A kind of result: how its data is read, and what a page and a terminal show of it.
+    """A kind of result: how its data is read, and what a page and a terminal show of it; `name` is its file's.
 
     Kinds are shown in the order of `place`. `read` turns `Result.data` into a row, and all others take what was read:
     `section` and `tables` one result, `headlines` and `glance` all of one device, `across` all of several devices.
@@ -69,8 +69,8 @@ class Kind(Row):
 def find_kinds() -> dict[str, Kind]:
     """Every kind by its name, in the order a page shows them."""
     modules = pkgutil.iter_modules(importlib.import_module(KINDS).__path__)
-    kinds: list[Kind] = [importlib.import_module(f"{KINDS}.{module.name}").KIND for module in modules]
-    return {kind.name: kind for kind in sorted(kinds, key=lambda kind: kind.place)}
+    kinds = {module.name: importlib.import_module(f"{KINDS}.{module.name}").KIND for module in modules}
+    return dict(sorted(kinds.items(), key=lambda one: one[1].place))
 
 
 def read_data(result: Result) -> tuple[Kind, Measured[Any]]:

@@ -9,33 +9,38 @@ from dataclasses import fields, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from train.input.loader import Augmented, epoch_batches
-from train.progressive.recipe import Recipe, TrainingStage, override
-from train.session import find_start, recipe_for, train_model
+from train.learn.job import find_start
+from train.options import TrainOptions
+from train.progressive.overrides import choose_recipe
+from train.progressive.recipe import Recipe, TrainingStage
+from train.session import train_model
 from zoo.data.open import open_splits
 from zoo.errors import DataError, MissingCapabilityError, ZooError
 from zoo.model.variants import find_variant
 from zoo.weights.checkpoint import load_checkpoint, read_card, save_checkpoint
 
 TINY = find_variant("tiny")
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def small_recipe(data: str, **changes: int | float) -> Recipe:
-    return override(recipe_for(TINY, data, None), TINY, **{"epochs": 4, "image_size": 24, "batch_size": 8} | changes)
+    sizes = {"epochs": 4, "image_size": 24, "batch_size": 8}
+    return choose_recipe(TrainOptions(model="tiny", data=data, **sizes | changes), TINY)
 
 
 @pytest.fixture(scope="module")
-def folder_run(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder_run(small: Callable, picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("folder-run") / "tiny"
-    data = str(picture_folder)
-    train_model(TINY, small_recipe(data), *open_splits(data), data=data, folder=folder, device="cpu", workers=0)
+    train_model(small(picture_folder, folder))
     return folder
 
 
@@ -44,15 +49,17 @@ def test_a_run_leaves_checkpoint_metrics_and_plots(tiny_run: Path) -> None:
         "checkpoint.safetensors",
         "metrics.jsonl",
         "report.html",
-        "curves.png",
-        "confusion.png",
+        "curves.svg",
+        "confusion.svg",
     }
     lines = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert [line["stage"] for line in lines] == [1, 2, 3, 4]
     assert lines[0]["image_size"] < lines[-1]["image_size"]
-    for name in ("curves.png", "confusion.png"):
-        assert np.asarray(Image.open(tiny_run / name).convert("L")).std() > 10
+    curves, confusion = (ElementTree.parse(tiny_run / name).getroot() for name in ("curves.svg", "confusion.svg"))
+    assert len(curves.findall(f".//{SVG}polyline")) >= 7  # two charts of two curves, and three settings at least
+    counts = [int(text.text or "") for text in confusion.findall(f".//{SVG}g/{SVG}text")]
+    assert sum(counts) == 360  # every validation picture is in a cell
 
 
 def test_tiny_learns_the_digits(tiny_run: Path) -> None:
@@ -89,25 +96,22 @@ def test_a_folder_of_pictures_trains_and_flips(folder_run: Path) -> None:
     assert card.recipe["name"] == "folder"
 
 
-def test_the_same_seed_gives_the_same_weights(picture_folder: Path, folder_run: Path, tmp_path: Path) -> None:
-    data = str(picture_folder)
-    train_model(TINY, small_recipe(data), *open_splits(data), data=data, folder=tmp_path / "b", device="cpu", workers=2)
+def test_the_same_seed_gives_the_same_weights(
+    small: Callable, picture_folder: Path, folder_run: Path, tmp_path: Path
+) -> None:
+    train_model(small(picture_folder, tmp_path / "b", workers=2))
     first, second = (load_file(f / "checkpoint.safetensors") for f in (folder_run, tmp_path / "b"))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_a_resumed_run_is_bit_identical(
-    picture_folder: Path, folder_run: Path, tmp_path: Path, killed_after: Callable
+    small: Callable, picture_folder: Path, folder_run: Path, tmp_path: Path, killed_after: Callable
 ) -> None:
-    data = str(picture_folder)
-    splits = open_splits(data)
     folder = tmp_path / "cut"
     with killed_after(3):
-        train_model(
-            TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0, save_every_s=0
-        )
+        train_model(small(picture_folder, folder, save_every_s=0))
     assert (folder / "state.pt").is_file()
-    train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0, resume=True)
+    train_model(small(picture_folder, folder, resume=True))
     whole, resumed = (load_file(f / "checkpoint.safetensors") for f in (folder_run, folder))
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
@@ -115,48 +119,58 @@ def test_a_resumed_run_is_bit_identical(
 
 
 def test_a_compiled_run_resumes_bit_identical(
-    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: Callable
+    small: Callable, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: Callable
 ) -> None:
     """Captured and differentiated as for any backend, run by PyTorch's kernels: generating code takes a minute."""
     monkeypatch.setattr("torch.compile", partial(torch.compile, backend="aot_eager"))
-    data = str(picture_folder)
-    splits, recipe = open_splits(data), small_recipe(data)
+    recipe = small_recipe(str(picture_folder))
     recipe = replace(recipe, stages=(replace(recipe.stages[0], epochs=2),))  # each stage is a compilation
-    train = partial(train_model, TINY, recipe, *splits, data=data, device="cpu", workers=0, compile=True)
-    train(folder=tmp_path / "whole")
+
+    def train(folder: Path, **options: Any) -> None:
+        unsized = {"epochs": None, "image_size": None, "batch_size": None}
+        train_model(small(picture_folder, folder, **unsized, compile=True, **options), recipe=recipe)
+
+    train(tmp_path / "whole")
     with killed_after(1):
-        train(folder=tmp_path / "cut", save_every_s=0)
-    train(folder=tmp_path / "cut", resume=True)
+        train(tmp_path / "cut", save_every_s=0)
+    train(tmp_path / "cut", resume=True)
     whole, resumed = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def test_resume_refuses_another_recipe_and_a_damaged_state(
-    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Callable, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = str(picture_folder)
-    splits = open_splits(data)
     folder = tmp_path / "run"
     monkeypatch.setattr("train.watch.record.RunRecord.finish", lambda *_: None)  # stop short of the end
-    train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0, save_every_s=0)
+    train_model(small(picture_folder, folder, save_every_s=0))
     with pytest.raises(ZooError, match="other recipe"):
-        train_model(
-            TINY, small_recipe(data, epochs=8), *splits, data=data, folder=folder, device="cpu", workers=0, resume=True
-        )
+        train_model(small(picture_folder, folder, epochs=8, resume=True))
     state = folder / "state.pt"
     state.write_bytes(state.read_bytes()[:2000])
     with pytest.raises(ZooError, match="damaged"):
-        train_model(TINY, small_recipe(data), *splits, data=data, folder=folder, device="cpu", workers=0, resume=True)
+        train_model(small(picture_folder, folder, resume=True))
 
 
 def test_resume_refuses_another_precision_and_seed_and_names_both(
-    zoo: Callable, in_folder: Path, picture_folder: Path, killed_after: Callable
+    small: Callable, zoo: Callable, in_folder: Path, picture_folder: Path, killed_after: Callable
 ) -> None:
-    data = str(picture_folder)
-    train = partial(train_model, TINY, small_recipe(data), *open_splits(data), data=data, device="cpu", workers=0)
     with killed_after(1):
-        train(folder=in_folder / "run", precision="bf16", save_every_s=0)
-    command = ("train", "tiny", "--data", data, "--epochs", 4, "--image-size", 24, "--batch-size", 8, "-o", "run")
+        train_model(small(picture_folder, in_folder / "run", precision="bf16", save_every_s=0))
+    command = (
+        "train",
+        "tiny",
+        "--data",
+        picture_folder,
+        "--epochs",
+        4,
+        "--image-size",
+        24,
+        "--batch-size",
+        8,
+        "-o",
+        "run",
+    )
     for flags in (("--resume",), ("--auto-resume", "--precision", "fp32")):
         answer = zoo(*command, "--device", "cpu", *flags)
         assert answer.code == 1
@@ -166,10 +180,9 @@ def test_resume_refuses_another_precision_and_seed_and_names_both(
     assert zoo(*command, "--device", "cpu", "--resume", "--precision", "bf16").code == 0
 
 
-def test_nothing_to_resume_says_so(folder_run: Path, picture_folder: Path) -> None:
-    data = str(picture_folder)
+def test_nothing_to_resume_says_so(small: Callable, folder_run: Path, picture_folder: Path) -> None:
     with pytest.raises(ZooError, match="that run is finished"):
-        train_model(TINY, small_recipe(data), *open_splits(data), data=data, folder=folder_run, resume=True)
+        train_model(small(picture_folder, folder_run, resume=True))
 
 
 def test_an_earlier_run_is_kept(zoo: Callable, in_folder: Path, picture_folder: Path) -> None:
@@ -217,22 +230,19 @@ def test_a_broken_picture_is_named_counted_and_left_out(zoo: Callable, in_folder
     assert card.provenance["val_pictures"] == 17
 
 
-def test_a_folder_of_broken_pictures_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_of_broken_pictures_is_an_error(small: Callable, tmp_path: Path) -> None:
     for name in ("a", "b"):
         for split in ("train", "val"):
             (tmp_path / split / name).mkdir(parents=True)
             (tmp_path / split / name / "x.jpg").write_bytes(b"no")
-    data = str(tmp_path)
     with pytest.raises(DataError, match="Not one training picture"):
-        train_model(TINY, small_recipe(data), *open_splits(data), data=data, folder=tmp_path / "run", workers=0)
+        train_model(small(tmp_path, tmp_path / "run"))
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
-def test_a_diverging_run_stops_and_says_where(picture_folder: Path, tmp_path: Path) -> None:
-    data = str(picture_folder)
-    recipe = small_recipe(data, learning_rate=1e30)
+def test_a_diverging_run_stops_and_says_where(small: Callable, picture_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match=r"loss became (nan|inf).* in epoch"):
-        train_model(TINY, recipe, *open_splits(data), data=data, folder=tmp_path / "run", device="cpu", workers=0)
+        train_model(small(picture_folder, tmp_path / "run", learning_rate=1e30))
 
 
 def test_plan_prints_and_trains_nothing(zoo: Callable, in_folder: Path) -> None:
@@ -248,11 +258,12 @@ def test_plan_prints_and_trains_nothing(zoo: Callable, in_folder: Path) -> None:
     assert list(in_folder.iterdir()) == []
 
 
-def test_cuda_is_never_silently_the_cpu(picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_is_never_silently_the_cpu(
+    small: Callable, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    data = str(picture_folder)
     with pytest.raises(MissingCapabilityError, match="no usable NVIDIA GPU"):
-        train_model(TINY, small_recipe(data), *open_splits(data), data=data, folder=tmp_path, device="cuda")
+        train_model(small(picture_folder, tmp_path, device="cuda"))
 
 
 @pytest.mark.parametrize(
@@ -339,10 +350,9 @@ def test_weights_keep_what_they_expect(monkeypatch: pytest.MonkeyPatch, tiny_run
     save_checkpoint(foreign, model.state_dict(), card)
     start = find_start(str(foreign))
     assert start is not None
-    recipe = override(recipe_for(TINY, "digits", None), TINY, epochs=4, image_size=16)
-    data = open_splits("digits")
-    train_model(TINY, recipe, *data, data="digits", folder=tmp_path / "run", device="cpu", start=start)
+    options = TrainOptions(model="tiny", epochs=4, image_size=16, out=tmp_path / "run", device="cpu")
+    train_model(options, start=start)
     made = read_card(tmp_path / "run" / "checkpoint.safetensors")
     assert made.padding == "same"
     assert made.preprocessing.mean == (1.0, 2.0, 3.0)
-    assert made.preprocessing.image_size == recipe.test_size
+    assert made.preprocessing.image_size == choose_recipe(options, TINY).test_size

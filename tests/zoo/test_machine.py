@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.machine import environment, usable_processors
+from zoo.machine import environment, usable_cores, usable_processors
 
 BOUND = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -65,6 +65,16 @@ def test_a_process_bound_to_one_processor_uses_one() -> None:
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout == "1\n"
+
+
+def test_of_two_processors_that_share_a_core_one_computes(tmp_path: Path) -> None:
+    for number in range(os.cpu_count() or 1):
+        folder = tmp_path / f"sys/devices/system/cpu/cpu{number}/topology"
+        folder.mkdir(parents=True)
+        (folder / "physical_package_id").write_text("0")
+        (folder / "core_id").write_text("7")
+    assert usable_cores(tmp_path) == 1
+    assert usable_cores(tmp_path / "says nothing") == BOUND
 
 
 def test_results_say_how_many_could_be_used() -> None:

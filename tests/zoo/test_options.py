@@ -23,6 +23,7 @@ class CookOptions(Row):
     cooks: Annotated[Count | None, Opt("How many cooks  [default: one a pot]", flags=("-c", "--cooks"))] = None
     spices: Annotated[tuple[str, ...], Opt("Repeatable.", flags=("--spice",))] = ()
     stir: Annotated[bool, Opt("Leave it alone.", flags=("--no-stir",))] = True
+    pinches: Annotated[int, Within(0, 9), Opt("Pinches.")] = 0
     notes: Annotated[Path | None, Opt("Where to write.")] = None
     profile: Annotated[tuple[int, int], Within(1), Opt("Least and most.")] = (1, 4)
     salt: Annotated[float, Within(0, 10), Opt("How much salt.")] = 1.0
@@ -84,6 +85,7 @@ def test_help_tells_ranges_choices_and_defaults() -> None:
         "DISH",
         "How long. [default: 20.0; 0<x<=600]",
         "How much salt. [default: 1.0; 0<=x<=10]",
+        "Pinches. [default: 0; 0<=x<=9]",
         "[small|large]",
         "-c, --cooks",
         "--spice",
@@ -99,6 +101,26 @@ def commands(group: click.Command) -> list[click.Command]:
     context = click.Context(group)
     members = (group.get_command(context, name) for name in group.list_commands(context))
     return [command for member in members if member for command in commands(member)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EatOptions(Row):
+    dishes: Annotated[tuple[Path, ...], Arg("DISH...")]
+    guests: Annotated[Count, Opt("How many.")] = 1
+
+
+@click.command()
+@takes(EatOptions)
+def eat(options: EatOptions) -> None:
+    click.echo(repr(options.dishes))
+
+
+def test_an_argument_that_is_a_tuple_takes_several_values() -> None:
+    answer = CliRunner().invoke(eat, ["soup", "fish/raw"])
+    assert (answer.exit_code, answer.output) == (0, f"{(Path('soup'), Path('fish/raw'))!r}\n")
+    assert CliRunner().invoke(eat, []).exit_code == 2
+    # 1 equals True, and is told all the same.
+    assert "How many.  [default: 1; x>=1]" in " ".join(CliRunner().invoke(eat, ["--help"]).output.split("\n"))
 
 
 def test_no_command_takes_nan_for_a_number() -> None:

@@ -1,7 +1,7 @@
-"""Owns flip and RandAugment on whole uint8 batches, on whatever device they are; what is drawn is `augment.py`'s.
+"""Owns flip and RandAugment on whole uint8 batches, on whatever device they are; `host.py` draws the operations.
 
-Pictures that drew operations of the same kind are taken out of the batch, changed at once and put back. Which ones is
-known to the host, which drew them, so that it never waits for the device.
+Pictures that drew operations of the same kind are taken out of the batch, changed at once and put back. The host drew
+the operations and knows which pictures these are, so it never waits for the device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from train.augment.device_geometry import GEOMETRY, find_matrix, find_sources, take_interpolated, take_nearest
-from train.augment.device_tones import autocontrast, color, contrast, equalize, look_up, sharpness
+from train.augment.device_tones import autocontrast, color, contrast, equalize, replace_values, sharpness
 from train.augment.host import OPERATIONS
 from train.augment.strength import MAX_LEVEL, SIGNS, SMOOTH_BELOW_PX, TABLES, enhance_factor, sharpness_weights
 from train.augment.transfer import send
@@ -27,7 +27,7 @@ Parameters = Callable[[str, float, float, int], NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class OperationKind:
     """Operations that are one function of pictures (N, S, S, 3) uint8 and parameters (N, …).
 
     `parameters` has those of one picture, for an operation's name, share, sign and picture size.
@@ -59,30 +59,31 @@ def _flip(pictures: Tensor, _: Tensor) -> Tensor:
 
 
 FLIP = "flip"
-_NEAREST = Kind(names=GEOMETRY, parameters=find_sources, change=take_nearest)
-_INTERPOLATED = Kind(names=GEOMETRY, parameters=find_matrix, change=take_interpolated)
+_NEAREST = OperationKind(names=GEOMETRY, parameters=find_sources, change=take_nearest)
+_INTERPOLATED = OperationKind(names=GEOMETRY, parameters=find_matrix, change=take_interpolated)
 _TONES = (
-    Kind(names=tuple(TABLES), parameters=_table, change=look_up),
-    Kind(names=("color",), parameters=_factor, change=color),
-    Kind(names=("contrast",), parameters=_factor, change=contrast),
-    Kind(names=("sharpness",), parameters=_weights, change=sharpness),
-    Kind(names=("autocontrast",), parameters=_nothing, change=autocontrast),
-    Kind(names=("equalize",), parameters=_nothing, change=equalize),
-    Kind(names=(FLIP,), parameters=_nothing, change=_flip),
+    OperationKind(names=tuple(TABLES), parameters=_table, change=replace_values),
+    OperationKind(names=("color",), parameters=_factor, change=color),
+    OperationKind(names=("contrast",), parameters=_factor, change=contrast),
+    OperationKind(names=("sharpness",), parameters=_weights, change=sharpness),
+    OperationKind(names=("autocontrast",), parameters=_nothing, change=autocontrast),
+    OperationKind(names=("equalize",), parameters=_nothing, change=equalize),
+    OperationKind(names=(FLIP,), parameters=_nothing, change=_flip),
 )
 _KINDS = (_NEAREST, *_TONES)
 _KINDS_OF_SMALL = (_INTERPOLATED, *_TONES)
-# By an operation's place in OPERATIONS, the flip after them: its kind (the identity has none), and its place in it.
+# By an operation's place in OPERATIONS, with the flip behind them: its kind (the identity has none), and its place in
+# that kind.
 _NAMES = (*OPERATIONS, FLIP)
 _KIND_OF = np.array([next((k for k, kind in enumerate(_KINDS) if name in kind.names), -1) for name in _NAMES])
 _PLACE_OF = np.array([next((kind.names.index(name) for kind in _KINDS if name in kind.names), 0) for name in _NAMES])
 
 
 def augment_batch(pictures: Tensor, draws: Tensor, magnitude: float) -> Tensor:
-    """Flip and RandAugment every picture as it was drawn for it: what `train.augment.host.augment` does to each.
+    """Flip and RandAugment every picture as was drawn for it, like `train.augment.host.augment` for each of them.
 
-    Nothing here waits for the device. Values are those of `augment` to the bit, where Pillow was compiled without
-    fused multiply-add (x86-64); else interpolated geometry and color may be a level away.
+    Nothing here waits for the device. The values are exactly those of `augment` if Pillow was compiled without fused
+    multiply-add (x86-64); else interpolated geometry and color may be one level off.
 
     Args:
         pictures: (N, S, S, 3) uint8, contiguous, on any device; not written to.
@@ -103,7 +104,7 @@ def augment_batch(pictures: Tensor, draws: Tensor, magnitude: float) -> Tensor:
 
 
 def _layers(draws: NDArray[np.int8]) -> Iterator[tuple[NDArray[np.int8], NDArray[np.int8]]]:
-    """Operation and sign of every picture, (N,) each, layer by layer; the flip is the first."""
+    """Operation and sign of every picture, (N,) each, layer by layer; the flip is the first layer."""
     flips = np.where(draws[:, 0], _NAMES.index(FLIP), _NAMES.index("identity"))
     yield flips.astype(np.int8), np.ones_like(draws[:, 0])
     for column in range(1, draws.shape[1], 2):
@@ -117,7 +118,7 @@ def sort_by_kind(
 
     Returns:
         (2, N): the pictures in that order, and for each its row of the kind's parameters; and a (kind, first, last)
-        for each kind that was drawn. Pictures whose operation is the identity are in none.
+        for each kind that was drawn. Pictures whose operation is the identity belong to no kind.
     """
     kinds = _KIND_OF[operations]
     order = kinds.argsort(kind="stable")
@@ -127,13 +128,13 @@ def sort_by_kind(
     return np.stack([order, rows[order]]), groups
 
 
-def _kinds(size: int) -> tuple[Kind, ...]:
+def _kinds(size: int) -> tuple[OperationKind, ...]:
     return _KINDS_OF_SMALL if size < SMOOTH_BELOW_PX else _KINDS
 
 
 @lru_cache(maxsize=8)
 def _parameters(size: int, share: float, device: torch.device) -> tuple[Tensor, ...]:
-    """For each kind its operations' parameters with sign -1 and 1, one row after the other; the same all stage long."""
+    """For each kind its operations' parameters, rows of sign -1 and 1 in turn; they are the same throughout a stage."""
     rows = [
         [kind.parameters(name, share, sign, size) for name in kind.names for sign in SIGNS] for kind in _kinds(size)
     ]

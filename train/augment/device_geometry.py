@@ -1,6 +1,6 @@
 """Owns the geometry of RandAugment on batches: where every pixel comes from, and taking it; how far is `strength.py`'s.
 
-Both ways compute what Pillow does to one picture (libImaging/Geometry.c), in the same order of the same operations.
+Both ways compute what Pillow does to one picture (libImaging/Geometry.c), by the same operations in the same order.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from train.augment.strength import (
     translation_matrix,
 )
 
-# Coordinates in 1/65536 of a pixel: Pillow's own for the nearest pixel of a rotation, so that ties fall as they do
-# there. 32 bits hold pictures of up to 32,767 pixels a side.
+# Coordinates are in 1/65536 of a pixel, as Pillow's are for the nearest pixel of a rotation, so that ties are resolved
+# as there. 32 bits hold pictures of up to 32,767 pixels a side.
 _PLACES = 16
 _SHIFTS: dict[str, Callable[[int, float, float], NDArray[np.int64]]] = {
     "shear_x": shear_shifts,
@@ -37,7 +37,7 @@ GEOMETRY = (*_SHIFTS, "rotate")
 
 
 def find_sources(name: str, share: float, sign: float, size: int) -> NDArray[np.int32]:
-    """Where the nearest pixels of a (size, size) picture come from, as sums: x of y, x of x, y of y, y of x.
+    """Where the nearest pixels of a (size, size) picture come from, as terms: x of y, x of x, y of y, y of x.
 
     Returns:
         (4, size): output (x, y) comes from (row 0 at y + row 1 at x, row 2 at y + row 3 at x), in 1/65536 px.
@@ -90,9 +90,9 @@ _MATRICES: dict[str, Callable[[float, float, int], Matrix]] = {
 
 
 def take_interpolated(pictures: Tensor, matrices: Tensor) -> Tensor:
-    """Take every pixel between the four around its source, or FILL where that lies outside; fractions are cut off.
+    """Interpolate every pixel from the four around its source, or FILL where that lies outside; fractions are cut off.
 
-    Only small pictures are interpolated, so that 64-bit arithmetic, which makes the results Pillow's, costs little.
+    Only small pictures are interpolated. So 64-bit arithmetic, which gives Pillow's own results, costs little.
 
     Args:
         pictures: (N, S, S, 3) uint8. matrices: (N, 6) float64, of `find_matrix`.
@@ -110,13 +110,13 @@ def take_interpolated(pictures: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _between(pictures: Tensor, left: Tensor, row: Tensor, right_share: Tensor) -> Tensor:
-    """Interpolate along x in the given rows; beyond the border lies what is at it."""
+    """Interpolate along x in the given rows; the pixels at the border continue beyond it."""
     one, other = (_take(pictures, column.int(), row.int()).double() for column in (left, left + 1))
     return one + (other - one) * right_share
 
 
 def _take(pictures: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """The pixels at x and y, (N, S, S) int32 each, or the border's next to them."""
+    """The pixels at x and y, (N, S, S) int32 each; beyond the border, the nearest pixels at it."""
     count, size = pictures.shape[:2]
     first = torch.arange(0, count * size * size, size * size, dtype=torch.int32, device=pictures.device)
     places = first[:, None, None] + y.clamp(0, size - 1) * size + x.clamp(0, size - 1)

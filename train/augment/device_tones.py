@@ -1,7 +1,7 @@
-"""Owns what RandAugment does to the values of a batch's pixels; how much of it is `train/augment/strength.py`'s.
+"""Owns what RandAugment does to the values of a batch's pixels; how strongly is `train/augment/strength.py`'s.
 
-Integers, or 32-bit floats in the order in which `train/augment/host.py` has them: the same bits come out. That is why
-nothing here is fused (`lerp`, `addcmul`), which rounds once where NumPy and Pillow do twice.
+It computes with integers, or with 32-bit floats in the order of `train/augment/host.py`, for the same bits.
+That is why nothing here is fused (`lerp`, `addcmul`): fused operations round once where NumPy and Pillow round twice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from train.augment.strength import GREY_65536THS, GREY_THOUSANDTHS, HAIR
 _LEVELS = 256
 
 
-def look_up(pictures: Tensor, tables: Tensor) -> Tensor:
+def replace_values(pictures: Tensor, tables: Tensor) -> Tensor:
     """Replace every value by its table's.
 
     Args:
@@ -24,7 +24,7 @@ def look_up(pictures: Tensor, tables: Tensor) -> Tensor:
 
 
 def _places(pictures: Tensor, tables: Tensor) -> Tensor:
-    """Where each value's entry stands in the flattened tables."""
+    """The place of each value's entry in the flattened tables."""
     first = torch.arange(0, tables.numel(), _LEVELS, dtype=torch.int32, device=pictures.device)
     return pictures + first.view(len(pictures), 1, 1, -1)
 
@@ -46,7 +46,7 @@ def color(pictures: Tensor, factors: Tensor) -> Tensor:
 
 
 def _weighted(values: Tensor, weights: tuple[int, int, int]) -> Tensor:
-    """Weighted sum over the last axis, of integers: a GPU has no matrix product of them."""
+    """Weighted sum of integers over the last axis: GPUs have no matrix product of integers."""
     red, green, blue = values.unbind(-1)
     return red * weights[0] + green * weights[1] + blue * weights[2]
 
@@ -84,7 +84,7 @@ def equalize(pictures: Tensor, _: Tensor) -> Tensor:
     counts = torch.zeros((len(pictures), 3, _LEVELS), dtype=torch.int64, device=pictures.device)
     places = _places(pictures, counts).flatten().long()
     counts.view(-1).scatter_add_(0, places, torch.ones_like(places))
-    return look_up(pictures, _equalizing_tables(counts))
+    return replace_values(pictures, _equalizing_tables(counts))
 
 
 def _equalizing_tables(counts: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Owns random erasing of a batch; where it happens is `train/learn/step.py`'s."""
+"""Owns random erasing of a batch; when it happens is `train/learn/step.py`'s."""
 
 from __future__ import annotations
 
@@ -8,22 +8,15 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from train.progressive.recipe import ErasingFill
+from train.progressive.recipe import Recipe
 
 
-def erase(
-    pictures: Tensor,
-    *,
-    prob: float,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    fill: ErasingFill,
-    rng: Generator,
-) -> Tensor:
+def erase(pictures: Tensor, prob: float, recipe: Recipe, rng: Generator) -> Tensor:
     """Erase a rectangle in some pictures (Zhong et al. 2017, arXiv 1708.04896), in place.
 
-    torchvision's RandomErasing for each picture of the batch: with probability `prob`, a rectangle whose share of the
-    area is uniform in `scale` and whose aspect is log-uniform in `ratio`, inside the picture; ten attempts, then none.
+    torchvision's RandomErasing for each picture of the batch: with probability `prob`, a rectangle inside the picture
+    whose share of the area is uniform in `random_erasing_scale` and whose aspect is log-uniform in
+    `random_erasing_ratio`; ten attempts, then none.
 
     Args:
         pictures: (N, 3, S, S) float, normalised, so that "zero" is the mean colour; "noise" is N(0, 1) per value.
@@ -32,12 +25,12 @@ def erase(
         return pictures
     height, width = pictures.shape[-2:]
     for index in (rng.random(len(pictures)) < prob).nonzero()[0].tolist():
-        box = draw_rectangle(height, width, scale, ratio, rng)
+        box = draw_rectangle(height, width, recipe.random_erasing_scale, recipe.random_erasing_ratio, rng)
         if box is None:
             continue
         top, left, high, wide = box
         patch = pictures[index, :, top : top + high, left : left + wide]
-        if fill == "zero":
+        if recipe.random_erasing_fill == "zero":
             patch.zero_()
         else:
             noise = torch.from_numpy(rng.standard_normal(tuple(patch.shape), dtype="float32"))

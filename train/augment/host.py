@@ -1,8 +1,8 @@
-"""Owns what happens to one training picture and to one batch: crop, flip, RandAugment; mixup and CutMix. Nothing else.
+"""Owns what happens to one training picture on the host: crop, flip, RandAugment; whole batches are other files'.
 
-Every random choice comes from the generator passed in, so a picture's augmentation depends on seed, epoch and index
-alone: not on the number of workers, nor on whether it is done here or by `train/augment/device.py`; and a resumed run
-sees what the uninterrupted one would have.
+Every random choice comes from the generator that is passed in. So a picture's augmentation depends on seed, epoch and
+index alone, not on the number of workers, and it is the same here and in `train/augment/device.py`; a resumed run sees
+the pictures that an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from train.augment.strength import (
     FILL,
@@ -36,12 +34,9 @@ from train.augment.strength import (
     translation_matrix,
     translation_px,
 )
-from train.augment.transfer import send
 
 Pixels = NDArray[np.uint8]
 Augmentation = Callable[[Pixels, float, float], Pixels]
-# Where pictures are flipped and RandAugmented: one by one by the processes that decode, or as batches on the device.
-AugmentOn = Literal["workers", "device"]
 # What was drawn for one picture, (1 + 2L,) int8: 1 to flip it, then an operation (its place in OPERATIONS) and a sign
 # for each of L layers.
 Draws = NDArray[np.int8]
@@ -50,7 +45,7 @@ _STRIP_ROWS = 128
 
 
 def _shift_rows(pixels: Pixels, shifts: NDArray[np.int64]) -> Pixels:
-    """Move row y to the left by shifts[y] pixels; rows that share a shift, which stand together, are moved at once."""
+    """Move row y to the left by shifts[y] pixels; neighbouring rows with the same shift are moved at once."""
     height, width = pixels.shape[:2]
     moved = np.full_like(pixels, FILL[0])
     borders = np.flatnonzero(np.diff(shifts)) + 1
@@ -63,7 +58,7 @@ def _shift_rows(pixels: Pixels, shifts: NDArray[np.int64]) -> Pixels:
 
 
 def _transform(pixels: Pixels, matrix: Matrix, how: Image.Resampling) -> Pixels:
-    """Pillow's affine transform: output (x, y) comes from where the matrix puts it."""
+    """Pillow's affine transform: the matrix says where output (x, y) comes from."""
     image = Image.fromarray(pixels)
     return np.array(image.transform(image.size, Image.Transform.AFFINE, matrix, how, fillcolor=FILL))
 
@@ -78,22 +73,14 @@ def _shear_x(pixels: Pixels, share: float, sign: float) -> Pixels:
     return _shift_rows(pixels, shear_shifts(len(pixels), share, sign))
 
 
-def _shear_y(pixels: Pixels, share: float, sign: float) -> Pixels:
-    return _turned(_shear_x, pixels, share, sign)
-
-
 def _translate_x(pixels: Pixels, share: float, sign: float) -> Pixels:
     if _is_small(pixels):
         return _transform(pixels, translation_matrix(pixels.shape[1], share, sign), Image.Resampling.BILINEAR)
     return _shift_rows(pixels, np.full(len(pixels), round(translation_px(pixels.shape[1], share, sign))))
 
 
-def _translate_y(pixels: Pixels, share: float, sign: float) -> Pixels:
-    return _turned(_translate_x, pixels, share, sign)
-
-
 def _turned(operation: Augmentation, pixels: Pixels, share: float, sign: float) -> Pixels:
-    """An operation along rows, done along columns."""
+    """Do an operation along rows along the columns."""
     moved = operation(pixels.transpose(1, 0, 2), share, sign)
     return moved.transpose(1, 0, 2)
 
@@ -104,7 +91,7 @@ def _rotate(pixels: Pixels, share: float, sign: float) -> Pixels:
 
 
 def _look_up(pixels: Pixels, table: bytes) -> Pixels:
-    """Replace every value by the table's; the fastest way to do that in Python is the one for bytes."""
+    """Replace every value by the table's. `bytes.translate` is the fastest way to do that in Python."""
     return np.frombuffer(bytearray(pixels).translate(table), np.uint8).reshape(pixels.shape)  # writable, unlike bytes
 
 
@@ -130,7 +117,7 @@ def _sharpness(pixels: Pixels, share: float, sign: float) -> Pixels:
     around, middle = sharpness_weights(share, sign)
     rows, sharpened = pixels.reshape(len(pixels), -1), pixels.copy()
     inside = sharpened.reshape(rows.shape)[1:-1, 3:-3]
-    # In strips: of a large picture the numbers in between would be fresh pages each time, which take as long again.
+    # In strips: the intermediate numbers of a large picture would need fresh memory, which takes as long again.
     for top in range(0, len(inside), _STRIP_ROWS):
         wide = rows[top : top + _STRIP_ROWS + 2].astype(np.uint16)
         columns = wide[:-2] + wide[1:-1] + wide[2:]
@@ -154,7 +141,7 @@ def _autocontrast(pixels: Pixels, share: float, sign: float) -> Pixels:
 
 
 def _equalize(pixels: Pixels, share: float, sign: float) -> Pixels:
-    """Flatten every channel's histogram, as Pillow's ImageOps.equalize does, its tables made at once."""
+    """Flatten every channel's histogram as Pillow's ImageOps.equalize does, with all tables made at once."""
     image = Image.fromarray(pixels)
     tables = [_equalizing_table(counts) for counts in np.array(image.histogram()).reshape(3, 256)]
     return np.array(image.point(np.concatenate(tables).tolist()))
@@ -170,15 +157,15 @@ def _equalizing_table(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return table
 
 
-# What an operation does to each pixel is Pillow's, to the level; how is chosen by measurement
-# (docs/adr/0001-decoding.md): Pillow's own pixels are four bytes wide, and going there and back costs more than most
-# operations.
+# Every operation gives exactly Pillow's values; how it computes them was chosen by measurement
+# (docs/adr/0001-decoding.md): Pillow's own pixels are four bytes wide, and converting to them and back costs more than
+# most operations.
 OPERATIONS: dict[str, Augmentation] = {
     "identity": lambda pixels, share, sign: pixels,
     "shear_x": _shear_x,
-    "shear_y": _shear_y,
+    "shear_y": partial(_turned, _shear_x),
     "translate_x": _translate_x,
-    "translate_y": _translate_y,
+    "translate_y": partial(_turned, _translate_x),
     "rotate": _rotate,
     "brightness": partial(_replace_values, "brightness"),
     "color": _color,
@@ -194,7 +181,7 @@ _OPERATIONS = tuple(OPERATIONS.values())
 
 def draw_augmentation(rng: Generator, *, flips: bool, magnitude: float, num_layers: int) -> Draws:
     """Draw one picture's flip (half of them, where `flips`) and its `num_layers` operations; none at magnitude 0."""
-    draw = rng.random  # the quickest way to a number; `integers` takes five times as long
+    draw = rng.random  # the fastest way to a number; `integers` takes five times as long
     drawn = [int(flips and draw() < 0.5)]
     for _ in range(num_layers if magnitude > 0 else 0):
         drawn += [int(draw() * len(_OPERATIONS)), 1 if draw() < 0.5 else -1]
@@ -205,10 +192,10 @@ def augment(pixels: Pixels, draws: Draws, magnitude: float) -> Pixels:
     """Flip and RandAugment one picture (Cubuk et al. 2019, arXiv 1909.13719), as drawn.
 
     Args:
-        pixels: (H, W, 3) uint8, RGB; not written to, but returned as it is where nothing was drawn.
+        pixels: (H, W, 3) uint8, RGB; not written to, but returned itself if nothing was drawn.
     """
     if draws[0]:
-        pixels = torch.from_numpy(pixels).flip(1).numpy()  # eight times as fast as NumPy, whose pixels are bytes
+        pixels = torch.from_numpy(pixels).flip(1).numpy()  # eight times as fast as NumPy's flip
     for operation, sign in draws[1:].reshape(-1, 2).tolist():
         pixels = _OPERATIONS[operation](np.ascontiguousarray(pixels), magnitude / MAX_LEVEL, float(sign))
     return pixels
@@ -225,8 +212,8 @@ def random_crop_box(
 ) -> tuple[float, float, float, float]:
     """Draw a crop (left, top, right, bottom): area share uniform in `scale`, aspect log-uniform in `ratio`.
 
-    It may reach `padding` pixels (x, y) beyond the picture. Ten attempts, then the whole picture (TensorFlow's
-    sample_distorted_bounding_box does the same).
+    It may reach `padding` pixels (x, y) beyond the picture. After ten attempts it is the whole picture, as in
+    TensorFlow's sample_distorted_bounding_box.
     """
     pad_x, pad_y = padding
     draw = rng.random
@@ -239,43 +226,3 @@ def random_crop_box(
             top = (height + 2 * pad_y - crop_h) * draw() - pad_y
             return left, top, left + crop_w, top + crop_h
     return 0, 0, width, height
-
-
-def mix_batch(
-    pictures: Tensor, labels: Tensor, *, mixup_alpha: float, cutmix_alpha: float, rng: Generator
-) -> tuple[Tensor, Tensor]:
-    """Mix every picture with its mirror in the batch, in place.
-
-    λ ~ Beta(α, α), then max(λ, 1 − λ); partner is the batch reversed; where both alphas are positive, mixup takes
-    the first half of the batch and CutMix the second (google/automl preprocessing.py).
-
-    Args:
-        pictures: (N, 3, S, S) float, normalised.
-        labels: (N, K) float, one-hot or smoothed.
-    """
-    count = pictures.shape[0]
-    middle = count // 2 if mixup_alpha > 0 and cutmix_alpha > 0 else count * (mixup_alpha > 0)
-    if mixup_alpha > 0 and middle > 1:
-        _mixup(pictures[:middle], labels[:middle], mixup_alpha, rng)
-    if cutmix_alpha > 0 and count - middle > 1:
-        _cutmix(pictures[middle:], labels[middle:], cutmix_alpha, rng)
-    return pictures, labels
-
-
-def _mixup(pictures: Tensor, labels: Tensor, alpha: float, rng: Generator) -> None:
-    drawn = rng.beta(alpha, alpha, size=pictures.shape[0]).astype(np.float32)
-    share = send(np.maximum(drawn, 1 - drawn), pictures.device)
-    pictures.copy_(torch.lerp(pictures.flip(0), pictures, share[:, None, None, None].to(pictures.dtype)))
-    labels.copy_(torch.lerp(labels.flip(0), labels, share[:, None]))
-
-
-def _cutmix(pictures: Tensor, labels: Tensor, alpha: float, rng: Generator) -> None:
-    height, width = pictures.shape[-2:]
-    share = float(rng.beta(alpha, alpha))
-    side = math.sqrt(1.0 - max(share, 1.0 - share))
-    cut_h, cut_w = int(height * side), int(width * side)
-    top, left = int(rng.integers(height - cut_h + 1)), int(rng.integers(width - cut_w + 1))
-    box = (..., slice(top, top + cut_h), slice(left, left + cut_w))
-    pictures[box] = pictures.flip(0)[box]
-    # The label follows the area that was really pasted.
-    labels.copy_(torch.lerp(labels, labels.flip(0), cut_h * cut_w / (height * width)))

@@ -1,6 +1,6 @@
 """Owns how much an operation of RandAugment does at a level, in numbers and tables; it touches no picture.
 
-Two do: `host.py` one picture after the other on the processor, `device.py` batches on the device.
+Two files apply them: `host.py` to one picture after the other on the processor, `device.py` to batches on the device.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MAX_LEVEL = 10.0
 SIGNS = (-1.0, 1.0)
 FILL = (128, 128, 128)  # where geometry leaves the picture
 MAX_TRANSLATE_SHARE = 150.0 / 331.0
-# Below it geometry interpolates: there the steps of the nearest pixel are a texture of their own. Whether they cost
-# accuracy is within the noise: S on the digits, six runs, 96.1 … 98.6 % either way.
+# Geometry interpolates pictures below this size, in which the steps of the nearest pixel would be a texture of their
+# own. Whether that texture costs accuracy is within the noise: S on the digits, six runs, 96.1 … 98.6 % either way.
 SMOOTH_BELOW_PX = 64
 # Grey is ITU-R 601-2: thousandths for a picture's mean, and Pillow's mode L in 1/65536 for a pixel (Convert.c).
 GREY_THOUSANDTHS = (299, 587, 114)
 GREY_65536THS = (19595, 38470, 7471)
-# Added in autocontrast, a hair more than the exact value: cutting off fractions then takes no whole level with it.
+# Added in autocontrast to the exact value, so that cutting off fractions never takes away a whole level.
 HAIR = 1e-3
 
 Matrix = tuple[float, float, float, float, float, float]
@@ -37,14 +37,14 @@ _VALUES = np.arange(256)
 
 
 def shear_shifts(length: int, share: float, sign: float) -> NDArray[np.int64]:
-    """How many pixels further on each of `length` rows finds what it shows: none in the middle."""
+    """How many pixels to the right each of `length` rows takes its pixels from: none in the middle."""
     middles = np.arange(length) + 0.5 - length / 2
     shifts: NDArray[np.int64] = np.floor(0.3 * share * sign * middles + 0.5).astype(np.int64)
     return shifts
 
 
 def translation_px(length: int, share: float, sign: float) -> float:
-    """How many pixels further on a row of `length` pixels finds what it shows."""
+    """How many pixels to the right a row of `length` pixels takes its pixels from."""
     return min(MAX_TRANSLATE_SHARE * share, 0.75) * sign * length
 
 
@@ -88,7 +88,7 @@ def sharpness_weights(share: float, sign: float) -> tuple[np.float32, np.float32
 
 @lru_cache(maxsize=256)
 def away_from(grey: int, factor: float) -> bytes:
-    """The table that moves values away from a grey (Pillow's Image.blend of the two, which cuts fractions off)."""
+    """The table that moves values away from a grey (Pillow's Image.blend of the two, which cuts off fractions)."""
     moved = np.clip(grey + np.float32(factor) * (_VALUES - grey).astype(np.float32), 0, 255)
     return bytes(moved.astype(np.uint8))
 
@@ -109,7 +109,7 @@ def _solarize_table(share: float, sign: float) -> bytes:
     return bytes(np.where(threshold > _VALUES, _VALUES, 255 - _VALUES).astype(np.uint8))
 
 
-# The operations that replace every value by another one, whatever the picture: (share, sign) → 256 bytes.
+# The operations that replace every value by another one, independent of the picture: (share, sign) → 256 bytes.
 TABLES: dict[str, Callable[[float, float], bytes]] = {
     "brightness": _brightness_table,
     "posterize": _posterize_table,

@@ -1,4 +1,4 @@
-"""Owns how small arrays the host makes reach the device without the host waiting for it; batches are the loader's."""
+"""Owns how small arrays reach the device while the host does not wait for it; batches are the loader's."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 def send(array: NDArray[Any], device: torch.device) -> Tensor:
     """Copy an array to a device.
 
-    To a GPU from page-locked memory, which PyTorch keeps until the copy is made. `torch.tensor(values, device="cuda")`
-    and `.to("cuda")` wait for it, and with it for all that the GPU was given before: a step that does so never runs
-    ahead.
+    To a GPU it goes from page-locked memory, which PyTorch keeps until the copy is made. `torch.tensor(values,
+    device="cuda")` and `.to("cuda")` would wait for the copy, and so for all work that the GPU was given before: the
+    host would never run ahead.
     """
     host = torch.from_numpy(array)
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)

@@ -1,7 +1,7 @@
 """Owns how one training picture becomes a small square: of a JPEG, no more is decoded than its crop needs.
 
-What is augmented is `train/augment/host.py`'s, which bytes show a crop `zoo/data/jpeg.py`'s; which pictures are broken
-is decided by `zoo/data/preprocess.py`, as everywhere.
+Augmentation is `train/augment/host.py`'s; which bytes show a crop, `zoo/data/jpeg.py` knows; which pictures are broken,
+`zoo/data/preprocess.py` decides, as everywhere.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from zoo.data.jpeg import Box, JpegHeader, JpegPart, cut_out, read_jpeg_header
 
 Pixels = NDArray[np.uint8]
 
-# Whole pixels are exact enough from here on (half a pixel of 64 is 0.8 %); below, the fractions of a box matter.
+# From this size on whole pixels are exact enough (half a pixel of 64 is 0.8 %); below, fractions of a box matter.
 WHOLE_PIXELS_FROM = 64
-# Room for two dozen crops of a stage of 128 px and a dozen of 300, so that the processor stays at one step. A third of
-# it is 2 % slower, three times as much no faster.
+# Room for two dozen crops of a stage of 128 px and a dozen of 300, so that many pictures go through a step together. A
+# third of it is 2 % slower, three times as much is no faster.
 MEMORY_BYTES = 6_000_000
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A decoded picture that shows a box of it, as stored; without a box it is ready."""
+    """A decoded part of a picture, as stored, and the crop's box in it; without a box the pixels are the crop."""
 
     pixels: Pixels
     box: Box | None = None
@@ -44,9 +44,9 @@ class Crop:
 
 
 class CropDecoder:
-    """Decodes crops into memory it keeps, so that no picture pays for fresh pages.
+    """Decodes crops into memory that it keeps, because fresh memory costs time.
 
-    Crops hold until `reuse`; `is_full` says when that is due. Not for several threads; every process has its own.
+    Crops are valid until `reuse`; `is_full` says when that is due. Not for several threads; every process has its own.
     """
 
     def __init__(self) -> None:
@@ -55,23 +55,23 @@ class CropDecoder:
 
     @property
     def is_full(self) -> bool:
-        """Whether another crop like the largest of late would need memory of its own."""
+        """Whether another crop as large as the largest recent one would need more memory."""
         return self._used + self._largest > self._memory.size
 
     def reuse(self) -> None:
         """Let the next crops overwrite those decoded so far."""
         self._used = 0
-        self._largest //= 2  # one huge picture shall not make room for two of its kind forever
+        self._largest //= 2  # one huge picture must not keep that much memory reserved forever
 
     def decode(self, source: bytes | Pixels, draw: Callable[[int, int], Box], size: int, *, name: str) -> Crop:
         """Decode what a crop of one picture needs.
 
         Args:
             source: a file's bytes, or an (H, W, 3) uint8 array.
-            draw: chooses the box (left, top, right, bottom) for a width and height in pixels, the picture upright. It
-                may reach beyond the picture, where it is black.
-            size: pixels a side the crop shall have. A JPEG is decoded at the smallest of 1, 1/2, 1/4, 1/8 of its size
-                at which the box still has `size` pixels both ways, and no more of it than `cut_out` must.
+            draw: chooses the box (left, top, right, bottom) for the width and height, in pixels, of the upright
+                picture. The box may reach beyond the picture, where it is black.
+            size: pixels a side of the finished crop. A JPEG is decoded at the smallest of 1, 1/2, 1/4, 1/8 of its size
+                at which the box still has `size` pixels both ways, and no more of it than `cut_out` needs.
             name: names the picture in errors.
 
         Raises:
@@ -86,13 +86,13 @@ class CropDecoder:
         upright = draw(*header.upright_size)
         box = to_stored(upright, header)
         factor = dct_factor(box, size)
-        # A resize to fractions of a pixel looks beyond its box, half as far as each of its pixels looks at all.
+        # The resize filter reads beyond the box, by half of its width.
         margin = max(box[2] - box[0], box[3] - box[1]) / size + factor
         wanted = (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
         part = cut_out(source, header, wanted)
         decoded = self._decode(part, factor)
         if decoded is None:
-            # Something is odd: Pillow decides whether the picture is broken, in the same words for every crop.
+            # Something is wrong: Pillow decides whether the picture is broken, in the same words for every crop.
             return Crop(resize_box(np.array(open_picture(source, name=name)), upright, size))
         return Crop(decoded, part.scaled(box, factor), header.orientation)
 
@@ -101,14 +101,14 @@ class CropDecoder:
         height, width = -(-part.height // factor), -(-part.width // factor)
         pixels = self._take(height * width * 3)
         try:
-            # Chroma is repeated, not interpolated: 0.3 levels of 255 away on average, a fifteenth faster, and no row
-            # depends on the one below the box.
+            # Chroma is repeated, not interpolated: that is 0.3 of 255 levels off on average, a fifteenth faster, and no
+            # row depends on the one below the box.
             decoded: Pixels = simplejpeg.decode_jpeg(
                 part.data, fastupsample=True, min_height=height, min_width=width, buffer=pixels
             )
         except ValueError as error:
-            # A picture declared shorter than it is ends in bytes nobody asked for. libjpeg-turbo reports its first
-            # warning only, so this one says that all rows above were sound.
+            # A picture that is declared shorter than it is has bytes left over. libjpeg-turbo reports only its first
+            # warning, so if it is this one all rows above are good.
             if not (part.ends_early and _is_early_end(str(error))):
                 return None
             return pixels.reshape(height, width, 3)
@@ -116,7 +116,7 @@ class CropDecoder:
 
     def _take(self, size_bytes: int) -> Pixels:
         if self._used + size_bytes > self._memory.size:
-            # Crops that still hold keep the old memory alive.
+            # The old memory lives as long as crops in it are in use.
             self._memory, self._used = np.empty(max(size_bytes, MEMORY_BYTES), np.uint8), 0
         self._largest = max(self._largest, size_bytes)
         self._used += size_bytes
@@ -130,7 +130,7 @@ def _is_early_end(warning: str) -> bool:
 def dct_factor(box: Box, size: int) -> int:
     """The largest of 1, 2, 4, 8 that leaves the box `size` pixels both ways.
 
-    Only powers of two: libjpeg-turbo has SIMD transforms for those alone, and 5/8 takes longer than the whole.
+    Only powers of two: libjpeg-turbo has SIMD transforms for those alone, and 5/8 takes longer than full size.
     """
     room = min(box[2] - box[0], box[3] - box[1]) / size
     return next((factor for factor in (8, 4, 2) if factor <= room), 1)
@@ -140,7 +140,7 @@ def to_stored(box: Box, header: JpegHeader) -> Box:
     """A box of the upright picture, in the pixels of the picture as stored."""
     left, top, right, bottom = box
     width, height = header.width, header.height
-    if header.orientation >= 5:  # 5…8 are transposed: first take back what is mirrored, then swap the axes
+    if header.orientation >= 5:  # 5…8 are transposed: swap the axes, then undo the mirroring
         left, top, right, bottom = top, left, bottom, right
     if header.orientation in (2, 3, 7, 8):
         left, right = width - right, width - left
@@ -150,7 +150,7 @@ def to_stored(box: Box, header: JpegHeader) -> Box:
 
 
 def to_upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn a picture as stored the way EXIF says (2.32, table 6: where row 0 and column 0 are)."""
+    """Turn a stored picture as EXIF says (2.32, table 6: where row 0 and column 0 are)."""
     if orientation == 1:
         return pixels
     if orientation in (2, 3, 7, 8):
@@ -165,8 +165,8 @@ def to_upright(pixels: Pixels, orientation: int) -> Pixels:
 def resize_box(pixels: Pixels, box: Box, size: int) -> Pixels:
     """Resize a box of a picture to (size, size, 3); black where the box leaves the picture.
 
-    PyTorch's uint8 kernel is Pillow's antialiased bilinear filter in SIMD, for whole pixels; small boxes, where a
-    fraction of a pixel shows, go through Pillow itself.
+    PyTorch's uint8 kernel is Pillow's antialiased bilinear filter with SIMD, for whole pixels. Small boxes, in which a
+    fraction of a pixel is visible, go through Pillow itself.
     """
     if min(box[2] - box[0], box[3] - box[1]) < WHOLE_PIXELS_FROM:
         return _resize_fractions(pixels, box, size)
@@ -179,8 +179,8 @@ def resize_box(pixels: Pixels, box: Box, size: int) -> Pixels:
         y, x = max(-top, 0), max(-left, 0)
         framed[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
         inside = framed
-    # The operator behind torch.nn.functional.interpolate(antialias=True), which has no `out`: given channels-last
-    # memory it writes pixels as they are kept here, without it planes, which take as long again to interleave.
+    # The operator behind torch.nn.functional.interpolate(antialias=True), which has no `out`. Into channels-last memory
+    # it writes pixels as they are needed here; planes would take as long again to interleave.
     resized: Pixels = np.empty((size, size, 3), np.uint8)
     planes, out = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in (inside[None], resized[None]))
     torch.ops.aten._upsample_bilinear2d_aa.out(planes, [size, size], False, None, None, out=out)
@@ -191,7 +191,7 @@ def _resize_fractions(pixels: Pixels, box: Box, size: int) -> Pixels:
     image = Image.fromarray(pixels)
     left, top, right, bottom = box
     beyond = (-left, -top, right - image.width, bottom - image.height)
-    # Each side by itself: as much above and below a long picture as beside it would be gigabytes.
+    # Each side by itself: padding a long picture on all sides like on its short ones would take gigabytes.
     pads = [max(0, math.ceil(length)) for length in beyond]
     if any(pads):
         image = ImageOps.expand(image, tuple(pads))

@@ -1,4 +1,4 @@
-"""Owns how pictures reach the loop, batch by batch as uint8; what is done to a picture is `train/augment/host.py`'s."""
+"""Owns how pictures reach the loop, batch by batch as uint8; what changes a picture is `train/augment/host.py`'s."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from train.augment.host import AugmentOn, Draws, augment, draw_augmentation, random_crop_box
+from train.augment.host import Draws, augment, draw_augmentation, random_crop_box
 from train.input.decode import Crop, CropDecoder
 from train.input.streams import Streams
+from train.options import AugmentOn
 from train.processes.stopping import leave_signals_to_the_run, signals_held
 from train.progressive.recipe import Recipe, TrainingStage
 from train.progressive.schedule import steps_per_epoch
@@ -31,7 +32,7 @@ from zoo.errors import BrokenPictureError, DataError
 from zoo.model.spec import Preprocessing
 
 Read = Callable[[], Stored]
-# Decoding processes that are not waiting for a server have ended by themselves after it.
+# Decoding processes that do not wait for a server have ended by themselves within this time.
 GRACE_S = 1.0
 
 
@@ -39,8 +40,8 @@ GRACE_S = 1.0
 class Batch:
     """Pictures (N, S, S, 3) uint8, labels (N,) int64, and a message for each picture that could not be decoded.
 
-    `positions` (N,) int64 says where in the batch as it was asked for the readable ones stood. `draws` (N, 1 + 2L) int8
-    is what is left to do to the pictures, `train.augment.host.Draws` each; None where they are as they shall be.
+    `positions` (N,) int64 are the readable pictures' places in the batch that was asked for. `draws` (N, 1 + 2L) int8
+    is what is still to be done to them, `train.augment.host.Draws` each; None if nothing is.
     """
 
     pictures: Tensor
@@ -50,7 +51,7 @@ class Batch:
     draws: Tensor | None = None
 
     def __reduce__(self) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
-        """From a worker the pictures come in shared memory; the few bytes of the rest come faster with the message."""
+        """Workers send pictures through shared memory; the few bytes of the rest are faster inside the message."""
         small = (None if tensor is None else tensor.numpy() for tensor in (self.labels, self.positions, self.draws))
         return _receive, (self.pictures, self.broken, *small)
 
@@ -67,7 +68,7 @@ def _receive(pictures: Tensor, broken: tuple[str, ...], *small: NDArray[Any] | N
 
 
 class Item(NamedTuple):
-    """One picture (S, S, 3) uint8, its label, and what is left to do to it, if anything."""
+    """One picture (S, S, 3) uint8, its label, and what is still to be done to it, if anything."""
 
     pixels: NDArray[np.uint8]
     label: int
@@ -83,13 +84,40 @@ class _Drawn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Augmented(Dataset[Item | str]):
-    """One epoch of training pictures. Item (index): the picture, cropped, or why it could not be decoded.
-
-    With `augment_on` "device" it is neither flipped nor RandAugmented yet; what was drawn for it is the same.
-    """
+class _Made(Dataset[Item | str]):
+    """Pictures as a data set whose items are made of them: item (index), or why it could not be decoded."""
 
     pictures: Pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Item | str:
+        return self.make([index], [partial(self.pictures.read, index)])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Item | str] | DataError:
+        """The items of a batch, whose pictures are read together; `DataLoader` calls it.
+
+        An error that is not one picture's is returned: raised in a worker, it would arrive as the text of a traceback.
+        """
+        try:
+            with self.pictures.reading(indices) as reads:
+                return self.make(indices, reads)
+        except DataError as error:
+            return error
+
+    def make(self, indices: Sequence[int], reads: Sequence[Read]) -> list[Item | str]:
+        """The items of pictures, which `reads` read."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Augmented(_Made):
+    """One epoch of training pictures, cropped and augmented.
+
+    With `augment_on` "device" they are not yet flipped and RandAugmented; the draws for them are the same.
+    """
+
     recipe: Recipe
     stage: TrainingStage
     seed: int
@@ -101,20 +129,11 @@ class Augmented(Dataset[Item | str]):
     def __post_init__(self) -> None:
         object.__setattr__(self, "streams", Streams(self.seed, self.epoch))
 
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> Item | str:
-        return self.make([index], [partial(self.pictures.read, index)])[0]
-
-    def __getitems__(self, indices: list[int]) -> list[Item | str] | DataError:
-        return _make_all(self, indices)
-
     def make(self, indices: Sequence[int], reads: Sequence[Read]) -> list[Item | str]:
         """Crop and augment pictures, as seed, epoch and index decide.
 
-        A few are decoded, then resized, then augmented: step by step rather than one by one, so that the processor
-        finds each step's code in its caches. That makes a tenth.
+        A few pictures at a time are all decoded, then all resized, then all augmented, so that the processor finds each
+        step's code in its caches. That saves a tenth of the time.
         """
         items: list[Item | str] = []
         drawn: list[_Drawn | str] = []
@@ -141,7 +160,7 @@ class Augmented(Dataset[Item | str]):
         return _Drawn(crop, int(self.pictures.labels[index]), draws)
 
     def _finish(self, drawn: list[_Drawn | str]) -> list[Item | str]:
-        """Resize what was decoded, then flip and RandAugment it, where that is done here."""
+        """Resize what was decoded, then flip and RandAugment it, unless the device does that."""
         size, magnitude = self.stage.image_size, self.stage.randaugment_magnitude
         items: list[Item | str] = [
             one if isinstance(one, str) else Item(one.crop.resized(size), one.label, one.draws) for one in drawn
@@ -157,27 +176,17 @@ class Augmented(Dataset[Item | str]):
         ]
 
     def _draw_crop(self, rng: np.random.Generator, width: int, height: int) -> Box:
-        """A box for a picture of this size, which it may leave by as much as the recipe pads."""
+        """A box in a picture of this size; it may reach as far beyond the picture as the recipe pads."""
         recipe = self.recipe
         padding = round(width * recipe.crop_padding), round(height * recipe.crop_padding)
         return random_crop_box(width, height, recipe.crop_scale, recipe.crop_ratio, rng, padding=padding)
 
 
 @dataclass(frozen=True)
-class Prepared(Dataset[Item | str]):
-    """Pictures prepared by a contract, without augmentation; items as in `Augmented`."""
+class Prepared(_Made):
+    """Pictures preprocessed without augmentation."""
 
-    pictures: Pictures
     preprocessing: Preprocessing
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> Item | str:
-        return self.make([index], [partial(self.pictures.read, index)])[0]
-
-    def __getitems__(self, indices: list[int]) -> list[Item | str] | DataError:
-        return _make_all(self, indices)
 
     def make(self, indices: Sequence[int], reads: Sequence[Read]) -> list[Item | str]:
         """Prepare pictures, one after the other."""
@@ -191,27 +200,15 @@ class Prepared(Dataset[Item | str]):
             return error.problem
 
 
-def _make_all(dataset: Augmented | Prepared, indices: list[int]) -> list[Item | str] | DataError:
-    """The items of a batch, their pictures read together; `DataLoader` calls it through `__getitems__`.
-
-    An error that is no picture's own is handed on as it is: raised in a worker, it would arrive as a traceback's text.
-    """
-    try:
-        with dataset.pictures.reading(indices) as reads:
-            return dataset.make(indices, reads)
-    except DataError as error:
-        return error
-
-
 def collate(items: list[Item | str] | DataError) -> Batch | DataError:
-    """Stack the readable pictures and keep the others' messages."""
+    """Stack the readable pictures, and keep the messages of the broken ones."""
     if isinstance(items, DataError):
         return items
     good = [item for item in items if not isinstance(item, str)]
     positions = torch.tensor([place for place, item in enumerate(items) if not isinstance(item, str)], dtype=torch.long)
     broken = tuple(item for item in items if isinstance(item, str))
     labels = torch.tensor([item.label for item in good], dtype=torch.long)
-    # PyTorch's own collation stacks into shared memory where it runs in a worker: one copy less on the way out.
+    # In a worker PyTorch's own collation stacks into shared memory, which saves a copy.
     pictures: Tensor = (
         default_collate([torch.from_numpy(item.pixels) for item in good])
         if good
@@ -226,19 +223,13 @@ def epoch_batches(
 ) -> list[list[int]]:
     """Order of one epoch: a permutation by (seed, epoch), cut into full batches.
 
-    The rest of the division is left out, another one each epoch: a last batch of one picture has no variance for
-    batch norm. A data set smaller than a batch is one batch. `processes` that train together have a batch each, and
-    these are the whole ones.
+    The remainder, other pictures in each epoch, is left out: a last batch of one picture has no variance for batch
+    norm. A data set smaller than a batch is one batch. If several `processes` train together, each has a batch of its
+    own, and these are all of them together.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(pictures))
     size = stage.batch_size * processes
     return [order[step * size : (step + 1) * size].tolist() for step in range(steps_per_epoch(len(pictures), size))]
-
-
-def default_workers(pictures: Pictures) -> int:
-    """Decoding processes: none for pictures already in memory, else one per core up to 8."""
-    in_memory = len(pictures) > 0 and isinstance(pictures.sources[0], np.ndarray)
-    return 0 if in_memory else min(8, os.cpu_count() or 1)
 
 
 def load(
@@ -246,12 +237,12 @@ def load(
 ) -> Generator[Batch, None, None]:
     """Yield `batches` of a data set in their order.
 
-    Closed or failed before its end it ends its workers within `GRACE_S`, whatever they wait for.
+    When it is closed or fails before its end, its workers end within `GRACE_S`, whatever they wait for.
 
     Raises:
         DataError: the pictures' server does not answer as it should.
     """
-    leave = multiprocessing.Semaphore(0)  # counts the workers that shall end
+    leave = multiprocessing.Semaphore(0)  # how many workers are to end
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=batches,
@@ -274,15 +265,16 @@ def load(
     finally:
         for _ in range(workers if left else 0):
             leave.release()
-        loaded = iter(())  # PyTorch's is shut down with its last reference: now, not when garbage is collected
+        loaded = iter(())  # PyTorch's iterator shuts down with its last reference: now, not at a garbage collection
 
 
 def _begin_worker(leave: Semaphore, worker: int) -> None:
-    """Make ready a decoding process, which ends soon after `leave` is released.
+    """Prepare a decoding process; it ends `GRACE_S` after `leave` is released.
 
-    Soon: one that is not waiting ends by itself until then, as it should, not in the middle of handing over a batch.
-    PyTorch asks it to end between two batches, and then by SIGTERM, which it leaves to the run: one that waits for a
-    server would be waited for in turn, and one that nobody asked, as its loader is still referred to, for ever.
+    A process that is not waiting for a server ends before that, as PyTorch asks it to, and not while it hands over a
+    batch. PyTorch asks between two batches, and then by SIGTERM, which decoding processes ignore. Without `leave`
+    PyTorch would wait as long as a process waits for its server, or forever where the loader is still referred to and
+    nothing asks the process to end.
     """
     leave_signals_to_the_run(worker)
 
@@ -297,7 +289,7 @@ def _begin_worker(leave: Semaphore, worker: int) -> None:
 def load_validation(
     pictures: Pictures, preprocessing: Preprocessing, *, batch_size: int, workers: int, pin: bool
 ) -> Generator[Batch, None, None]:
-    """Yield every picture once, prepared by the contract, in order."""
+    """Yield every picture once, preprocessed, in order."""
     batches = [
         list(range(start, min(start + batch_size, len(pictures)))) for start in range(0, len(pictures), batch_size)
     ]

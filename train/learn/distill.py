@@ -1,4 +1,4 @@
-"""Owns the teacher of knowledge distillation: what it sees and how its answer becomes a loss; it trains nothing."""
+"""Owns the teacher of knowledge distillation: what it sees, and how its answer becomes a loss; it trains nothing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from zoo.weights.resolve import load_model
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A trained classifier and how much it counts.
+    """A trained classifier and how much its answer counts: `alpha` is the share of its loss.
 
-    It sees the very pictures the student sees, crop, size and mixture included (Beyer et al. 2022, arXiv 2106.05237:
-    “consistent teaching”), normalised as it expects. `alpha` is the share of its loss.
+    It sees the same pictures as the student, with the same crop, size and mixture (Beyer et al. 2022, arXiv 2106.05237:
+    “consistent teaching”), normalised as it expects.
     """
 
     network: nn.Module
@@ -49,7 +49,7 @@ def affine_between(source: Preprocessing, target: Preprocessing, device: torch.d
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), mean over pictures (Hinton et al. 2015, arXiv 1503.02531).
 
-    T² keeps the gradient's size where T changes. Logits are (N, K).
+    T² keeps the size of the gradient independent of T. Logits are (N, K).
     """
     answer = F.log_softmax(student.float() / temperature, dim=1)
     wanted = F.log_softmax(teacher.float() / temperature, dim=1)
@@ -62,7 +62,7 @@ def load_teacher(
     """Any model of the zoo with trained weights: a checkpoint, a run folder or published weights.
 
     Raises:
-        ZooError: it knows other classes than the student is to learn. CheckpointError: as `load_model`.
+        ZooError: its classes are not those the student learns. CheckpointError: as `load_model`.
     """
     network, card, label = load_model(model)
     if card.classes != classes:

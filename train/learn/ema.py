@@ -14,8 +14,7 @@ from zoo.model.network import Network
 class WeightAverage:
     """An averaged copy of a model, in evaluation mode.
 
-    google/automl averages trainables and batch-norm statistics alike; averaged weights with unaveraged statistics
-    do not belong together.
+    Batch-norm statistics are averaged like the weights, as in google/automl: averaged weights need averaged statistics.
     """
 
     def __init__(self, model: Network, decay: float) -> None:
@@ -26,7 +25,7 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, model: Network, step: int) -> None:
         """Move the average towards `model` after step `step` (from 0)."""
-        if self._pairs is None:  # the tensors never change, only their values: pair them once
+        if self._pairs is None:  # only the tensors' values change: they are paired once
             pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
             floats = [pair for pair in pairs if pair[0].is_floating_point()]
             self._pairs = [own for own, _ in floats], [other for _, other in floats]

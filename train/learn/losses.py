@@ -53,7 +53,7 @@ class Objective:
 
 
 def make_objective(recipe: Recipe, num_classes: int, device: torch.device, teacher: Teacher | None = None) -> Objective:
-    """The recipe's loss on a device; class weights must be numbers by now (`resolve_class_weights`)."""
+    """The recipe's loss on a device; its class weights are numbers already (`resolve_class_weights`)."""
     weights = recipe.class_weights
     return Objective(
         num_classes=num_classes,
@@ -71,11 +71,11 @@ def resolve_class_weights(
 
     Args:
         asked: None; "balanced": pictures / (classes · pictures of the class), so that every class counts the same and
-            the mean picture counts 1; the path of a JSON file {"class": weight, …}, where a class left out gets 1; or
+            the mean picture counts 1; the path of a JSON file {"class": weight, …}, in which missing classes get 1; or
             weights already in order.
 
     Raises:
-        DataError: a class without pictures cannot be balanced; a file that is none, or names an unknown class.
+        DataError: a class to balance has no pictures; the file cannot be read, or names an unknown class.
     """
     if isinstance(asked, tuple) and (len(asked) != len(classes) or not max(asked, default=0.0) > 0 or min(asked) < 0):
         raise DataError(

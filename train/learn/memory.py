@@ -1,83 +1,68 @@
-"""Owns the dry run: every stage's batch is tried on the device before the first step; it never trains the run itself.
+"""Owns the dry run: every stage's batch is tried on the device before the first step; it does not train the run.
 
-A progressive run is at its largest in its last stage, hours after the first. Better to know before.
+A progressive run needs most memory in its last stage, hours after the first. It is better to know before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 
-from train.learn.distill import Teacher
-from train.learn.run import Run, Settings, Start, enter_stage, start_run
+from train.learn.job import Job
+from train.learn.run import Run, enter_stage, start_run
 from train.learn.step import train_step
 from train.learn.throughput import noise
 from train.processes.distributed import ALONE, gather
 from train.progressive.recipe import Recipe, TrainingStage
 from zoo.errors import ZooError
-from zoo.model.spec import Preprocessing, Variant
 
 Attempt = Callable[[TrainingStage], bool]
 
 
-def fit_to_memory(
-    variant: Variant,
-    classes: tuple[str, ...],
-    recipe: Recipe,
-    preprocessing: Preprocessing,
-    settings: Settings,
-    *,
-    start: Start | None,
-    teacher: Teacher | None,
-    auto_batch: bool,
-) -> Recipe:
-    """Try every stage on the device with a network of its own, which is gone afterwards.
+def fit_to_memory(job: Job, *, auto_batch: bool) -> Recipe:
+    """Try every stage on the device with a network of its own, which is dropped afterwards.
 
     Returns:
-        The recipe; with `auto_batch`, with the accumulation that fits every process's device.
+        The job's recipe; with `auto_batch`, with the accumulation that fits every process's device.
 
     Raises:
         ZooError: as `choose_accumulation`.
     """
-    # Never compiled: a minute of compiling for each attempt, and the eager step needs no less memory.
-    plain = replace(settings, compile=False, world=ALONE)
-    run = start_run(variant, classes, recipe, plain, start, teacher)
-
-    def attempt(stage: TrainingStage) -> bool:
-        return fits(run, recipe, stage, preprocessing, plain)
-
-    chosen = choose_accumulation(recipe, attempt, auto_batch=auto_batch)
-    return smallest_parts(gather(settings.world, chosen))
+    # Never compiled: each attempt would compile for a minute, and the eager step needs no less memory.
+    plain = replace(job, settings=replace(job.settings, compile=False, world=ALONE))
+    run = start_run(plain)
+    chosen = choose_accumulation(job.recipe, partial(fits, run, plain), auto_batch=auto_batch)
+    return smallest_parts(gather(job.settings.world, chosen))
 
 
 def smallest_parts(recipes: Sequence[Recipe]) -> Recipe:
-    """What fits every process: of each stage the parts of the one that had the least memory.
+    """What fits every process: each stage in the parts of the process that has the least memory.
 
-    They must be the same everywhere: the processes' batch norms and gradients wait for one another in every part.
+    The parts must be the same everywhere: in each of them the processes' batch norms wait for one another.
     """
     stages = zip(*(recipe.stages for recipe in recipes), strict=True)
     return replace(recipes[0], stages=tuple(max(same, key=lambda stage: stage.accumulate) for same in stages))
 
 
-def fits(run: Run, recipe: Recipe, stage: TrainingStage, preprocessing: Preprocessing, settings: Settings) -> bool:
+def fits(run: Run, job: Job, stage: TrainingStage) -> bool:
     """Whether one part of a stage's batch goes forward, backward and through the optimizer."""
+    on_gpu = job.settings.device.type == "cuda"
     try:
-        enter_stage(run, stage, settings)
-        part = noise(recipe, stage, settings, run.model.num_classes)
+        enter_stage(run, stage, job.settings)
+        part = noise(job, stage)
         for _ in range(2):  # the optimizer's state exists only after its first step
-            train_step(
-                run, [part], recipe, stage, preprocessing.at(stage.image_size), settings, np.random.default_rng(0)
-            )
-        if settings.device.type == "cuda":
+            train_step(run, job, stage, [part], np.random.default_rng(0))
+        if on_gpu:
             torch.cuda.synchronize()
     except torch.OutOfMemoryError:
         return False
     finally:
         run.optimizer.zero_grad(set_to_none=True)
-        if settings.device.type == "cuda":
+        if on_gpu:
             torch.cuda.empty_cache()
     return True
 
@@ -85,11 +70,11 @@ def fits(run: Run, recipe: Recipe, stage: TrainingStage, preprocessing: Preproce
 def choose_accumulation(recipe: Recipe, attempt: Attempt, *, auto_batch: bool) -> Recipe:
     """Find, for each stage that does not fit as it is, into how many parts its batch must be taken.
 
-    The largest parts are tried first; a stage that is smaller in size and part than one that fits is not tried.
+    The largest parts are tried first; a stage is not tried if its size and part are below those of one that fits.
 
     Raises:
-        ZooError: a stage does not fit, and `auto_batch` was not given: the message has the flags that make it fit.
-            Or two pictures do not fit, or the batch has no parts that do.
+        ZooError: a stage does not fit, and `auto_batch` is off: the hint has the flags that make it fit. Or not even
+            two pictures fit, or the batch has no equal parts that do.
     """
     stages = list(recipe.stages)
     fitting: list[TrainingStage] = []
@@ -127,7 +112,7 @@ def _accumulate(stage: TrainingStage, number: int, attempt: Attempt) -> Training
 
 
 def largest_part(stage: TrainingStage, attempt: Attempt) -> int:
-    """The most pictures of a stage that fit at once, below its own part, by bisection; 0 or 1 where two do not."""
+    """The most pictures of a stage that fit at once, below its own part, by bisection; 1 if not even two fit."""
     fitting, failing = 1, stage.part_size
     while failing - fitting > 1:
         middle = (fitting + failing) // 2

@@ -1,12 +1,12 @@
 """Owns the optimizers and which parameters get which rate and decay; when they step is `train/learn/step.py`'s.
 
-SGD and AdamW are torch's. RMSProp is TensorFlow's form, which torch's is not; LAMB torch does not have.
+SGD and AdamW are torch's. RMSProp has TensorFlow's formula, which differs from torch's; torch has no LAMB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, overload
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from train.progressive.recipe import Recipe
 from zoo.model.network import Network
 
-# What each optimizer adds before its division where the recipe leaves it open: torch's for AdamW, google/automl's
+# What each optimizer adds before its division if the recipe says nothing: torch's value for AdamW, google/automl's
 # (efficientnetv2 hparams.py) for RMSProp, the paper's (arXiv 1904.00962) for LAMB.
 DEFAULT_EPS = {"adamw": 1e-8, "rmsprop": 1e-3, "lamb": 1e-6, "sgd": 0.0}
 
@@ -23,13 +23,8 @@ DEFAULT_EPS = {"adamw": 1e-8, "rmsprop": 1e-3, "lamb": 1e-6, "sgd": 0.0}
 class _Foreach(Optimizer):
     """An optimizer whose arithmetic is a few calls over all tensors of a group at once."""
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         if closure is not None:
             raise TypeError("This optimizer takes no closure: the loss is computed once a step.")
@@ -37,7 +32,6 @@ class _Foreach(Optimizer):
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters:
                 self._update(group, parameters, [p.grad for p in parameters])
-        return None
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor], grads: list[Tensor]) -> None:
         raise NotImplementedError
@@ -50,7 +44,7 @@ class _Foreach(Optimizer):
 
 
 class RMSProp(_Foreach):
-    """RMSProp as TensorFlow 1 has it (`tf.train.RMSPropOptimizer`), which the paper's recipes are written for.
+    """RMSProp of TensorFlow 1 (`tf.train.RMSPropOptimizer`), for which the paper's recipes are written.
 
         s ← ρ s + (1 − ρ) g²        s starts at 1, not at 0
         m ← μ m + η g / √(s + ε)    ε is inside the root, the learning rate inside the momentum
@@ -86,7 +80,7 @@ class LAMB(_Foreach):
 
         r = m̂ / (√v̂ + ε) + λ w,    w ← w − η · ‖w‖ / ‖r‖ · r
 
-    Parameters without decay (norms, biases) take r as it is, as in the authors' code; so do layers of norm 0.
+    Parameters without decay (norms, biases) take r unscaled, as in the authors' code; so do layers of norm 0.
     """
 
     def __init__(
@@ -101,7 +95,7 @@ class LAMB(_Foreach):
         torch._foreach_lerp_(means, grads, 1.0 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, value=1.0 - beta2)
-        # A parameter that was frozen at first has made fewer steps than its group.
+        # A parameter that was frozen at first has made fewer steps than the rest of its group.
         steps = [self._count(p) for p in parameters]
         updates = torch._foreach_div(squares, [1.0 - beta2**step for step in steps])
         torch._foreach_sqrt_(updates)
@@ -142,7 +136,7 @@ def make_optimizer(model: Network, recipe: Recipe) -> Optimizer:
 def parameter_groups(model: Network, recipe: Recipe) -> list[dict[str, Any]]:
     """Parameters by rate and decay: norms and biases (one dimension) are never decayed.
 
-    `lr_scale` is the share of the schedule's rate a group gets: recipe.layer_decay ^ (stages above it). With 0.75, S's
+    `lr_scale` is the group's share of the schedule's rate: recipe.layer_decay ^ (stages above it). With 0.75, S's
     classifier and head get 1, its sixth stage 0.75, its stem 0.75⁷ = 0.13.
     """
     levels = stage_levels(model)
@@ -151,7 +145,7 @@ def parameter_groups(model: Network, recipe: Recipe) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         key = (recipe.layer_decay ** (top - levels[name]), parameter.ndim > 1)
         groups.setdefault(key, []).append(parameter)
-    # Decayed before spared, the top before the bottom: an order that depends on nothing but the row.
+    # From the top to the bottom, decayed groups first: the order depends on the row alone.
     return [
         {"params": members, "weight_decay": recipe.weight_decay if decayed else 0.0, "lr_scale": scale}
         for (scale, decayed), members in sorted(groups.items(), key=lambda item: (-item[0][0], not item[0][1]))
@@ -168,7 +162,7 @@ def stage_levels(model: Network) -> dict[str, int]:
         for parameter in next(blocks).parameters()
     }
     levels: dict[str, int] = {}
-    outside = 0  # parameters come in the order of the forward pass: the stem's before any block's
+    outside = 0  # parameters come in the order of the forward pass: the stem's before those of any block
     for name, parameter in model.named_parameters():
         level = level_of.get(id(parameter))
         if level is not None:

@@ -1,78 +1,59 @@
-"""Owns what a run is made of and how it is put down and taken up again; the loop is `train/learn/loop.py`'s."""
+"""Owns what changes while a run trains, and how it begins and enters a stage; the loop is `train/learn/loop.py`'s."""
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from train.augment.host import AugmentOn
-from train.learn.distill import Teacher
 from train.learn.ema import WeightAverage
+from train.learn.job import Job
 from train.learn.losses import Objective, make_objective
 from train.learn.optim import make_optimizer
-from train.processes.distributed import ALONE, World, data_parallel, synchronize_norms
-from train.progressive.recipe import Recipe, TrainingStage
-from zoo.data.pictures import Pictures
-from zoo.errors import CheckpointError
-from zoo.files import replacing
+from train.processes.distributed import data_parallel, synchronize_norms
+from train.progressive.recipe import TrainingStage
+from train.settings import Settings
 from zoo.model.build import build_network, initialize_for_short_run
 from zoo.model.network import Network
-from zoo.model.spec import Variant
-from zoo.weights.checkpoint import Checkpoint
+from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Within
 
-Precision = Literal["fp32", "bf16", "fp16"]
+# None where it is not finite. The divergence of distillation may round to a little below 0.
+Loss = Annotated[float, Within(-1)] | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a run takes from its machine and its user, besides the recipe.
-
-    A state to resume from is written every `save_every_s` seconds, 0: after every step. Two minutes of S are 340 MB
-    (weights, average, two moments of AdamW) every two minutes. Where pictures are augmented changes no draw, so a state
-    may be continued with it elsewhere.
-    """
-
-    device: torch.device
-    precision: Precision
-    seed: int
-    workers: int
-    augment_on: AugmentOn = "workers"
-    compile: bool = False
-    save_every_s: float = 120.0
-    world: World = ALONE
+def finite_or_none(value: float) -> float | None:
+    """A loss as JSON can say it, which has no NaN and no infinity."""
+    return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Epoch:
+class Epoch(Row):
     """One line of `metrics.jsonl`. Accuracies in 0…1; `val_size` in pixels; throughput includes data loading."""
 
-    epoch: int
-    stage: int
-    image_size: int
-    learning_rate: float
-    train_loss: float
-    train_top1: float
-    val_loss: float
-    val_top1: float
-    val_size: int
-    pictures_per_second: float
-    seconds: float
-    broken: int
+    epoch: Count
+    stage: Count
+    image_size: Count
+    learning_rate: NotNegative
+    train_loss: Loss
+    train_top1: Share
+    val_loss: Loss
+    val_top1: Share
+    val_size: Count
+    pictures_per_second: NotNegative
+    seconds: NotNegative
+    broken: CountOrNone
 
 
 @dataclass
 class PartialEpoch:
     """Where in an epoch a run stands: steps done, sums so far, and torch's generators as the last step left them.
 
-    `totals` (2,) on the device: sum of losses, number of right answers, of this process. `random` has, for every
-    process, the CPU's state and, where there is one, the GPU's.
+    `totals` (2,) on the device: sum of losses and number of right answers of this process. `random` has for every
+    process the state of the CPU's generator and, on a GPU, that of the GPU's.
     """
 
     totals: Tensor
@@ -86,8 +67,8 @@ class PartialEpoch:
 class Run:
     """Everything that changes while training, and all that a resumed run needs.
 
-    `forward` is what a training step calls: the model, wrapped where several processes train, compiled for the stage
-    at hand where that was asked for; `eager` is the same, not compiled. `partial` is None between epochs.
+    `eager` is the model as a training step calls it, wrapped where several processes train; `forward` is the same,
+    compiled for the current stage if the settings ask for it. `partial` is None between epochs.
     """
 
     model: Network
@@ -103,33 +84,18 @@ class Run:
     forward: Callable[[Tensor], Tensor] | None = None
 
 
-@dataclass(frozen=True)
-class Start:
-    """Weights to begin from, with the card that says what they expect, and where they came from."""
-
-    network: Network
-    card: Checkpoint
-    label: str
-
-
-def start_run(
-    variant: Variant,
-    classes: tuple[str, ...],
-    recipe: Recipe,
-    settings: Settings,
-    start: Start | None = None,
-    teacher: Teacher | None = None,
-) -> Run:
+def start_run(job: Job) -> Run:
     """A network with its optimizer and average, on the device.
 
-    Freshly initialised, or with the weights of `start`; its classifier is kept only for the same classes.
+    It is freshly initialised or has the weights of `job.start`, whose classifier is kept only for the same classes.
     """
+    recipe, settings, start = job.recipe, job.settings, job.start
     torch.manual_seed(settings.seed)
-    model = build_network(variant, len(classes), padding=start.card.padding if start else None)
+    model = build_network(job.variant, len(job.classes), padding=start.card.padding if start else None)
     if recipe.short_run_init:
         initialize_for_short_run(model)
     if start:
-        same_classes = start.card.classes == classes
+        same_classes = start.card.classes == job.classes
         kept = {k: v for k, v in start.network.state_dict().items() if same_classes or not k.startswith("classifier.")}
         model.load_state_dict(model.state_dict() | kept)
     if settings.device.type == "cuda" and not settings.world.is_alone:
@@ -139,13 +105,13 @@ def start_run(
         model,
         WeightAverage(model, recipe.ema_decay),
         make_optimizer(model, recipe),
-        make_objective(recipe, len(classes), settings.device, teacher),
+        make_objective(recipe, len(job.classes), settings.device, job.teacher),
         torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16"),
     )
 
 
 def enter_stage(run: Run, stage: TrainingStage, settings: Settings) -> None:
-    """Set what changes at the beginning of a stage; weights, optimizer, average and schedule go on."""
+    """Set what changes at the beginning of a stage; weights, optimizer, average and schedule stay."""
     run.model.set_dropout(stage.dropout)
     run.model.set_stochastic_depth(stage.stochastic_depth_prob)
     run.model.requires_grad_(not stage.freeze_backbone)
@@ -156,113 +122,12 @@ def enter_stage(run: Run, stage: TrainingStage, settings: Settings) -> None:
     else:
         run.model.train()
     if settings.device.type == "cuda":
-        torch.cuda.empty_cache()  # blocks of the last stage's shapes are of no use to this one's
-    # Wrapped anew for each stage: what is frozen is settled when the wrapper is made.
+        torch.cuda.empty_cache()  # memory in the shapes of the last stage is of no use to this one
+    # Wrapped anew for each stage: the wrapper looks only once at which parameters are frozen.
     run.eager = data_parallel(run.model, settings.world, settings.device)
     run.forward = run.eager
     if settings.compile:
-        # A stage is one graph of fixed shapes. What was compiled for the last one is dropped: sizes would add up to
-        # torch's limit of recompilations, behind which it silently stops compiling.
+        # A stage is one graph of fixed shapes. What was compiled for the last stage is dropped: torch counts
+        # recompilations, and silently stops compiling at its limit.
         torch.compiler.reset()
         run.forward = torch.compile(run.eager, dynamic=False)
-
-
-def _identity(recipe: Recipe, settings: Settings, train_set: Pictures) -> dict[str, Any]:
-    """What must be equal for a state to be continued.
-
-    Not `accumulate`: in how many parts a batch is taken is the machine's business, and may change with it. The
-    precision may not: it changes what is learnt, and fp16's loss scaling has a state that the others have not.
-    """
-    whole = replace(recipe, stages=tuple(replace(stage, accumulate=1) for stage in recipe.stages))
-    return {
-        "recipe": whole.to_dict(),
-        "seed": settings.seed,
-        "precision": settings.precision,
-        "classes": list(train_set.classes),
-        "pictures": len(train_set),
-        "labels": hashlib.sha256(train_set.labels.tobytes()).hexdigest(),  # in their order, which steps are counted in
-    }
-
-
-def save_state(run: Run, recipe: Recipe, settings: Settings, train_set: Pictures, path: Path) -> None:
-    """Write all that a resumed run needs, whole or not at all."""
-    state = {
-        "model": run.model.state_dict(),
-        "average": run.average.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "scaler": run.scaler.state_dict(),
-        "step": run.step,
-        "history": [asdict(line) for line in run.history],
-        "partial": vars(run.partial) if run.partial else None,
-        "broken": sorted(run.broken),
-        "identity": _identity(recipe, settings, train_set),
-    }
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
-
-
-STATE_KEYS = {"model", "average", "optimizer", "scaler", "step", "history", "partial", "broken", "identity"}
-
-
-def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:
-    """Read what `save_state` wrote.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} is damaged: it cannot be continued.", "Start again without --resume.") from error
-    if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
-        raise CheckpointError(f"{path} is not the state of a run of ours.", "Start again without --resume.")
-    return state
-
-
-def load_state(run: Run, recipe: Recipe, settings: Settings, train_set: Pictures, path: Path) -> None:
-    """Put a run back where `save_state` left it.
-
-    Raises:
-        CheckpointError: the file is damaged, or belongs to another recipe, seed, precision or data set.
-    """
-    state = read_state(path, settings.device)
-    there = state["identity"]
-    wanted = _identity(recipe, settings, train_set)
-    named = ("seed", "precision", "pictures")  # the others have no short value
-    changed = [
-        f"{key} ({there.get(key, 'unknown')}, here {value})" if key in named else key
-        for key, value in wanted.items()
-        if there.get(key) != value
-    ]
-    if changed:
-        raise CheckpointError(
-            f"{path} belongs to a run with other {' and '.join(changed)}.",
-            "Give the flags of that run again, or start anew without --resume.",
-        )
-    run.model.load_state_dict(state["model"])
-    run.average.model.load_state_dict(state["average"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.scaler.load_state_dict(state["scaler"])
-    run.step = state["step"]
-    run.history = [Epoch(**line) for line in state["history"]]
-    run.broken = set(state["broken"])
-    partial = PartialEpoch(**state["partial"]) if state["partial"] else None
-    # Another number of processes has other batches: it begins the epoch anew.
-    run.partial = partial if partial and len(partial.random) == settings.world.size else None
-    if run.partial and not settings.world.is_first:
-        run.partial.totals.zero_()  # the sums on disk are everybody's
-        run.partial.seen = 0
-
-
-def keep_random_state(device: torch.device) -> tuple[Tensor, ...]:
-    """torch's generators as they stand: dropout and stochastic depth draw from them."""
-    gpu = (torch.cuda.get_rng_state(),) if device.type == "cuda" else ()
-    return torch.get_rng_state(), *gpu
-
-
-def restore_random_state(states: tuple[Tensor, ...]) -> None:
-    """Put torch's generators back to what `keep_random_state` returned."""
-    cpu, *gpu = states
-    torch.set_rng_state(cpu.cpu())
-    if gpu:
-        torch.cuda.set_rng_state(gpu[0].cpu())

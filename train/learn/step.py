@@ -14,54 +14,52 @@ from torch import Tensor, nn
 
 from train.augment.device import augment_batch
 from train.augment.erasing import erase
-from train.augment.host import mix_batch
+from train.augment.mixing import mix_batch
 from train.augment.transfer import send
 from train.input.loader import Batch
-from train.learn.run import Run, Settings
-from train.progressive.recipe import Recipe, TrainingStage
+from train.learn.job import Job
+from train.learn.run import Run
+from train.processes.distributed import sharing_gradients
+from train.progressive.recipe import TrainingStage
+from train.settings import Settings
 from zoo.errors import DataError
 from zoo.model.spec import Preprocessing
 
 
 def train_step(
-    run: Run,
-    parts: Iterable[Batch],
-    recipe: Recipe,
-    stage: TrainingStage,
-    preprocessing: Preprocessing,
-    settings: Settings,
-    rng: np.random.Generator,
-    *,
-    num_parts: int = 1,
+    run: Run, job: Job, stage: TrainingStage, parts: Iterable[Batch], rng: np.random.Generator, *, num_parts: int = 1
 ) -> tuple[Tensor, Tensor, int]:
     """One optimizer step over the `num_parts` parts of a batch, whose gradients are averaged.
 
+    Several processes exchange gradients once, with the last part.
+
     Returns:
         Sum of the losses and number of right answers (scalars, left on the device), and the number of pictures.
-        Without two readable pictures in any part nothing is learnt, and the number is 0.
+        If no part has two readable pictures, nothing is learnt and that number is 0.
 
     Raises:
         DataError: a part without two readable pictures where several processes train.
     """
     run.optimizer.zero_grad(set_to_none=True)
-    loss_sum = right = torch.zeros((), device=settings.device)
+    loss_sum = right = torch.zeros((), device=job.settings.device)
     count = 0
-    for part in parts:
+    for number, part in enumerate(parts, start=1):
         if len(part.labels) < 2:  # batch norm needs two values; only a folder of broken files gets here
-            if settings.world.is_alone:
+            if job.settings.world.is_alone:
                 continue
             raise DataError(  # the other processes wait for this one's gradients
                 "A part of a batch has no two readable pictures.", "`zoo data check` names the broken ones."
             )
-        loss, correct = _backward(run, part, recipe, stage, preprocessing, settings, rng, 1 / num_parts)
+        with sharing_gradients(run.eager, wanted=number == num_parts):
+            loss, correct = _backward(run, job, stage, part, rng, 1 / num_parts)
         loss_sum = loss_sum + loss * len(part.labels)
         right = right + correct
         count += len(part.labels)
     if not count:
         return loss_sum, right, 0
-    if recipe.clip_grad_norm is not None:
+    if job.recipe.clip_grad_norm is not None:
         run.scaler.unscale_(run.optimizer)
-        nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip_grad_norm)
+        nn.utils.clip_grad_norm_(run.model.parameters(), job.recipe.clip_grad_norm)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.average.update(run.model, run.step)
@@ -70,36 +68,22 @@ def train_step(
 
 
 def _backward(
-    run: Run,
-    part: Batch,
-    recipe: Recipe,
-    stage: TrainingStage,
-    preprocessing: Preprocessing,
-    settings: Settings,
-    rng: np.random.Generator,
-    share: float,
+    run: Run, job: Job, stage: TrainingStage, part: Batch, rng: np.random.Generator, share: float
 ) -> tuple[Tensor, Tensor]:
-    """Add `share` of one part's gradients: its mean loss and its number of right answers."""
-    device = settings.device
+    """Add `share` of one part's gradients; returns its mean loss and its number of right answers."""
+    preprocessing, device = job.preprocessing, job.settings.device
     labels = part.labels.to(device, non_blocking=True)
     raw = part.pictures.to(device, non_blocking=True)
     if part.draws is not None:
         raw = augment_batch(raw, part.draws, stage.randaugment_magnitude)
     pictures = normalize(raw, preprocessing)
-    erase(
-        pictures,
-        prob=stage.random_erasing_prob,
-        scale=recipe.random_erasing_scale,
-        ratio=recipe.random_erasing_ratio,
-        fill=recipe.random_erasing_fill,
-        rng=rng,
-    )
+    erase(pictures, stage.random_erasing_prob, job.recipe, rng)
     targets = run.objective.targets(labels)
     mix_batch(pictures, targets, mixup_alpha=stage.mixup_alpha, cutmix_alpha=stage.cutmix_alpha, rng=rng)
-    # A part with a broken picture has another shape, for which nothing is compiled.
+    # A part with a broken picture has another shape, and nothing is compiled for it.
     forward = run.forward if len(labels) == stage.part_size else run.eager
     assert forward is not None, "enter_stage comes first"
-    with autocast(settings):
+    with autocast(job.settings):
         logits = forward(pictures)
         teacher = run.objective.teacher
         taught = teacher.answer(pictures, preprocessing) if teacher else None

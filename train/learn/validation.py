@@ -1,4 +1,4 @@
-"""Owns what the network makes of the validation pictures; when it is asked is the loop's."""
+"""Owns what the network answers to the validation pictures; the loop decides when it is asked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,19 +14,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from train.input.loader import Batch, load_validation
-from train.learn.run import Settings
 from train.learn.step import autocast, normalize
 from train.processes.distributed import gather
+from train.settings import Settings
 from zoo.data.pictures import Pictures
 from zoo.errors import DataError
 from zoo.model.network import Network
 from zoo.model.spec import Preprocessing
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Answers:
-    """What the network said of each readable picture, (N,) each: the picture's index in the set, its class, the class
-    it was taken for, and the scores (softmax, 0…1) of both.
+    """What the network answered to each readable picture, (N,) each: the picture's index in the set, its class, the
+    predicted class, and the scores (softmax, 0…1) of both.
     """
 
     index: NDArray[np.int64]
@@ -39,7 +38,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Validation:
-    """Result on the validation pictures."""
+    """Result on the validation pictures; the loss may be no finite number."""
 
     loss: float
     top1: float
@@ -50,7 +49,7 @@ class Validation:
 def validate_together(
     model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings
 ) -> Validation:
-    """`validate`, every process taking its share; all of them get the whole result."""
+    """`validate`, of which every process does a share; all of them return the whole result."""
     world = settings.world
     if world.is_alone or len(pictures) < world.size:
         return validate(model, pictures, preprocessing, settings)
@@ -60,28 +59,21 @@ def validate_together(
 
 
 def merge_validations(parts: Sequence[Validation], shares: Sequence[NDArray[np.int64]]) -> Validation:
-    """One validation of several; part i is over the pictures `shares[i]`."""
-    counts = [len(part.answers.index) for part in parts]
+    """Join validations into one; part i is over the pictures `shares[i]`."""
+    answers = _join([part.answers for part in parts])
     index = np.concatenate([share[part.answers.index] for part, share in zip(parts, shares, strict=True)])
     order = index.argsort(kind="stable")
-
-    def joined(name: str) -> NDArray[Any]:
-        values: NDArray[Any] = np.concatenate([getattr(part.answers, name) for part in parts])[order]
-        return values
-
-    label, predicted = joined("label"), joined("predicted")
+    answers = Answers(**{name: column[order] for name, column in (vars(answers) | {"index": index}).items()})
     return Validation(
-        sum(part.loss * count for part, count in zip(parts, counts, strict=True)) / sum(counts),
-        float((label == predicted).mean()),
+        sum(part.loss * len(part.answers.index) for part in parts) / len(index),
+        float((answers.label == answers.predicted).mean()),
         tuple(chain.from_iterable(part.broken for part in parts)),
-        Answers(
-            index=index[order],
-            label=label,
-            predicted=predicted,
-            label_score=joined("label_score"),
-            score=joined("score"),
-        ),
+        answers,
     )
+
+
+def _join(parts: Sequence[Answers]) -> Answers:
+    return Answers(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
 @torch.inference_mode()
@@ -93,7 +85,7 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
     """
     loss_sum = 0.0
     broken: list[str] = []
-    parts: list[Tensor] = []
+    parts: list[Answers] = []
     first = 0
     with closing(_logits(model, pictures, preprocessing, settings)) as answered:
         for logits, batch in answered:
@@ -101,21 +93,13 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
             labels, scores = batch.labels, logits.softmax(1)
             loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
             score, predicted = scores.max(1)
-            own = scores.gather(1, labels[:, None])[:, 0]
-            parts.append(torch.stack([first + batch.positions, labels, predicted, own, score]).double())
+            columns = (first + batch.positions, labels, predicted, scores.gather(1, labels[:, None])[:, 0], score)
+            parts.append(Answers(*(column.numpy() for column in columns)))
             first += len(labels) + len(batch.broken)
-    columns: NDArray[np.float64] = torch.cat(parts, dim=1).numpy() if parts else np.empty((5, 0))
-    index, label, answer, own, score = columns
-    count = len(index)
+    count = sum(len(part.index) for part in parts)
     if not count:
         raise DataError("Not one validation picture could be decoded.", "The files are damaged, or not pictures.")
-    answers = Answers(
-        index=index.astype(np.int64),
-        label=label.astype(np.int64),
-        predicted=answer.astype(np.int64),
-        label_score=own.astype(np.float32),
-        score=score.astype(np.float32),
-    )
+    answers = _join(parts)
     top1 = float((answers.label == answers.predicted).mean())
     return Validation(loss_sum / count, top1, tuple(broken), answers)
 
@@ -123,7 +107,7 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
 def _logits(
     model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings
 ) -> Generator[tuple[Tensor, Batch], None, None]:
-    """Logits (N, K) float32 on the CPU, and the batch they are of; N is 0 where every picture of it is broken."""
+    """Logits (N, K) float32 on the CPU with their batch; N is 0 if every picture of the batch is broken."""
     pin = settings.device.type == "cuda"
     with closing(load_validation(pictures, preprocessing, batch_size=64, workers=settings.workers, pin=pin)) as loaded:
         for batch in loaded:

@@ -1,4 +1,4 @@
-"""Owns which share of a run this process has when several train together under torchrun; it trains nothing.
+"""Owns this process's share of a run that several processes train together under torchrun; it trains nothing.
 
 Batches are cut, never the data set: every process computes the same order of the same global batches and takes its own
 rows of each. So the steps are those of one process with the whole batch, whatever the number of processes.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -20,15 +20,16 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from zoo.errors import ZooError
+from zoo.rows import Count, CountOrNone, Row
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
-    """The processes of a run; `rank` counts them through all nodes, `local_rank` on this one."""
+class World(Row):
+    """This process of a run: `rank` is its number among all `size`, `local_rank` its number on this node."""
 
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
+    rank: CountOrNone = 0
+    size: Count = 1
+    local_rank: CountOrNone = 0
 
     @property
     def is_first(self) -> bool:
@@ -42,7 +43,7 @@ class World:
 
 
 ALONE = World()
-# The newer name came with torch 2.15, which warns of the older one.
+# torch 2.15 brought the newer name and warns about the older one.
 _SYNC_BUFFERS = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")
@@ -75,7 +76,7 @@ def find_world(environment: dict[str, str] | os._Environ[str] = os.environ) -> W
 
 
 def restarts(environment: dict[str, str] | os._Environ[str] = os.environ) -> int:
-    """How often torchrun has started all processes anew after a failure: then the run goes on from its state."""
+    """How often torchrun has restarted all processes after a failure: a restarted run is resumed."""
     return int(environment.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
@@ -84,7 +85,7 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     """Join the other processes (NCCL on GPUs, gloo on processors), and leave them at the end.
 
     Raises:
-        ZooError: they do not find one another.
+        ZooError: the processes do not find one another.
     """
     if world.is_alone:
         yield
@@ -93,8 +94,9 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
         torch.cuda.set_device(device)
     try:
         store, rank, size = next(rendezvous("env://"))
-        # torchrun's own store is kept for all attempts, and in it the addresses of processes that are dead. Without it
-        # each attempt has a fresh one, which is what replacing a node needs: the new one counts restarts from 0.
+        # torchrun's own store lives through all restarts and keeps the addresses of dead processes, so each restart
+        # gets a prefix of its own. Without that store every restart has a fresh one and must have no prefix: a node
+        # that replaces another counts restarts from 0 and would look under another prefix than the rest.
         kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         attempt = PrefixStore(f"zoo/attempt_{restarts()}", store) if kept else store
         backend = "nccl" if device.type == "cuda" else "gloo"
@@ -117,9 +119,9 @@ def share_of(batch: Sequence[int], world: World) -> list[int]:
 
 
 def data_parallel(model: nn.Module, world: World, device: torch.device) -> nn.Module:
-    """The module to call in training: gradients become the mean over all processes in its backward pass.
+    """The module to call in training: its backward pass averages the gradients over all processes.
 
-    Buffers are not broadcast: batch-norm statistics are the same everywhere with SyncBN, and rank 0's are kept without.
+    Buffers are not broadcast: with SyncBN batch-norm statistics are the same everywhere; without it rank 0's are saved.
     """
     if world.is_alone:
         return model
@@ -129,11 +131,21 @@ def data_parallel(model: nn.Module, world: World, device: torch.device) -> nn.Mo
     return wrapped
 
 
+def sharing_gradients(module: nn.Module | None, *, wanted: bool) -> AbstractContextManager[None]:
+    """While it is open, backward passes of `data_parallel`'s module average gradients over all processes, if `wanted`.
+
+    Otherwise gradients add up in this process alone. The forward pass belongs inside the context as well.
+    """
+    if isinstance(module, DistributedDataParallel) and not wanted:
+        return module.no_sync()
+    return nullcontext()
+
+
 def synchronize_norms(model: nn.Module) -> None:
     """Let every batch norm see the batch of all processes, in place. Works on GPUs only.
 
-    A network with norms of a class of its own (ResNets), which PyTorch's conversion would replace, stays as it is:
-    each process's norms see its own share.
+    A network whose norms have a class of their own (ResNets) stays as it is, because PyTorch's conversion would replace
+    that class: its norms see this process's share of the batch.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     if all(type(norm) is nn.BatchNorm2d for norm in norms):
@@ -148,7 +160,7 @@ def sum_over(world: World, *tensors: Tensor) -> None:
 
 
 def gather(world: World, value: Any) -> list[Any]:
-    """Every process's value, in the order of ranks."""
+    """The values of all processes, in the order of ranks."""
     if world.is_alone:
         return [value]
     values: list[Any] = [None] * world.size
@@ -157,7 +169,7 @@ def gather(world: World, value: Any) -> list[Any]:
 
 
 def agreed(world: World, due: bool, wish: int | None, device: torch.device) -> tuple[bool, int | None]:
-    """Rank 0's word on whether something is due, and any process's wish (a signal's number): the same everywhere."""
+    """Whether something is due, as rank 0 says, and any process's wish (a signal's number): the same everywhere."""
     if world.is_alone:
         return due, wish
     said = torch.tensor([int(due and world.is_first), wish or 0], device=device)
@@ -167,6 +179,6 @@ def agreed(world: World, due: bool, wish: int | None, device: torch.device) -> t
 
 
 def wait_for_all(world: World) -> None:
-    """Return when every process is here."""
+    """Return when every process has called this."""
     if not world.is_alone:
         distributed.barrier()

@@ -1,6 +1,7 @@
-"""Owns how a run is asked to stop: SIGTERM and Ctrl-C become a wish that the loop grants between two steps.
+"""Owns how a run is asked to stop: SIGTERM and Ctrl-C become a wish, which the loop grants between two steps.
 
-Where the loop waits for pictures, which a server may keep back for minutes, the wish ends the wait. It writes no state.
+While the loop waits for pictures, which may take minutes where a server is away, a wish ends the wait. This file saves
+no state.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class RunStopped(BaseException):
-    """A run was asked to stop and wrote its state: like KeyboardInterrupt not an error. `wish` is the signal.
+    """A run was asked to stop and saved its state; like KeyboardInterrupt it is no error. `wish` is the signal.
 
-    `own` is False where not this process got it but another one of the same run.
+    `own` is False if another process of the same run received the signal.
     """
 
     def __init__(self, wish: int, where: str, *, own: bool = True) -> None:
@@ -31,9 +32,9 @@ class RunStopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """0 after SIGTERM, which schedulers send and take a 0 for a stop in order; 130 after Ctrl-C, as shells do.
+        """0 after SIGTERM, as schedulers expect of a job that stopped in order; 130 after Ctrl-C, as in shells.
 
-        1 where the signal went to another process: a 0 would tell torchrun on a node that stays that all is done.
+        1 if another process received the signal: 0 would tell the torchrun of this node that the run is finished.
         """
         if not self.own:
             return 1
@@ -41,11 +42,11 @@ class RunStopped(BaseException):
 
 
 class RunFinished(Exception):
-    """The run to go on with, if need be, is finished: nothing is left to do."""
+    """The run that was to be resumed is finished: nothing is left to do."""
 
 
 class Interrupted(BaseException):
-    """A wait was ended by a wish to stop, `wish` being the signal: like KeyboardInterrupt not an error."""
+    """A wish to stop ended a wait; like KeyboardInterrupt it is no error. `wish` is the signal."""
 
     def __init__(self, wish: int) -> None:
         super().__init__(wish)
@@ -54,23 +55,23 @@ class Interrupted(BaseException):
 
 @dataclass
 class StopRequest:
-    """The signal that came, if one did, and whether one that comes now ends what is being done."""
+    """The signal that was received, or None, and whether a signal ends what is being done now."""
 
     wish: int | None = None
     ends_wait: bool = False
 
     def wait_for(self, get: Callable[[], T]) -> T:
-        """`get()`, which must leave nothing half done wherever it is ended.
+        """Call `get`, which a wish may end anywhere, so it must leave nothing half done.
 
         Raises:
-            Interrupted: a wish is there, or comes.
+            Interrupted: there was a wish, or one came.
         """
         self.ends_wait = True
         try:
             if self.wish is None:
                 return get()
         except Interrupted:
-            pass  # what the wait held, such as decoding processes, is let go with its traceback
+            pass  # its traceback is dropped here, and with it what the wait held, such as decoding processes
         finally:
             self.ends_wait = False
         assert self.wish is not None
@@ -79,11 +80,11 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turn SIGTERM and Ctrl-C into a wish; a second Ctrl-C ends the process as it always did.
+    """Turn SIGTERM and Ctrl-C into a wish; a second Ctrl-C ends the process as usual.
 
-    A second SIGTERM is the same wish: Slurm sends one to every process of a job, and torchrun passes on its own.
+    A second SIGTERM changes nothing: Slurm sends one to every process of a job, and torchrun forwards its own as well.
 
-    Only the main thread can receive signals; elsewhere nothing is installed.
+    Only the main thread can receive signals; in other threads nothing is installed.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -92,7 +93,7 @@ def stop_requests() -> Iterator[StopRequest]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def take(number: int, frame: FrameType | None) -> None:
-        is_first = request.wish is None  # a later one would end the writing of the state
+        is_first = request.wish is None  # a later signal must not interrupt the saving of the state
         request.wish = request.wish or number
         signal.signal(signal.SIGINT, before[signal.SIGINT])
         if is_first and request.ends_wait:
@@ -109,10 +110,10 @@ def stop_requests() -> Iterator[StopRequest]:
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Deliver what asks to stop only at the end of the block, and never to a process that is forked in it.
+    """Deliver SIGTERM and Ctrl-C only at the end of the block, and never to a process that is forked in it.
 
-    A mask holds the signals of one thread: of this one, and of a process forked here, which has no other. Those that
-    PyTorch's threads take for the process are remembered. Only the main thread can do that; elsewhere nothing is held.
+    A mask blocks them in this thread, and in the only thread of a process forked here. PyTorch's threads may still
+    receive them for the process; those are remembered. Only the main thread can do that; in others nothing is held.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -141,9 +142,9 @@ def signals_held() -> Iterator[None]:
 
 
 def leave_signals_to_the_run(worker: int) -> None:
-    """Ignore in a decoding process what asks the run to stop: it needs the process until the step is done.
+    """Ignore SIGTERM and Ctrl-C in a decoding process, which the run needs until the step is done.
 
-    A terminal's Ctrl-C, torchrun and Slurm send theirs to whole groups of processes.
+    Terminals, torchrun and Slurm send signals to whole groups of processes.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

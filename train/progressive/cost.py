@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from train.progressive.recipe import Recipe, TrainingStage
 from train.progressive.schedule import steps_per_epoch
 from zoo.model.counts import count_macs
 from zoo.model.spec import Variant
+from zoo.rows import Count, Row, Within
 
 # Forward once, backward twice: the gradient of a convolution is two convolutions of the same size. A frozen backbone
 # has no backward pass.
@@ -15,22 +17,22 @@ PASSES = 3
 FROZEN_PASSES = 1
 
 
-@dataclass(frozen=True)
-class StageCost:
+@dataclass(frozen=True, kw_only=True)
+class StageCost(Row):
     """A stage with its number of steps and its multiply-adds."""
 
     stage: TrainingStage
-    steps: int
-    macs: int
+    steps: Count
+    macs: Count
 
 
-@dataclass(frozen=True)
-class RunCost:
+@dataclass(frozen=True, kw_only=True)
+class RunCost(Row):
     """A run's stages, and its compute as a share of the same epochs at the largest stage's size."""
 
     stages: tuple[StageCost, ...]
-    macs: int
-    share_of_fixed_size: float
+    macs: Count
+    share_of_fixed_size: Annotated[float, Within(above=0, high=1)]
 
 
 def estimate(variant: Variant, recipe: Recipe, num_pictures: int, num_classes: int) -> RunCost:
@@ -44,7 +46,8 @@ def estimate(variant: Variant, recipe: Recipe, num_pictures: int, num_classes: i
         steps = stage.epochs * steps_per_epoch(num_pictures, stage.batch_size)
         pictures = steps * min(stage.batch_size, num_pictures)
         passes = FROZEN_PASSES if stage.freeze_backbone else PASSES
-        stages.append(StageCost(stage, steps, passes * pictures * count_macs(variant, stage.image_size, num_classes)))
+        macs = passes * pictures * count_macs(variant, stage.image_size, num_classes)
+        stages.append(StageCost(stage=stage, steps=steps, macs=macs))
         fixed += passes * pictures * count_macs(variant, recipe.largest_size, num_classes)
     total = sum(stage.macs for stage in stages)
-    return RunCost(tuple(stages), total, total / fixed)
+    return RunCost(stages=tuple(stages), macs=total, share_of_fixed_size=total / fixed)

@@ -1,7 +1,7 @@
-"""Owns what the paper's ImageNet recipes have in common; each recipe's own figures are in its file.
+"""Owns what the paper's ImageNet recipes have in common; the figures of each recipe are in its own file.
 
 Source: Tan & Le, "EfficientNetV2" (arXiv 2104.00298v3), §4 and Table 6; google/automl `efficientnetv2/hparams.py`,
-`main.py`, `preprocessing.py`. Where ours differs: RandAugment's operations (docs/training.md), and batch norm's
+`main.py`, `preprocessing.py`. Ours differs in RandAugment's operations (docs/training.md) and in batch norm's
 statistics, which are those of one device's part of the batch.
 """
 
@@ -23,7 +23,7 @@ def imagenet_recipe(
     """ImageNet-1k from scratch: 350 epochs of 4096 with TensorFlow's RMSProp.
 
     The rate is 0.016 for 256 pictures, so 0.256 at 4096, with 5 warm-up epochs, then × 0.97 every 2.4 epochs. The
-    crop takes 5 … 100 % of the area. All of it is in both the paper and the code.
+    crop takes 5 … 100 % of the area. Paper and code agree on all of it.
     """
     return Recipe(
         name=name,
@@ -75,8 +75,8 @@ def automl_stages(
 ) -> tuple[TrainingStage, ...]:
     """Four stages as the released code has them.
 
-    Size of stage s (from 0) is ⌊128 + (last − 128) · (s + 1) / 4⌋: it starts a quarter above 128 px. CutMix has
-    mixup's alpha, and dropout is constant: its schedule is built and then deleted.
+    The size of stage s (from 0) is ⌊128 + (last − 128) · (s + 1) / 4⌋: it starts a quarter above 128 px. CutMix has
+    mixup's alpha. Dropout is constant: the code builds a schedule for it and then deletes that.
     """
     return progressive_stages(
         epochs=EPOCHS,
@@ -90,6 +90,6 @@ def automl_stages(
 
 
 def crop_margin(variant: Variant) -> int:
-    """Pixels a network's own evaluation crops away, 0 where it squashes the whole picture."""
-    contract = variant.preprocessing
-    return contract.resize_size - contract.image_size if contract.resize_size else 0
+    """How many pixels a network's own evaluation crops away, 0 if it squashes the whole picture."""
+    own = variant.preprocessing
+    return own.resize_size - own.image_size if own.resize_size else 0

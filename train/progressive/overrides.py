@@ -1,17 +1,77 @@
-"""Owns `--set PATH=VALUE`: a dotted path into a recipe, read by the type of its field; it knows no field by name."""
+"""Owns which recipe a run's options ask for, and `--set PATH=VALUE`, a dotted path into a recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import accumulate, pairwise
 
-from train.progressive.recipe import Recipe, TrainingStage
+from train.options import TrainOptions
+from train.progressive.recipe import Recipe, TrainingStage, check_recipe, find_recipe, round_test_size
 from zoo.errors import UnknownNameError, ZooError
+from zoo.model.spec import Variant
 from zoo.rows import did_you_mean, field_types, parse
 
 # What a recipe is, not how it trains.
 FIXED = ("name", "source", "stages")
 EVERY_STAGE = "all"
+# Options that are fields of a recipe, where they are given.
+FIELDS = ("learning_rate", "class_weights", "teacher", "distill_alpha", "temperature")
+
+
+def choose_recipe(options: TrainOptions, variant: Variant, base: Recipe | None = None) -> Recipe:
+    """The recipe that a run's options name, or the one of its data, as the other options change it.
+
+    Args:
+        base: take this recipe instead of the one that is named.
+
+    Raises:
+        UnknownNameError: there is no such recipe or setting. ZooError: the recipe does not fit the network or itself.
+    """
+    recipe = base or find_recipe(options.recipe or ("digits" if options.data == "digits" else "folder"), variant)
+    given = {name: value for name in FIELDS if (value := getattr(options, name)) is not None}
+    recipe = replace(_fit_to_flags(recipe, options, variant), **given)
+    return check_recipe(apply_overrides(recipe, options.overrides), variant)
+
+
+def _fit_to_flags(recipe: Recipe, options: TrainOptions, variant: Variant) -> Recipe:
+    """Change what the stages share, epochs, size and batch; the stages keep their proportions.
+
+    Raises:
+        ZooError: fewer epochs than stages, or an image size above the network's cap.
+    """
+    stages, epochs, image_size = recipe.stages, options.epochs, options.image_size
+    if epochs is not None:
+        if epochs < len(stages):
+            raise ZooError(
+                f"--epochs {epochs} is less than one epoch for each of the {len(stages)} stages.",
+                f"Use at least {len(stages)}.",
+            )
+        stages = tuple(replace(s, epochs=e) for s, e in zip(stages, _share_out(epochs, recipe), strict=True))
+        recipe = replace(recipe, warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs)
+    if image_size is not None:
+        if image_size > variant.max_size:
+            raise ZooError(
+                f"--image-size {image_size} is outside 16 … {variant.max_size} px.",
+                f"{variant.id} is capped at {variant.max_size} px.",
+            )
+        factor = image_size / recipe.largest_size
+        stages = tuple(replace(stage, image_size=round(stage.image_size * factor)) for stage in stages)
+        recipe = replace(recipe, test_size=round_test_size(image_size, variant.max_size))
+    if options.batch_size is not None:
+        stages = tuple(replace(stage, batch_size=options.batch_size) for stage in stages)
+    return replace(recipe, stages=stages)
+
+
+def _share_out(epochs: int, recipe: Recipe) -> list[int]:
+    """Epochs of the stages in the recipe's proportions, at least one each; of 15, 15, 15, 15, 8 epochs are 2 × 4."""
+    ends = list(accumulate(stage.epochs for stage in recipe.stages))
+    borders = [0]
+    for index, end in enumerate(ends, start=1):
+        latest = epochs - (len(ends) - index)  # each later stage needs an epoch
+        nearest = (2 * epochs * end + ends[-1] - 1) // (2 * ends[-1])  # halves round down: 6 of 60 are 1, 2, 1, 2
+        borders.append(min(max(nearest, borders[-1] + 1), latest))
+    return [after - before for before, after in pairwise(borders)]
 
 
 def apply_overrides(recipe: Recipe, settings: Iterable[str]) -> Recipe:

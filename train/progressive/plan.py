@@ -1,9 +1,9 @@
-"""Owns what `zoo train --plan` shows: the stages, what they cost, and whatever is not as it usually is."""
+"""Owns what `zoo train --plan` shows: the stages, what they cost, and every setting that is unusual."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, dataclass, fields
 
 import click
 from rich.table import Table
@@ -13,17 +13,28 @@ from train.progressive.recipe import Recipe
 from train.progressive.schedule import batch_factor
 from zoo.console import results_console
 from zoo.model.spec import Variant
+from zoo.rows import Row
 from zoo.wording import digits
 
-# Shown in every plan, in the table or under it; everything else only where it differs from the recipe's default.
+# Shown in every plan, in the table or under it; other settings only if they differ from the recipe's default.
 SHOWN = ("name", "source", "stages", "test_size", "learning_rate", "schedule", "optimizer", "lr_scaling")
 
-# Columns that are left out where every stage has this in them.
+# Columns that are left out if every stage has this in them.
 UNUSED = {"parts": "1", "frozen": "", "erasing": "0"}
 
 
-def print_plan(variant: Variant, recipe: Recipe, cost: RunCost, *, as_json: bool) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Plan(Row):
+    """A run before it begins: the network, the recipe with all options applied, and what it costs."""
+
+    variant: Variant
+    recipe: Recipe
+    cost: RunCost
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> None:
     """Print to stdout; as JSON {"model", "recipe", "stages": […], "settings": {every other setting}}."""
+    variant, recipe, cost = plan.variant, plan.recipe, plan.cost
     if as_json:
         settings = recipe.to_dict()
         stages = settings.pop("stages")
@@ -43,7 +54,7 @@ def print_plan(variant: Variant, recipe: Recipe, cost: RunCost, *, as_json: bool
 
 
 def unusual_settings(recipe: Recipe) -> dict[str, str]:
-    """The run's settings that differ from `Recipe`'s defaults and that the plan does not show anyway."""
+    """The settings that differ from `Recipe`'s defaults, without those that every plan shows."""
     found = {}
     for field in fields(Recipe):
         value = getattr(recipe, field.name)
@@ -78,7 +89,7 @@ def _table(variant: Variant, recipe: Recipe, cost: RunCost) -> Table:
         header_style="bold",
     )
     rows = [_row(index, item) for index, item in enumerate(cost.stages, start=1)]
-    # What no stage uses would only push the table over the edge of a terminal.
+    # Columns that no stage uses would make the table wider than a terminal.
     columns = [name for name in rows[0] if any(row[name] != UNUSED.get(name) for row in rows)]
     for name in columns:
         table.add_column(name, justify="right")
@@ -88,20 +99,20 @@ def _table(variant: Variant, recipe: Recipe, cost: RunCost) -> Table:
 
 
 def _row(number: int, item: StageCost) -> dict[str, str]:
-    stage = asdict(item.stage)
+    stage = item.stage
     return {
         "stage": f"{number}",
-        "epochs": f"{stage['epochs']}",
-        "px": f"{stage['image_size']}",
-        "batch": f"{stage['batch_size']}",
-        "parts": f"{stage['accumulate']}",
-        "frozen": "backbone" if stage["freeze_backbone"] else "",
-        "RandAugment": f"{stage['randaugment_magnitude']:g}",
-        "mixup": f"{stage['mixup_alpha']:g}",
-        "CutMix": f"{stage['cutmix_alpha']:g}",
-        "erasing": f"{stage['random_erasing_prob']:g}",
-        "dropout": f"{stage['dropout']:g}",
-        "stoch. depth": f"{stage['stochastic_depth_prob']:g}",
+        "epochs": f"{stage.epochs}",
+        "px": f"{stage.image_size}",
+        "batch": f"{stage.batch_size}",
+        "parts": f"{stage.accumulate}",
+        "frozen": "backbone" if stage.freeze_backbone else "",
+        "RandAugment": f"{stage.randaugment_magnitude:g}",
+        "mixup": f"{stage.mixup_alpha:g}",
+        "CutMix": f"{stage.cutmix_alpha:g}",
+        "erasing": f"{stage.random_erasing_prob:g}",
+        "dropout": f"{stage.dropout:g}",
+        "stoch. depth": f"{stage.stochastic_depth_prob:g}",
         "steps": f"{item.steps}",
         "TMACs": digits(item.macs / 1e12, 2),
     }

@@ -1,12 +1,11 @@
-"""Owns the shape of a recipe and how flags change one; the recipes themselves are files of `train/recipes/`."""
+"""Owns the shape of a recipe and which ones fit a network; the recipes themselves are files of `train/recipes/`."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from zoo.errors import ZooError, unknown_name
@@ -19,17 +18,17 @@ LossName = Literal["cross_entropy", "bce"]
 BatchRule = Literal["none", "linear", "sqrt"]
 ErasingFill = Literal["zero", "noise"]
 BelowOne = Annotated[float, Within(0, below=1)]
-RECIPES = "train.recipes"  # by name: recipes import this file, not the other way round
+RECIPES = "train.recipes"  # by name: recipes import this file, not the reverse
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStage(Row):
     """One stage of progressive learning: what the pictures are and how hard they are made.
 
-    `image_size` is one side in pixels; `batch_size` is the pictures of an optimizer step, which are taken in
-    `accumulate` equal parts where memory does not hold them at once (batch norm then sees the parts).
-    `randaugment_magnitude` is on the scale whose usual maximum is 10 and may pass it; alphas of 0 switch mixup or
-    CutMix off; `random_erasing_prob` is a picture's; `stochastic_depth_prob` is that of the last block.
+    `image_size` is one side in pixels; `batch_size` is the number of pictures in an optimizer step, which are taken in
+    `accumulate` equal parts if memory does not hold them at once (batch norm then sees the parts).
+    `randaugment_magnitude` is on the scale whose usual maximum is 10, and may be above it; an alpha of 0 switches mixup
+    or CutMix off; `random_erasing_prob` is that of one picture, `stochastic_depth_prob` that of the last block.
     `freeze_backbone` trains the classifier alone: the rest keeps its weights and its batch-norm statistics.
     """
 
@@ -47,7 +46,7 @@ class TrainingStage(Row):
 
     @property
     def part_size(self) -> int:
-        """Pictures that are in memory at once: a batch's share of one accumulation."""
+        """Pictures that are in memory at once: those of one part of a batch."""
         return -(-self.batch_size // self.accumulate)
 
 
@@ -56,14 +55,13 @@ class Recipe(Row):
     """Everything a run depends on besides network, data and seed.
 
     `test_size` is what validation and export use, about a fifth above the last stage's size; `test_crop_margin` is how
-    many pixels a centre crop leaves out where `test_resize` is crop. `learning_rate` is the peak's; `lr_scaling`
-    multiplies it by batch / `reference_batch_size`, or by the root of that. `momentum` is SGD's and RMSProp's, `betas`
-    AdamW's and LAMB's; an `eps` of None is the optimizer's own (`train/learn/optim.py`). `weight_decay` spares norms
-    and biases; with SGD and RMSProp it is an L2 term of the loss, else decoupled. `layer_decay` is the share of the
-    rate that each stage of the network gets of the one above it. `crop_scale` is the share of the picture's area a
-    random crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the side beyond the picture, where
-    it is black. `teacher` names the weights to distil from. `short_run_init` is
-    `zoo.model.build.initialize_for_short_run`.
+    many pixels a centre crop leaves out if `test_resize` is crop. `learning_rate` is the peak; `lr_scaling` multiplies
+    it by batch / `reference_batch_size`, or by the root of that. SGD and RMSProp use `momentum`, AdamW and LAMB
+    `betas`; an `eps` of None is the optimizer's own (`train/learn/optim.py`). `weight_decay` spares norms and biases;
+    with SGD and RMSProp it is an L2 term of the loss, else decoupled. `layer_decay` is the rate of each stage of the
+    network as a share of the rate of the stage above it. `crop_scale` is the share of the picture's area that a random
+    crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the side beyond the picture, where it is
+    black. `teacher` names the weights to distil from. `short_run_init` is `zoo.model.build.initialize_for_short_run`.
     """
 
     name: Text
@@ -87,7 +85,7 @@ class Recipe(Row):
     eps: Positive | None = None
     weight_decay: NotNegative = 0.0
     layer_decay: Annotated[float, Within(above=0, high=1)] = 1.0
-    # A negative norm turns every gradient round, and 0 takes it away: neither is told by the loss.
+    # A negative norm would reverse every gradient, and 0 would erase it; the loss shows neither.
     clip_grad_norm: Positive | None = None
     ema_decay: BelowOne = 0.9999
     loss: LossName = "cross_entropy"
@@ -112,7 +110,7 @@ class Recipe(Row):
 
     @property
     def largest_size(self) -> int:
-        """The largest size that is trained at, px: the last stage's, but for sizes drawn at random."""
+        """The largest training size, px: the last stage's, unless sizes are drawn at random."""
         return max(stage.image_size for stage in self.stages)
 
 
@@ -125,7 +123,7 @@ def find_recipe(name: str, variant: Variant) -> Recipe:
     """Resolve a recipe for a network: `train/recipes/NAME.py` has `recipe(variant)`.
 
     Raises:
-        UnknownNameError: there is no such file. ZooError: the recipe is another network's.
+        UnknownNameError: there is no such file. ZooError: the recipe is for another network.
     """
     names = recipe_names()
     if name not in names:
@@ -135,7 +133,7 @@ def find_recipe(name: str, variant: Variant) -> Recipe:
 
 
 def require_network(recipe: str, variant: Variant, ids: Iterable[str]) -> None:
-    """Refuse a network that a recipe's figures are not for.
+    """Refuse a network whose figures a recipe does not have.
 
     Raises:
         ZooError: names the networks it is for.
@@ -156,56 +154,8 @@ def round_test_size(image_size: int, max_size: int) -> int:
     return min(int(image_size * 1.2 / 8 + 0.5) * 8, max_size)
 
 
-def override(
-    recipe: Recipe,
-    variant: Variant,
-    *,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    image_size: int | None = None,
-) -> Recipe:
-    """Change a recipe by the common flags; stages keep their proportions.
-
-    Raises:
-        ZooError: fewer epochs than stages, or an image size above the network's cap.
-    """
-    stages = recipe.stages
-    if epochs is not None:
-        if epochs < len(stages):
-            raise ZooError(
-                f"--epochs {epochs} is less than one epoch for each of the {len(stages)} stages.",
-                f"Use at least {len(stages)}.",
-            )
-        stages = tuple(replace(s, epochs=e) for s, e in zip(stages, _share_out(epochs, recipe), strict=True))
-        recipe = replace(recipe, warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs)
-    if image_size is not None:
-        if not 16 <= image_size <= variant.max_size:
-            raise ZooError(
-                f"--image-size {image_size} is outside 16 … {variant.max_size} px.",
-                f"{variant.id} is capped at {variant.max_size} px.",
-            )
-        factor = image_size / recipe.largest_size
-        stages = tuple(replace(stage, image_size=round(stage.image_size * factor)) for stage in stages)
-        recipe = replace(recipe, test_size=round_test_size(image_size, variant.max_size))
-    if batch_size is not None:
-        stages = tuple(replace(stage, batch_size=batch_size) for stage in stages)
-    return replace(recipe, stages=stages, learning_rate=learning_rate or recipe.learning_rate)
-
-
-def _share_out(epochs: int, recipe: Recipe) -> list[int]:
-    """Epochs of the stages in the proportions the recipe has, at least one each; 60 as 15, 15, 15, 15 → 8 as 2 × 4."""
-    ends = [sum(stage.epochs for stage in recipe.stages[: index + 1]) for index in range(len(recipe.stages))]
-    borders = [0]
-    for index, end in enumerate(ends, start=1):
-        latest = epochs - (len(ends) - index)  # one epoch is left for each stage behind
-        nearest = (2 * epochs * end + ends[-1] - 1) // (2 * ends[-1])  # halves go down: 6 of 60 are 1, 2, 1, 2
-        borders.append(min(max(nearest, borders[-1] + 1), latest))
-    return [after - before for before, after in pairwise(borders)]
-
-
 def check_recipe(recipe: Recipe, variant: Variant) -> Recipe:
-    """Return a recipe that fits a network and itself; each field alone is checked where it is set.
+    """Check that a recipe fits a network and itself, and return it; single fields are checked when they are set.
 
     Raises:
         ZooError: names the first setting that does not fit, and what it may be.

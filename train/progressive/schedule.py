@@ -1,4 +1,4 @@
-"""Owns what changes while training runs, as pure functions of progress; it touches no model and no clock."""
+"""Owns what changes during training, as pure functions of progress; it touches no model and no clock."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def progressive_stages(
     """Lay out a progressive run: size and regularisation rise together from the first value of a pair to the second.
 
     Args:
-        epochs: of the whole run; stages get equal shares, the last ones one more where they do not divide.
-        batch_size: one per stage; their number is the number of stages.
+        epochs: of the whole run; stages get equal shares, and some one more if they do not divide.
+        batch_size: one per stage, so it decides the number of stages.
         size_step: image sizes are rounded to a multiple of it (1 px as in the paper's code).
     """
     count = len(batch_size)
@@ -73,7 +73,7 @@ def learning_rate(recipe: Recipe, progress_epochs: float, batch_size: int | None
         cosine       lr · ½ (1 + cos π t), t from 0 at the end of the warm-up to 1 at the end of the run
         exponential  lr · decay_rate ^ ⌊progress / decay_epochs⌋, counted from epoch 0 (google/automl utils.py)
         constant     lr
-    all of it times `batch_factor`; without a batch size as the recipe's reference batch has it.
+    all of it times `batch_factor`; without a batch size it is that of the recipe's reference batch.
     ImageNet S, lr 0.256, 5 warm-up epochs, 0.97 every 2.4: at epoch 5 it is 0.256 · 0.97² = 0.2409.
     """
     peak = recipe.learning_rate * (1.0 if batch_size is None else batch_factor(recipe, batch_size))
@@ -89,7 +89,7 @@ def learning_rate(recipe: Recipe, progress_epochs: float, batch_size: int | None
 
 
 def batch_factor(recipe: Recipe, batch_size: int) -> float:
-    """What a batch multiplies the learning rate by.
+    """By how much the size of a batch multiplies the learning rate.
 
     none    1
     linear  batch / reference (Goyal et al. 2017, arXiv 1706.02677): 4096 of 256 is 16

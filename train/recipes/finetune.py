@@ -1,8 +1,8 @@
-"""Your own pictures from trained weights: first the classifier alone, then all of it, the bottom more slowly.
+"""Your own pictures from trained weights: first the classifier alone, then all layers, the lower ones more slowly.
 
-Source     this project: two epochs with the backbone frozen keep a new classifier's first gradients out of it; layer
-           decay 0.75 as ConvNeXt's and BEiT's fine-tuning has it, here per stage of the network; then two stages of
-           progressive learning, 80 % and 100 % of the network's training size
+Source     this project: for two epochs the backbone is frozen, so that the first gradients of a new classifier do not
+           reach it; layer decay 0.75 as in ConvNeXt's and BEiT's fine-tuning, here per stage of the network; then two
+           stages of progressive learning, at 80 % and 100 % of the network's training size
 Command    zoo train s.timm-in1k --data PICTURES --recipe finetune
 Hardware   not yet run
 Wall time  not yet run

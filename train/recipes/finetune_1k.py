@@ -2,8 +2,8 @@
 
 Source     google/automl efficientnetv2 `datasets.py` (class ImagenetFt): 15 epochs of 512 at the evaluation size,
            floored to a multiple of 16; rate 0.0005 for 256 pictures, constant, 1 warm-up epoch; flip and cutout of
-           half the side; no dropout; EMA 0.9996. The paper: cosine. Here cutout's square is always whole; there it may
-           hang over the border.
+           half the side; no dropout; EMA 0.9996. The paper: cosine. Here cutout's square is always inside the picture;
+           there it may reach over the border.
 Command    zoo train runs/s-21k --data imagenet/ --recipe finetune_1k --auto-batch
 Hardware   not yet run; the paper: 32 TPUv3 cores
 Wall time  not yet run

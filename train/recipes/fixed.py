@@ -1,4 +1,4 @@
-"""The control: `folder` with its last stage throughout, size and regularisation as they end.
+"""The control: the last stage of `folder` throughout, with its size and regularisation.
 
 Source     V2 Table 12, the baselines; everything but the stages is `folder`'s
 Command    zoo train s --data PICTURES --recipe fixed

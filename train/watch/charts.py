@@ -1,17 +1,19 @@
-"""Owns a run's charts over epochs and stages as markup; the pictures on disk are `train/watch/plots.py`'s."""
+"""Owns a run's charts over epochs and stages, as its page and `curves.svg` show them; it writes no file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 
 from train.learn.run import Epoch
 from train.progressive.recipe import Recipe, TrainingStage
 from train.progressive.schedule import learning_rate
-from zoo.page.charts import Bar, Group, bar_chart
+from zoo.page.charts import Bar, Drawing, Group, bar_chart
 from zoo.page.curves import Band, Curve, curve_chart
-from zoo.page.markup import Markup, tag
-from zoo.wording import digits
+from zoo.page.markup import Markup
+from zoo.page.picture import THIRD_PX, WHOLE_PX, render_charts
+from zoo.wording import digits, digits_or_dash
 
 SETTING_NAMES = {
     "image_size": "image size, px",
@@ -29,7 +31,7 @@ SETTING_NAMES = {
 def stage_settings(recipe: Recipe) -> dict[str, list[float]]:
     """What a recipe's stages set, by the names people read: one value per stage, in the order of the row's fields.
 
-    Left out is what no stage uses: zero, or the field's default, throughout.
+    A setting that is zero, or the field's default, in every stage is left out.
     """
     settings = {}
     for row in fields(TrainingStage):
@@ -53,81 +55,77 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     return max(history, key=lambda line: line.val_top1)
 
 
-def progress_charts(history: Sequence[Epoch], recipe: Recipe) -> Iterator[Markup]:
+def progress_charts(history: Sequence[Epoch], recipe: Recipe, width_px: int = 1000) -> list[Drawing]:
     """Accuracy and loss, training beside validation."""
-    bands = stage_bands(recipe)
-    best = history.index(best_epoch(history))
+    bands, best = stage_bands(recipe), history.index(best_epoch(history))
+
+    def curve(
+        label: str, colour: str, of: Callable[[Epoch], float | None], shown: str, dot: int | None = None
+    ) -> Curve:
+        points = [(line.epoch, math.nan if (value := of(line)) is None else value) for line in history]
+        return Curve(label=label, colour=colour, points=points, shown=shown, dot=dot)
+
     last = history[-1]
-    yield curve_chart(
+    trained, validated = f"{100 * last.train_top1:.1f} %", f"{100 * last.val_top1:.1f} %"
+    accuracy = curve_chart(
         [
-            Curve(
-                label="training (augmented)",
-                colour="grey",
-                points=[(line.epoch, 100 * line.train_top1) for line in history],
-                shown=f"{100 * last.train_top1:.1f} %",
-            ),
-            Curve(
-                label="validation",
-                colour="blue",
-                points=[(line.epoch, 100 * line.val_top1) for line in history],
-                shown=f"{100 * last.val_top1:.1f} %",
-                dot=best,
-            ),
+            curve("training (augmented)", "grey", lambda line: 100 * line.train_top1, trained),
+            curve("validation", "blue", lambda line: 100 * line.val_top1, validated, dot=best),
         ],
         bands,
         title="Top-1 accuracy, %",
         description="The dot is the best epoch; shades are stages.",
         unit=" %",
         x_name="epoch",
+        width_px=width_px,
     )
-    yield curve_chart(
+    loss = curve_chart(
         [
-            Curve(
-                label="training",
-                colour="grey",
-                points=[(line.epoch, line.train_loss) for line in history],
-                shown=digits(last.train_loss),
-            ),
-            Curve(
-                label="validation",
-                colour="blue",
-                points=[(line.epoch, line.val_loss) for line in history],
-                shown=digits(last.val_loss),
-            ),
+            curve("training", "grey", lambda line: line.train_loss, digits_or_dash(last.train_loss)),
+            curve("validation", "blue", lambda line: line.val_loss, digits_or_dash(last.val_loss)),
         ],
         bands,
         title="Loss",
         description="Training's is of augmented, mixed and smoothed targets: it need not fall below validation's.",
         x_name="epoch",
+        width_px=width_px,
     )
+    return [accuracy, loss]
 
 
-def schedule_charts(recipe: Recipe) -> Markup:
+def schedule_charts(recipe: Recipe, width_px: int = 1000) -> list[Drawing]:
     """Learning rate, image size and every regularisation that changes, each on its own axis, over the whole run."""
     epochs = range(1, recipe.epochs + 1)
     bands = [Band(start=band.start, end=band.end) for band in stage_bands(recipe)]
     lengths = [stage.epochs for stage in recipe.stages]
-    curves = [
-        Curve(
-            label="learning rate", colour="orange", points=[(epoch, learning_rate(recipe, epoch)) for epoch in epochs]
-        )
-    ]
+    rates = [(epoch, learning_rate(recipe, epoch)) for epoch in epochs]
+    curves = [Curve(label="learning rate", colour="orange", points=rates)]
     for name, values in stage_settings(recipe).items():
         if name == "epochs" or (len(set(values)) == 1 and name != SETTING_NAMES["image_size"]):
             continue
         each = [value for value, length in zip(values, lengths, strict=True) for _ in range(length)]
         colour = "blue" if name == SETTING_NAMES["image_size"] else "series-1"
         curves.append(Curve(label=name, colour=colour, points=list(zip(epochs, each, strict=True)), step=True))
-    charts = (
-        curve_chart([curve], bands, title=_title(curve), description=_span(curve), x_name="epoch", height_px=130)
+    return [
+        curve_chart(
+            [curve],
+            bands,
+            title=curve.label[0].upper() + curve.label[1:],  # the other letters stay: CutMix
+            description=_span(curve),
+            x_name="epoch",
+            width_px=width_px,
+            height_px=130,
+        )
         for curve in curves
-    )
-    return tag("div", *charts, class_="multiples")
+    ]
 
 
-def _title(curve: Curve) -> str:
-    """The label with a capital letter; the others stay as they are (CutMix)."""
-    return curve.label[0].upper() + curve.label[1:]
+def draw_curves(history: Sequence[Epoch], recipe: Recipe, title: str) -> str:
+    """`curves.svg`: accuracy and loss, and under them what changes from stage to stage."""
+    top1 = f"{100 * history[-1].val_top1:.2f} % top-1 at {history[-1].val_size} px"
+    subtitle = f"{recipe.name} recipe, {len(history)} epochs, {top1}"
+    charts = [*progress_charts(history, recipe, WHOLE_PX), *schedule_charts(recipe, THIRD_PX)]
+    return render_charts(charts, title=title, subtitle=subtitle)
 
 
 def _span(curve: Curve) -> str:
@@ -136,12 +134,12 @@ def _span(curve: Curve) -> str:
 
 
 def pictures_of(history: Iterable[Epoch]) -> float:
-    """Pictures that were trained on in these epochs."""
+    """How many pictures were trained on in these epochs."""
     return sum(line.pictures_per_second * line.seconds for line in history)
 
 
 def stage_throughput(history: Sequence[Epoch]) -> dict[int, tuple[int, float, float]]:
-    """Of each stage so far (from 1): image size, pictures per second over all its epochs, seconds."""
+    """By stage (from 1) so far: image size, pictures per second over all its epochs, seconds."""
     rows = {}
     for stage in dict.fromkeys(line.stage for line in history):
         lines = [line for line in history if line.stage == stage]

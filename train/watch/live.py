@@ -1,9 +1,8 @@
-"""Owns what a person sees while a network trains: a live line on a terminal, plain ones elsewhere; no record."""
+"""Owns what a person sees while a network trains: a live line on a terminal, else plain lines; it writes no file."""
 
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -12,17 +11,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 
 from train.learn.run import Epoch, Run
-from train.learn.validation import Validation
+from train.learn.watcher import Watcher
 from train.progressive.recipe import Recipe, TrainingStage
 from train.watch.charts import SETTING_NAMES, stage_settings
 
 
-class LiveView:
+class LiveView(Watcher):
     """Progress on stderr: stage, epoch, pictures a second, loss, time left; a line per stage and per epoch."""
 
-    def __init__(self, recipe: Recipe, num_pictures: int, console: Console) -> None:
+    def __init__(self, recipe: Recipe, console: Console) -> None:
         self.recipe = recipe
-        self.num_pictures = num_pictures
         self.console = console
         self.stage = recipe.stages[0]
         self.stage_index = 0
@@ -32,7 +30,7 @@ class LiveView:
         self._loss = float("nan")
         self._work_seconds = 0.0
         self._work_done = 0.0
-        # The bar takes what the text leaves of the line, so that it stays one at 80 columns.
+        # The bar takes what the text leaves of the line, so that it stays one line at 80 columns.
         self.progress = Progress(
             TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None),
@@ -50,9 +48,8 @@ class LiveView:
         self.progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def on_end(self, error: BaseException | None) -> None:
+        """Take the live line away."""
         self.progress.stop()
 
     def on_stage(self, index: int, stage: TrainingStage) -> None:
@@ -61,16 +58,8 @@ class LiveView:
         changing = {name: values for name, values in stage_settings(self.recipe).items() if len(set(values)) > 1}
         own = (SETTING_NAMES["image_size"], SETTING_NAMES["batch_size"], "epochs")
         said = [f"{name} {values[index]:.3g}" for name, values in changing.items() if name not in own]
-        self.console.print(
-            "  ".join(
-                (
-                    f"[bold blue]Stage {index + 1}/{len(self.recipe.stages)}[/]",
-                    f"{stage.image_size} px",
-                    f"batch {stage.batch_size}",
-                    *said,
-                )
-            )
-        )
+        first = f"[bold blue]Stage {index + 1}/{len(self.recipe.stages)}[/]"
+        self.console.print("  ".join([first, f"{stage.image_size} px", f"batch {stage.batch_size}", *said]))
 
     def on_step(self, epoch: int, step: int, steps: int, pictures: int, loss: float | None) -> None:
         """Move the bar."""
@@ -93,9 +82,6 @@ class LiveView:
         """Name a picture that training goes on without."""
         self.console.print(f"[yellow]Skipped:[/] {escape(message)}")
 
-    def on_validation(self, result: Validation) -> None:
-        """Its figures come with the epoch's."""
-
     def on_epoch(self, run: Run, epoch: Epoch) -> None:
         """Leave one line per epoch behind, of at most 80 columns."""
         self._work_seconds += epoch.seconds
@@ -103,12 +89,12 @@ class LiveView:
         total = self.recipe.epochs
         self.console.print(
             f" epoch {epoch.epoch:>{len(str(total))}}/{total}  {epoch.image_size:>3} px "
-            f"{epoch.pictures_per_second:>6.0f}/s  loss {epoch.train_loss:.3f}  val {epoch.val_loss:.3f}  "
+            f"{epoch.pictures_per_second:>6.0f}/s  loss {_loss(epoch.train_loss)}  val {_loss(epoch.val_loss)}  "
             f"top-1 [bold]{100 * epoch.val_top1:5.1f} %[/] at {epoch.val_size} px",
         )
 
     def _time_left(self, epoch: int, share: float, seconds: float) -> str:
-        """Estimate from pixels: an epoch costs in proportion to its area, so late stages count for what they are."""
+        """Estimate from pixels: an epoch costs in proportion to the area of its pictures, so late stages count more."""
         area = self.stage.image_size**2
         done = self._work_done + share * area
         areas = [stage.image_size**2 for stage in self.recipe.stages for _ in range(stage.epochs)]
@@ -119,3 +105,7 @@ class LiveView:
         if estimate > 5400:
             return f"{estimate / 3600:.1f} h left"
         return f"{estimate / 60:.0f} min left" if estimate > 90 else f"{estimate:.0f} s left"
+
+
+def _loss(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,9 +1,7 @@
-"""Owns what a network gets wrong, as markup: confusion, the pairs behind it, and the pictures; it runs no network."""
+"""Owns what a network gets wrong, as markup: the classes it confuses, and the pictures; it runs no network."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,19 +12,18 @@ from PIL import Image
 from train.learn.validation import Answers
 from zoo.data.pictures import Pictures
 from zoo.errors import BrokenPictureError, DataError
-from zoo.page.elements import table
+from zoo.page.elements import embedded_image, table
 from zoo.page.markup import Child, Markup, join, tag
+from zoo.page.matrix import MATRIX_CLASSES, Counts, render_matrix
 from zoo.wording import percent
 
-# A matrix of more classes than this has cells no one can read; its largest entries say more.
-MATRIX_CLASSES = 20
 NUM_PAIRS, NUM_WEAKEST, NUM_PICTURES = 20, 10, 24
 THUMBNAIL_PX = 112
 UNREADABLE = tag("span", "no longer readable", class_="muted")
 
 
-def count_confusion(answers: Answers, num_classes: int) -> NDArray[np.int64]:
-    """The matrix (K, K) whose entry i, j counts pictures of class i taken for class j; for a few thousand classes."""
+def count_confusion(answers: Answers, num_classes: int) -> Counts:
+    """The confusion matrix (K, K); for a few thousand classes at most."""
     cells = np.bincount(answers.label * num_classes + answers.predicted, minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes)
 
@@ -42,37 +39,9 @@ def most_confused(answers: Answers, count: int) -> list[tuple[int, int, int]]:
 def confusion_section(answers: Answers, classes: Sequence[str]) -> Markup:
     """The matrix where there are few classes, else the most confused pairs and the weakest classes."""
     if len(classes) <= MATRIX_CLASSES:
-        return tag("section", tag("h2", "Confusion"), _matrix(count_confusion(answers, len(classes)), classes))
+        return tag("section", tag("h2", "Confusion"), render_matrix(count_confusion(answers, len(classes)), classes))
     lists = _pairs(answers, classes), _weakest(answers, classes)
     return tag("section", tag("h2", "Confusion"), *lists, class_="names")
-
-
-def _matrix(confusion: NDArray[np.int64], classes: Sequence[str]) -> Markup:
-    counts = confusion.sum(1)
-    shares = confusion / np.maximum(counts[:, None], 1)
-    worst = float((shares * (1 - np.eye(len(classes)))).max()) or 1.0
-    rows = []
-    for i, name in enumerate(classes):
-        cells = []
-        for j, other in enumerate(classes):
-            count, share = int(confusion[i, j]), float(shares[i, j])
-            # Mistakes are few: their shade is a share of the largest of them, or none would be seen.
-            shade = share if i == j else share / worst
-            kind = "right" if i == j else "cell" if count else "cell none"
-            tip = f"{count} of {counts[i]}: {name} taken for {other}"
-            style = f"--share:{100 * shade:.0f}%"
-            strong = " strong" if shade > 0.5 else ""
-            cells.append(tag("td", str(count), class_=kind + strong, style=style, title=tip))
-        recall = percent(float(shares[i, i])) if counts[i] else "–"
-        rows.append(tag("tr", tag("th", name, title=name), *cells, tag("td", recall, class_="share")))
-    heads = (tag("th", tag("span", name), title=name) for name in classes)
-    head = tag("tr", tag("th"), *heads, tag("th", "right", class_="share"))
-    long = max(map(len, classes)) > 4
-    caption = tag("caption", tag("span", "Rows are true classes, columns what they were taken for; pictures."))
-    matrix = tag(
-        "table", caption, tag("thead", head), tag("tbody", *rows), class_=f"confusion{' upright' if long else ''}"
-    )
-    return tag("div", matrix, class_="scroll")
 
 
 def _pairs(answers: Answers, classes: Sequence[str]) -> Markup:
@@ -162,11 +131,4 @@ def draw_thumbnail(pictures: Pictures, index: int) -> Markup:
         return UNREADABLE
     small = max(image.size) < THUMBNAIL_PX // 2
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BILINEAR)
-    buffer = io.BytesIO()
-    if small:
-        image.save(buffer, "PNG", optimize=True)
-    else:
-        image.save(buffer, "JPEG", quality=80)
-    kind = "png" if small else "jpeg"
-    data = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return tag("img", src=data, alt=name, class_="small" if small else None, loading="lazy")
+    return embedded_image(image, "PNG" if small else "JPEG", alt=name, class_="small" if small else None)

@@ -1,72 +1,52 @@
-"""Owns the run folder: metrics, report, curves and the checkpoint; it decides nothing about training."""
+"""Owns the files a run leaves as it goes and at its end; it decides nothing about training."""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from train.learn.run import Epoch, Run
+from rich.console import Console
+from rich.markup import escape
+
+from train.folder import CHECKPOINT, CONFUSION, CURVES, METRICS, REPORT, STATE
+from train.learn.job import Job
+from train.learn.run import Epoch, Run, finite_or_none
 from train.learn.validation import Validation
+from train.learn.watcher import Watcher
 from train.processes.stopping import RunStopped
-from train.progressive.recipe import TrainingStage
+from train.watch.charts import draw_curves
 from train.watch.mistakes import count_confusion
-from train.watch.plots import plot_confusion, plot_curves
-from train.watch.report import RunFacts, RunStatus, State, render_report
+from train.watch.report import RunState, RunStatus, render_report
 from zoo.errors import ZooError
 from zoo.files import write_text
 from zoo.machine import environment
-from zoo.page.markup import Markup
+from zoo.page.markup import Markup, printable
+from zoo.page.matrix import DRAWN_CLASSES, draw_matrix
 from zoo.weights.checkpoint import Checkpoint, save_checkpoint
-
-METRICS, CURVES, CONFUSION = "metrics.jsonl", "curves.png", "confusion.png"
-# A matrix of more has less than a pixel for each cell; the report names the most confused pairs.
-PLOTTED_CLASSES = 1000
-REPORT = "report.html"
-CHECKPOINT, STATE = "checkpoint.safetensors", "state.pt"
-
 
 # A page costs tenths of a second, mostly for its thumbnails; epochs may take less than that.
 REPORT_INTERVAL_S = 15.0
 
 
-class RunRecord:
+class RunRecord(Watcher):
     """Writes a run's folder as it goes: metrics after every epoch, the page now and then, the rest at the end.
 
-    As a context it writes the page of a run that ends early too, with what there is by then.
+    A run that ends early leaves its page too, with what there is by then. A page or a picture that cannot be written
+    costs a line on the console, not the run.
     """
 
-    def __init__(self, folder: Path, facts: RunFacts) -> None:
+    def __init__(self, folder: Path, job: Job, console: Console) -> None:
         self.folder = folder
-        self.facts = facts
+        self.job = job
+        self.console = console
         self._history: list[Epoch] = []
         self._broken: set[str] = set()
         self._result: Validation | None = None
         self._thumbnails: dict[int, Markup] = {}
         self._reported_at = -REPORT_INTERVAL_S
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, Exception):
-            self._write_report("failed", error.problem if isinstance(error, ZooError) else f"{error!r}")
-        elif error:  # a signal
-            self._write_report("interrupted", error.where if isinstance(error, RunStopped) else "")
-
-    def on_stage(self, index: int, stage: TrainingStage) -> None:
-        """Nothing to write yet."""
-
-    def on_step(self, epoch: int, step: int, steps: int, pictures: int, loss: float | None) -> None:
-        """Nothing to write yet."""
-
-    def on_broken(self, message: str) -> None:
-        """Counted in the metrics, listed in the page."""
 
     def on_validation(self, result: Validation) -> None:
         """Keep the latest for the page."""
@@ -75,51 +55,68 @@ class RunRecord:
     def on_epoch(self, run: Run, epoch: Epoch) -> None:
         """Rewrite the metrics whole: they are small, and a resumed run may have dropped lines."""
         self._history, self._broken = run.history, run.broken
-        lines = [json.dumps(asdict(line)) + "\n" for line in run.history]
+        lines = [json.dumps(line.to_dict(), allow_nan=False) + "\n" for line in run.history]
         write_text(self.folder / METRICS, "".join(lines))
         now = time.monotonic()
         if now - self._reported_at >= REPORT_INTERVAL_S:
             self._reported_at = now
             self._write_report("running")
 
+    def on_end(self, error: BaseException | None) -> None:
+        """Say in the page why the run ended early."""
+        if isinstance(error, Exception):
+            self._write_report("failed", error.problem if isinstance(error, ZooError) else f"{error!r}")
+        elif error:  # a signal
+            self._write_report("interrupted", error.where if isinstance(error, RunStopped) else "")
+
     def finish(self, run: Run, card: Checkpoint, result: Validation) -> None:
-        """Write page, plots and checkpoint, and drop the state that only resuming needs."""
+        """Write the checkpoint, which took longest to make, then page and pictures; then drop the state.
+
+        Raises:
+            ZooError, OSError: the checkpoint cannot be written; the state stays.
+        """
+        save_checkpoint(self.folder / CHECKPOINT, run.average.model.state_dict(), card)
         self._history, self._broken, self._result = run.history, run.broken, result
         self._write_report("finished")
-        title = f"{self.facts.title}: {self.facts.recipe.name} recipe"
-        plot_curves(run.history, self.facts.recipe, title, self.folder / CURVES)
-        if len(card.classes) <= PLOTTED_CLASSES:
+        title = self.job.title
+        self._attempt(CURVES, lambda: draw_curves(run.history, self.job.recipe, title))
+        if len(card.classes) <= DRAWN_CLASSES:
             confusion = count_confusion(result.answers, len(card.classes))
-            plot_confusion(confusion, card.classes, self.folder / CONFUSION)
-        save_checkpoint(self.folder / CHECKPOINT, run.average.model.state_dict(), card)
+            self._attempt(CONFUSION, lambda: draw_matrix(confusion, card.classes, title))
         (self.folder / STATE).unlink(missing_ok=True)
 
-    def _write_report(self, state: State, reason: str = "") -> None:
-        """Nothing before the first validation: there is nothing to show."""
+    def _write_report(self, state: RunState, reason: str = "") -> None:
+        """Write the page; before the first validation there is nothing to show."""
         if self._result is None:
             return
         status = RunStatus(
             state=state, history=self._history, result=self._result, broken=frozenset(self._broken), reason=reason
         )
-        write_text(self.folder / REPORT, render_report(self.facts, status, self._thumbnails))
+        self._attempt(REPORT, lambda: render_report(self.job, status, self._thumbnails))
+
+    def _attempt(self, name: str, draw: Callable[[], str]) -> None:
+        path = self.folder / name
+        try:
+            write_text(path, printable(draw()))
+        except (OSError, ZooError) as error:
+            reason = error.problem if isinstance(error, ZooError) else str(error)
+            self.console.print(f"[yellow]Warning:[/] {escape(f'{path} was not written: {reason}')}")
 
 
-def provenance(
-    *, data: str, seed: int, precision: str, device: str, run: Run, result: Validation, num_val: int, start: str | None
-) -> dict[str, Any]:
+def provenance(job: Job, run: Run, result: Validation) -> dict[str, Any]:
     """Where a checkpoint's weights come from, as plain JSON types."""
     return {
-        "data": data,
-        "started_from": start,
-        "seed": seed,
-        "precision": precision,
-        "device": device,
+        "data": job.data,
+        "started_from": job.start.label if job.start else None,
+        "seed": job.settings.seed,
+        "precision": job.settings.precision,
+        "device": job.settings.device_name,
         "epochs": len(run.history),
         "steps": run.step,
         "training_seconds": round(sum(line.seconds for line in run.history), 1),
         "val_top1": result.top1,
-        "val_loss": result.loss,
-        "val_pictures": num_val - len(result.broken),
+        "val_loss": finite_or_none(result.loss),
+        "val_pictures": len(job.val_set) - len(result.broken),
         "broken_pictures": len(run.broken),
         "environment": environment(),
     }

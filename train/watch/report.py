@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from train.learn.job import Job
 from train.learn.run import Epoch
 from train.learn.validation import Validation
-from train.progressive.cost import RunCost
 from train.progressive.recipe import Recipe
 from train.watch.charts import (
     best_epoch,
@@ -22,14 +22,12 @@ from train.watch.charts import (
 )
 from train.watch.mistakes import confusion_section, most_confused, pictures_section
 from zoo import __version__
-from zoo.data.pictures import Pictures
 from zoo.machine import environment
-from zoo.model.spec import Variant
 from zoo.page.elements import environment_table, pill, plain, render_document, table
 from zoo.page.markup import Child, Markup, join, tag
 from zoo.wording import digits, duration, percent
 
-State = Literal["running", "finished", "interrupted", "failed"]
+RunState = Literal["running", "finished", "interrupted", "failed"]
 
 _STYLE = Path(__file__).with_name("report.css")
 # A browser that has the page of a running run open reads it again this often.
@@ -38,62 +36,42 @@ SHOWN_BROKEN, SHOWN_VALUES = 50, 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFacts:
-    """What is known of a run before its first step; `settings` are its flags as people read them."""
-
-    title: str
-    variant: Variant
-    recipe: Recipe
-    data: str
-    num_train: int
-    val_set: Pictures
-    cost: RunCost
-    settings: Mapping[str, Any]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes' names."""
-        return self.val_set.classes
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """Where a run stands: its epochs, the latest validation, pictures left out; `reason` says why it ended early."""
+    """How far a run is: its epochs, the latest validation, pictures left out; `reason` says why it ended early."""
 
-    state: State
+    state: RunState
     history: Sequence[Epoch]
     result: Validation
     broken: Iterable[str] = ()
     reason: str = ""
 
 
-def render_report(facts: RunFacts, status: RunStatus, thumbnails: dict[int, Markup] | None = None) -> str:
+def render_report(job: Job, status: RunStatus, thumbnails: dict[int, Markup] | None = None) -> str:
     """The page of a run as text: one HTML file that needs nothing beside it.
 
     Args:
         status: has at least one epoch.
         thumbnails: pictures drawn by an earlier call, by index; new ones are added.
     """
-    first, *others = headlines(facts, status)
+    first, *others = headlines(job, status)
     known = environment()
+    small = (chart.as_figure() for chart in schedule_charts(job.recipe))
     return render_document(
         kicker="zoo training run",
-        title=facts.title,
-        subtitle=f"{facts.recipe.name} recipe, {known['time'][:16].replace('T', ' ')} UTC",
+        title=job.title,
+        subtitle=f"{job.recipe.name} recipe, {known['time'][:16].replace('T', ' ')} UTC",
         main=[
-            _state_line(facts, status),
+            _state_line(job, status),
             tag("p", first, class_="headline"),
             tag("ul", *(tag("li", sentence) for sentence in others), class_="headlines") if others else None,
-            *progress_charts(status.history, facts.recipe),
-            tag("section", tag("h2", "What changes from stage to stage"), schedule_charts(facts.recipe)),
+            *(chart.as_figure() for chart in progress_charts(status.history, job.recipe)),
+            tag("section", tag("h2", "What changes from stage to stage"), tag("div", *small, class_="multiples")),
             throughput_chart(status.history),
-            _stages_table(facts, status),
-            confusion_section(status.result.answers, facts.classes),
-            pictures_section(
-                status.result.answers, facts.val_set, facts.classes, {} if thumbnails is None else thumbnails
-            ),
+            _stages_table(job, status),
+            confusion_section(status.result.answers, job.classes),
+            pictures_section(status.result.answers, job.val_set, job.classes, {} if thumbnails is None else thumbnails),
             _broken_section(sorted(status.broken)),
-            _provenance(facts, status, known),
+            _provenance(job, status, known),
         ],
         footer=f"Made by `zoo train` {__version__}. The figures of every epoch are in metrics.jsonl beside this page.",
         style=_STYLE,
@@ -101,17 +79,31 @@ def render_report(facts: RunFacts, status: RunStatus, thumbnails: dict[int, Mark
     )
 
 
-def headlines(facts: RunFacts, status: RunStatus) -> list[str]:
+def described(job: Job) -> dict[str, Any]:
+    """What a run was told besides network, data and recipe, as people read it."""
+    settings = job.settings
+    said: dict[str, Any] = {
+        "started from": job.start.label if job.start else "a fresh initialisation",
+        "seed": settings.seed,
+        "precision": settings.precision,
+        "device": settings.device_name if settings.device.type == "cuda" else "CPU",
+        "decoding processes": settings.workers,
+        "flip and RandAugment": f"by the {settings.augment_on}",
+    }
+    return said if settings.world.is_alone else said | {"training processes": settings.world.size}
+
+
+def headlines(job: Job, status: RunStatus) -> list[str]:
     """What a run says of itself, the result first."""
-    said = [*_about_accuracy(facts, status), *_about_cost(facts, status), *_about_mistakes(facts, status)]
+    said = [*_about_accuracy(job, status), *_about_cost(job, status), *_about_mistakes(job, status)]
     return [sentence.replace(" %", "\N{NO-BREAK SPACE}%") for sentence in said]
 
 
-def _about_accuracy(facts: RunFacts, status: RunStatus) -> Iterator[str]:
+def _about_accuracy(job: Job, status: RunStatus) -> Iterator[str]:
     last, best = status.history[-1], best_epoch(status.history)
     count = len(status.result.answers.label)
     done = status.state == "finished"
-    where = f"at {last.val_size} px" + ("" if done else f" after epoch {last.epoch} of {facts.recipe.epochs}")
+    where = f"at {last.val_size} px" + ("" if done else f" after epoch {last.epoch} of {job.recipe.epochs}")
     yield f"{_accuracy(last.val_top1)} top-1 on {count:,} validation pictures {where}."
     if best.val_top1 > last.val_top1:
         yield f"The best epoch was {best.epoch} with {_accuracy(best.val_top1)} at {best.val_size} px."
@@ -120,8 +112,8 @@ def _about_accuracy(facts: RunFacts, status: RunStatus) -> Iterator[str]:
         yield f"With {count:,} pictures, the standard error of that accuracy is {100 * error:.2g} percentage points."
 
 
-def _about_cost(facts: RunFacts, status: RunStatus) -> Iterator[str]:
-    recipe, share = facts.recipe, facts.cost.share_of_fixed_size
+def _about_cost(job: Job, status: RunStatus) -> Iterator[str]:
+    recipe, share = job.recipe, job.cost.share_of_fixed_size
     sizes = [stage.image_size for stage in recipe.stages]
     throughout = f"{recipe.largest_size} px throughout"
     if len(set(sizes)) > 1:
@@ -143,9 +135,9 @@ def _about_cost(facts: RunFacts, status: RunStatus) -> Iterator[str]:
 def share_of_fixed_time(history: Sequence[Epoch], recipe: Recipe) -> float | None:
     """Training time as a share of what the same pictures would take at the pace of the largest size.
 
-    None before that size has an epoch, where all stages have the same one, and where some stages train the classifier
-    alone, whose pace is another matter. It is an extrapolation: at one size throughout, caches and decoders may behave
-    a little differently.
+    None before that size has an epoch, if all stages have the same size, and if a stage trains the classifier alone,
+    which has another pace. It is an extrapolation: at one size throughout, caches and decoders may behave a little
+    differently.
     """
     at_largest = [line for line in history if line.image_size == recipe.largest_size]
     one_size = len({stage.image_size for stage in recipe.stages}) == 1
@@ -155,11 +147,11 @@ def share_of_fixed_time(history: Sequence[Epoch], recipe: Recipe) -> float | Non
     return sum(line.seconds for line in history) * pace / pictures_of(history)
 
 
-def _about_mistakes(facts: RunFacts, status: RunStatus) -> Iterator[str]:
+def _about_mistakes(job: Job, status: RunStatus) -> Iterator[str]:
     answers = status.result.answers
     for true, taken, count in most_confused(answers, 1):
         total = int((answers.label == true).sum())
-        yield f"Most confused: {facts.classes[true]} taken for {facts.classes[taken]}, {count} of {total}."
+        yield f"Most confused: {job.classes[true]} taken for {job.classes[taken]}, {count} of {total}."
     broken = len(list(status.broken))
     if broken:
         which = "One picture" if broken == 1 else f"{broken:,} pictures"
@@ -170,9 +162,9 @@ def _accuracy(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def _state_line(facts: RunFacts, status: RunStatus) -> Markup:
-    done, total = len(status.history), facts.recipe.epochs
-    words: dict[State, tuple[str, str, str]] = {
+def _state_line(job: Job, status: RunStatus) -> Markup:
+    done, total = len(status.history), job.recipe.epochs
+    words: dict[RunState, tuple[str, str, str]] = {
         "running": ("running", "running", f"epoch {done} of {total} is done; this page reloads itself"),
         "finished": ("finished", "finished", f"{total} epochs"),
         "interrupted": ("interrupted", "stopped", f"after epoch {done} of {total}; --resume goes on"),
@@ -183,18 +175,18 @@ def _state_line(facts: RunFacts, status: RunStatus) -> Markup:
     return tag("p", pill(name, colour), " ", tag("span", said + reason, class_="muted"), class_="state")
 
 
-def _stages_table(facts: RunFacts, status: RunStatus) -> Markup:
-    """The recipe's stages: what each of them took so far, then what it sets."""
-    settings, measured = stage_settings(facts.recipe), stage_throughput(status.history)
+def _stages_table(job: Job, status: RunStatus) -> Markup:
+    """The recipe's stages: what each of them has taken so far, then what it sets."""
+    settings, measured = stage_settings(job.recipe), stage_throughput(status.history)
     heads = ["stage", "top-1 at its end", "time", "pictures/s", "share of MACs", "steps", *settings]
     rows: list[list[Child]] = []
-    for number, cost in enumerate(facts.cost.stages, start=1):
+    for number, cost in enumerate(job.cost.stages, start=1):
         taken: list[Child] = ["", "", ""]
         if number in measured:
             _, rate, seconds = measured[number]
             last = [line for line in status.history if line.stage == number][-1]
             taken = [f"{100 * last.val_top1:.1f} % at {last.val_size} px", duration(seconds), digits(rate)]
-        planned = [percent(cost.macs / facts.cost.macs), f"{cost.steps:,}"]
+        planned = [percent(cost.macs / job.cost.macs), f"{cost.steps:,}"]
         rows.append([str(number), *taken, *planned, *(f"{values[number - 1]:.3g}" for values in settings.values())])
     return tag("section", tag("h2", "Stages"), table(heads, rows))
 
@@ -211,30 +203,27 @@ def _broken_section(messages: Sequence[str]) -> Markup | None:
     )
 
 
-def _provenance(facts: RunFacts, status: RunStatus, known: Mapping[str, Any]) -> Markup:
-    recipe = {key: value for key, value in facts.recipe.to_dict().items() if key != "stages"}
+def _provenance(job: Job, status: RunStatus, known: Mapping[str, Any]) -> Markup:
+    recipe = {key: value for key, value in job.recipe.to_dict().items() if key != "stages"}
     run = {
-        "network": f"{facts.variant.name} ({facts.variant.id})",
-        "data": facts.data,
-        "pictures": f"{facts.num_train:,} for training, {len(facts.val_set):,} for validation",
-        "classes": f"{len(facts.classes):,}",
+        "network": f"{job.variant.name} ({job.variant.id})",
+        "data": job.data,
+        "pictures": f"{len(job.train_set):,} for training, {len(job.val_set):,} for validation",
+        "classes": f"{len(job.classes):,}",
     }
     return join(
-        tag("section", tag("h2", "Where it comes from"), _fact_table(run | dict(facts.settings))),
+        tag("section", tag("h2", "Where it comes from"), _fact_table(run | described(job))),
         tag("section", tag("h2", "Recipe"), _fact_table(recipe)),
         tag("section", tag("h2", "Environment"), environment_table(known)),
     )
 
 
 def _fact_table(values: Mapping[str, Any]) -> Markup:
-    rows: list[list[Child]] = [
-        [key.replace("_", " "), _shortened(value)] for key, value in values.items() if value is not None
-    ]
-    return table(("", ""), rows, words=(0, 1), prose=True)
+    return environment_table({key: _shortened(value) for key, value in values.items() if value is not None})
 
 
 def _shortened(value: Any) -> str:
-    """Long lists, such as a weight for each of a thousand classes, by their beginning."""
+    """A value in words; of a long list, such as a weight for each of a thousand classes, only the beginning."""
     if isinstance(value, list) and len(value) > SHOWN_VALUES:
         return f"{plain(value[:SHOWN_VALUES])}, … ({len(value):,} values)"
     return plain(value)

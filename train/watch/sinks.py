@@ -1,7 +1,7 @@
-"""Owns the places figures can go, TensorBoard, MLflow and Weights & Biases: opened, told, closed; no watcher.
+"""Owns how figures reach TensorBoard, MLflow and Weights & Biases; what is sent, and when, is `trackers.py`'s.
 
-A tracker's own settings stay its own: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, WANDB_PROJECT, WANDB_MODE and the
-like work as their makers document them.
+Each is configured as its makers document it: by MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, WANDB_PROJECT, WANDB_MODE
+and the like.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from zoo.errors import ZooError
+from zoo.rows import CountOrNone, Row
 
 Ending = Literal["finished", "interrupted", "failed"]
 EVENTS = "tensorboard"
@@ -24,35 +25,29 @@ EVENTS = "tensorboard"
 class Sink(Protocol):
     """Where figures go. `errors` is what it raises when its server or disk fails.
 
-    `id` is what it calls the run, None where it needs no name to go on.
+    `id` is its name of the run, by which a resumed run continues; None if it needs none.
     """
 
     errors: tuple[type[Exception], ...]
     id: str | None
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Take figures of an optimizer step; steps rise."""
+        """Take the figures of an optimizer step; steps ascend."""
 
     def close(self, ending: Ending) -> None:
-        """Send what is held back and say how the run ended."""
+        """Send what is still buffered and say how the run ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opening:
-    """What a sink is opened with.
-
-    Args:
-        name: the run's, as people read it.
-        folder: the run's; sinks that keep files keep them there.
-        config: what the run was started with, plain JSON types.
-        first_step: optimizer steps already done by the run that is resumed, 0 for a new one.
-        known_id: the sink's own id of the run that is resumed, where it has one.
+class Opening(Row):
+    """What a sink is opened with: the run's name and folder, its settings as plain JSON types, and for a resumed run
+    the optimizer steps that it has made (0 for a new one) and the sink's own id of it.
     """
 
     name: str
     folder: Path
     config: Mapping[str, Any]
-    first_step: int
+    first_step: CountOrNone
     known_id: str | None
 
 
@@ -78,12 +73,12 @@ class TensorBoardSink:
             self._writer.add_scalar(name, value, step)
 
     def close(self, ending: Ending) -> None:
-        """Write out; event files know no ending."""
+        """Write the rest; event files do not say how a run ended."""
         self._writer.close()
 
 
 class MlflowSink:
-    """A run of MLflow's fluent interface, continued by its id."""
+    """A run of MLflow's fluent interface; a resumed run continues by its id."""
 
     def __init__(self, opening: Opening) -> None:
         import mlflow
@@ -92,7 +87,7 @@ class MlflowSink:
         self.errors: tuple[type[Exception], ...] = (MlflowException, OSError)
         self._mlflow = mlflow
         try:
-            # nested: a caller may have a run of its own open.
+            # nested: the caller may have opened a run too.
             run = mlflow.start_run(run_id=opening.known_id, run_name=opening.name, nested=True)
             self.id: str | None = run.info.run_id
             if not opening.known_id:
@@ -103,18 +98,18 @@ class MlflowSink:
             ) from error
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """One request for all."""
+        """Send all in one request."""
         self._mlflow.log_metrics(dict(values), step=step)
 
     def close(self, ending: Ending) -> None:
-        """End the run with MLflow's word for it."""
+        """End the run with MLflow's word for how it ended."""
         status = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}[ending]
         with redirect_stdout(sys.stderr):  # it prints the run's address, and stdout is for results
             self._mlflow.end_run(status)
 
 
 class WandbSink:
-    """A run of Weights & Biases, continued by its id; files under the run folder."""
+    """A run of Weights & Biases with its files in the run folder; a resumed run continues by its id."""
 
     def __init__(self, opening: Opening) -> None:
         import wandb
@@ -128,7 +123,7 @@ class WandbSink:
                 config=dict(opening.config),
                 id=opening.known_id,
                 resume="allow" if opening.known_id else None,
-                settings=wandb.Settings(console="off"),  # a live view is no log
+                settings=wandb.Settings(console="off"),  # it would keep the live view as a log
             )
         except self.errors as error:
             raise ZooError(
@@ -141,7 +136,7 @@ class WandbSink:
         self._run.log(dict(values), step=step)
 
     def close(self, ending: Ending) -> None:
-        """Finish; anything but a finished run counts as failed there."""
+        """Finish; there every run that is not finished counts as failed."""
         self._run.finish(exit_code=0 if ending == "finished" else 1)
 
 

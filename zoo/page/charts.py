@@ -57,6 +57,28 @@ class Line:
     points: Sequence[tuple[str, float]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A chart without a frame: its caption, its keys as (colour class, text) pairs, and SVG elements.
+
+    Positions in `parts` are percentages of the width and pixels of the height. A page stretches it to its own width;
+    drawn `width_px` wide nothing is stretched.
+    """
+
+    title: str
+    description: str
+    legend: Sequence[tuple[str, str]]
+    parts: Sequence[Markup]
+    width_px: int
+    height_px: int
+
+    def as_figure(self) -> Markup:
+        """The chart as an element of a page."""
+        said = ". ".join(part for part in (self.title, self.description) if part)
+        drawing = tag("svg", *self.parts, width="100%", height=self.height_px, role="img", aria_label=said)
+        return draw_figure(self.title, self.description, self.legend, drawing)
+
+
 def bar_chart(
     groups: Sequence[Group], *, title: str, description: str, axis: str, legend: Sequence[tuple[str, str]] = ()
 ) -> Markup:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from zoo.page.charts import draw_figure, nice_ticks, tick_text
+from zoo.page.charts import Drawing, nice_ticks, tick_text
 from zoo.page.markup import Markup, tag
 from zoo.wording import digits
 
@@ -56,6 +56,7 @@ class _Frame:
     x_range: tuple[float, float]
     y_range: tuple[float, float]
     top_px: int
+    width_px: int
     height_px: int
 
     def x(self, value: float) -> float:
@@ -76,8 +77,9 @@ def curve_chart(
     description: str = "",
     unit: str = "",
     x_name: str,
+    width_px: int = 1000,
     height_px: int = 230,
-) -> Markup:
+) -> Drawing:
     """Curves from the first band's start to the last one's end, which must differ.
 
     The y axis begins at 0 where that costs little room. Every x has a tip with the values of all curves there.
@@ -89,6 +91,7 @@ def curve_chart(
         x_range=(bands[0].start, bands[-1].end),
         y_range=(min(ticks[0], *values), max(ticks[-1], *values)),
         top_px=top,
+        width_px=width_px,
         height_px=height_px,
     )
     parts = [*_draw_bands(bands, frame), *_draw_grid(ticks, frame)]
@@ -99,10 +102,10 @@ def curve_chart(
             x, y = curve.points[curve.dot]
             parts.append(tag("circle", class_=f"fill {curve.colour}", cx=f"{frame.x(x):.2f}%", cy=frame.y(y), r=4.5))
     parts += _draw_tips(curves, frame, x_name, unit)
-    said = ". ".join(part for part in (title, description) if part)
-    drawing = tag("svg", *parts, width="100%", height=height_px, role="img", aria_label=said)
     legend = [(curve.colour, f"{curve.label} {curve.shown}".strip()) for curve in curves] if len(curves) > 1 else []
-    return draw_figure(title, description, legend, drawing)
+    return Drawing(
+        title=title, description=description, legend=legend, parts=parts, width_px=width_px, height_px=height_px
+    )
 
 
 def axis_ticks(low: float, high: float, about: int = 4) -> list[float]:
@@ -159,7 +162,7 @@ def _draw_curve(curve: Curve, frame: _Frame) -> Markup:
     """One polyline in a drawing of its own, which is stretched; the width of its stroke is not."""
     points = _finite(curve.points)
     path = list(_stairs(points, frame.x_range)) if curve.step and points else points
-    written = " ".join(f"{10 * frame.x(x):.1f},{frame.y(y):.1f}" for x, y in path)
+    written = " ".join(f"{frame.width_px / 100 * frame.x(x):.1f},{frame.y(y):.1f}" for x, y in path)
     line = tag(
         "polyline", class_=f"stroke {curve.colour}", fill="none", vector_effect="non-scaling-stroke", points=written
     )
@@ -168,7 +171,7 @@ def _draw_curve(curve: Curve, frame: _Frame) -> Markup:
         line,
         width="100%",
         height=frame.height_px,
-        viewBox=f"0 0 1000 {frame.height_px}",
+        viewBox=f"0 0 {frame.width_px} {frame.height_px}",
         preserveAspectRatio="none",
     )
 

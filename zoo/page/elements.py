@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.page.markup import Child, Markup, tag
 
-_STYLE = Path(__file__).with_name("page.css")
+if TYPE_CHECKING:
+    from PIL import Image
+
+_STYLES = [Path(__file__).with_name(name) for name in ("page.css", "drawing.css", "matrix.css")]
 
 
 def render_document(
@@ -27,7 +32,7 @@ def render_document(
         style: a style sheet of the page's own; it follows the common one.
         refresh_s: seconds after which the browser loads the file again, for a page that is still being written.
     """
-    sheets = [_STYLE, *([style] if style else [])]
+    sheets = [*_STYLES, *([style] if style else [])]
     again = tag("meta", http_equiv="refresh", content=str(refresh_s)) if refresh_s else None
     head = tag(
         "head",
@@ -60,6 +65,14 @@ def table(
     body = tag("tbody", *(tag("tr", *cells("td", row)) for row in rows))
     title = tag("caption", tag("span", caption)) if caption else None
     return tag("div", tag("table", title, head, body, class_="prose" if prose else None), class_="scroll")
+
+
+def embedded_image(image: Image.Image, kind: str, *, alt: str, class_: str | None = None) -> Markup:
+    """An img element that carries its own bytes; `kind` is PNG or JPEG."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"optimize": True} if kind == "PNG" else {"quality": 80}))
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return tag("img", src=f"data:image/{kind.lower()};base64,{data}", alt=alt, class_=class_, loading="lazy")
 
 
 def pill(text: str, colour: str) -> Markup:

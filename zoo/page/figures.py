@@ -30,9 +30,7 @@ class Figures:
 
     def to_terminal(self, result: Result) -> Table:
         """A table of a terminal, whose title names the device."""
-        drawn = empty_table(f"{plain_name(result.device)} · {self.caption}")
-        for index, head in enumerate(self.heads):
-            drawn.add_column(escape(head), justify="left" if index in self.words else "right")
+        drawn = empty_table(f"{plain_name(result.device)} · {self.caption}", self.heads, self.words)
         for row in self.rows:
             drawn.add_row(*(escape(unescape(re.sub(r"<[^>]+>", "", join(cell)))) for cell in row))
         return drawn
@@ -43,9 +41,12 @@ def to_page(figures: Iterable[Figures]) -> list[Markup]:
     return [table(each.heads, each.rows, caption=each.caption, words=each.words) for each in figures]
 
 
-def empty_table(title: str) -> Table:
-    """A table of a terminal, as all of the harness are drawn."""
-    return Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+def empty_table(title: str, heads: Sequence[str], words: Sequence[int]) -> Table:
+    """A table of a terminal without its rows; the columns in `words` are text, the others figures."""
+    drawn = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, head in enumerate(heads):
+        drawn.add_column(escape(head), justify="left" if index in words else "right", overflow="fold")
+    return drawn
 
 
 def summary_cells(summary: Summary) -> list[Child]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 
@@ -12,6 +13,8 @@ class Markup(str):
 
 
 Child = str | int | None
+# All but the characters of XML 1.0 (its production 2, Char).
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _VOID = frozenset({"meta", "line", "rect", "circle", "path", "br", "img"})
 
 
@@ -36,6 +39,11 @@ def join(*children: Child) -> Markup:
             if child is not None
         )
     )
+
+
+def printable(text: str) -> str:
+    """A document without what none may hold: control characters and halves of surrogate pairs become �."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _number(value: str | float) -> str:

@@ -49,9 +49,10 @@ def section(run: Run) -> Markup:
 
 
 def _facts(run: Run, artifact: TimedArtifact) -> list[str]:
-    """What the result says of an artifact besides its speed; results of older versions say nothing."""
+    """Precision, threads and SHA-256 of an artifact; results of older versions do not say them."""
     subject = next((subject for subject in run.result.subjects if subject.name == artifact.artifact), None)
-    return [word for word in subject.words[2:] if word] if subject else []
+    _, _, precision, threads, sha256 = subject.words if subject else [""] * 5
+    return list(filter(None, (precision, threads, sha256 and f"SHA-256 {sha256}…")))
 
 
 def _bar(row: LatencyRow, colour: str) -> Bar:
@@ -83,19 +84,14 @@ def _figures(data: LatencyData) -> Figures:
 
 
 def _throughput(data: LatencyData, colours: dict[str, str]) -> Markup | None:
-    lines = [
-        Line(
-            label=one.artifact,
-            colour=colours[one.artifact],
-            points=[(f"batch {row.batch_size}", row.pictures_per_second) for row in data.rows_of(one.artifact)],
-        )
-        for one in data.artifacts
-    ]
+    lines = []
+    for artifact, colour in colours.items():
+        points = [(f"batch {row.batch_size}", row.pictures_per_second) for row in data.rows_of(artifact)]
+        lines.append(Line(label=artifact, colour=colour, points=points))
     if len(lines[0].points) < 2:
         return None  # one point is no curve; the table above has it
-    return line_chart(
-        lines, title="Throughput", description="One caller, one batch after the other.", axis="pictures/s"
-    )
+    said = "One caller, one batch after the other."
+    return line_chart(lines, title="Throughput", description=said, axis="pictures/s")
 
 
 def _before_the_network(data: LatencyData) -> Markup:
@@ -169,11 +165,9 @@ def _compared(comparison: Comparison) -> str:
 
 def tables(run: Run) -> list[Table]:
     """One table of every artifact and batch size."""
-    table = empty_table(f"{plain_name(run.result.device)} · milliseconds per batch, one batch in flight")
-    table.add_column("artifact")
-    for name in ("batch", "p50", "p90", "p99", "max", "pictures/s", "n"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    heads = ("artifact", "batch", "p50", "p90", "p99", "max", "pictures/s", "n", "")
+    title = f"{plain_name(run.result.device)} · milliseconds per batch, one batch in flight"
+    table = empty_table(title, heads, words=(0, 8))
     for row in run.data.rows:
         lat = row.latency
         values = (lat.p50_ms, lat.telling_p90_ms, lat.telling_p99_ms, lat.max_ms, row.pictures_per_second)

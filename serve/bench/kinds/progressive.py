@@ -48,7 +48,7 @@ class ProgressiveData(Row):
 
     @property
     def arms(self) -> list[str]:
-        """Their names, in the order measured; the last one is the control the others are held against."""
+        """Their names, in the order measured; the last one is the control that the others are compared with."""
         return list(dict.fromkeys(row.arm for row in self.rows))
 
     def of(self, arm: str) -> list[ArmRow]:
@@ -124,7 +124,7 @@ def _over_time(data: ProgressiveData, colours: dict[str, str]) -> Markup:
         description=f"Seed {data.of(data.arms[0])[0].seed}, after every epoch; a stage is validated at its own size.",
         unit="%",
         x_name="minute",
-    )
+    ).as_figure()
 
 
 def headlines(runs: Sequence[Measured[ProgressiveData]]) -> Iterator[str]:

@@ -201,17 +201,13 @@ def _details(data: StagesData, conditions: str) -> Iterator[str]:
 def tables(run: Run) -> list[Table]:
     """One table of every stage in both forms, the faster one coloured."""
     device, conditions = plain_name(run.result.device), run.data.conditions
-    table = empty_table(f"{device} · {conditions} · median ms per batch (range of the rounds); ◆ as published")
-    for name in ("stage", "channels", "map", "blocks"):
-        table.add_column(name, justify="right")
-    for operator in OPERATORS:
-        table.add_column(OPERATOR_NAMES[operator], justify="right", no_wrap=True)
-        table.add_column("MACs", justify="right", style="dim")
-    table.add_column("faster")
+    title = f"{device} · {conditions} · median ms per batch (range of the rounds); ◆ as published"
+    forms = [head for operator in OPERATORS for head in (OPERATOR_NAMES[operator], "MACs")]
+    table = empty_table(title, ["stage", "channels", "map", "blocks", *forms, "faster"], words=(8,))
     for row in run.data.rows:
         cells = [f"{row.in_channels}→{row.out_channels}", f"{row.in_size}→{row.out_size}", str(row.num_layers)]
         for form in row.forms:
-            cells += [_milliseconds(row, form), count(form.macs)]
+            cells += [_milliseconds(row, form), f"[dim]{count(form.macs)}[/]"]
         table.add_row(str(row.index), *cells, f"[{_COLOURS[row.winner]}]{row.verdict}[/]")
     return [table]
 
@@ -219,7 +215,7 @@ def tables(run: Run) -> list[Table]:
 def _milliseconds(row: StageRow, form: FormRow) -> str:
     won, own = form.operator == row.winner, form.operator == row.paper_operator
     text = f"[bold {_COLOURS[form.operator]}]{digits(form.ms)}[/]" if won else digits(form.ms)
-    return f"{text} [dim]({_range(form)})[/] {'◆' if own else ' '}"
+    return f"{text}\N{NO-BREAK SPACE}[dim]({_range(form)})[/]\N{NO-BREAK SPACE}{'◆' if own else ' '}"
 
 
 KIND = Kind(

@@ -9,6 +9,7 @@ import importlib
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Self
 
 from zoo.machine import cuda_driver
@@ -111,14 +112,11 @@ class GpuTrace:
 
     def _sample(self) -> None:
         self._n += 1
+        # Not every board reports power or temperature; what it does report still counts.
         for name, read in _READINGS.items():
-            try:
+            with suppress(self._nvml.NVMLError):
                 self._readings[name].append(read(self._nvml, self._gpu))
-            except self._nvml.NVMLError:
-                continue  # not every board reports power or temperature; what it does report still counts
-        try:
+        with suppress(self._nvml.NVMLError):
             # The older name of the call; every nvidia-ml-py release has it.
             bits = self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._gpu)
-        except self._nvml.NVMLError:
-            return
-        self._throttled |= {reason for bit, reason in THROTTLE_REASONS.items() if bits & bit}
+            self._throttled |= {reason for bit, reason in THROTTLE_REASONS.items() if bits & bit}

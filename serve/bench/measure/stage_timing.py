@@ -2,9 +2,8 @@
 
 What is timed is a whole stage as an engine would hold it: evaluation mode, batch norm folded into the convolutions,
 channels last. On a GPU it is a CUDA graph between CUDA events, so that Python and launches are outside; on a processor
-it is a call between two readings of the clock. What it is not: these are the framework's kernels on one stage at a
-time, with activations as kernels of their own, while TensorRT fuses them and chooses kernels with the whole network
-in view.
+it is a call between two readings of the clock. It is not the latency of an engine: PyTorch runs one stage at a time
+with activations as kernels of their own, while TensorRT fuses them and chooses kernels for the whole network.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ def measure_stages(
     schedule: Schedule,
     on_row: Callable[[StageRow], None] = lambda row: None,
 ) -> list[StageRow]:
-    """Time every stage of `variant` in both forms, in interleaved rounds; `on_row` hears of each when it is known.
+    """Time every stage of `variant` in both forms, in interleaved rounds; `on_row` is given each row when it is known.
 
     Raises:
         MissingCapabilityError: tf32 without a GPU.

@@ -25,10 +25,10 @@ QUEUED_AHEAD = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(Row):
-    """How long to measure. Both bounds of a pair must be reached.
+    """How long to measure: until both the duration and the number of iterations are reached.
 
-    Defaults are trtexec's: 200 ms of warm-up, 3 s, at least 10 iterations (samples/common/sampleOptions.h), divided
-    among `rounds` visits so that drifting clocks and temperatures touch everything that is compared alike.
+    Defaults are trtexec's: 200 ms of warm-up, 3 s, at least 10 iterations (samples/common/sampleOptions.h). They are
+    divided among `rounds` visits, so that clocks and temperatures that drift change everything compared alike.
     """
 
     warmup_ms: NotNegative = 200.0

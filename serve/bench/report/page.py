@@ -1,32 +1,34 @@
-"""Owns the page: its frame, what it says first, how it was measured; what a kind of result looks like is the kind's."""
+"""Owns the page: its frame, how it was measured, the tables of networks; what a result looks like is its kind's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from serve.bench.kind import find_kinds
+from serve.bench.kind import Network, find_kinds
 from serve.bench.report.devices import DeviceRuns, headlines
-from serve.bench.report.networks import known_networks, network_table
 from zoo import __version__
+from zoo.model.counts import Part, parts
+from zoo.model.spec import Variant
+from zoo.model.variants import VARIANTS
 from zoo.page.elements import environment_table, plain, render_document, table
-from zoo.page.markup import Markup, tag
+from zoo.page.markup import Child, Markup, join, tag
 from zoo.results import Result
-from zoo.wording import joined, plain_name
+from zoo.wording import OPERATOR_NAMES, count, joined, percent, plain_name
 
 _STYLE = Path(__file__).with_name("report.css")
 
 
 def render_page(devices: Sequence[DeviceRuns]) -> str:
     """The whole page as text: one HTML file that needs nothing beside it."""
-    networks = known_networks(
+    networks = _known_networks(
         network for device in devices for kind, runs in device.kinds for run in runs for network in kind.networks(run)
     )
     names = joined(sorted({variant.family for variant, _, _ in networks}) or ["Training"])
     title = f"{names} on {plain_name(devices[0].device)}" if len(devices) == 1 else f"{names}, device by device"
     dates = sorted(str(result.environment.get("time", ""))[:10] for runs in devices for result in runs.results)
-    tables = [network_table(*network) for network in networks]
+    tables = [_network_table(*network) for network in networks]
     return render_document(
         kicker="zoo benchmark report",
         title=title,
@@ -50,13 +52,14 @@ def _across(devices: Sequence[DeviceRuns]) -> Iterator[Markup]:
 
 
 def _device_section(runs: DeviceRuns, devices: int) -> Markup:
-    first, *others = headlines(runs)
+    sentences = headlines(runs)  # the first of them is the page's headline
+    others = [tag("li", sentence) for sentence in sentences[1:]]
     return tag(
         "section",
         tag("h2", plain_name(runs.device)) if devices > 1 else None,
-        tag("p", first, class_="headline"),
+        *(tag("p", first, class_="headline") for first in sentences[:1]),
         *(part for kind, of_kind in runs.kinds for part in kind.glance(of_kind)),
-        tag("ul", *(tag("li", sentence) for sentence in others), class_="headlines") if others else None,
+        tag("ul", *others, class_="headlines") if others else None,
         *(kind.section(run) for kind, of_kind in runs.kinds for run in of_kind),
         _how(runs),
         class_="device",
@@ -110,3 +113,48 @@ def _environments(results: Sequence[Result]) -> list[dict[str, Any]]:
         if known not in seen:
             seen.append(known)
     return seen
+
+
+def _known_networks(measured: Iterable[Network]) -> list[tuple[Variant, int, int]]:
+    """Each network at each size and number of classes once, by name and size; an id that no row has is left out.
+
+    An id means the row that was measured under it, which may be a checkpoint's own, else the zoo's.
+    """
+    measured = list(measured)
+    rows = {variant.id: variant for variant in VARIANTS}
+    rows |= {network.id: network for network, _, _ in measured if isinstance(network, Variant)}
+    found = {
+        (rows[network] if isinstance(network, str) else network, image_size, num_classes)
+        for network, image_size, num_classes in measured
+        if not isinstance(network, str) or network in rows
+    }
+    return sorted(found, key=lambda one: (one[0].name, *one[1:]))
+
+
+def _network_table(variant: Variant, image_size: int, num_classes: int) -> Markup:
+    listed = list(parts(variant, image_size=image_size, num_classes=num_classes))
+    macs, params = sum(part.macs for part in listed), sum(part.num_params for part in listed)
+    rows = [_part_cells(part, macs) for part in listed]
+    rows.append(["", tag("strong", "total"), "", "", "", "", count(params), count(macs), ""])
+    heads = ("", "operator", "channels", "blocks", "stride", "output px", "params", "MACs", "share of MACs")
+    caption = f"{variant.name} at {image_size} px with {num_classes:,} classes"
+    return table(heads, rows, caption=caption, words=(0, 1, 8))
+
+
+def _part_cells(part: Part, macs: int) -> list[Child]:
+    share = part.macs / macs
+    kernel = "" if part.operator == "head" else f" {part.kernel_size}×{part.kernel_size}"
+    if part.operator in ("mbconv", "fused_mbconv"):
+        kernel += f", expand {part.expand_ratio}"
+    meter = tag("span", class_=f"meter {part.operator}", style=f"--share:{share * 100:.2f}%")
+    return [
+        {"conv": "stem", "head": "head"}.get(part.operator, str(part.index)),
+        f"{OPERATOR_NAMES[part.operator]}{kernel}",
+        f"{part.in_channels}→{part.out_channels}",
+        str(part.num_layers),
+        str(part.stride),
+        str(part.size),
+        count(part.num_params),
+        count(part.macs),
+        join(meter, " ", percent(share)),
+    ]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import click
 
 from serve.bench.kind import find_kinds
 from serve.bench.report.devices import group_by_device, headlines, terminal_lines
 from serve.bench.report.page import render_page
 from zoo import __version__
-from zoo.console import log_console, results_console
+from zoo.console import log_console, print_json, results_console
 from zoo.files import write_json, write_text
 from zoo.results import REPORT_FORMAT, Result, read_results, write_result
 
@@ -22,7 +19,7 @@ def keep_result(result: Result, folder: Path, *, as_json: bool = False) -> None:
     """Write a result, then print it: the JSON alone, or its tables and sentences with the file's name after them."""
     path = write_result(folder, result)
     if as_json:
-        click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+        print_json(result.to_dict())
         return
     console = results_console()
     for line in terminal_lines(result):

@@ -24,12 +24,17 @@ from train.augment.device_geometry import GEOMETRY
 from train.augment.host import OPERATIONS, augment, draw_augmentation
 from train.augment.strength import SMOOTH_BELOW_PX
 from train.input.loader import Augmented, epoch_batches, load
+from train.learn.job import Job
 from train.learn.memory import fits
-from train.learn.run import Settings, start_run
+from train.learn.run import start_run
 from train.learn.throughput import noise
-from train.progressive.recipe import Recipe, override
-from train.session import choose_augmentation, recipe_for, train_model
+from train.options import TrainOptions
+from train.progressive.overrides import choose_recipe
+from train.progressive.recipe import Recipe
+from train.session import train_model
+from train.settings import Settings, choose_augmentation
 from zoo.data.open import open_splits
+from zoo.data.pictures import Pictures
 from zoo.model.variants import find_variant
 
 TINY = find_variant("tiny")
@@ -132,7 +137,8 @@ def test_no_step_waits_for_what_is_on_the_device() -> None:
 
 
 def small_recipe(data: str, **changes: int | float) -> Recipe:
-    return override(recipe_for(TINY, data, None), TINY, **{"epochs": 4, "image_size": 24, "batch_size": 8} | changes)
+    sizes = {"epochs": 4, "image_size": 24, "batch_size": 8}
+    return choose_recipe(TrainOptions(model="tiny", data=data, **sizes | changes), TINY)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -180,48 +186,42 @@ def test_who_augments_follows_the_device_unless_told() -> None:
     assert [choose_augmentation("workers", gpu), choose_augmentation("device", processor)] == ["workers", "device"]
 
 
-def run(data: Path, folder: Path, where: str, *, resume: bool = False) -> dict[str, torch.Tensor]:
-    splits = open_splits(str(data))
-    outcome = train_model(
-        TINY,
-        small_recipe(str(data)),
-        *splits,
-        data=str(data),
-        folder=folder,
-        device="cpu",
-        workers=0,
-        augment_on=where,
-        resume=resume,
-        save_every_s=0,
-    )
-    return load_file(outcome.checkpoint)
+@pytest.fixture(scope="session")
+def run(small: Callable, picture_folder: Path) -> Callable[..., dict[str, torch.Tensor]]:
+    """The weights of a run augmented by the device or the workers."""
+
+    def train(folder: Path, where: str, *, resume: bool = False) -> dict[str, torch.Tensor]:
+        options = small(picture_folder, folder, augment_on=where, resume=resume, save_every_s=0)
+        return load_file(train_model(options).checkpoint)
+
+    return train
 
 
 @pytest.fixture(scope="module")
-def device_run(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+def device_run(run: Callable, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The weights of a run augmented by the device."""
-    return run(picture_folder, tmp_path_factory.mktemp("device") / "run", "device")
+    return run(tmp_path_factory.mktemp("device") / "run", "device")
 
 
 def test_a_run_is_the_same_wherever_it_is_augmented(
-    picture_folder: Path, device_run: dict[str, torch.Tensor], tmp_path: Path
+    run: Callable, device_run: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    torch.testing.assert_close(run(picture_folder, tmp_path / "run", "workers"), device_run, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(run(tmp_path / "run", "workers"), device_run, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("first", "tolerance"), [("device", 0.0), ("workers", 1e-3)])
 def test_a_killed_run_may_go_on_elsewhere(
     first: str,
     tolerance: float,
-    picture_folder: Path,
+    run: Callable,
     device_run: dict[str, torch.Tensor],
     tmp_path: Path,
     killed_after: Callable,
 ) -> None:
     """Bit-identical where it stays on the device, of which there is a tolerance to the workers."""
     with killed_after(3):
-        run(picture_folder, tmp_path / "run", first)
-    resumed = run(picture_folder, tmp_path / "run", "device", resume=True)
+        run(tmp_path / "run", first)
+    resumed = run(tmp_path / "run", "device", resume=True)
     torch.testing.assert_close(resumed, device_run, rtol=tolerance, atol=tolerance / 10)
 
 
@@ -243,12 +243,22 @@ def test_the_training_benchmark_augments_where_it_is_told(zoo: Callable, in_fold
 def test_the_dry_run_augments_where_the_run_will() -> None:
     recipe = small_recipe("digits")
     stage = recipe.stages[-1]
-    assert noise(recipe, stage, CPU, 3).draws is None
-    there = replace(CPU, augment_on="device")
-    part = noise(recipe, stage, there, 3)
+    pictures = Pictures("none", ("a", "b", "c"), (), np.empty(0, np.int64))
+    here = Job(
+        variant=TINY,
+        recipe=recipe,
+        data="none",
+        train_set=pictures,
+        val_set=pictures,
+        preprocessing=TINY.preprocessing,
+        settings=CPU,
+    )
+    assert noise(here, stage).draws is None
+    there = replace(here, settings=replace(CPU, augment_on="device"))
+    part = noise(there, stage)
     assert part.draws is not None
     assert part.draws.shape == (stage.part_size, 1 + 2 * recipe.randaugment_layers)
-    assert fits(start_run(TINY, ("a", "b", "c"), recipe, there), recipe, stage, TINY.preprocessing, there)
+    assert fits(start_run(there), there, stage)
 
 
 @pytest.mark.gpu

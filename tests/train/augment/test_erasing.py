@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,19 +10,20 @@ from hypothesis import strategies as st
 from torchvision.transforms import RandomErasing
 
 from train.augment.erasing import draw_rectangle, erase
+from train.progressive.recipe import find_recipe
+from zoo.model.variants import find_variant
 
 SCALE, RATIO = (0.02, 0.33), (0.3, 3.3)
 
 
 def erased(prob: float, fill: str = "zero", count: int = 64, seed: int = 0) -> torch.Tensor:
-    return erase(
-        torch.ones(count, 3, 16, 16),
-        prob=prob,
-        scale=SCALE,
-        ratio=RATIO,
-        fill=fill,
-        rng=np.random.default_rng(seed),
+    recipe = replace(
+        find_recipe("folder", find_variant("tiny")),
+        random_erasing_scale=SCALE,
+        random_erasing_ratio=RATIO,
+        random_erasing_fill=fill,
     )
+    return erase(torch.ones(count, 3, 16, 16), prob, recipe, np.random.default_rng(seed))
 
 
 def test_probability_is_per_picture() -> None:

@@ -23,9 +23,11 @@ from safetensors.torch import load_file
 from urllib3 import Timeout
 
 from train.input.loader import Augmented, epoch_batches, load, load_validation
+from train.options import TrainOptions
 from train.processes.distributed import World, share_of
 from train.processes.stopping import RunStopped
-from train.progressive.recipe import Recipe, find_recipe, override
+from train.progressive.overrides import choose_recipe
+from train.progressive.recipe import Recipe
 from train.session import Outcome, train_model
 from train.watch.mistakes import pictures_section
 from zoo import http
@@ -61,13 +63,19 @@ def copied(shards: Path, tmp_path: Path) -> Path:
 
 def recipe_of(epochs: int = 2) -> Recipe:
     """One stage, so that an epoch is enough."""
-    recipe = override(find_recipe("folder", TINY), TINY, image_size=16, batch_size=6)
+    recipe = choose_recipe(TrainOptions(model="tiny", recipe="folder", image_size=16, batch_size=6), TINY)
     return replace(recipe, stages=(replace(recipe.stages[-1], epochs=epochs),), warmup_epochs=0.5)
 
 
-def train_tiny(data: str, folder: Path, **settings: Any) -> Outcome:
-    recipe = settings.pop("recipe", recipe_of())
-    return train_model(TINY, recipe, *open_splits(data), data=data, folder=folder, device="cpu", **settings)
+def train_tiny(
+    data: str,
+    out: Path,
+    recipe: Recipe | None = None,
+    pictures: tuple[Pictures, Pictures] | None = None,
+    **changes: Any,
+) -> Outcome:
+    options = TrainOptions(model="tiny", data=data, out=out, device="cpu", **changes)
+    return train_model(options, recipe=recipe or recipe_of(), pictures=pictures)
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -164,14 +172,14 @@ def test_a_server_that_fails_stops_the_run_which_goes_on_later(
         train, val = open_splits(server.url)
         answered = len(server.asked) + len(train) + len(val) + 20
         server.trouble = lambda path, number: 503 if number > answered else None
-        run = {"data": server.url, "folder": tmp_path / "run", "device": "cpu", "workers": 0}
+        run = {"data": server.url, "out": tmp_path / "run", "pictures": (train, val), "workers": 0}
         run["save_every_s"] = save_every_s
         with pytest.raises(DataError, match="cannot be read, 6 attempts: it answers 503") as failure:
-            train_model(TINY, recipe_of(), train, val, **run)
+            train_tiny(**run)
         assert "--resume" in failure.value.hint
         assert "report.html" in [path.name for path in (tmp_path / "run").iterdir()]
         server.trouble = lambda path, number: None
-        outcome = train_model(TINY, recipe_of(), train, val, **run, resume=True)
+        outcome = train_tiny(**run, resume=True)
         assert [line.broken for line in outcome.history] == [0, 0]
         assert same_weights(outcome.checkpoint, through.checkpoint)
 
@@ -232,13 +240,13 @@ def test_sigterm_does_not_wait_for_a_server_that_is_away(
     tmp_path: Path,
 ) -> None:
     through = train_tiny(str(shards), tmp_path / "through", workers=0)
-    run = {"folder": tmp_path / "run", "device": "cpu", "workers": workers, "save_every_s": 1e9}
+    run: dict[str, Any] = {"out": tmp_path / "run", "workers": workers, "save_every_s": 1e9}
     with serve_folder(shards) as server:
-        remote_sets = open_splits(server.url)
+        run |= {"data": server.url, "pictures": open_splits(server.url)}
         lost = lost_after(server, 36 * (epoch - 1) + 6 * steps + 2 * (steps < 6))
         server.trouble = stops_when_lost(lost, kind, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(RunStopped) as stopped:
-            train_model(TINY, recipe_of(), *remote_sets, data=server.url, **run)
+            train_tiny(**run)
         assert stopped.value.exit_code == 0
         state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
         done = state["partial"]["steps"] if state["partial"] else 0
@@ -246,7 +254,7 @@ def test_sigterm_does_not_wait_for_a_server_that_is_away(
         assert (len(state["history"]), done) == (epoch - 1, steps) or (workers and done <= steps)
         assert str(stopped.value) == f"in epoch {epoch} of 2, after step {done} of 6"
         server.trouble = lambda path, number: None
-        outcome = train_model(TINY, recipe_of(), *remote_sets, data=server.url, **run, resume=True)
+        outcome = train_tiny(**run, resume=True)
     assert same_weights(outcome.checkpoint, through.checkpoint)
 
 
@@ -286,15 +294,15 @@ def test_a_server_lost_anywhere_leaves_a_state_of_that_very_step(
         train, val = open_splits(server.url)
         into_step = 2 if accumulate == 1 and steps < 6 else 0
         server.trouble = lost_after(server, 36 * (epoch - 1) + 6 * steps + into_step)
-        run = {"data": server.url, "folder": tmp_path / "run", "device": "cpu", "workers": 0, "save_every_s": 1e9}
+        run = {"data": server.url, "out": tmp_path / "run", "pictures": (train, val), "workers": 0, "save_every_s": 1e9}
         for resume in (False, True):
             with pytest.raises(DataError, match="cannot be read, 6 attempts: it answers 503"):
-                train_model(TINY, recipe, train, val, **run, resume=resume)
+                train_tiny(**run, recipe=recipe, resume=resume)
             state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
             assert (len(state["history"]), state["partial"]["steps"]) == (epoch - 1, steps)
         server.trouble = lambda path, number: None
         server.asked.clear()
-        outcome = train_model(TINY, recipe, train, val, **run, resume=True)
+        outcome = train_tiny(**run, recipe=recipe, resume=True)
         assert asked_for_training(server) == (2 - epoch) * 36 + (6 - steps) * 6
     assert same_weights(outcome.checkpoint, through.checkpoint)
     told = [[(line.train_loss, line.val_loss, line.val_top1) for line in run.history] for run in (outcome, through)]
@@ -308,17 +316,7 @@ def test_a_server_lost_in_the_middle_of_an_accumulated_batch_leaves_no_half_of_a
         train, val = open_splits(server.url)
         server.trouble = lost_after(server, 6 * 3 + 2)  # the first of three parts came
         with pytest.raises(DataError, match="answers 503"):
-            train_model(
-                TINY,
-                recipe_in_parts(3),
-                train,
-                val,
-                data=server.url,
-                folder=tmp_path / "run",
-                device="cpu",
-                workers=0,
-                save_every_s=1e9,
-            )
+            train_tiny(server.url, tmp_path / "run", recipe_in_parts(3), (train, val), workers=0, save_every_s=1e9)
     assert not (tmp_path / "run" / "state.pt").exists()
 
 

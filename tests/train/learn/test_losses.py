@@ -99,11 +99,11 @@ def test_distillation_is_zero_for_the_same_answer_and_scales_with_temperature() 
 
 
 def test_alpha_mixes_the_losses() -> None:
-    contract = Preprocessing(image_size=8)
+    own = Preprocessing(image_size=8)
     teacher_logits = torch.zeros(2, 3)
     losses = []
     for alpha in (0.0, 0.25, 1.0):
-        teacher = Teacher(network=torch.nn.Identity(), preprocessing=contract, alpha=alpha, temperature=2.0)
+        teacher = Teacher(network=torch.nn.Identity(), preprocessing=own, alpha=alpha, temperature=2.0)
         losses.append(objective(teacher=teacher).loss(LOGITS, TARGETS, teacher_logits).item())
     hard, mixed, soft = losses
     assert hard == pytest.approx(objective().loss(LOGITS, TARGETS).item())
@@ -117,8 +117,8 @@ def test_the_teacher_sees_the_pictures_as_it_expects_them() -> None:
     expected = Preprocessing(image_size=4, mean=(123.0, 116.0, 103.0), std=(58.0, 57.0, 56.0))
     raw = torch.rand(2, 3, 4, 4) * 255
 
-    def normalized(contract: Preprocessing) -> torch.Tensor:
-        return (raw - torch.tensor(contract.mean)[:, None, None]) / torch.tensor(contract.std)[:, None, None]
+    def normalized(by: Preprocessing) -> torch.Tensor:
+        return (raw - torch.tensor(by.mean)[:, None, None]) / torch.tensor(by.std)[:, None, None]
 
     scale, shift = affine_between(student, expected, torch.device("cpu"))
     torch.testing.assert_close(normalized(student) * scale + shift, normalized(expected), rtol=1e-4, atol=1e-4)

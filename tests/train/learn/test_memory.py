@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import train.learn.memory
+from train.learn.job import Job
 from train.learn.memory import choose_accumulation, fit_to_memory, largest_part, smallest_parts
-from train.learn.run import Settings
+from train.options import TrainOptions
 from train.progressive.recipe import Recipe, TrainingStage, find_recipe
 from train.session import train_model
-from zoo.data.open import open_splits
+from train.settings import Settings
+from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
+from zoo.model.spec import Variant
 from zoo.model.variants import find_variant
 
 S = find_variant("s")
@@ -110,10 +114,10 @@ def out_of_memory_above(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device whose memory ends at 4 pictures of 24 px."""
     step = train.learn.memory.train_step
 
-    def limited(run, parts, recipe, stage, *rest, **options):  # type: ignore[no-untyped-def]
+    def limited(run, job, stage, *rest, **options):  # type: ignore[no-untyped-def]
         if stage.part_size * stage.image_size**2 > 4 * 24**2:
             raise torch.OutOfMemoryError("made up")
-        return step(run, parts, recipe, stage, *rest, **options)
+        return step(run, job, stage, *rest, **options)
 
     monkeypatch.setattr("train.learn.memory.train_step", limited)
 
@@ -121,20 +125,30 @@ def out_of_memory_above(monkeypatch: pytest.MonkeyPatch) -> None:
 SETTINGS = Settings(device=torch.device("cpu"), precision="fp32", seed=0, workers=0)
 
 
-def small() -> Recipe:
+def small_recipe() -> Recipe:
     recipe = find_recipe("folder", TINY)
     return replace(recipe, stages=tuple(replace(s, image_size=24, batch_size=8, epochs=1) for s in recipe.stages))
 
 
+def a_job(recipe: Recipe, variant: Variant = TINY, settings: Settings = SETTINGS) -> Job:
+    nothing = Pictures("none", ("a", "b", "c"), (), np.empty(0, np.int64))
+    return Job(
+        variant=variant,
+        recipe=recipe,
+        data="none",
+        train_set=nothing,
+        val_set=nothing,
+        preprocessing=variant.preprocessing,
+        settings=settings,
+    )
+
+
 @pytest.mark.usefixtures("out_of_memory_above")
 def test_real_steps_are_tried_and_an_out_of_memory_error_is_an_answer() -> None:
-    where = {"start": None, "teacher": None}
-    classes = ("a", "b", "c")
-    contract = TINY.preprocessing
-    fitted = fit_to_memory(TINY, classes, small(), contract, SETTINGS, **where, auto_batch=True)
+    fitted = fit_to_memory(a_job(small_recipe()), auto_batch=True)
     assert [stage.accumulate for stage in fitted.stages] == [2, 2, 2, 2]
     with pytest.raises(ZooError, match="would end without memory"):
-        fit_to_memory(TINY, classes, small(), contract, SETTINGS, **where, auto_batch=False)
+        fit_to_memory(a_job(small_recipe()), auto_batch=False)
 
 
 @pytest.mark.usefixtures("out_of_memory_above")
@@ -142,15 +156,12 @@ def test_the_dry_run_leaves_no_trace_in_the_run(picture_folder: Path, tmp_path: 
     """With and without it, the same weights: it has a network of its own."""
     from safetensors.torch import load_file
 
-    data = str(picture_folder)
-    splits = open_splits(data)
-    fitted = replace(small(), stages=tuple(replace(stage, accumulate=2) for stage in small().stages))
-    train_model(TINY, fitted, *splits, data=data, folder=tmp_path / "a", device="cpu", workers=0)
-    tried = fit_to_memory(
-        TINY, splits[0].classes, small(), TINY.preprocessing, SETTINGS, start=None, teacher=None, auto_batch=True
-    )
+    options = TrainOptions(model="tiny", data=str(picture_folder), device="cpu", workers=0)
+    fitted = replace(small_recipe(), stages=tuple(replace(stage, accumulate=2) for stage in small_recipe().stages))
+    train_model(replace(options, out=tmp_path / "a"), recipe=fitted)
+    tried = fit_to_memory(a_job(small_recipe()), auto_batch=True)
     assert tried == fitted
-    train_model(TINY, tried, *splits, data=data, folder=tmp_path / "b", device="cpu", workers=0)
+    train_model(replace(options, out=tmp_path / "b"), recipe=tried)
     a, b = (load_file(tmp_path / name / "checkpoint.safetensors") for name in "ab")
     assert all(torch.equal(a[key], b[key]) for key in a)
 
@@ -162,5 +173,5 @@ def test_a_gpu_that_is_too_small_is_known_beforehand() -> None:
     settings = replace(SETTINGS, device=torch.device("cuda"))
     recipe = find_recipe("finetune_1k", S)
     huge = replace(recipe, stages=(replace(recipe.stages[0], batch_size=65536, image_size=480),))
-    fitted = fit_to_memory(S, ("a", "b"), huge, S.preprocessing, settings, start=None, teacher=None, auto_batch=True)
+    fitted = fit_to_memory(a_job(huge, S, settings), auto_batch=True)
     assert fitted.stages[0].accumulate > 1

@@ -16,12 +16,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from train.input.loader import Batch
-from train.learn.run import Run, Settings, enter_stage, start_run
+from train.learn.job import Job
+from train.learn.run import Run, enter_stage, start_run
 from train.learn.step import train_step
-from train.progressive.recipe import Recipe, TrainingStage, find_recipe, override
-from train.session import find_start, recipe_for, train_model
-from zoo.data.open import open_splits
+from train.options import TrainOptions
+from train.progressive.overrides import choose_recipe
+from train.progressive.recipe import Recipe, TrainingStage, find_recipe
+from train.session import train_model
+from train.settings import Settings
+from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
+from zoo.model.row_files import write_row
 from zoo.model.variants import RESNET_50, find_variant
 from zoo.weights.checkpoint import read_card
 
@@ -63,13 +68,25 @@ def frozen_statistics(run: Run) -> None:
             module.eval()
 
 
+def a_job(recipe: Recipe) -> Job:
+    nothing = Pictures("none", ("a", "b", "c"), (), np.empty(0, np.int64))
+    return Job(
+        variant=TINY,
+        recipe=recipe,
+        data="none",
+        train_set=nothing,
+        val_set=nothing,
+        preprocessing=TINY.preprocessing,
+        settings=SETTINGS,
+    )
+
+
 def step(recipe: Recipe, parts: list[Batch]) -> tuple[Run, float]:
-    run = start_run(TINY, ("a", "b", "c"), recipe, SETTINGS)
-    stage = recipe.stages[0]
+    job, stage = a_job(recipe), recipe.stages[0]
+    run = start_run(job)
     enter_stage(run, stage, SETTINGS)
     frozen_statistics(run)  # batch norm sees the parts; without it the arithmetic is the whole batch's
-    rng = np.random.default_rng(0)
-    loss_sum, _, count = train_step(run, parts, recipe, stage, TINY.preprocessing, SETTINGS, rng, num_parts=len(parts))
+    loss_sum, _, count = train_step(run, job, stage, parts, np.random.default_rng(0), num_parts=len(parts))
     return run, loss_sum.item() / count
 
 
@@ -85,11 +102,8 @@ def test_accumulated_parts_are_the_whole_batch(parts: int, clip: float | None) -
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_a_run_in_parts_makes_as_many_steps(picture_folder: Path, tmp_path: Path) -> None:
-    data = str(picture_folder)
-    recipe = override(recipe_for(TINY, data, None), TINY, epochs=4, image_size=24, batch_size=12)
-    recipe = replace(recipe, stages=tuple(replace(stage, accumulate=3) for stage in recipe.stages))
-    train_model(TINY, recipe, *open_splits(data), data=data, folder=tmp_path / "run", device="cpu", workers=0)
+def test_a_run_in_parts_makes_as_many_steps(small: Callable, picture_folder: Path, tmp_path: Path) -> None:
+    train_model(small(picture_folder, tmp_path / "run", batch_size=12, overrides=("stages.all.accumulate=3",)))
     assert read_card(tmp_path / "run" / "checkpoint.safetensors").provenance["steps"] == 4 * 3
 
 
@@ -107,26 +121,25 @@ def test_erasing_reaches_the_network() -> None:
 def test_a_frozen_backbone_keeps_weights_and_statistics() -> None:
     recipe = plain_recipe()
     stage = replace(recipe.stages[0], freeze_backbone=True, dropout=0.5)
-    run = start_run(TINY, ("a", "b", "c"), recipe, SETTINGS)
+    job = a_job(recipe)
+    run = start_run(job)
     before = {key: value.clone() for key, value in run.model.state_dict().items()}
     enter_stage(run, stage, SETTINGS)
     assert run.model.dropout.training
     for seed in range(3):
-        train_step(run, [batch(seed=seed)], recipe, stage, TINY.preprocessing, SETTINGS, np.random.default_rng(seed))
+        train_step(run, job, stage, [batch(seed=seed)], np.random.default_rng(seed))
     changed = {key for key, value in run.model.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {"classifier.weight", "classifier.bias"}
     enter_stage(run, recipe.stages[0], SETTINGS)
-    train_step(run, [batch()], recipe, recipe.stages[0], TINY.preprocessing, SETTINGS, np.random.default_rng(0))
+    train_step(run, job, recipe.stages[0], [batch()], np.random.default_rng(0))
     changed = {key for key, value in run.model.state_dict().items() if not torch.equal(value, before[key])}
     assert len(changed) > 20
 
 
 def test_fine_tuning_needs_weights_to_begin_from(picture_folder: Path, tmp_path: Path) -> None:
-    data = str(picture_folder)
+    options = TrainOptions(model="tiny", data=str(picture_folder), recipe="finetune", out=tmp_path / "run")
     with pytest.raises(ZooError, match="freezes the backbone, and tiny begins without trained weights"):
-        train_model(
-            TINY, find_recipe("finetune", TINY), *open_splits(data), data=data, folder=tmp_path / "run", workers=0
-        )
+        train_model(options)
     assert not (tmp_path / "run").exists()
 
 
@@ -145,12 +158,10 @@ def test_fine_tuning_a_run_on_other_pictures(
 
 
 def test_a_frozen_run_changes_the_classifier_alone(tiny_run: Path, picture_folder: Path, tmp_path: Path) -> None:
-    data = str(picture_folder)
     recipe = find_recipe("finetune", TINY)
     recipe = replace(recipe, stages=(replace(recipe.stages[0], batch_size=6),))
-    train_model(
-        TINY, recipe, *open_splits(data), data=data, folder=tmp_path / "run", start=find_start(str(tiny_run)), workers=0
-    )
+    options = TrainOptions(model=str(tiny_run), data=str(picture_folder), out=tmp_path / "run", workers=0)
+    train_model(options, recipe=recipe)
     before, after = (load_file(f / "checkpoint.safetensors") for f in (tiny_run, tmp_path / "run"))
     assert all(torch.equal(before[key], after[key]) for key in before if not key.startswith("classifier"))
 
@@ -173,14 +184,17 @@ def test_a_small_resnet_trains_like_any_network(recipe_name: str, picture_folder
         stages=tuple(replace(stage, num_layers=1) for stage in RESNET_50.stages),
         train_size=32,
         eval_size=40,
+        preprocessing=RESNET_50.preprocessing.at(40),
     )
-    data = str(picture_folder)
-    recipe = find_recipe(recipe_name, small)
-    recipe = override(recipe, small, epochs=max(4, len(recipe.stages)), image_size=32, batch_size=12)
+    row_file = tmp_path / "resnet14.toml"
+    write_row(row_file, small, "A row of one's own.")
+    options = TrainOptions(
+        model=str(row_file), data=str(picture_folder), recipe=recipe_name, out=tmp_path / "run", device="cpu", workers=0
+    )
+    epochs = max(4, len(find_recipe(recipe_name, small).stages))
+    recipe = choose_recipe(replace(options, epochs=epochs, image_size=32, batch_size=12), small)
     recipe = replace(recipe, stages=recipe.stages[-4:], ema_decay=0.5)
-    outcome = train_model(
-        small, recipe, *open_splits(data), data=data, folder=tmp_path / "run", device="cpu", workers=0
-    )
+    outcome = train_model(options, recipe=recipe)
     assert len(outcome.history) == recipe.epochs
     assert len({line.image_size for line in outcome.history}) == len({stage.image_size for stage in recipe.stages})
     assert all(np.isfinite([line.train_loss, line.val_loss]).all() for line in outcome.history)
@@ -195,15 +209,15 @@ def test_a_small_resnet_trains_like_any_network(recipe_name: str, picture_folder
 def test_the_digits_are_learnt_by_every_optimizer_and_loss(
     optimizer: str, loss: str, learning_rate: float, tmp_path: Path
 ) -> None:
-    recipe = override(recipe_for(TINY, "digits", None), TINY, epochs=4, image_size=24)
-    recipe = replace(recipe, optimizer=optimizer, loss=loss, learning_rate=learning_rate, weight_decay=1e-5)
-    outcome = train_model(
-        TINY, recipe, *open_splits("digits"), data="digits", folder=tmp_path / "run", device="cpu", workers=0
-    )
+    overrides = (f"optimizer={optimizer}", f"loss={loss}", "weight_decay=1e-5")
+    options = TrainOptions(model="tiny", epochs=4, image_size=24, learning_rate=learning_rate, overrides=overrides)
+    outcome = train_model(replace(options, out=tmp_path / "run", device="cpu", workers=0))
     assert outcome.result.top1 > 0.3  # chance is 0.1
 
 
-def test_one_compilation_a_stage(picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_compilation_a_stage(
+    small: Callable, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Batches of a stage have one shape; a part with a broken picture goes through the network as it is."""
     from torch._dynamo.testing import CompileCounter
 
@@ -213,16 +227,11 @@ def test_one_compilation_a_stage(picture_folder: Path, tmp_path: Path, monkeypat
     root = tmp_path / "damaged"
     shutil.copytree(picture_folder, root)
     (root / "train" / "red" / "003.jpg").write_bytes(b"no picture")
-    data = str(root)
-    train_set, val_set = open_splits(data)
-    recipe = override(recipe_for(TINY, data, None), TINY, epochs=8, image_size=24, batch_size=6)
     monkeypatch.setattr(
         "train.watch.record.RunRecord.on_epoch", lambda self, run, epoch: counts.append(counter.frame_count)
     )
     monkeypatch.setattr("train.watch.record.RunRecord.finish", lambda *_: None)
-    train_model(
-        TINY, recipe, train_set, val_set, data=data, folder=tmp_path / "run", device="cpu", workers=0, compile=True
-    )
+    train_model(small(root, tmp_path / "run", epochs=8, batch_size=6, compile=True))
     first = counts[0]
     assert first >= 1
     assert counts == [first * (epoch // 2 + 1) for epoch in range(8)]

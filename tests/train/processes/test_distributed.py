@@ -79,14 +79,12 @@ SCRIPT = """
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from dataclasses import replace
 import torch
 from torch import nn
 import train.learn.loop, train.learn.run
-from train.progressive.recipe import override
-from train.session import recipe_for, train_model
+from train.options import TrainOptions
+from train.session import train_model
 from zoo.data.open import open_splits
-from zoo.model.variants import find_variant
 
 def enter_stage(run, stage, settings, enter=train.learn.run.enter_stage):
     enter(run, stage, settings)
@@ -97,13 +95,11 @@ def enter_stage(run, stage, settings, enter=train.learn.run.enter_stage):
 train.learn.loop.enter_stage = enter_stage
 torch.set_num_threads(1)
 folder, batch_size, save_every_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-variant = find_variant("tiny")
-recipe = override(recipe_for(variant, "digits", None), variant, epochs=4, image_size=16, batch_size=batch_size)
-plain = dict(dropout=0.0, stochastic_depth_prob=0.0, mixup_alpha=0.0)
-recipe = replace(recipe, stages=tuple(replace(stage, **plain) for stage in recipe.stages))
+plain = tuple(f"stages.all.{name}=0" for name in ("dropout", "stochastic_depth_prob", "mixup_alpha"))
+options = TrainOptions(model="tiny", epochs=4, image_size=16, batch_size=batch_size, overrides=plain, out=folder,
+                       device="cpu", workers=0, save_every_s=save_every_s, augment_on=[*sys.argv, "auto"][4])
 train_, val = open_splits("digits")
-train_model(variant, recipe, train_.head(384), val, data="digits", folder=folder, device="cpu", workers=0,
-            save_every_s=save_every_s, augment_on=sys.argv[4] if len(sys.argv) > 4 else "auto")
+train_model(options, pictures=(train_.head(384), val))
 """
 
 
@@ -164,3 +160,90 @@ def test_after_a_process_dies_all_go_on_from_the_last_state(script: Path, tmp_pa
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
     assert not (folder / "state.pt").exists()
     assert not folder.with_name("run.1").exists()  # it went on; it did not begin anew
+
+
+# One optimizer step after the other on the same pictures, in as many parts as asked; counts what gloo adds up.
+ACCUMULATE = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import torch
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from train.input.loader import Batch
+from train.learn.job import Job
+from train.learn.run import enter_stage, start_run
+from train.learn.step import train_step
+from train.options import TrainOptions
+from train.processes.distributed import find_world, joined, share_of
+from train.progressive.overrides import choose_recipe
+from train.settings import Settings
+from zoo.data.pictures import Pictures
+from zoo.model.variants import find_variant
+
+torch.set_num_threads(1)
+folder, parts, compiled = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "compiled"
+if compiled:
+    compile = torch.compile
+    torch.compile = lambda module, **options: compile(module, backend="aot_eager", **options)
+world, cpu, tiny = find_world(), torch.device("cpu"), find_variant("tiny")
+plain = ("dropout", "stochastic_depth_prob", "mixup_alpha", "randaugment_magnitude", "momentum", "weight_decay")
+overrides = [f"stages.all.{name}=0" for name in plain[:4]] + [f"{name}=0" for name in plain[4:]]
+overrides += ["optimizer=sgd", "clip_grad_norm=none", "label_smoothing=0", "short_run_init=false"]
+options = TrainOptions(model="tiny", recipe="folder", epochs=4, image_size=16, batch_size=8, learning_rate=0.5,
+                       overrides=(f"stages.all.accumulate={parts}", *overrides))
+recipe = choose_recipe(options, tiny)
+stage = recipe.stages[-1]
+nothing = Pictures("none", ("a", "b", "c"), (), np.empty(0, np.int64))
+settings = Settings(device=cpu, precision="fp32", seed=0, workers=0, compile=compiled, world=world)
+job = Job(variant=tiny, recipe=recipe, data="none", train_set=nothing, val_set=nothing,
+          preprocessing=tiny.preprocessing, settings=settings)
+
+def count(state, bucket):
+    state.append(bucket.index())
+    return allreduce_hook(None, bucket)
+
+with joined(world, cpu):
+    run = start_run(job)
+    enter_stage(run, stage, settings)
+    for module in run.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    reduced, counts, losses = [], [], []
+    if not world.is_alone:
+        run.eager.register_comm_hook(reduced, count)
+    for step in range(3):
+        generator = torch.Generator().manual_seed(step)
+        pictures = torch.randint(0, 256, (16, 16, 16, 3), generator=generator, dtype=torch.uint8)
+        own = share_of(range(16), world)
+        cut = torch.tensor(own).chunk(parts)
+        batches = [Batch(pictures[rows], rows % 3, (), torch.arange(len(rows))) for rows in cut]
+        reduced.clear()
+        loss_sum, _, seen = train_step(run, job, stage, batches, np.random.default_rng(0), num_parts=parts)
+        counts.append(len(reduced))
+        losses.append(loss_sum.item() / seen)
+    if world.is_first:
+        folder.mkdir()
+        torch.save(run.model.state_dict(), folder / "weights.pt")
+        (folder / "counts.json").write_text(json.dumps(counts))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["eager", "compiled"])
+def test_accumulated_gradients_are_exchanged_once_a_step(how: str, tmp_path: Path) -> None:
+    """As often as those of a batch in one part, however many parts there are; and the weights are the same."""
+    script = tmp_path / "accumulate.py"
+    script.write_text(ACCUMULATE)
+    for processes, parts in ((2, 1), (2, 4), (1, 1)):
+        said, _ = (started := torchrun(processes, script, tmp_path / f"{processes}-{parts}", parts, how)).communicate()
+        assert started.returncode == 0, said[-3000:]
+    counts = {name: json.loads((tmp_path / name / "counts.json").read_text()) for name in ("2-1", "2-4")}
+    assert counts["2-4"] == counts["2-1"]
+    assert all(counts["2-1"])
+    whole, parts, alone = (
+        torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("2-1", "2-4", "1-1")
+    )
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(alone[name], tensor, rtol=1e-4, atol=1e-6, msg=name)

@@ -20,14 +20,10 @@ from safetensors.torch import load_file
 from train.input.loader import Augmented, Read
 from train.learn.losses import Objective
 from train.processes.stopping import Interrupted, RunStopped, signals_held, stop_requests
-from train.progressive.recipe import override
-from train.session import find_start, recipe_for, train_model
-from zoo.data.open import open_splits
+from train.session import train_model
 from zoo.errors import ZooError
-from zoo.model.variants import find_variant
 from zoo.weights.checkpoint import load_checkpoint
 
-TINY = find_variant("tiny")
 # Dropout, stochastic depth, mixup and erasing all draw at random, so a wrong generator state shows.
 FLAGS = (
     *("train", "tiny", "--epochs", "8", "--image-size", "24", "--batch-size", "6", "--device", "cpu"),
@@ -254,26 +250,21 @@ def test_a_held_signal_comes_at_the_end(taken_by: str) -> None:
         assert request.wish == signal.SIGTERM
 
 
-def test_a_run_may_go_on_in_other_parts(picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_may_go_on_in_other_parts(
+    small: Callable, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """How many pictures are in memory at once is the machine's business, not the run's identity."""
-    data = str(picture_folder)
-    recipe = override(recipe_for(TINY, data, None), TINY, epochs=4, image_size=24, batch_size=12)
-    halves = replace(recipe, stages=tuple(replace(stage, accumulate=2) for stage in recipe.stages))
     with monkeypatch.context() as patch:
         patch.setattr("train.watch.record.RunRecord.finish", lambda *_: None)  # stop short of the end
-        train_model(
-            TINY, recipe, *open_splits(data), data=data, folder=tmp_path, device="cpu", workers=0, save_every_s=0
-        )
-    train_model(TINY, halves, *open_splits(data), data=data, folder=tmp_path, device="cpu", workers=0, resume=True)
+        train_model(small(picture_folder, tmp_path, batch_size=12, save_every_s=0))
+    halves = ("stages.all.accumulate=2",)
+    train_model(small(picture_folder, tmp_path, batch_size=12, overrides=halves, resume=True))
     assert (tmp_path / "checkpoint.safetensors").is_file()
 
 
 def test_a_diverged_run_names_its_batch_and_leaves_the_last_good_weights(
-    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Callable, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = str(picture_folder)
-    train_set, val_set = open_splits(data)
-    recipe = override(recipe_for(TINY, data, None), TINY, epochs=4, image_size=24, batch_size=12)
     loss = Objective.loss
     calls: list[str] = []
     make = Augmented.make
@@ -290,7 +281,7 @@ def test_a_diverged_run_names_its_batch_and_leaves_the_last_good_weights(
     monkeypatch.setattr(Objective, "loss", poisoned)
     folder = tmp_path / "run"
     with pytest.raises(ZooError) as error:
-        train_model(TINY, recipe, train_set, val_set, data=data, folder=folder, device="cpu", workers=0, save_every_s=0)
+        train_model(small(picture_folder, folder, batch_size=12, save_every_s=0))
     assert "The loss became nan in epoch 3, step 2" in error.value.problem
     for name in calls[-12:-4]:
         assert name in error.value.problem
@@ -301,21 +292,16 @@ def test_a_diverged_run_names_its_batch_and_leaves_the_last_good_weights(
     model, card = load_checkpoint(folder / "last-good.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
     assert "loss became nan" in card.provenance["stopped_by"]
-    start = find_start(str(folder / "last-good.safetensors"))
     monkeypatch.setattr(Objective, "loss", loss)
-    calm = replace(recipe, learning_rate=1e-5)
-    again = train_model(TINY, calm, train_set, val_set, data=data, folder=tmp_path / "b", workers=0, start=start)
+    calm = small(picture_folder, tmp_path / "b", batch_size=12, learning_rate=1e-5)
+    again = train_model(replace(calm, model=str(folder / "last-good.safetensors")))
     assert again.checkpoint.is_file()
 
 
-def test_weights_that_are_not_finite_are_never_saved(picture_folder: Path, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_never_saved(small: Callable, picture_folder: Path, tmp_path: Path) -> None:
     """The rate is so high that one step ruins the weights, whose own loss was still finite."""
-    data = str(picture_folder)
-    recipe = override(recipe_for(TINY, data, None), TINY, epochs=4, image_size=24, batch_size=12, learning_rate=1e38)
     with pytest.raises(ZooError, match=r"Weights became (nan|inf)|The loss became (nan|inf)"):
-        train_model(
-            TINY, recipe, *open_splits(data), data=data, folder=tmp_path, device="cpu", workers=0, save_every_s=0
-        )
+        train_model(small(picture_folder, tmp_path, batch_size=12, learning_rate=1e38, save_every_s=0))
     path = tmp_path / "state.pt"
     if path.exists():
         state = torch.load(path, weights_only=True)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import train.recipes
-from train.learn.run import Settings
-from train.progressive.recipe import Recipe, TrainingStage, check_recipe, find_recipe, override, recipe_names
+from train.cli import bench_train
+from train.cli import train as train_command
+from train.options import BenchTrainOptions, TrainOptions
+from train.progressive.overrides import choose_recipe
+from train.progressive.recipe import Recipe, TrainingStage, check_recipe, find_recipe, recipe_names
 from train.progressive.schedule import batch_factor, learning_rate
+from train.settings import Settings
 from zoo.errors import UnknownNameError, ZooError
 from zoo.model.variants import find_variant
+from zoo.rows import Row
 
 S = find_variant("s")
 FOLDER = Path(train.recipes.__path__[0])
@@ -176,12 +182,12 @@ def test_an_unknown_name_lists_them_all() -> None:
 
 @given(st.sampled_from(recipe_names()), st.integers(1, 700))
 def test_fewer_epochs_keep_the_proportions(name: str, epochs: int) -> None:
-    recipe = resolve(name)
+    recipe, options = resolve(name), TrainOptions(model="s", epochs=epochs)
     if epochs < len(recipe.stages):
         with pytest.raises(ZooError, match="one epoch for each"):
-            override(recipe, S, epochs=epochs)
+            choose_recipe(options, S, recipe)
         return
-    changed = override(recipe, S, epochs=epochs)
+    changed = choose_recipe(options, S, recipe)
     assert changed.epochs == epochs
     assert min(column(changed, "epochs")) >= 1
     for before, after in zip(recipe.stages, changed.stages, strict=True):
@@ -236,9 +242,13 @@ def test_a_part_is_what_is_in_memory_at_once() -> None:
     assert stage.part_size == 24
 
 
-def test_the_command_and_the_function_save_as_often() -> None:
-    """The command cannot ask the function: its help must not load torch."""
-    from train.cli import train as command
-
-    (option,) = (parameter for parameter in command.params if parameter.name == "save_every")
-    assert option.default == Settings.save_every_s
+@pytest.mark.parametrize(("command", "row"), [(train_command, TrainOptions), (bench_train, BenchTrainOptions)])
+def test_a_command_is_told_what_its_row_holds(command: click.Command, row: type[Row]) -> None:
+    """No option that Python has not, and no default of its own."""
+    known = {field.name: field.default for field in fields(row)}
+    told = {parameter.name: parameter for parameter in command.params}
+    assert told.keys() - known.keys() <= {"plan", "as_json"}
+    assert known.keys() == told.keys() - {"plan", "as_json"}
+    for name, default in known.items():
+        assert told[name].required if default is MISSING else told[name].default == default, name
+    assert Settings.save_every_s == TrainOptions.save_every_s

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.progressive.recipe import Recipe, find_recipe, override, round_test_size
+from train.options import TrainOptions
+from train.progressive.overrides import choose_recipe
+from train.progressive.recipe import Recipe, find_recipe, round_test_size
 from train.progressive.schedule import ema_decay, interpolate, learning_rate, progressive_stages, stage_of_epoch
 from zoo.errors import UnknownNameError, ZooError
 from zoo.model.variants import find_variant
@@ -120,8 +123,12 @@ def test_unknown_recipe_names_the_nearest() -> None:
         find_recipe("digit", S)
 
 
+def options(**changes: Any) -> TrainOptions:
+    return TrainOptions(**{"model": "s", "recipe": "folder"} | changes)
+
+
 def test_overrides_keep_the_proportions() -> None:
-    changed = override(find_recipe("folder", S), S, epochs=8, batch_size=4, learning_rate=0.5, image_size=150)
+    changed = choose_recipe(options(epochs=8, batch_size=4, learning_rate=0.5, image_size=150), S)
     assert [stage.epochs for stage in changed.stages] == [2, 2, 2, 2]
     assert [stage.image_size for stage in changed.stages] == [64, 92, 122, 150]
     assert {stage.batch_size for stage in changed.stages} == {4}
@@ -133,9 +140,9 @@ def test_the_test_size_never_passes_the_cap() -> None:
     assert round_test_size(300, 480) == 360
     assert round_test_size(450, 480) == 480
     with pytest.raises(ZooError, match="outside 16 … 480"):
-        override(find_recipe("folder", S), S, image_size=500)
+        choose_recipe(options(image_size=500), S)
 
 
 def test_fewer_epochs_than_stages_is_refused() -> None:
     with pytest.raises(ZooError, match="less than one epoch for each of the 4 stages"):
-        override(find_recipe("digits", S), S, epochs=3)
+        choose_recipe(options(recipe="digits", epochs=3), S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -13,22 +13,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
+from train.learn.job import Job
 from train.learn.run import Epoch
 from train.learn.validation import Answers, Validation
-from train.progressive.cost import estimate
-from train.progressive.recipe import Recipe, TrainingStage, override
-from train.session import recipe_for, train_model
+from train.progressive.recipe import Recipe, TrainingStage, find_recipe
+from train.session import train_model
+from train.settings import Settings
 from train.watch.charts import best_epoch, stage_settings, stage_throughput
 from train.watch.live import LiveView
-from train.watch.mistakes import MATRIX_CLASSES, count_confusion, draw_thumbnail, most_confused, worst_pictures
+from train.watch.mistakes import count_confusion, draw_thumbnail, most_confused, worst_pictures
 from train.watch.record import RunRecord
-from train.watch.report import REFRESH_S, RunFacts, RunStatus, headlines, render_report, share_of_fixed_time
+from train.watch.report import REFRESH_S, RunStatus, headlines, render_report, share_of_fixed_time
 from zoo.data.open import open_splits
 from zoo.data.pictures import Pictures
 from zoo.model.variants import find_variant
+from zoo.page.matrix import MATRIX_CLASSES
 
 TINY = find_variant("tiny")
 
@@ -84,21 +87,18 @@ def a_validation(label: Sequence[int], predicted: Sequence[int], score: Sequence
     return Validation(0.5, float(np.mean(answers.label == answers.predicted)), (), answers)
 
 
-def some_facts(recipe: Recipe, classes: Sequence[str] = ("cat", "d<o>g", "owl"), **changes: Any) -> RunFacts:
+def some_job(recipe: Recipe, classes: Sequence[str] = ("cat", "d<o>g", "owl")) -> Job:
     rng = np.random.default_rng(0)
     sources = [rng.integers(0, 256, (90, 120, 3), dtype=np.uint8) for _ in range(30)]
-    val = Pictures("val", tuple(classes), sources, np.zeros(30, np.int64))
-    facts = RunFacts(
-        title="tiny on animals",
+    return Job(
         variant=TINY,
         recipe=recipe,
         data="animals",
-        num_train=1000,
-        val_set=val,
-        cost=estimate(TINY, recipe, 1000, len(classes)),
-        settings={"seed": 3, "precision": "fp32"},
+        train_set=Pictures("train", tuple(classes), sources[:1] * 1000, np.zeros(1000, np.int64)),
+        val_set=Pictures("val", tuple(classes), sources, np.zeros(30, np.int64)),
+        preprocessing=TINY.preprocessing,
+        settings=Settings(device=torch.device("cpu"), precision="fp32", seed=3, workers=0),
     )
-    return replace(facts, **changes)
 
 
 def some_status(recipe: Recipe, epochs: int = 8, **changes: Any) -> RunStatus:
@@ -110,13 +110,13 @@ def some_status(recipe: Recipe, epochs: int = 8, **changes: Any) -> RunStatus:
     return replace(status, **changes)
 
 
-def said(facts: RunFacts, status: RunStatus) -> str:
-    return " ".join(headlines(facts, status)).replace("\N{NO-BREAK SPACE}", " ")
+def said(job: Job, status: RunStatus) -> str:
+    return " ".join(headlines(job, status)).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_the_page_needs_nothing_beside_it() -> None:
     recipe = a_recipe()
-    page = render_report(some_facts(recipe), some_status(recipe))
+    page = render_report(some_job(recipe), some_status(recipe))
     assert not re.findall(r"<script|<link|@import|url\(|https?://", page)
     assert set(re.findall(r'src="([^;]*);', page)) == {"data:image/jpeg"}
     assert "prefers-color-scheme: dark" in page
@@ -126,11 +126,11 @@ def test_the_page_needs_nothing_beside_it() -> None:
 
 def test_headlines_say_accuracy_cost_time_and_the_worst_confusion() -> None:
     recipe = a_recipe()
-    facts = some_facts(recipe)
-    text = said(facts, some_status(recipe, history=a_history(recipe, 8, [0.1, 0.2, 0.9, 0.4, 0.5, 0.6, 0.7, 0.8])))
+    job = some_job(recipe)
+    text = said(job, some_status(recipe, history=a_history(recipe, 8, [0.1, 0.2, 0.9, 0.4, 0.5, 0.6, 0.7, 0.8])))
     assert "80.00 % top-1 on 6 validation pictures at 48 px." in text
     assert "The best epoch was 3 with 90.00 % at 36 px." in text
-    share = facts.cost.share_of_fixed_size
+    share = job.cost.share_of_fixed_size
     assert f"4 stages, 24 → 40 px: {100 * share:.0f} % of the multiply-adds of training at 40 px throughout." in text
     # 2 epochs of 1,000 pictures a stage: 20 + 40 + 60 + 80 s; at the last stage's 25 a second, 320 s.
     assert "would have taken 5 min 20 s; this run took 3 min 20 s, 62 % of that" in text
@@ -145,7 +145,7 @@ def test_the_time_saved_waits_for_the_last_stage_and_needs_different_sizes() -> 
     assert share_of_fixed_time(a_history(recipe, 8), recipe) == pytest.approx(200 / 320)
     one_size = replace(recipe, stages=tuple(replace(stage, image_size=40) for stage in recipe.stages))
     assert share_of_fixed_time(a_history(one_size, 8), one_size) is None
-    text = said(some_facts(one_size), some_status(one_size))
+    text = said(some_job(one_size), some_status(one_size))
     assert "multiply-adds" not in text
     assert "Training took 3 min 20 s for 8 epochs" in text
 
@@ -153,7 +153,7 @@ def test_the_time_saved_waits_for_the_last_stage_and_needs_different_sizes() -> 
 def test_sizes_in_no_order_are_compared_with_the_largest() -> None:
     recipe = a_recipe()
     recipe = replace(recipe, stages=(recipe.stages[3], *recipe.stages[:3]))  # 40, 24, 30, 36 px
-    text = said(some_facts(recipe), some_status(recipe))
+    text = said(some_job(recipe), some_status(recipe))
     assert "4 stages, 24 … 40 px:" in text
     assert "of training at 40 px throughout." in text
     # The first stage is the one of 40 px: 100 a second, so 80 s instead of 200.
@@ -162,7 +162,7 @@ def test_sizes_in_no_order_are_compared_with_the_largest() -> None:
 
 def test_a_weight_for_every_class_is_shortened() -> None:
     recipe = replace(a_recipe(), class_weights=tuple(float(index) for index in range(100)))
-    page = render_report(some_facts(recipe), some_status(recipe))
+    page = render_report(some_job(recipe), some_status(recipe))
     assert "0, 1, 2, 3, 4, 5, 6, 7, … (100 values)" in page
 
 
@@ -189,28 +189,28 @@ def test_the_best_epoch_is_the_earliest_of_several() -> None:
 
 def test_a_running_page_reads_itself_again_and_a_finished_one_does_not() -> None:
     recipe = a_recipe()
-    facts = some_facts(recipe)
-    running = render_report(facts, some_status(recipe, 3, state="running"))
+    job = some_job(recipe)
+    running = render_report(job, some_status(recipe, 3, state="running"))
     assert f'http-equiv="refresh" content="{REFRESH_S}"' in running
     assert "epoch 3 of 8 is done" in running
-    assert "refresh" not in render_report(facts, some_status(recipe))
-    failed = render_report(facts, some_status(recipe, 3, state="failed", reason="The loss became nan."))
+    assert "refresh" not in render_report(job, some_status(recipe))
+    failed = render_report(job, some_status(recipe, 3, state="failed", reason="The loss became nan."))
     assert "after epoch 3 of 8: The loss became nan." in failed
 
 
 def test_a_loss_that_is_no_number_is_no_error() -> None:
     recipe = a_recipe()
-    history = [replace(line, val_loss=float("nan"), train_loss=float("inf")) for line in a_history(recipe, 3)]
-    assert "Loss" in render_report(some_facts(recipe), some_status(recipe, history=history))
+    history = [replace(line, val_loss=None, train_loss=None) for line in a_history(recipe, 3)]
+    assert "Loss" in render_report(some_job(recipe), some_status(recipe, history=history))
 
 
 def test_few_classes_get_a_matrix_and_many_their_worst_pairs() -> None:
     recipe = a_recipe()
-    few = render_report(some_facts(recipe), some_status(recipe))
+    few = render_report(some_job(recipe), some_status(recipe))
     assert 'title="1 of 2: cat taken for d&lt;o&gt;g"' in few
     names = [f"class {index}" for index in range(MATRIX_CLASSES + 1)]
     result = a_validation([7, 7, 7, 9, 9], [3, 3, 7, 4, 9])
-    many = render_report(some_facts(recipe, names), some_status(recipe, result=result))
+    many = render_report(some_job(recipe, names), some_status(recipe, result=result))
     assert '<table class="confusion' not in many
     assert "The most confused pairs of 21 classes" in many
     rows = re.findall(r"<tr><td>class 7</td><td>class 3</td><td[^>]*>(\d+)</td><td[^>]*>([^<]*)</td>", many)
@@ -235,7 +235,7 @@ def test_the_worst_pictures_are_wrong_ones_whose_true_class_scored_least() -> No
 
 def test_wrong_pictures_are_shown_with_both_classes_and_scores() -> None:
     recipe = a_recipe()
-    page = render_report(some_facts(recipe), some_status(recipe))
+    page = render_report(some_job(recipe), some_status(recipe))
     assert page.count("<img ") == 3
     shown = re.findall(
         r"<figcaption>(\S+) <span[^>]*>([^<]*)</span><br/><span[^>]*>→ </span><strong>(\S+)</strong>", page
@@ -243,7 +243,7 @@ def test_wrong_pictures_are_shown_with_both_classes_and_scores() -> None:
     assert shown == [("d&lt;o&gt;g", "10 %", "cat"), ("owl", "20 %", "cat"), ("cat", "30 %", "d&lt;o&gt;g")]
     right = a_validation([0, 1, 2], [0, 1, 2])
     assert "Every validation picture is classified right." in render_report(
-        some_facts(recipe), some_status(recipe, result=right)
+        some_job(recipe), some_status(recipe, result=right)
     )
 
 
@@ -265,25 +265,23 @@ def test_thumbnails_are_small_whole_pictures(tmp_path: Path) -> None:
 
 def test_thumbnails_are_made_once() -> None:
     recipe = a_recipe()
-    facts, thumbnails = some_facts(recipe), {}
-    first = render_report(facts, some_status(recipe), thumbnails)
+    job, thumbnails = some_job(recipe), {}
+    first = render_report(job, some_status(recipe), thumbnails)
     assert len(thumbnails) == 3
-    emptied = replace(facts, val_set=replace(facts.val_set, sources=[np.zeros((8, 8, 3), np.uint8)] * 30))
+    emptied = replace(job, val_set=replace(job.val_set, sources=[np.zeros((8, 8, 3), np.uint8)] * 30))
     again = render_report(emptied, some_status(recipe), thumbnails)
     assert re.findall('src="([^"]*)"', again) == re.findall('src="([^"]*)"', first)
     right = a_validation([0, 1, 2], [0, 1, 2])
-    render_report(facts, some_status(recipe, result=right), thumbnails)
+    render_report(job, some_status(recipe, result=right), thumbnails)
     assert thumbnails == {}  # those no longer shown are forgotten
 
 
 def test_broken_pictures_are_listed() -> None:
     recipe = a_recipe()
-    page = render_report(
-        some_facts(recipe), some_status(recipe, broken=[f"{n:03d}.jpg is <broken>" for n in range(60)])
-    )
+    page = render_report(some_job(recipe), some_status(recipe, broken=[f"{n:03d}.jpg is <broken>" for n in range(60)]))
     assert "<li>000.jpg is &lt;broken&gt;</li>" in page
     assert "and 10 more" in page
-    assert "Pictures left out" not in render_report(some_facts(recipe), some_status(recipe))
+    assert "Pictures left out" not in render_report(some_job(recipe), some_status(recipe))
 
 
 def test_a_run_leaves_its_page(tiny_run: Path) -> None:
@@ -298,9 +296,6 @@ def test_answers_name_the_pictures_they_are_of(picture_folder: Path, tmp_path: P
     """Also beside a broken picture, which gets no answer."""
     import shutil
 
-    import torch
-
-    from train.learn.run import Settings
     from train.learn.validation import validate
     from zoo.model.build import build_network
 
@@ -323,10 +318,8 @@ def test_answers_name_the_pictures_they_are_of(picture_folder: Path, tmp_path: P
 
 
 def test_a_run_that_ends_early_leaves_its_page_too(
-    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Callable, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = str(picture_folder)
-    recipe = override(recipe_for(TINY, data, None), TINY, epochs=4, image_size=24, batch_size=8)
     on_epoch = RunRecord.on_epoch
 
     def stop_after(error: BaseException) -> Any:
@@ -344,7 +337,7 @@ def test_a_run_that_ends_early_leaves_its_page_too(
         folder = tmp_path / expected.replace(" ", "-")
         monkeypatch.setattr(RunRecord, "on_epoch", stop_after(error))
         with pytest.raises(type(error)):
-            train_model(TINY, recipe, *open_splits(data), data=data, folder=folder, device="cpu", workers=0)
+            train_model(small(picture_folder, folder))
         page = (folder / "report.html").read_text(encoding="utf-8")
         assert "after epoch 2 of 4" in page
         assert expected in page
@@ -353,13 +346,13 @@ def test_a_run_that_ends_early_leaves_its_page_too(
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_live_view_keeps_to_80_columns(terminal: bool) -> None:
-    recipe = recipe_for(find_variant("s"), "some/folder", None)
+    recipe = find_recipe("folder", find_variant("s"))
     stream = io.StringIO()
     console = Console(file=stream, width=80, force_terminal=terminal, color_system=None, highlight=False)
     line = replace(
         a_history(a_recipe(), 1)[0], epoch=59, image_size=300, pictures_per_second=12345.0, val_top1=1.0, val_size=384
     )
-    with LiveView(recipe, 30_000, console) as live:
+    with LiveView(recipe, console) as live:
         live.on_stage(3, recipe.stages[3])
         live.on_step(58, 400, 937, 32, 1.2345)
         live.progress.refresh()

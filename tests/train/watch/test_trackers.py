@@ -9,6 +9,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -17,13 +18,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from train.cli import TRACKERS as CHOICES
-from train.progressive.recipe import Recipe, override
-from train.session import recipe_for, train_model
-from train.watch import trackers
+from train.cli import train as command
+from train.learn.run import Epoch
+from train.options import TRACKERS
+from train.progressive.recipe import Recipe, find_recipe
+from train.session import train_model
+from train.watch import sinks, trackers
 from train.watch.sinks import flatten
-from train.watch.trackers import TRACKERS, Tracker, epoch_values, find_trackers
-from zoo.data.open import open_splits
+from train.watch.trackers import Tracker, epoch_values, find_trackers
 from zoo.errors import MissingCapabilityError, UnknownNameError, ZooError
 from zoo.model.variants import find_variant
 
@@ -40,15 +42,12 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def train(picture_folder: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+def train(small: Callable, picture_folder: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """Train tiny for 4 epochs of 4 steps with trackers; returns the metrics."""
-    data = str(picture_folder)
-    recipe = override(recipe_for(TINY, data, None), TINY, epochs=4, image_size=24, batch_size=8)
-    splits = open_splits(data)
 
     def run(*names: str, **options: Any) -> list[dict[str, Any]]:
         folder = tmp_path / "run"
-        train_model(TINY, recipe, *splits, data=data, folder=folder, device="cpu", workers=0, trackers=names, **options)
+        train_model(small(picture_folder, folder, trackers=names, **options))
         return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
     return run
@@ -105,7 +104,9 @@ def test_a_resumed_run_replaces_the_steps_after_its_state(
 
 
 def test_the_names_on_the_command_line_are_the_rows() -> None:
-    assert list(CHOICES.choices) == [row.name for row in TRACKERS]
+    (option,) = (parameter for parameter in command.params if parameter.name == "trackers")
+    assert list(option.type.choices) == [row.name for row in TRACKERS]
+    assert all(callable(getattr(sinks, row.sink)) for row in TRACKERS)
 
 
 def test_a_missing_package_is_named_before_anything_is_written(
@@ -169,14 +170,11 @@ def test_losses_are_sent_no_more_often_than_the_interval(monkeypatch: pytest.Mon
 
 
 def a_recipe() -> Recipe:
-    return recipe_for(TINY, "digits", None)
+    return find_recipe("digits", TINY)
 
 
-def test_an_epoch_brings_its_stages_settings() -> None:
-    from train.learn.run import Epoch
-
-    recipe = a_recipe()
-    line = Epoch(
+def an_epoch(recipe: Recipe) -> Epoch:
+    return Epoch(
         epoch=4,
         stage=2,
         image_size=recipe.stages[1].image_size,
@@ -190,11 +188,24 @@ def test_an_epoch_brings_its_stages_settings() -> None:
         seconds=10.0,
         broken=1,
     )
-    values = epoch_values(line, recipe)
+
+
+def test_an_epoch_brings_its_stages_settings() -> None:
+    recipe = a_recipe()
+    values = epoch_values(an_epoch(recipe), recipe)
     assert values["schedule/dropout"] == recipe.stages[1].dropout
     assert values["schedule/image_size"] == recipe.stages[1].image_size
     assert values["top1/val"] == 0.25
     assert all(isinstance(value, float) for value in values.values())
+
+
+def test_a_loss_that_is_no_number_is_not_sent() -> None:
+    sink = Sink()
+    line = replace(an_epoch(a_recipe()), val_loss=None)
+    with Tracker("x", sink, a_recipe(), 0, Console(quiet=True)) as tracker:
+        tracker.on_epoch(SimpleNamespace(step=7), line)
+    ((step, values),) = sink.told
+    assert (step, "loss/val" in values, values["loss/train"]) == (7, False, 1.0)
 
 
 def test_nested_settings_become_dotted_names() -> None:

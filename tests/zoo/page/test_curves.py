@@ -16,7 +16,7 @@ BANDS = (Band(start=0.5, end=4.5, label="128 px"), Band(start=4.5, end=10.5, lab
 
 def a_chart(points: Sequence[tuple[float, float]], *, step: bool = False, bands: Sequence[Band] = BANDS) -> str:
     curve = Curve(label="a <curve>", colour="blue", points=points, step=step)
-    return curve_chart([curve], bands, title="t", x_name="epoch", unit=" %")
+    return curve_chart([curve], bands, title="t", x_name="epoch", unit=" %").as_figure()
 
 
 def polyline(page: str) -> list[tuple[float, float]]:

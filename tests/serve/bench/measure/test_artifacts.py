@@ -48,8 +48,8 @@ def test_two_artifacts_of_one_name_have_a_file_each(zoo: Callable, in_folder: Pa
     report = zoo("bench", "report", "results", "-o", "report.html")
     for subject in (first, second):  # two results of one name are told apart in the sentences, and on the page
         assert "tiny.onnx (fp32, " in report.out
-        assert f", {subject['sha256'][:8]}) answers one picture" in report.out
-        assert f" · {subject['sha256'][:8]}" in Path("report.html").read_text()
+        assert f", SHA-256 {subject['sha256'][:8]}…) answers one picture" in report.out
+        assert f" · SHA-256 {subject['sha256'][:8]}…" in Path("report.html").read_text()
 
 
 def test_more_threads_are_another_result(zoo: Callable, in_folder: Path, export: Callable) -> None:

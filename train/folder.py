@@ -1,0 +1,61 @@
+"""Owns the run folder: the names of its files, what an earlier run left in it, and what of that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+
+from train.learn.state import read_state
+from zoo.errors import ZooError
+from zoo.weights.checkpoint import Checkpoint, save_checkpoint
+
+CHECKPOINT, STATE, LAST_GOOD = "checkpoint.safetensors", "state.pt", "last-good.safetensors"
+METRICS, REPORT, CURVES, CONFUSION = "metrics.jsonl", "report.html", "curves.svg", "confusion.svg"
+TRACKER_IDS = "trackers.json"
+Found = Literal["interrupted", "finished", "nothing"]
+
+
+def find_run(folder: Path) -> Found:
+    """What an earlier run left in a folder. The state is removed last, when everything else is written."""
+    if (folder / STATE).is_file():
+        return "interrupted"
+    return "finished" if (folder / CHECKPOINT).is_file() else "nothing"
+
+
+def move_aside(folder: Path, console: Console) -> None:
+    """Keep an earlier run: runs/s becomes runs/s.1, or the next free number.
+
+    Raises:
+        ZooError: the folder holds something else than a run, or cannot be renamed.
+    """
+    folder = folder if folder.name else folder.resolve()  # "." has no name to number
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not any((folder / name).exists() for name in (CHECKPOINT, METRICS, STATE)):
+        raise ZooError(f"{folder} holds something else than a run.", "Choose an empty or a new folder with --out.")
+    number = 1
+    while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    try:
+        folder.rename(kept)
+    except OSError as error:
+        raise ZooError(
+            f"Cannot keep the earlier run in {folder} as {kept}: {error.strerror}.", "Choose another folder with --out."
+        ) from error
+    console.print(f"The earlier run in {folder} is kept as {kept}.")
+
+
+def keep_last_good(folder: Path, card: Checkpoint, error: ZooError) -> str:
+    """Make a checkpoint of the last state's weights; returns what to say of it, "" if there is no state."""
+    if not (folder / STATE).is_file():
+        return ""
+    state = read_state(folder / STATE, torch.device("cpu"))
+    epochs, path = len(state["history"]), folder / LAST_GOOD
+    save_checkpoint(path, state["average"], replace(card, provenance={"epochs": epochs, "stopped_by": error.problem}))
+    return (
+        f"The weights after {epochs} epochs and {state['step']} steps are in {path}: `zoo train {path}` begins there."
+    )

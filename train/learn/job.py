@@ -1,0 +1,132 @@
+"""Owns what a run is told before its first step, and how options become that; what changes is `run.py`'s."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from train.learn.distill import Teacher, load_teacher
+from train.learn.losses import resolve_class_weights
+from train.options import TrainOptions
+from train.processes.distributed import World
+from train.progressive.cost import RunCost, estimate
+from train.progressive.overrides import choose_recipe
+from train.progressive.recipe import Recipe
+from train.settings import Settings, choose_settings
+from zoo.data.open import open_splits
+from zoo.data.pictures import Pictures
+from zoo.errors import ZooError
+from zoo.model.network import Network
+from zoo.model.spec import Preprocessing, Variant
+from zoo.model.variants import VARIANTS
+from zoo.weights.checkpoint import Checkpoint
+from zoo.weights.resolve import ROW_SUFFIX, find_model_variant, load_model
+
+Splits = tuple[Pictures, Pictures]  # train, val
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to begin from, with the card that says what they expect, and where they came from."""
+
+    network: Network
+    card: Checkpoint
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to train, on which pictures, and how.
+
+    `data` is the name the pictures were opened by; `preprocessing` is that of the trained weights, at the recipe's test
+    size. Without `start` the network is freshly initialised; `teacher` adds distillation.
+    """
+
+    variant: Variant
+    recipe: Recipe
+    data: str
+    train_set: Pictures
+    val_set: Pictures
+    preprocessing: Preprocessing
+    settings: Settings
+    start: Start | None = None
+    teacher: Teacher | None = None
+
+    @property
+    def title(self) -> str:
+        """The run's name, as people read it."""
+        return f"{self.variant.name} on {self.data}"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names."""
+        return self.train_set.classes
+
+    @property
+    def cost(self) -> RunCost:
+        """What the run costs, from the rows alone."""
+        return estimate(self.variant, self.recipe, len(self.train_set), len(self.classes))
+
+
+def make_job(
+    options: TrainOptions,
+    world: World,
+    recipe: Recipe | None,
+    pictures: Splits | None,
+    start: Start | None,
+    teacher: Teacher | None,
+) -> Job:
+    """The job that options and objects given in their place ask for: every name resolved, every \"auto\" decided.
+
+    Raises:
+        ZooError: the recipe does not fit the network or itself, or freezes a backbone that has learnt nothing.
+        UnknownNameError, DataError, CheckpointError, MissingCapabilityError: something named is missing or unusable.
+    """
+    variant = find_model_variant(options.model)
+    recipe = choose_recipe(options, variant, recipe)
+    train_set, val_set = pictures or open_splits(options.data, seed=options.seed)
+    settings = choose_settings(options, train_set, world)
+    start = start or find_start(options.model)
+    if start is None and any(stage.freeze_backbone for stage in recipe.stages):
+        raise ZooError(
+            f"The recipe {recipe.name} freezes the backbone, and {variant.id} begins without trained weights.",
+            f"Begin from weights: `zoo list` shows them, `zoo pull {variant.id}` fetches some; or a checkpoint's path.",
+        )
+    weights = resolve_class_weights(recipe.class_weights, train_set.classes, train_set.labels)
+    recipe = replace(recipe, class_weights=weights)
+    if teacher is None and recipe.teacher:
+        share = {"alpha": recipe.distill_alpha, "temperature": recipe.temperature}
+        teacher = load_teacher(recipe.teacher, train_set.classes, settings.device, **share)
+    return Job(
+        variant=variant,
+        recipe=recipe,
+        data=options.data,
+        train_set=train_set,
+        val_set=val_set,
+        preprocessing=run_preprocessing(start.card.preprocessing if start else variant.preprocessing, recipe),
+        settings=settings,
+        start=start,
+        teacher=teacher,
+    )
+
+
+def find_start(model: str) -> Start | None:
+    """The weights MODEL names: those of a checkpoint or of a published id; None for a row's id or file.
+
+    Raises:
+        CheckpointError, MissingCapabilityError: they cannot be loaded.
+    """
+    if Path(model).suffix == ROW_SUFFIX or any(model in (variant.id, variant.name) for variant in VARIANTS):
+        return None
+    return Start(*load_model(model))
+
+
+def run_preprocessing(base: Preprocessing, recipe: Recipe) -> Preprocessing:
+    """How a recipe's weights expect pictures: normalised as they were (`base`), at the recipe's test size."""
+    return replace(
+        base,
+        image_size=recipe.test_size,
+        resize=recipe.test_resize,
+        resize_size=recipe.test_size + recipe.test_crop_margin if recipe.test_crop_margin else None,
+        interpolation="bilinear",
+    )

@@ -1,0 +1,120 @@
+"""Owns the state of a run on disk: saved so that the run can be resumed, read, and compared with what is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from train.learn.job import Job
+from train.learn.run import Epoch, PartialEpoch, Run
+from zoo.errors import CheckpointError
+from zoo.files import replacing
+
+STATE_KEYS = {"model", "average", "optimizer", "scaler", "step", "history", "partial", "broken", "identity"}
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """What must be equal for a run to be resumed.
+
+    `accumulate` may differ: the machine decides in how many parts a batch is taken. The precision may not: it changes
+    what is learnt, and only fp16's loss scaling has a state.
+    """
+    recipe, pictures = job.recipe, job.train_set
+    whole = replace(recipe, stages=tuple(replace(stage, accumulate=1) for stage in recipe.stages))
+    return {
+        "recipe": whole.to_dict(),
+        "seed": job.settings.seed,
+        "precision": job.settings.precision,
+        "classes": list(pictures.classes),
+        "pictures": len(pictures),
+        "labels": hashlib.sha256(pictures.labels.tobytes()).hexdigest(),  # in order: steps are counted in it
+    }
+
+
+def save_state(run: Run, job: Job, path: Path) -> None:
+    """Write all that a resumed run needs, whole or not at all."""
+    state = {
+        "model": run.model.state_dict(),
+        "average": run.average.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "step": run.step,
+        "history": [line.to_dict() for line in run.history],
+        "partial": vars(run.partial) if run.partial else None,
+        "broken": sorted(run.broken),
+        "identity": _identity(job),
+    }
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:
+    """Read what `save_state` wrote.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} is damaged: the run cannot be resumed.", "Start again without --resume."
+        ) from error
+    if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+        raise CheckpointError(f"{path} is not the state of a run of ours.", "Start again without --resume.")
+    return state
+
+
+def load_state(run: Run, job: Job, path: Path) -> None:
+    """Put a run back where `save_state` left it.
+
+    Raises:
+        CheckpointError: the file is damaged, or belongs to another recipe, seed, precision or data set.
+    """
+    state = read_state(path, job.settings.device)
+    there = state["identity"]
+    named = ("seed", "precision", "pictures")  # the others have no short value
+    changed = [
+        f"{key} ({there.get(key, 'unknown')}, here {value})" if key in named else key
+        for key, value in _identity(job).items()
+        if there.get(key) != value
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{path} belongs to a run with other {' and '.join(changed)}.",
+            "Give the flags of that run again, or start a new run without --resume.",
+        )
+    run.model.load_state_dict(state["model"])
+    run.average.model.load_state_dict(state["average"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.scaler.load_state_dict(state["scaler"])
+    run.step = state["step"]
+    run.history = [Epoch.from_dict(line) for line in state["history"]]
+    run.broken = set(state["broken"])
+    partial = PartialEpoch(**state["partial"]) if state["partial"] else None
+    # Another number of processes has other batches: it begins the epoch again.
+    run.partial = partial if partial and len(partial.random) == job.settings.world.size else None
+    if run.partial and not job.settings.world.is_first:
+        run.partial.totals.zero_()  # the sums on disk are those of all processes
+        run.partial.seen = 0
+
+
+def keep_random_state(device: torch.device) -> tuple[Tensor, ...]:
+    """The states of torch's generators, from which dropout and stochastic depth draw."""
+    gpu = (torch.cuda.get_rng_state(),) if device.type == "cuda" else ()
+    return torch.get_rng_state(), *gpu
+
+
+def restore_random_state(states: tuple[Tensor, ...]) -> None:
+    """Put torch's generators back to what `keep_random_state` returned."""
+    cpu, *gpu = states
+    torch.set_rng_state(cpu.cpu())
+    if gpu:
+        torch.cuda.set_rng_state(gpu[0].cpu())

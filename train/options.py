@@ -1,0 +1,129 @@
+"""Owns what `zoo train` and `zoo bench train` can be told, each as one row; it resolves nothing and loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from zoo.machine import Device
+from zoo.options import RESULTS, Arg, Opt
+from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Text, Within
+
+# What training computes in; fp32 is full precision, the others are mixed with it.
+MixedPrecision = Literal["fp32", "bf16", "fp16"]
+# Where pictures are flipped and RandAugmented: as batches on the device, or one by one in the decoding processes.
+AugmentOn = Literal["device", "workers"]
+Seed = Annotated[int, Within(0, 2**32 - 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerRow(Row):
+    """A tracker: the package it needs, the extra that installs it, and its class in `train/watch/sinks.py`."""
+
+    name: Text
+    title: Text
+    package: Text
+    extra: Text
+    sink: Text
+
+
+TRACKERS = (
+    TrackerRow(name="tensorboard", title="TensorBoard", package="tensorboard", extra="watch", sink="TensorBoardSink"),
+    TrackerRow(name="mlflow", title="MLflow", package="mlflow", extra="mlflow", sink="MlflowSink"),
+    TrackerRow(name="wandb", title="Weights & Biases", package="wandb", extra="wandb", sink="WandbSink"),
+)
+if TYPE_CHECKING:
+    TrackerName = str
+else:
+    TrackerName = Literal[tuple(row.name for row in TRACKERS)]
+
+# Options that both commands have.
+BatchSize = Annotated[int, Within(2)]
+LargestSize = Annotated[int, Within(16)]
+DeviceOption = Annotated[Device, Opt("auto takes a GPU that works.")]
+PrecisionOption = Annotated[Literal["auto", MixedPrecision], Opt("auto: bf16 or fp16 on a GPU.")]
+CompileOption = Annotated[bool, Opt("torch.compile the network, once for each stage.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(Row):
+    """Everything `zoo train` can be told; `train.session.train_model` does it."""
+
+    model: Annotated[str, Arg("MODEL")]
+    data: Annotated[
+        str,
+        Opt(
+            "digits; a folder: train/ and val/, or one folder per class; shards of `zoo data pack` or `index`, also by "
+            "their https:// address; an .npz file."
+        ),
+    ] = "digits"
+    recipe: Annotated[
+        str | None,
+        Opt("How to train: docs/training.md lists them  [default: digits or folder, as the data is]", (), "NAME"),
+    ] = None
+    epochs: Annotated[Count | None, Opt("Epochs of the whole run, at least one for each stage.")] = None
+    batch_size: Annotated[BatchSize | None, Opt("Pictures a step, in every stage.")] = None
+    learning_rate: Annotated[Positive | None, Opt("Peak learning rate.", flags=("--lr",))] = None
+    image_size: Annotated[
+        LargestSize | None, Opt("Size of the largest stage, px; the others keep their shares of it.")
+    ] = None
+    overrides: Annotated[
+        tuple[str, ...],
+        Opt(
+            "Change any setting of the recipe, after the flags above; repeatable. stages.2.image_size=256 is the "
+            "second stage as --plan counts, stages.all.accumulate=4 every one, clip_grad_norm=1 the run's; --plan "
+            "--json names all.",
+            flags=("--set",),
+            metavar="PATH=VALUE",
+        ),
+    ] = ()
+    class_weights: Annotated[
+        str | None, Opt('Count rare classes more; FILE is {"class": weight, …}.', (), "balanced|FILE")
+    ] = None
+    teacher: Annotated[str | None, Opt("Distil from trained weights of the same classes.", metavar="MODEL")] = None
+    distill_alpha: Annotated[Share | None, Opt("The teacher's share of the loss  [default: 0.5]")] = None
+    temperature: Annotated[Positive | None, Opt("Softens both sides of distillation  [default: 1]")] = None
+    seed: Annotated[Seed, Opt("Decides initialisation, order, augmentation and split.")] = 0
+    device: DeviceOption = "auto"
+    precision: PrecisionOption = "auto"
+    workers: Annotated[CountOrNone | None, Opt("Decoding processes  [default: one a core, at most 8]")] = None
+    augment_on: Annotated[
+        Literal["auto", AugmentOn],
+        Opt("Who flips and RandAugments; auto: the device if it is a GPU. The pictures are the same."),
+    ] = "auto"
+    auto_batch: Annotated[bool, Opt("If a stage does not fit the GPU's memory, take its batches in parts.")] = False
+    compile: CompileOption = False
+    save_every_s: Annotated[
+        NotNegative, Opt("How often what --resume needs is saved; 0: after every step.", ("--save-every",), "SECONDS")
+    ] = 120
+    out: Annotated[Path | None, Opt("Run folder  [default: runs/MODEL]", ("-o", "--out"), "DIRECTORY")] = None
+    resume: Annotated[bool, Opt("Continue an interrupted run.")] = False
+    auto_resume: Annotated[
+        bool, Opt("Continue an interrupted run, leave a finished one as it is, else start one. For requeued jobs.")
+    ] = False
+    trackers: Annotated[tuple[TrackerName, ...], Opt("Send the figures there too; repeatable.", ("--tracker",))] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchTrainOptions(Row):
+    """Everything `zoo bench train` can be told; `train.learn.throughput.measure_training` does it."""
+
+    model: Annotated[str, Arg("MODEL")]
+    recipe: Annotated[str, Opt("Whose stages to time.", metavar="NAME")] = "folder"
+    batch_size: Annotated[BatchSize | None, Opt("Pictures a step  [default: the stages' own]")] = None
+    image_size: Annotated[LargestSize | None, Opt("Size of the last stage, px.")] = None
+    steps: Annotated[int, Within(2), Opt("Timed steps a stage.")] = 20
+    device: DeviceOption = "auto"
+    precision: PrecisionOption = "auto"
+    augment_on: Annotated[
+        Literal["auto", AugmentOn], Opt("With device the steps flip and RandAugment; auto: if it is a GPU.")
+    ] = "auto"
+    compile: CompileOption = False
+    out: Annotated[Path, Opt("Folder of the results.", ("-o", "--out"), "DIRECTORY")] = RESULTS
+
+    @property
+    def training(self) -> TrainOptions:
+        """The run whose steps are timed."""
+        shared = ("model", "recipe", "batch_size", "image_size", "device", "precision", "augment_on", "compile")
+        return TrainOptions(**{name: getattr(self, name) for name in shared}, workers=0)

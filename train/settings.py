@@ -1,0 +1,90 @@
+"""Owns what a run takes from its machine and its user besides the recipe: every "auto" resolved; it trains nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from train.options import AugmentOn, MixedPrecision, Seed, TrainOptions
+from train.processes.distributed import ALONE, World
+from zoo.data.pictures import Pictures
+from zoo.errors import ZooError
+from zoo.machine import choose_device
+from zoo.rows import CountOrNone, NotNegative, Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Row):
+    """What a run takes from its machine and its user, besides the recipe.
+
+    The state to resume from is saved every `save_every_s` seconds, 0: after every step. Two minutes of S are 340 MB
+    (weights, average, two moments of AdamW) every two minutes. `augment_on` changes no random draw, so a run may be
+    resumed with another value.
+    """
+
+    device: torch.device
+    precision: MixedPrecision
+    seed: Seed
+    workers: CountOrNone
+    augment_on: AugmentOn = "workers"
+    compile: bool = False
+    save_every_s: NotNegative = TrainOptions.save_every_s
+    world: World = ALONE
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, or "cpu"."""
+        return torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
+
+
+def choose_settings(options: TrainOptions, pictures: Pictures, world: World) -> Settings:
+    """Resolve what `options` leave to the machine, for this process of the run.
+
+    Raises:
+        MissingCapabilityError: there is no such device. ZooError: as `choose_precision`.
+    """
+    device = torch.device(choose_device(options.device))
+    if device.type == "cuda" and not world.is_alone:
+        device = torch.device("cuda", world.local_rank)
+    return Settings(
+        device=device,
+        precision=choose_precision(options.precision, device),
+        seed=options.seed,
+        workers=default_workers(pictures) if options.workers is None else options.workers,
+        augment_on=choose_augmentation(options.augment_on, device),
+        compile=options.compile,
+        save_every_s=options.save_every_s,
+        world=world,
+    )
+
+
+def choose_precision(asked: Literal["auto", MixedPrecision], device: torch.device) -> MixedPrecision:
+    """Resolve "auto": bf16 where the GPU has it, else fp16 on a GPU, fp32 on a CPU.
+
+    Raises:
+        ZooError: fp16 on a CPU, where PyTorch has no loss scaling for it.
+    """
+    if asked == "auto":
+        if device.type == "cpu":
+            return "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if asked == "fp16" and device.type == "cpu":
+        raise ZooError("--precision fp16 needs a GPU.", "Use fp32 or bf16 on a CPU.")
+    return asked
+
+
+def choose_augmentation(asked: Literal["auto", AugmentOn], device: torch.device) -> AugmentOn:
+    """Resolve "auto": on a GPU, which has time while a processor has none; else in the workers."""
+    if asked == "auto":
+        return "device" if device.type == "cuda" else "workers"
+    return asked
+
+
+def default_workers(pictures: Pictures) -> int:
+    """Decoding processes: none for pictures already in memory, else one per core up to 8."""
+    in_memory = len(pictures) > 0 and isinstance(pictures.sources[0], np.ndarray)
+    return 0 if in_memory else min(8, os.cpu_count() or 1)
