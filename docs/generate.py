@@ -21,6 +21,7 @@ FILES = {"cli.md": commands.page, "models.md": models.page, "img/architecture.sv
 MAKERS = {
     "tree": architecture.tree,
     "imports": architecture.imports,
+    "places": architecture.places,
     "exit-codes": errors.exit_codes,
     "statuses": errors.statuses,
     "format": formats.fields,
