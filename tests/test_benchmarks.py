@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
-from serve.bench.report.devices import group_by_device
+from serve.bench.kind import find_kinds
+from serve.bench.report.devices import group_by_device, terminal_lines
+from serve.bench.report.page import render_page
 from zoo.machine import cuda_driver
 from zoo.results import read_results
 
@@ -26,6 +29,17 @@ def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+def test_committed_results_are_read_and_shown_whatever_version_wrote_them() -> None:
+    results = read_results([ROOT / "benchmarks"], find_kinds())
+    assert {"decoding", "latency", "loader", "peers", "progressive", "stages"} <= {result.kind for result in results}
+    page = render_page(group_by_device(results))
+    for result in results:
+        assert result.name in page
+        table, *_, sentence = terminal_lines(result)
+        assert isinstance(table, Table)
+        assert str(sentence).startswith("• ")
 
 
 @pytest.mark.slow

@@ -15,10 +15,10 @@ from zoo.page.figures import SERIES, SUMMARY_HEADS, Figures, empty_table, marks,
 from zoo.page.markup import Child, Markup, tag
 from zoo.wording import digits, digits_or_dash, joined, milliseconds, plain_name, tail, times
 
-Run = Measured[LatencyData]
+MeasuredLatency = Measured[LatencyData]
 
 
-def section(run: Run) -> Markup:
+def section(run: MeasuredLatency) -> Markup:
     """Percentiles per artifact and batch size, throughput over batch size, and what comes before the network."""
     artifacts = run.data.artifacts
     colours = {one.artifact: SERIES[index % len(SERIES)] for index, one in enumerate(artifacts)}
@@ -48,7 +48,7 @@ def section(run: Run) -> Markup:
     )
 
 
-def _facts(run: Run, artifact: TimedArtifact) -> list[str]:
+def _facts(run: MeasuredLatency, artifact: TimedArtifact) -> list[str]:
     """Precision, threads and SHA-256 of an artifact; results of older versions do not say them."""
     subject = next((subject for subject in run.result.subjects if subject.name == artifact.artifact), None)
     _, _, precision, threads, sha256 = subject.words if subject else [""] * 5
@@ -120,7 +120,7 @@ def _size(data: LatencyData) -> str:
     return f"{data.picture.width_px} × {data.picture.height_px}"
 
 
-def headlines(runs: Sequence[Run]) -> Iterator[str]:
+def headlines(runs: Sequence[MeasuredLatency]) -> Iterator[str]:
     """Latency and throughput of every artifact, how they compare, and what comes before the network."""
     often = Counter(one.artifact for run in runs for one in run.data.artifacts)
     for run in runs:
@@ -163,7 +163,7 @@ def _compared(comparison: Comparison) -> str:
     return f"{times(speedup)} as fast" if speedup > 1 else f"{times(1 / speedup)} as slow"
 
 
-def tables(run: Run) -> list[Table]:
+def tables(run: MeasuredLatency) -> list[Table]:
     """One table of every artifact and batch size."""
     heads = ("artifact", "batch", "p50", "p90", "p99", "max", "pictures/s", "n", "")
     title = f"{plain_name(run.result.device)} · milliseconds per batch, one batch in flight"

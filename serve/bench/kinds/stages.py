@@ -30,10 +30,10 @@ from zoo.wording import (
 _SHORT = {"mbconv": "MBConv", "fused_mbconv": "Fused", "even": "even"}
 _COLOURS = OPERATOR_COLOURS | {"even": "dim"}
 
-Run = Measured[StagesData]
+MeasuredStages = Measured[StagesData]
 
 
-def section(run: Run) -> Markup:
+def section(run: MeasuredStages) -> Markup:
     """Bars of both forms of every stage, what the choice is worth in all, and the figures."""
     return tag(
         "section",
@@ -123,20 +123,22 @@ def _total_chart(data: StagesData) -> Markup:
     )
 
 
-def glance(runs: Sequence[Run], *, name_devices: bool = False) -> list[Markup]:
+def glance(runs: Sequence[MeasuredStages], *, name_devices: bool = False) -> list[Markup]:
     """Who wins where at one look: for each network its own choice, then a row of verdicts per run."""
-    networks: dict[Variant, list[Run]] = {}  # a checkpoint's row may differ from the table's of the same name
+    networks: dict[
+        Variant, list[MeasuredStages]
+    ] = {}  # a checkpoint's row may differ from the table's of the same name
     for run in runs:
         networks.setdefault(run.data.variant, []).append(run)
     return [_glance(variant, of_one, name_devices) for variant, of_one in networks.items()]
 
 
-def across(runs: Sequence[Run]) -> list[Markup]:
+def across(runs: Sequence[MeasuredStages]) -> list[Markup]:
     """The same network on several devices, side by side."""
     return [tag("h2", "Who wins where, device by device"), *glance(runs, name_devices=True)]
 
 
-def _glance(variant: Variant, runs: Sequence[Run], name_devices: bool) -> Markup:
+def _glance(variant: Variant, runs: Sequence[MeasuredStages], name_devices: bool) -> Markup:
     stages = runs[0].data.rows
     own = [_tile(_SHORT[row.paper_operator], "", row.paper_operator) for row in stages]
     lines = [tag("tr", tag("th", f"{variant.id} as published"), *own)]
@@ -154,7 +156,7 @@ def _tile(word: str, ratio: str, colour: str) -> Markup:
     return tag("td", tag("span", word), tag("small", ratio) if ratio else None, class_=f"tile {colour}")
 
 
-def headlines(runs: Sequence[Run]) -> Iterator[str]:
+def headlines(runs: Sequence[MeasuredStages]) -> Iterator[str]:
     """Who wins where in every run, then the details of the run that worked hardest."""
     by_work = sorted(runs, key=lambda run: -max(form.gmacs_per_s for row in run.data.rows for form in row.forms))
     for run in by_work:
@@ -198,7 +200,7 @@ def _details(data: StagesData, conditions: str) -> Iterator[str]:
     )
 
 
-def tables(run: Run) -> list[Table]:
+def tables(run: MeasuredStages) -> list[Table]:
     """One table of every stage in both forms, the faster one coloured."""
     device, conditions = plain_name(run.result.device), run.data.conditions
     title = f"{device} · {conditions} · median ms per batch (range of the rounds); ◆ as published"
