@@ -12,7 +12,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from made import architecture, commands, errors, formats, models, picture, precisions, recipes, results, rows, weights
+from made import (
+    architecture,
+    commands,
+    errors,
+    formats,
+    models,
+    picture,
+    precisions,
+    recipes,
+    results,
+    rows,
+    runs,
+    weights,
+)
 from made.markdown import StaleError, remake
 
 DOCS = Path(__file__).parent
@@ -21,6 +34,7 @@ FILES = {"cli.md": commands.page, "models.md": models.page, "img/architecture.sv
 MAKERS = {
     "tree": architecture.tree,
     "imports": architecture.imports,
+    "places": architecture.places,
     "exit-codes": errors.exit_codes,
     "statuses": errors.statuses,
     "format": formats.fields,
@@ -28,6 +42,8 @@ MAKERS = {
     "tolerances": precisions.tolerances,
     "builders": precisions.builders,
     "recipes": recipes.table,
+    "run-folder": runs.files,
+    "trackers": runs.trackers,
     "fields": rows.fields,
     "origins": weights.origins,
     "result": results.table,

@@ -82,7 +82,7 @@ def evaluate(options: EvaluateOptions, as_json: bool) -> None:
     from export.watch import watching
     from zoo.console import log_console, print_json, results_console
 
-    pictures = open_data(options.artifact, options.data, seed=options.seed)
+    pictures = open_data(options.artifact, options.data, seed=options.seed, group_by=options.group_by)
     with open_runner(options.artifact, device=options.device) as runner, watching(log_console()) as watch:
         watch.step(f"Evaluate {options.artifact} on {pictures.name}, {runner.device}")
         found = evaluate_runner(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from export.options import EvaluateOptions
 from export.passport import passport_path, read_passport
 from export.runners.runner import Runner, infer_finite
+from zoo.data.hold_out import RULE
 from zoo.data.http import AUTHORIZATION_VARIABLE, authorization, is_address
 from zoo.data.open import has_split, open_val, was_recorded
 from zoo.data.pictures import Pictures, load_prepared
@@ -141,13 +142,15 @@ class Recorded(Row):
     data: Text
     seed: CountOrNone
     by_name: bool
+    hold_out: str | None = None
+    group_by: str | None = None
 
     def is_of(self, data: str) -> bool:
         """Whether `data` names these pictures, as far as one can tell."""
         return was_recorded(data, self.data) or (self.by_name and Path(data).resolve().name == self.data)
 
 
-def open_data(artifact: str, data: str | None, *, seed: int | None = None) -> Pictures:
+def open_data(artifact: str, data: str | None, *, seed: int | None = None, group_by: str | None = None) -> Pictures:
     """Open the pictures to evaluate an artifact on: `data`, or else those it was validated on while training.
 
     Args:
@@ -173,8 +176,13 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None) -> Pi
             f"If that is right: --data {chosen}",
         )
     if seed is None and recorded and recorded.is_of(chosen):
-        seed = recorded.seed
-    pictures = open_val(chosen, seed=seed)
+        if recorded.hold_out != RULE and not has_split(chosen):
+            raise DataError(
+                f"{artifact} was trained by a version that held out other pictures of {chosen} than this one does.",
+                "Evaluate it on a folder with train/ and val/, or on pictures that it was not trained on.",
+            )
+        seed, group_by = recorded.seed, group_by or recorded.group_by
+    pictures = open_val(chosen, seed=seed, group_by=None if has_split(chosen) else group_by)
     if has_split(chosen):
         return pictures
     which = "all of them" if seed is None else f"the fifth that training with seed {seed} holds out"
@@ -185,7 +193,15 @@ def recorded_data(artifact: str) -> Recorded | None:
     """The data that an artifact's checkpoint or passport records, if any."""
     provenance = _provenance(artifact)
     data, by_name = provenance.get("data"), Path(artifact).suffix in (".onnx", ".plan")
-    return Recorded(data=str(data), seed=int(provenance.get("seed") or 0), by_name=by_name) if data else None
+    if not data:
+        return None
+    return Recorded(
+        data=str(data),
+        seed=int(provenance.get("seed") or 0),
+        by_name=by_name,
+        hold_out=provenance.get("hold_out"),
+        group_by=provenance.get("group_by"),
+    )
 
 
 def _provenance(artifact: str) -> Mapping[str, Any]:

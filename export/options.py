@@ -9,7 +9,7 @@ from typing import Annotated
 from export.engine.builders import AUTO, Batches, BuilderId
 from export.precision.rows import PrecisionId
 from zoo.model.spec import ImageSize
-from zoo.options import Arg, DeviceChoice, Opt
+from zoo.options import Arg, DeviceChoice, GroupBy, Opt
 from zoo.rows import Count, CountOrNone, Row, Some
 
 
@@ -60,5 +60,6 @@ class EvaluateOptions(Row):
         str | None, Opt("digits or a folder of labelled pictures; by default what a checkpoint was trained beside.")
     ] = None
     seed: Annotated[CountOrNone | None, Opt("Split of a folder that has none, as `zoo train --seed` made it.")] = None
+    group_by: GroupBy = None
     batch_size: Annotated[Count, Opt("Pictures at once, at most.")] = 32
     device: DeviceChoice = "auto"

@@ -20,6 +20,7 @@ from serve.web.app import create_app
 from serve.web.examples import has_examples
 from zoo import __version__
 from zoo.errors import ArtifactError, ZooError
+from zoo.machine import usable_processors
 
 # Load balancers keep idle connections for about a minute. A server that closes first makes them send in vain.
 KEEP_ALIVE_S = 75
@@ -83,7 +84,7 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
 
 
 def _assemble(options: ServeOptions, slot: Slot, say: Callable[[str], None]) -> tuple[Service, DrainingServer]:
-    batcher, decode_threads = slot.engine.batcher, os.cpu_count() or 1
+    batcher, decode_threads = slot.engine.batcher, usable_processors()
     limits = Limits(
         max_body_bytes=round(options.max_body_mb * 1e6),
         timeout_s=options.timeout_ms / 1000.0,

@@ -232,10 +232,9 @@ def shape_of(name: str, value: Any, shared: dict[frozenset[str], str], seen: Sam
     shape: Shape = defaultdict(set)
 
     def walk(path: str, value: Any) -> None:
-        keys = frozenset(value) - {"device"} if isinstance(value, dict) else frozenset()
-        if path and (found := shared.get(keys) or shared.get(keys | {"device"})):
-            shape[path].add(f"<{found}>")
-            seen[found].append(value)
+        if path and isinstance(value, dict) and (known := next((row for row in shared if is_one(value, row)), None)):
+            shape[path].add(f"<{shared[known]}>")
+            seen[shared[known]].append(value)
         elif isinstance(value, dict) and value:
             is_free = (path or name).rpartition(".")[2] in FREE_KEYS
             for key, member in value.items():
@@ -248,6 +247,11 @@ def shape_of(name: str, value: Any, shared: dict[frozenset[str], str], seen: Sam
 
     walk("", value)
     return shape
+
+
+def is_one(value: dict[str, Any], keys: frozenset[str]) -> bool:
+    """Whether an object is a known one: by its keys, of which an earlier version may have lacked two."""
+    return keys == value.keys() or (len(keys & value.keys()) >= 6 and len(keys ^ value.keys()) <= 2)
 
 
 def merged(shapes: list[Shape]) -> dict[str, str]:

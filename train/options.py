@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from zoo.machine import Device
-from zoo.options import RESULTS, Arg, Opt
+from zoo.options import RESULTS, Arg, GroupBy, Opt
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Text, Within
 
 # What training computes in; fp32 is full precision, the others are mixed with it.
@@ -58,6 +58,7 @@ class TrainOptions(Row):
             "their https:// address; an .npz file."
         ),
     ] = "digits"
+    group_by: GroupBy = None
     recipe: Annotated[
         str | None,
         Opt("How to train: docs/training.md lists them  [default: digits or folder, as the data is]", (), "NAME"),

@@ -30,7 +30,7 @@ from train.progressive.recipe import Recipe
 from train.watch.live import LiveView
 from train.watch.record import RunRecord, provenance
 from train.watch.trackers import find_trackers, open_trackers
-from zoo.data.open import open_splits
+from zoo.data.open import open_splits, remarks
 from zoo.errors import CheckpointError, ZooError
 from zoo.files import check_folder
 from zoo.weights.checkpoint import Checkpoint
@@ -55,7 +55,7 @@ def plan_training(options: TrainOptions, *, recipe: Recipe | None = None, pictur
     """What `train_model` would do, and what it costs; arguments and errors are those of `train_model`."""
     variant = find_model_variant(options.model)
     chosen = choose_recipe(options, variant, recipe)
-    train_set, _ = pictures or open_splits(options.data, seed=options.seed)
+    train_set, _ = pictures or open_splits(options.data, seed=options.seed, group_by=options.group_by)
     return Plan(variant=variant, recipe=chosen, cost=estimate(variant, chosen, len(train_set), len(train_set.classes)))
 
 
@@ -92,6 +92,8 @@ def train_model(
     if world.is_first:
         check_folder(folder)
     console.print(_headline(job))
+    for remark in remarks(job.train_set, job.val_set):
+        console.print(escape(remark))
     with joined(world, job.settings.device):
         # The first process decides for all: the others may see its files later, or other ones.
         resume = _must_resume(options, folder, gather(world, find_run(folder))[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +12,7 @@ from train.options import AugmentOn, MixedPrecision, Seed, TrainOptions
 from train.processes.distributed import ALONE, World
 from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
-from zoo.machine import choose_device
+from zoo.machine import choose_device, usable_processors
 from zoo.rows import CountOrNone, NotNegative, Row
 
 
@@ -87,4 +86,4 @@ def choose_augmentation(asked: Literal["auto", AugmentOn], device: torch.device)
 def default_workers(pictures: Pictures) -> int:
     """Decoding processes: none for pictures already in memory, else one per core up to 8."""
     in_memory = len(pictures) > 0 and isinstance(pictures.sources[0], np.ndarray)
-    return 0 if in_memory else min(8, os.cpu_count() or 1)
+    return 0 if in_memory else min(8, usable_processors())

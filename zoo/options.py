@@ -38,6 +38,10 @@ class Finite(click.FloatRange):
 # Where measurements are kept, and where `zoo bench report` looks for them.
 RESULTS = Path("benchmarks")
 
+GROUP_BY_HELP = (
+    "Keep pictures that belong together on one side of the split of a folder without one: those of one folder inside "
+    "the class (parent), or those whose path there has the same match of a regular expression."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and only JSON, on stdout.")
 device_option = click.option(
     "--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works."
@@ -72,6 +76,9 @@ class Opt:
 
 
 DeviceChoice = Annotated[Device, Opt("auto takes a GPU that works.")]
+
+
+GroupBy = Annotated[str | None, Opt(GROUP_BY_HELP, metavar="parent|REGEX")]
 
 
 def takes(row: type[Row]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from made.markdown import StaleError, code
+from made.markdown import StaleError, cells, code, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,6 +63,26 @@ def imports(rest: str, body: str) -> str:
         f"- {code(package)} imports {' and '.join(map(code, allowed[package])) or 'none of the others'}.\n"
         for package in packages()
     )
+
+
+def places(rest: str, body: str) -> str:
+    """The table's own lines with the file of each name in the second column; a new line is `| `NAME` | | WORDS |`.
+
+    Raises:
+        StaleError: a name that no file of the packages defines at its top level, or several do.
+    """
+    lines = [line for line in cells(body) if line[0].startswith("`")]
+    return table(["name", "file", ""], [[name, code(place_of(name.strip("`"))), words] for name, _, words in lines])
+
+
+def place_of(name: str) -> str:
+    """The one file that defines a class, a function or a constant."""
+    definition = re.compile(rf"^(class|def) {name}\b|^{name}\b[^=\n]* = ", re.MULTILINE)
+    files = [path for package in packages() for path in sorted((ROOT / package).rglob("*.py"))]
+    found = [str(path.relative_to(ROOT)) for path in files if definition.search(path.read_text(encoding="utf-8"))]
+    if len(found) != 1:
+        raise StaleError(f"{name} is defined in {' and '.join(found) or 'no file'}, not in one")
+    return found[0]
 
 
 def may_import() -> dict[str, list[str]]:

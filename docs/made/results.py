@@ -16,12 +16,12 @@ Rows = list[dict[str, Any]]
 
 
 def table(rest: str, body: str) -> str:
-    """`result peers FILE`: the figures of a committed result; the file's name may have a `*`."""
-    kind, pattern = rest.split()
+    """`result peers FILE`: figures of a committed result, whose name may have a `*`; `result decoding FILE GROUP`."""
+    kind, pattern, *group = rest.split()
     files = sorted(BENCHMARKS.glob(pattern))
     if not files:
         raise LookupError(f"benchmarks/ has no {pattern}")
-    return TABLES[kind]([json.loads(path.read_text(encoding="utf-8")) for path in files])
+    return TABLES[kind]([json.loads(path.read_text(encoding="utf-8")) for path in files], *group)
 
 
 def peers(results: Sequence[Any]) -> str:
@@ -71,4 +71,20 @@ def loader(results: Sequence[Any]) -> str:
     return markdown_table(["", "128 px", "300 px"], lines, right=(1, 2))
 
 
-TABLES: dict[str, Callable[[Sequence[Any]], str]] = {"peers": peers, "progressive": progressive, "loader": loader}
+def decoding(results: Sequence[Any], group: str) -> str:
+    """What every candidate of a group takes for a picture, ms."""
+    rows: Rows = [row for row in results[0]["data"]["rows"] if row["group"] == group]
+    places = list(dict.fromkeys(row["at"] for row in rows))
+    took = {(row["what"], row["at"]): f"{row['ms']:.2f}" for row in rows}
+    lines = [
+        [what, *(took.get((what, at), "") for at in places)] for what in dict.fromkeys(row["what"] for row in rows)
+    ]
+    return markdown_table(["ms a picture", *places], lines, right=range(1, len(places) + 1))
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "peers": peers,
+    "progressive": progressive,
+    "loader": loader,
+    "decoding": decoding,
+}

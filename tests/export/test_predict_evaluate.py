@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def test_a_checkpoint_evaluates_to_what_training_said(tiny_checkpoint: Path) -> 
 
 
 def test_data_is_remembered_where_it_can_be(tiny_checkpoint: Path, in_folder: Path) -> None:
-    assert recorded_data(str(tiny_checkpoint)) == Recorded(data="digits", seed=0, by_name=False)
+    assert recorded_data(str(tiny_checkpoint)) == Recorded(data="digits", seed=0, by_name=False, hold_out="stratified")
     assert recorded_data("lite0") is None
     assert recorded_data("no-passport.onnx") is None
 
@@ -176,12 +177,21 @@ def test_a_folder_without_val_is_evaluated_on_what_training_held_out(
         (root / name).mkdir(parents=True)
         for number in range(20):
             Image.fromarray(solid((number, 0, 0))).save(root / name / f"{number}.png")
-    of_kind = Recorded(data=str(root) if kind == ".safetensors" else "pictures", seed=3, by_name=kind == ".onnx")
+    of_kind = Recorded(
+        data=str(root) if kind == ".safetensors" else "pictures",
+        seed=3,
+        by_name=kind == ".onnx",
+        hold_out="stratified",
+    )
     monkeypatch.setattr("export.evaluate.recorded_data", lambda artifact: of_kind)
     held_out = open_splits(str(root), seed=3)[1]
     pictures = open_data(f"x{kind}", str(root))
     assert list(pictures.sources) == list(held_out.sources)
     assert pictures.name == f"{root}, the fifth that training with seed 3 holds out"
+    # A version before it held out others, some of which this one would evaluate on though they were trained on.
+    monkeypatch.setattr("export.evaluate.recorded_data", lambda artifact: replace(of_kind, hold_out=None))
+    with pytest.raises(DataError, match="held out other pictures"):
+        open_data(f"x{kind}", str(root))
     monkeypatch.setattr("export.evaluate.recorded_data", lambda artifact: None)
     everything = open_data(f"x{kind}", str(root))
     assert (len(everything), everything.name) == (40, f"{root}, all of them")

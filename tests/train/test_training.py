@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from train.input.loader import Augmented, epoch_batches
@@ -356,3 +357,27 @@ def test_weights_keep_what_they_expect(monkeypatch: pytest.MonkeyPatch, tiny_run
     assert made.padding == "same"
     assert made.preprocessing.mean == (1.0, 2.0, 3.0)
     assert made.preprocessing.image_size == choose_recipe(options, TINY).test_size
+
+
+def test_a_folder_is_trained_and_evaluated_with_its_groups_and_odd_files(zoo: Callable, in_folder: Path) -> None:
+    """Groups stay on one side, here and in the evaluation; what is no picture, and what is too few, is said."""
+    for name, count in (("car", 12), ("cat", 12), ("owl", 1)):
+        for number in range(count):
+            path = Path("pictures", name, f"object{number // 3}", f"{number}.jfif")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (24, 24), (20 * number, 80, 160)).save(path, "JPEG")
+    Path("pictures/cat/notes.txt").touch()
+    Path("pictures/eel").mkdir()
+    flags = ("--group-by", "parent", "--epochs", 4, "--image-size", 16, "--batch-size", 4, "--device", "cpu")
+    trained = zoo("train", "tiny", "--data", "pictures", *flags)
+    assert trained.code == 0, trained.err
+    assert "19 training and 6 validation pictures" in trained.err
+    assert "Left out: 1 .txt files, which are no pictures; eel/, which has no pictures: it is no class." in trained.err
+    assert "Class owl cannot be validated" in trained.err
+    card = read_card(Path("runs/tiny/checkpoint.safetensors"))
+    assert (card.provenance["group_by"], card.provenance["hold_out"]) == ("parent", "stratified")
+    evaluated = zoo("evaluate", "tiny", "--json")
+    assert evaluated.code == 0, evaluated.err
+    assert json.loads(evaluated.out)["n"] == 6
+    checked = zoo("data", "check", "pictures", "--group-by", "parent", "--json")
+    assert json.loads(checked.out)["remarks"][1] == "Class owl cannot be validated: too few pictures to part."

@@ -38,8 +38,9 @@ class Start:
 class Job:
     """What to train, on which pictures, and how.
 
-    `data` is the name the pictures were opened by; `preprocessing` is that of the trained weights, at the recipe's test
-    size. Without `start` the network is freshly initialised; `teacher` adds distillation.
+    `data` is the name the pictures were opened by, `group_by` what was kept on one side of their split; `preprocessing`
+    is that of the trained weights, at the recipe's test size. Without `start` the network is freshly initialised;
+    `teacher` adds distillation.
     """
 
     variant: Variant
@@ -49,6 +50,7 @@ class Job:
     val_set: Pictures
     preprocessing: Preprocessing
     settings: Settings
+    group_by: str | None = None
     start: Start | None = None
     teacher: Teacher | None = None
 
@@ -84,7 +86,7 @@ def make_job(
     """
     variant = find_model_variant(options.model)
     recipe = choose_recipe(options, variant, recipe)
-    train_set, val_set = pictures or open_splits(options.data, seed=options.seed)
+    train_set, val_set = pictures or open_splits(options.data, seed=options.seed, group_by=options.group_by)
     settings = choose_settings(options, train_set, world)
     start = start or find_start(options.model)
     if start is None and any(stage.freeze_backbone for stage in recipe.stages):
@@ -105,6 +107,7 @@ def make_job(
         val_set=val_set,
         preprocessing=run_preprocessing(start.card.preprocessing if start else variant.preprocessing, recipe),
         settings=settings,
+        group_by=options.group_by,
         start=start,
         teacher=teacher,
     )

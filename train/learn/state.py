@@ -15,7 +15,7 @@ from torch import Tensor
 from train.learn.job import Job
 from train.learn.run import Epoch, PartialEpoch, Run
 from zoo.errors import CheckpointError
-from zoo.files import replacing
+from zoo.files import replacing, writing_errors
 
 STATE_KEYS = {"model", "average", "optimizer", "scaler", "step", "history", "partial", "broken", "identity"}
 
@@ -51,7 +51,7 @@ def save_state(run: Run, job: Job, path: Path) -> None:
         "broken": sorted(run.broken),
         "identity": _identity(job),
     }
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, writing_errors(RuntimeError):
         torch.save(state, temporary)
 
 

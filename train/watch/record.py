@@ -20,6 +20,7 @@ from train.processes.stopping import RunStopped
 from train.watch.charts import draw_curves
 from train.watch.mistakes import count_confusion
 from train.watch.report import RunState, RunStatus, render_report
+from zoo.data.hold_out import RULE
 from zoo.errors import ZooError
 from zoo.files import write_text
 from zoo.machine import environment
@@ -107,6 +108,8 @@ def provenance(job: Job, run: Run, result: Validation) -> dict[str, Any]:
     """Where a checkpoint's weights come from, as plain JSON types."""
     return {
         "data": job.data,
+        "hold_out": RULE,
+        "group_by": job.group_by,
         "started_from": job.start.label if job.start else None,
         "seed": job.settings.seed,
         "precision": job.settings.precision,

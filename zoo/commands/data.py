@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from zoo.options import Arg, Opt, json_option, seed_option, takes
+from zoo.options import GROUP_BY_HELP, Arg, GroupBy, Opt, json_option, seed_option, takes
 from zoo.rows import Count, Row, Within
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ NAMES_SHOWN = 10
 @click.command("check")
 @click.argument("data")
 @seed_option("Splits a folder without train/ and val/, as in training.")
+@click.option("--group-by", metavar="parent|REGEX", help=GROUP_BY_HELP)
 @click.option("--workers", type=click.IntRange(1), help="Pictures decoded at once  [default: one a core]")
 @json_option
-def check_data(data: str, seed: int, workers: int | None, as_json: bool) -> None:
+def check_data(data: str, seed: int, group_by: str | None, workers: int | None, as_json: bool) -> None:
     """Look at every picture of DATA: broken files, duplicates, class balance, sizes.
 
     DATA is what `zoo train --data` takes. You judge the findings: the exit code is 0 unless nothing can be trained on
@@ -39,7 +40,7 @@ def check_data(data: str, seed: int, workers: int | None, as_json: bool) -> None
     from zoo.errors import DataError
     from zoo.machine import usable_processors
 
-    train, val = open_splits(data, seed=seed)
+    train, val = open_splits(data, seed=seed, group_by=group_by)
     with _progress("Checking", len(train) + len(val)) as advance:
         report = check({"train": train, "val": val}, workers=workers or usable_processors(), on_picture=advance)
     if as_json:
@@ -63,6 +64,7 @@ class PackOptions(Row):
     quality: Annotated[int, Within(1, 100), Opt("JPEG quality of the reduced.")] = 90
     shard_mb: Annotated[Count, Opt("Megabytes a shard, about.")] = 256
     seed: Annotated[int, Within(0, 2**32 - 1), Opt("Decides the order, and the split of a folder without one.")] = 0
+    group_by: GroupBy = None
     workers: Annotated[Count | None, Opt("Pictures reduced at once  [default: one a core]")] = None
 
 
@@ -81,7 +83,7 @@ def pack_data(options: PackOptions, as_json: bool) -> None:
     from zoo.weights.resolve import find_model_variant
 
     size = options.size or pack_size(find_model_variant(options.model))
-    train, val = open_splits(options.data, seed=options.seed)
+    train, val = open_splits(options.data, seed=options.seed, group_by=options.group_by)
     with _progress(f"Packing at {size} px", len(train) + len(val)) as advance:
         done = pack(
             {"train": train, "val": val},
@@ -164,6 +166,8 @@ def _print_report(report: Report) -> None:
 
     console = results_console()
     console.print(_class_table(report))
+    for remark in report.remarks:
+        console.print(escape(remark), soft_wrap=True)
     sizes = ", ".join(
         f"{key.replace('_', ' ')} {row['min']}–{row['max']} px (median {row['median']})"
         for key, row in report.sizes.items()

@@ -157,7 +157,7 @@ def _print_stages(title: str, stages: Sequence[Part]) -> None:
     table.add_column("share of MACs")
     for part in stages:
         name, style = OPERATOR_NAMES[part.operator], OPERATOR_COLOURS[part.operator]
-        bar = "█" * round(40 * part.macs / total_macs) or "▏"
+        bar = "█" * round(30 * part.macs / total_macs) or "▏"
         table.add_row(
             str(part.index),
             f"[{style}]{name}[/]",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
 
@@ -29,6 +29,10 @@ class ImportOptions(Row):
     ] = None
     num_classes: Annotated[Annotated[int, Within(2)] | None, Opt("Another number than the file's: a new head.")] = None
     classes: Annotated[Path | None, Opt("Class names, one a line.")] = None
+    ema: Annotated[
+        Literal["auto", "yes", "no"],
+        Opt("Averaged weights of a training script's file: taken if there are any (auto), or insisted on or declined."),
+    ] = "auto"
 
 
 @click.command("import")
@@ -53,7 +57,13 @@ def import_file(options: ImportOptions, as_json: bool) -> None:
         raise click.BadParameter(f"{target} does not end in .safetensors.", param_hint="--out")
     names = read_class_names(options.classes) if options.classes else None
     imported = import_weights(
-        variant, ORIGINS[options.origin], options.file, num_classes=options.num_classes, classes=names, row=row
+        variant,
+        ORIGINS[options.origin],
+        options.file,
+        ema={"auto": None, "yes": True, "no": False}[options.ema],
+        num_classes=options.num_classes,
+        classes=names,
+        row=row,
     )
     card = imported.card
     save_checkpoint(target, imported.model.state_dict(), card)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.data.decode import open_picture
+from zoo.data.open import remarks
 from zoo.data.pictures import Pictures
 from zoo.errors import BrokenPictureError
 
@@ -40,6 +41,7 @@ class Report:
     """What a data set is. `duplicates` are groups of names; `conflicts` those whose members differ in class."""
 
     splits: dict[str, int]
+    remarks: tuple[str, ...]
     broken: tuple[str, ...]
     classes: tuple[dict[str, Any], ...]
     imbalance: float
@@ -73,6 +75,7 @@ def check(splits: dict[str, Pictures], *, workers: int, on_picture: Callable[[],
     totals = [sum(counts[split, label] for split in splits) for label in range(len(classes))]
     return Report(
         splits={split: len(pictures) for split, pictures in splits.items()},
+        remarks=remarks(*splits.values()),
         broken=tuple(one.problem for one in seen if one.problem),
         classes=tuple(
             {"class": name} | {split: counts[split, label] for split in splits} for label, name in enumerate(classes)

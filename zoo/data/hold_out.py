@@ -16,6 +16,8 @@ from zoo.errors import DataError
 
 VAL_SHARE = 0.2
 PARENT = "parent"
+# The name of this file's rule, which checkpoints record: what another rule held out, this one may have trained on.
+RULE = "stratified"
 
 
 def choose_held_out(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zoo.data.arrays import SUFFIX, read_arrays
 from zoo.data.digits import open_digits
-from zoo.data.folder import check_unicode, hold_out, read_folder
+from zoo.data.folder import check_unicode, classes_on_one_side, hold_out, read_folder
 from zoo.data.http import RemoteFolder, is_address, parse_address
 from zoo.data.pictures import Pictures, Split
 from zoo.data.shards import ShardFolder, is_shards, open_split
@@ -75,6 +75,12 @@ def _open_divided(data: str) -> tuple[Pictures, Pictures] | None:
             "Both need the same sub-folders.",
         )
     return train, val
+
+
+def remarks(train: Pictures, val: Pictures) -> tuple[str, ...]:
+    """What a person should know of pictures as they were found, a line each: what was left out, what is too few."""
+    left_out = tuple(dict.fromkeys((*train.left_out, *val.left_out)))
+    return (*((f"Left out: {'; '.join(left_out)}.",) if left_out else ()), *classes_on_one_side(train, val))
 
 
 def _check_name(data: str) -> None:

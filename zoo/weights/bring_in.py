@@ -36,6 +36,7 @@ def import_weights(
     num_classes: int | None = None,
     classes: Sequence[str] | None = None,
     row: Weights | None = None,
+    ema: bool | None = None,
 ) -> Imported:
     """Read another project's weights of a network that it has as well.
 
@@ -47,6 +48,7 @@ def import_weights(
         classes: names in index order, as many as `num_classes`. None: ImageNet's where there are 1,000.
         row: the published weights whose preprocessing this file expects. None: those with its SHA-256, else the
             project's most accurate ones of this network.
+        ema: as in `read_foreign`.
 
     Raises:
         ZooError: the project has no such network, `row` is another project's, or `num_classes` and `classes` disagree.
@@ -57,7 +59,7 @@ def import_weights(
     if row and row.origin != origin.id:
         raise ZooError(f"{row.id} are weights of {row.origin}, not of {origin.id}.", f"Choose --from {row.origin}.")
     origin.check_has(variant)
-    return _adopt(variant, origin, read_foreign(file), len(classes) if classes else num_classes, classes, row)
+    return _adopt(variant, origin, read_foreign(file, ema=ema), len(classes) if classes else num_classes, classes, row)
 
 
 def load_published(row: Weights) -> tuple[Network, Checkpoint]:

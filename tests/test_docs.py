@@ -1,0 +1,239 @@
+"""What README, CONTRIBUTING and docs/ say exists: made pages, paths, links, commands, options, extras, versions."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from packaging.version import Version
+
+from zoo import __version__
+from zoo.cli import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGES = ("zoo", "train", "export", "serve")
+page_by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+# What commands and make leave behind, named in the pages, absent from a clone.
+MADE_LATER = ("benchmarks/report.html", "benchmarks/report.json")
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def outside_blocks(page: Path) -> str:
+    """A page without its fenced blocks, where other programs are shown."""
+    return re.sub(r"^```.*?^```", "", read(page), flags=re.DOTALL | re.MULTILINE)
+
+
+def test_what_is_made_from_the_code_is_up_to_date() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_architecture_page_has_every_folder_and_file() -> None:
+    page = read(ROOT / "docs" / "architecture.md")
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    for folder in {path.parent for path in files}:
+        assert f"- `{folder.relative_to(ROOT)}/`: " in page
+    for path in files:
+        assert path.name == "__init__.py" or f"  - `{path.name}`: " in page
+    assert page.count("\n  - `") == sum(path.name != "__init__.py" for path in files)
+
+
+@page_by_page
+def test_every_path_that_is_named_exists(page: Path) -> None:
+    """Paths in backticks that begin with a folder of the repository, and modules of the four packages."""
+    folders = "|".join(("docs", "tests", "benchmarks", "examples", r"\.ci", *PACKAGES))
+    for path in re.findall(rf"`((?:{folders})/[\w./*-]*)`", outside_blocks(page)):
+        assert list(ROOT.glob(path.rstrip("/"))) or path in MADE_LATER, path
+    for module in re.findall(rf"\b(?:from |import |`)((?:{'|'.join(PACKAGES)})(?:\.\w+)+)", read(page)):
+        assert any(is_module(parts) for parts in (module, module.rpartition(".")[0])), module
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+@page_by_page
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", outside_blocks(page)):
+        path, _, anchor = target.partition("#")
+        if path.startswith(("http://", "https://")):
+            continue
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in set(anchors(file)), target
+
+
+def anchors(page: Path) -> Iterator[str]:
+    """The anchors that GitHub gives headings: small letters, hyphens, no other signs."""
+    for heading in re.findall(r"^#+ (.*)$", outside_blocks(page), re.MULTILINE):
+        yield re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+@page_by_page
+def test_every_command_line_can_be_typed(page: Path) -> None:
+    for line in console_lines(read(page)):
+        for words in zoo_calls(line):
+            parse(words)
+
+
+@page_by_page
+def test_every_command_in_a_sentence_exists(page: Path) -> None:
+    """In backticks a command may be cut short: its name must exist, and its options."""
+    for said in re.findall(r"`zoo ([a-z][^`\n]*)`", outside_blocks(page)):
+        words = said.split()
+        command, rest = find_command(words)
+        known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)} <= known | {"--help"}, said
+
+
+def console_lines(text: str) -> Iterator[str]:
+    """The commands of ```console blocks, without prompt and remarks, each as one line."""
+    for block in re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            if line.startswith("$ "):
+                yield line[2:]
+
+
+def zoo_calls(line: str) -> Iterator[list[str]]:
+    """The arguments of each call of `zoo` in a command line: before a pipe, after `-m` or torchrun's own options."""
+    for command in re.split(r" [|;&]+ ", line):
+        words = shlex.split(command, comments=True)
+        if "zoo" in words and (words[0] == "zoo" or words[0] in ("torchrun", "python")):
+            yield words[words.index("zoo") + 1 :]
+
+
+def find_command(words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that words begin with, and the words after its name.
+
+    Raises:
+        click.UsageError: there is none.
+    """
+    command: click.Command = cli
+    rest = list(words)
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        _, found, rest = command.resolve_command(click.Context(command), rest)
+        assert found
+        command = found
+    return command, rest
+
+
+def parse(words: list[str]) -> None:
+    """Parse as click does, values of options included; nothing runs, and no path is looked for.
+
+    Raises:
+        click.UsageError: no such command or option, a value that an option does not take, an argument too many.
+    """
+    command, rest = find_command(words)
+    context = click.Context(command)
+    values, left_over, _ = command.make_parser(context).parse_args(rest)
+    assert not left_over, (words, left_over)
+    for parameter in command.params:
+        value = values.get(parameter.name or "")
+        is_given = isinstance(value, str | list | tuple) and bool(value)
+        assert is_given or not parameter.required, (words, parameter.name)
+        if is_given and not isinstance(parameter.type, click.Path):
+            parameter.type_cast_value(context, value)
+
+
+@pytest.mark.parametrize("line", ["zoo trian s", "zoo train s --epoch 3", "zoo train s --precision fp8", "zoo serve"])
+def test_a_line_that_cannot_be_typed_is_noticed(line: str) -> None:
+    (words,) = zoo_calls(line)
+    with pytest.raises((click.UsageError, AssertionError)):
+        parse(words)
+
+
+@page_by_page
+def test_every_extra_and_target_exists(page: Path) -> None:
+    targets = re.findall(r"^([a-z-]+):", read(ROOT / "Makefile"), re.MULTILINE)
+    for extras in re.findall(r"(?:zoo|'\.)\[([a-z,]+)\]", read(page)):
+        assert set(extras.split(",")) <= PYPROJECT["project"]["optional-dependencies"].keys()
+    commands = [line for line in console_lines(read(page)) if line.startswith("make ")]
+    said = [*re.findall(r"`make ([a-z-]+)", outside_blocks(page)), *(line.split()[1] for line in commands)]
+    assert set(said) <= set(targets)
+
+
+@page_by_page
+def test_every_variable_of_ours_is_read_somewhere(page: Path) -> None:
+    sources = "".join(read(path) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    assert {name for name in re.findall(r"\bZOO_[A-Z_]+\b", read(page)) if f'"{name}"' not in sources} == set()
+
+
+def test_every_format_is_on_its_page() -> None:
+    pages = "".join(read(page) for page in PAGES)
+    for record in (ROOT / "tests" / "golden").glob("formats*.json"):
+        for name in json.loads(read(record)):
+            described_elsewhere = name in ("<network>", "<recipe>", "<training stage>", "GET /metrics")
+            assert described_elsewhere or f"made by make docs: format {name}" in pages, name
+
+
+def test_every_committed_result_is_explained() -> None:
+    told = re.findall(r"`([\w.…-]+)`", read(ROOT / "docs" / "benchmarks.md"))
+    beginnings = tuple(name.removesuffix("…") for name in told if name.endswith(("…", ".jsonl", ".txt")))
+    for path in (ROOT / "benchmarks").iterdir():
+        assert path.suffix in (".py", "") or path.name.startswith(beginnings), path.name
+
+
+def test_the_demo_of_the_readme_is_the_recorded_one() -> None:
+    """But for what was left out and lines that are wrapped: every figure stands in benchmarks/demo.txt."""
+    shown = re.search(r"```text\n(\$ zoo train s --plan.*?)^```", read(ROOT / "README.md"), re.DOTALL | re.MULTILINE)
+    assert shown
+    recorded = " ".join(read(ROOT / "benchmarks" / "demo.txt").split())
+    for line in filter(str.strip, shown[1].replace("…\n", "\n").splitlines()):
+        assert " ".join(line.split()) in recorded, line
+
+
+def test_version_and_changelog_agree() -> None:
+    """The version stands in one place; the newest heading of a release is it, unless something newer is unreleased."""
+    assert PYPROJECT["tool"]["hatch"]["version"]["path"] == "zoo/__init__.py"
+    assert "version" in PYPROJECT["project"]["dynamic"]
+    assert version("zoo") == __version__
+    changelog = read(ROOT / "CHANGELOG.md")
+    headings = re.findall(r"^## \[(.+?)\]", changelog, re.MULTILINE)
+    released = [Version(heading) for heading in headings if heading != "Unreleased"]
+    unreleased = re.search(r"^## \[Unreleased\]\n(.*?)(^## |\Z)", changelog, re.DOTALL | re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert unreleased
+    assert released == sorted(released, reverse=True)
+    if unreleased[1].strip():
+        assert not released or Version(__version__) >= released[0]
+    else:
+        assert Version(__version__) == released[0]
+
+
+def test_hooks_are_the_checks_of_make_lint() -> None:
+    """All hooks are local, and each runs a line of `make lint`, on files or to mend them instead of to check."""
+    (repository,) = yaml.safe_load(read(ROOT / ".pre-commit-config.yaml"))["repos"]
+    assert repository["repo"] == "local"
+    lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", read(ROOT / "Makefile"), re.MULTILINE)
+    assert lint
+    checks = [re.sub(r"\$\(BIN\)/| --check \.| \.$", "", line).strip() for line in lint[1].splitlines()]
+    hooks = [re.sub(r"^\.venv/bin/| --force-exclude", "", hook["entry"]) for hook in repository["hooks"]]
+    assert sorted(hooks) == sorted(checks)
+    assert all(hook["language"] == "system" for hook in repository["hooks"])
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "adr").glob("*.md")), ids=lambda page: page.stem)
+def test_a_decision_is_one_page(page: Path) -> None:
+    text = read(page)
+    assert len(text.splitlines()) <= 70
+    for heading in ("## Context", "## Decision", "## Consequences"):
+        assert heading in text
+    assert any(f"adr/{page.name}" in read(other) for other in PAGES)
