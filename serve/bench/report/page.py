@@ -87,8 +87,9 @@ def _method(result: Result) -> str:
             f"{schedule['rounds']} rounds in turn, {schedule['duration_ms'] / 1000:g} s and at least "
             f"{schedule['min_iterations']} iterations in all, after {schedule['warmup_ms']:g} ms of warm-up",
         )
-    if result.settings.get("threads"):
-        said.append(f"threads: {plain(result.settings['threads'])}")
+    threads = list(dict.fromkeys(subject.threads for subject in result.subjects if subject.threads))
+    if threads or result.settings.get("threads"):
+        said.append(f"threads: {plain(threads or result.settings['threads'])}")
     if not said:
         said = [f"{key.replace('_', ' ')} {value}" for key, value in result.settings.items() if key != "subjects"]
     return "; ".join(said)
