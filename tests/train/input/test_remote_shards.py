@@ -63,7 +63,7 @@ def copied(shards: Path, tmp_path: Path) -> Path:
 def recipe_of(epochs: int = 2) -> Recipe:
     """One stage, so that an epoch is enough."""
     recipe = choose_recipe(TrainOptions(model="tiny", recipe="folder", image_size=16, batch_size=6), TINY)
-    return replace(recipe, stages=(replace(recipe.stages[-1], epochs=epochs),))
+    return replace(recipe, stages=(replace(recipe.stages[-1], epochs=epochs),), warmup_epochs=0.5)
 
 
 def train_tiny(
