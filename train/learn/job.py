@@ -78,7 +78,7 @@ def make_job(
     start: Start | None,
     teacher: Teacher | None,
 ) -> Job:
-    """The job that options and objects given in their place ask for: every name resolved, every \"auto\" decided.
+    """The job that the options, and the objects given in their place, ask for: every name and every "auto" resolved.
 
     Raises:
         ZooError: the recipe does not fit the network or itself, or freezes a backbone that has learnt nothing.
