@@ -22,7 +22,7 @@ from zoo.model.variants import VARIANTS
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import ROW_SUFFIX, find_model_variant, load_model
 
-Splits = tuple[Pictures, Pictures]  # train, val
+TrainAndVal = tuple[Pictures, Pictures]  # train, val
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def make_job(
     options: TrainOptions,
     world: World,
     recipe: Recipe | None,
-    pictures: Splits | None,
+    pictures: TrainAndVal | None,
     start: Start | None,
     teacher: Teacher | None,
 ) -> Job:

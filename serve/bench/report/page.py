@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from serve.bench.kind import Network, find_kinds
+from serve.bench.kind import NetworkAtSize, find_kinds
 from serve.bench.report.devices import DeviceRuns, headlines
 from zoo import __version__
 from zoo.model.counts import Part, parts
@@ -116,7 +116,7 @@ def _environments(results: Sequence[Result]) -> list[dict[str, Any]]:
     return seen
 
 
-def _known_networks(measured: Iterable[Network]) -> list[tuple[Variant, int, int]]:
+def _known_networks(measured: Iterable[NetworkAtSize]) -> list[tuple[Variant, int, int]]:
     """Each network at each size and number of classes once, by name and size; an id that no row has is left out.
 
     An id means the row that was measured under it, which may be a checkpoint's own, else the zoo's.
