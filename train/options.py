@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from zoo.machine import Device
-from zoo.options import RESULTS, Arg, GroupBy, Opt
+from zoo.options import RESULTS, Arg, DeviceChoice, GroupBy, Opt, Seed
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Text, Within
 
 # What training computes in; fp32 is full precision, the others are mixed with it.
 MixedPrecision = Literal["fp32", "bf16", "fp16"]
 # Where pictures are flipped and RandAugmented: as batches on the device, or one by one in the decoding processes.
 AugmentOn = Literal["device", "workers"]
-Seed = Annotated[int, Within(0, 2**32 - 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,6 @@ else:
 # Options that both commands have.
 BatchSize = Annotated[int, Within(2)]
 LargestSize = Annotated[int, Within(16)]
-DeviceOption = Annotated[Device, Opt("auto takes a GPU that works.")]
 PrecisionOption = Annotated[Literal["auto", MixedPrecision], Opt("auto: bf16 or fp16 on a GPU.")]
 CompileOption = Annotated[bool, Opt("torch.compile the network, once for each stage.")]
 
@@ -86,7 +83,7 @@ class TrainOptions(Row):
     distill_alpha: Annotated[Share | None, Opt("The teacher's share of the loss  [default: 0.5]")] = None
     temperature: Annotated[Positive | None, Opt("Softens both sides of distillation  [default: 1]")] = None
     seed: Annotated[Seed, Opt("Decides initialisation, order, augmentation and split.")] = 0
-    device: DeviceOption = "auto"
+    device: DeviceChoice = "auto"
     precision: PrecisionOption = "auto"
     workers: Annotated[CountOrNone | None, Opt("Decoding processes  [default: one a core, at most 8]")] = None
     augment_on: Annotated[
@@ -115,7 +112,7 @@ class BenchTrainOptions(Row):
     batch_size: Annotated[BatchSize | None, Opt("Pictures a step  [default: the stages' own]")] = None
     image_size: Annotated[LargestSize | None, Opt("Size of the last stage, px.")] = None
     steps: Annotated[int, Within(2), Opt("Timed steps a stage.")] = 20
-    device: DeviceOption = "auto"
+    device: DeviceChoice = "auto"
     precision: PrecisionOption = "auto"
     augment_on: Annotated[
         Literal["auto", AugmentOn], Opt("With device the steps flip and RandAugment; auto: if it is a GPU.")

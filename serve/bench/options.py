@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from zoo.machine import Device
-from zoo.options import RESULTS, Arg, Opt
+from zoo.options import RESULTS, Arg, DeviceChoice, Opt
 from zoo.rows import Count, NotNegative, Positive, Row, Within
 
 # What a stage is timed in; what an artifact is in, its passport says.
@@ -16,7 +15,6 @@ StagePrecision = Literal["fp32", "tf32", "fp16", "bf16"]
 # Options that `latency` and `stages` share.
 WarmupMs = Annotated[NotNegative, Opt("Untimed calls before the first round.")]
 Rounds = Annotated[int, Within(3), Opt("Visits to each thing compared, A B A B…")]
-DeviceChoice = Annotated[Device, Opt("auto takes a GPU that works.")]
 Threads = Annotated[Count | None, Opt("Processor threads.  [default: the back end's]")]
 Folder = Annotated[Path, Opt("Folder of the results.", flags=("-o", "--out"))]
 
