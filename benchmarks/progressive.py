@@ -18,18 +18,20 @@ import argparse
 import json
 import resource
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from serve.bench.kinds.progressive import ArmRow, ProgressiveData
 from serve.bench.report.report import keep_result
+from train.folder import find_run
+from train.options import TrainOptions
 from train.progressive.recipe import Recipe, find_recipe
 from train.progressive.schedule import progressive_stages
 from train.recipes import fixed, progressive_resize
-from train.session import choose_precision, train_model
-from train.watch.record import STATE
+from train.session import train_model
+from train.settings import choose_precision
 from zoo.console import log_console
 from zoo.data.open import open_splits
 from zoo.files import write_json
@@ -136,25 +138,19 @@ def run_arm(variant: Variant, arm: str, base: Recipe, options: argparse.Namespac
         if said["settings"] == settings:
             return ArmRow.from_dict(said["row"])
     used = processor_seconds()
-    resumed = (folder / STATE).is_file()
-    outcome = train_model(
-        variant,
-        recipe,
-        *open_splits(options.data),
-        data=options.data,
-        folder=folder,
-        device=options.device,
-        seed=seed,
-        resume=resumed,
-        console=log_console(),
+    resumed = find_run(folder) == "interrupted"
+    asked = TrainOptions(
+        model=variant.id, data=options.data, out=folder, device=options.device, seed=seed, resume=resumed
     )
+    # The pictures of seed 0 for every seed of a run.
+    outcome = train_model(asked, recipe=recipe, pictures=open_splits(options.data), console=log_console())
     row = ArmRow(
         arm=arm,
         seed=seed,
         top1=outcome.result.top1,
         seconds=sum(epoch.seconds for epoch in outcome.history),
         processor_seconds=None if resumed else processor_seconds() - used,
-        epochs=tuple(asdict(epoch) for epoch in outcome.history),
+        epochs=tuple(epoch.to_dict() for epoch in outcome.history),
     )
     write_json(kept, {"settings": settings, "row": row.to_dict()})
     print(f"{arm:12} seed {seed}  {100 * row.top1:.1f} %  {row.seconds:.0f} s of training", flush=True)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
 from export.contract import Contract
 from export.engine.builders import BuildCard
@@ -17,10 +17,10 @@ from export.precision.rows import Tolerance
 from zoo import __version__
 from zoo.errors import ArtifactError, RowError
 from zoo.files import sha256_of, write_json
-from zoo.rows import Count, CountOrNone, Matching, NotNegative, Positive, Row, Share, Text, field_types
+from zoo.results import Sha256
+from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Text, field_types
 
 FORMAT = "zoo-passport-1"
-Sha256 = Annotated[str, Matching(r"[0-9a-f]{64}", "64 hexadecimal digits")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ def test_the_demo_runs_from_nothing_to_a_report(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     made = tmp_path / "demo"
-    for name in ("tiny.onnx", "tiny.plan", "tiny.json", "runs/tiny/curves.png", "benchmarks/report.html"):
+    for name in ("tiny.onnx", "tiny.plan", "tiny.json", "runs/tiny/curves.svg", "benchmarks/report.html"):
         assert (made / name).stat().st_size > 1000, name
     assert json.loads((made / "tiny.json").read_text())["parity"]["onnx"]["passed"]
     for said in (

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from train.folder import CHECKPOINT, STATE, Found, find_run, keep_last_good, move_aside
 from train.learn.distill import Teacher
-from train.learn.job import Job, Splits, Start, make_job
+from train.learn.job import Job, Start, TrainAndVal, make_job
 from train.learn.loop import fit
 from train.learn.memory import fit_to_memory
 from train.learn.run import Epoch, Run, start_run
@@ -51,7 +51,7 @@ class Outcome:
         return self.folder / CHECKPOINT
 
 
-def plan_training(options: TrainOptions, *, recipe: Recipe | None = None, pictures: Splits | None = None) -> Plan:
+def plan_training(options: TrainOptions, *, recipe: Recipe | None = None, pictures: TrainAndVal | None = None) -> Plan:
     """What `train_model` would do, and what it costs; arguments and errors are those of `train_model`."""
     variant = find_model_variant(options.model)
     chosen = choose_recipe(options, variant, recipe)
@@ -63,7 +63,7 @@ def train_model(
     options: TrainOptions,
     *,
     recipe: Recipe | None = None,
-    pictures: Splits | None = None,
+    pictures: TrainAndVal | None = None,
     start: Start | None = None,
     teacher: Teacher | None = None,
     console: Console | None = None,

@@ -24,7 +24,7 @@ from zoo.rows import Row, Within
 KINDS = "serve.bench.kinds"
 Data = TypeVar("Data", bound=Row)
 # A network that was measured (its row, or its id), the side of the pictures in pixels, the number of classes.
-Network = tuple[Variant | str, int, int]
+NetworkAtSize = tuple[Variant | str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Kind(Row):
     glance: Callable[[Sequence[Any]], Iterable[Markup]] = nothing
     across: Callable[[Sequence[Any]], Iterable[Markup]] = nothing
     summaries: Callable[[Any], Iterable[Summary]] = nothing
-    networks: Callable[[Any], Iterable[Network]] = nothing
+    networks: Callable[[Any], Iterable[NetworkAtSize]] = nothing
 
     @property
     def command(self) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 # Operations and their ranges are those of torchvision's RandAugment (transforms/autoaugment.py), where strength grows
 # with the magnitude for every operation; google/automl's version makes posterize, solarize and the enhancers
 # *weakest* near its usual 10, so that "rising magnitude" would not mean rising regularisation. Level 10 is
-# torchvision's maximum; levels above it (the paper trains S up to 15) go on linearly and stop where an operation has
+# torchvision's maximum; levels above it (the paper trains S up to 15) continue linearly and stop where an operation has
 # nothing left to change. Geometry is a share of the side, so a level means the same at every stage's size; it takes
 # the nearest pixel, as both references do by default, except in small pictures. Everywhere `share` is the level over
 # MAX_LEVEL, and `sign` one of SIGNS.

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import simplejpeg
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from train.augment.host import Pixels
 from zoo.data.decode import MAX_PIXELS, open_picture
 from zoo.data.jpeg import Box, JpegHeader, JpegPart, cut_out, read_jpeg_header
-
-Pixels = NDArray[np.uint8]
 
 # From this size on whole pixels are exact enough (half a pixel of 64 is 0.8 %); below, fractions of a box matter.
 WHOLE_PIXELS_FROM = 64

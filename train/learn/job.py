@@ -22,7 +22,7 @@ from zoo.model.variants import VARIANTS
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import ROW_SUFFIX, find_model_variant, load_model
 
-Splits = tuple[Pictures, Pictures]  # train, val
+TrainAndVal = tuple[Pictures, Pictures]  # train, val
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ def make_job(
     options: TrainOptions,
     world: World,
     recipe: Recipe | None,
-    pictures: Splits | None,
+    pictures: TrainAndVal | None,
     start: Start | None,
     teacher: Teacher | None,
 ) -> Job:
-    """The job that options and objects given in their place ask for: every name resolved, every \"auto\" decided.
+    """The job that the options, and the objects given in their place, ask for: every name and every "auto" resolved.
 
     Raises:
         ZooError: the recipe does not fit the network or itself, or freezes a backbone that has learnt nothing.

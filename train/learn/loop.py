@@ -30,7 +30,7 @@ from train.progressive.schedule import learning_rate, stage_of_epoch, steps_per_
 from zoo.errors import DataError, ZooError
 
 T = TypeVar("T")
-# Of the batch behind a loss that is not finite: nobody can use the names of thousands.
+# How many pictures of a batch are named when its loss is not finite.
 NAMED_PICTURES = 8
 DIVERGED_HINT = "Lower --lr, clip with --set clip_grad_norm=1, or use --precision fp32."
 
@@ -168,7 +168,7 @@ class _Loop:
     def _saving_where_it_ends(self, stage: TrainingStage, epoch: int) -> Iterator[None]:
         """Save the state where a wait for pictures ends without them: the steps so far are good.
 
-        Several processes do not, as they may be at different steps; nor is a state saved inside an accumulated batch.
+        Not with several processes, which may be at different steps, and not inside an accumulated batch.
 
         Raises:
             RunStopped: a signal ended the wait. DataError: as it came.

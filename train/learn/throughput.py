@@ -30,10 +30,8 @@ from zoo.model.variants import VARIANTS
 from zoo.results import Result, Subject, measured_on, row_sha256, summarize
 from zoo.weights.resolve import find_model_variant
 
-# A tenth of the samples are warm-up, three at least: cuDNN picks its algorithms, allocators fill.
+# In the first steps cuDNN picks its algorithms and allocators fill.
 WARMUP_STEPS = 3
-
-
 NUM_CLASSES = 1000
 
 

@@ -67,11 +67,7 @@ def paper_stages(
 
 
 def automl_stages(
-    *,
-    image_size: tuple[int, int],
-    randaugment_magnitude: tuple[float, float],
-    mix_alpha: float,
-    dropout: float,
+    *, image_size: tuple[int, int], randaugment_magnitude: tuple[float, float], mix_alpha: float, dropout: float
 ) -> tuple[TrainingStage, ...]:
     """Four stages as the released code has them.
 

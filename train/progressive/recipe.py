@@ -12,7 +12,7 @@ from zoo.errors import ZooError, unknown_name
 from zoo.model.spec import ImageSize, Resize, Variant
 from zoo.rows import Ascending, Count, NotNegative, Positive, Row, Share, Some, Text, Within
 
-Schedule = Literal["cosine", "exponential", "constant"]
+RateSchedule = Literal["cosine", "exponential", "constant"]
 OptimizerName = Literal["adamw", "sgd", "rmsprop", "lamb"]
 LossName = Literal["cross_entropy", "bce"]
 BatchRule = Literal["none", "linear", "sqrt"]
@@ -73,7 +73,7 @@ class Recipe(Row):
     learning_rate: Positive
     lr_scaling: BatchRule = "none"
     reference_batch_size: Count = 256
-    schedule: Schedule = "cosine"
+    schedule: RateSchedule = "cosine"
     warmup_epochs: NotNegative = 0.0
     decay_rate: Annotated[float, Within(above=0, high=1)] = 0.97
     decay_epochs: Positive = 2.4

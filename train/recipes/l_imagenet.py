@@ -20,11 +20,6 @@ def recipe(variant: Variant) -> Recipe:
     return imagenet_recipe(
         "l_imagenet",
         PAPER,
-        paper_stages(
-            image_size=(128, 380),
-            randaugment_magnitude=(5, 25),
-            mixup_alpha=(0.0, 0.4),
-            dropout=(0.1, 0.5),
-        ),
+        paper_stages(image_size=(128, 380), randaugment_magnitude=(5, 25), mixup_alpha=(0.0, 0.4), dropout=(0.1, 0.5)),
         test_size=480,
     )

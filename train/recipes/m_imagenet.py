@@ -20,11 +20,6 @@ def recipe(variant: Variant) -> Recipe:
     return imagenet_recipe(
         "m_imagenet",
         PAPER,
-        paper_stages(
-            image_size=(128, 380),
-            randaugment_magnitude=(5, 20),
-            mixup_alpha=(0.0, 0.2),
-            dropout=(0.1, 0.4),
-        ),
+        paper_stages(image_size=(128, 380), randaugment_magnitude=(5, 20), mixup_alpha=(0.0, 0.2), dropout=(0.1, 0.4)),
         test_size=480,
     )

@@ -28,11 +28,7 @@ def recipe(variant: Variant) -> Recipe:
     draws = -(-base.epochs // EPOCHS_PER_DRAW)
     sizes = np.random.default_rng(0).integers(first, last + 1, draws).tolist()
     stages = tuple(
-        replace(
-            base.stages[-1],
-            epochs=min(EPOCHS_PER_DRAW, base.epochs - index * EPOCHS_PER_DRAW),
-            image_size=size,
-        )
+        replace(base.stages[-1], epochs=min(EPOCHS_PER_DRAW, base.epochs - index * EPOCHS_PER_DRAW), image_size=size)
         for index, size in enumerate(sizes)
     )
     return replace(base, name="random_resize", source="V2 Table 13", stages=stages)

@@ -20,11 +20,6 @@ def recipe(variant: Variant) -> Recipe:
     return imagenet_recipe(
         "s_imagenet",
         PAPER,
-        paper_stages(
-            image_size=(128, 300),
-            randaugment_magnitude=(5, 15),
-            mixup_alpha=(0.0, 0.0),
-            dropout=(0.1, 0.3),
-        ),
+        paper_stages(image_size=(128, 300), randaugment_magnitude=(5, 15), mixup_alpha=(0.0, 0.0), dropout=(0.1, 0.3)),
         test_size=384,
     )

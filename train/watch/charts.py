@@ -42,7 +42,7 @@ def stage_settings(recipe: Recipe) -> dict[str, list[float]]:
 
 
 def stage_bands(recipe: Recipe) -> list[Band]:
-    """The stages as stretches of the epoch axis; epoch 1 lies around 1."""
+    """The stages as stretches of the epoch axis, on which epoch 1 reaches from 0.5 to 1.5."""
     bands, start = [], 0.5
     for stage in recipe.stages:
         bands.append(Band(start=start, end=start + stage.epochs, label=f"{stage.image_size} px"))

@@ -43,8 +43,7 @@ class RunRecord(Watcher):
         self.folder = folder
         self.job = job
         self.console = console
-        self._history: list[Epoch] = []
-        self._broken: set[str] = set()
+        self._run: Run | None = None
         self._result: Validation | None = None
         self._thumbnails: dict[int, Markup] = {}
         self._reported_at = -REPORT_INTERVAL_S
@@ -55,7 +54,7 @@ class RunRecord(Watcher):
 
     def on_epoch(self, run: Run, epoch: Epoch) -> None:
         """Rewrite the metrics whole: they are small, and a resumed run may have dropped lines."""
-        self._history, self._broken = run.history, run.broken
+        self._run = run
         lines = [json.dumps(line.to_dict(), allow_nan=False) + "\n" for line in run.history]
         write_text(self.folder / METRICS, "".join(lines))
         now = time.monotonic()
@@ -77,7 +76,7 @@ class RunRecord(Watcher):
             ZooError, OSError: the checkpoint cannot be written; the state stays.
         """
         save_checkpoint(self.folder / CHECKPOINT, run.average.model.state_dict(), card)
-        self._history, self._broken, self._result = run.history, run.broken, result
+        self._run, self._result = run, result
         self._write_report("finished")
         title = self.job.title
         self._attempt(CURVES, lambda: draw_curves(run.history, self.job.recipe, title))
@@ -88,12 +87,11 @@ class RunRecord(Watcher):
 
     def _write_report(self, state: RunState, reason: str = "") -> None:
         """Write the page; before the first validation there is nothing to show."""
-        if self._result is None:
-            return
-        status = RunStatus(
-            state=state, history=self._history, result=self._result, broken=frozenset(self._broken), reason=reason
-        )
-        self._attempt(REPORT, lambda: render_report(self.job, status, self._thumbnails))
+        run, result = self._run, self._result
+        if run and result:
+            broken = frozenset(run.broken)
+            status = RunStatus(state=state, history=run.history, result=result, broken=broken, reason=reason)
+            self._attempt(REPORT, lambda: render_report(self.job, status, self._thumbnails))
 
     def _attempt(self, name: str, draw: Callable[[], str]) -> None:
         path = self.folder / name

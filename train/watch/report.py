@@ -167,7 +167,7 @@ def _state_line(job: Job, status: RunStatus) -> Markup:
     words: dict[RunState, tuple[str, str, str]] = {
         "running": ("running", "running", f"epoch {done} of {total} is done; this page reloads itself"),
         "finished": ("finished", "finished", f"{total} epochs"),
-        "interrupted": ("interrupted", "stopped", f"after epoch {done} of {total}; --resume goes on"),
+        "interrupted": ("interrupted", "stopped", f"after epoch {done} of {total}; --resume continues"),
         "failed": ("failed", "stopped", f"after epoch {done} of {total}"),
     }
     name, colour, said = words[status.state]

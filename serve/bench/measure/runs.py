@@ -82,11 +82,9 @@ def bench_latency(
             gpu=trace.to_dict(),
             gpu_reason=trace.reason,
         )
-    threads = [subject.threads for subject in subjects]
     settings = {
         "batch_sizes": sizes,
         "device": options.device,
-        "threads": threads[0] if len(set(threads)) == 1 else threads,
         "schedule": schedule.to_dict(),
         "clock": HOST_CLOCK,
         "batches_in_flight": 1,

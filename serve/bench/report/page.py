@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from serve.bench.kind import Network, find_kinds
+from serve.bench.kind import NetworkAtSize, find_kinds
 from serve.bench.report.devices import DeviceRuns, headlines
 from zoo import __version__
 from zoo.model.counts import Part, parts
@@ -87,8 +87,9 @@ def _method(result: Result) -> str:
             f"{schedule['rounds']} rounds in turn, {schedule['duration_ms'] / 1000:g} s and at least "
             f"{schedule['min_iterations']} iterations in all, after {schedule['warmup_ms']:g} ms of warm-up",
         )
-    if result.settings.get("threads"):
-        said.append(f"threads: {plain(result.settings['threads'])}")
+    threads = list(dict.fromkeys(subject.threads for subject in result.subjects if subject.threads))
+    if threads or result.settings.get("threads"):
+        said.append(f"threads: {plain(threads or result.settings['threads'])}")
     if not said:
         said = [f"{key.replace('_', ' ')} {value}" for key, value in result.settings.items() if key != "subjects"]
     return "; ".join(said)
@@ -115,7 +116,7 @@ def _environments(results: Sequence[Result]) -> list[dict[str, Any]]:
     return seen
 
 
-def _known_networks(measured: Iterable[Network]) -> list[tuple[Variant, int, int]]:
+def _known_networks(measured: Iterable[NetworkAtSize]) -> list[tuple[Variant, int, int]]:
     """Each network at each size and number of classes once, by name and size; an id that no row has is left out.
 
     An id means the row that was measured under it, which may be a checkpoint's own, else the zoo's.

@@ -85,7 +85,7 @@ def test_the_batch_file_gives_torchrun_and_zoo_options_they_know(tmp_path: Path)
     launch, options = parse_torchrun(step_of(tmp_path))
     assert (launch.nnodes, launch.nproc_per_node, launch.max_restarts) == ("2", "8", 3)
     assert (launch.rdzv_backend, launch.rdzv_id, launch.rdzv_endpoint) == ("c10d", "123456", "node01:23456")
-    assert (options["model"], options["recipe_name"], options["data"]) == ("m", "folder", "/fast/pictures")
+    assert (options["model"], options["recipe"], options["data"]) == ("m", "folder", "/fast/pictures")
     assert (options["out"], options["workers"], options["auto_resume"]) == (tmp_path, 8, True)
     assert (tmp_path / "scontrol.called").read_text().split() == ["show", "hostnames", "node[01-02]"]
 

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import MISSING, fields, replace
+from dataclasses import replace
 from pathlib import Path
 
-import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import train.recipes
-from train.cli import bench_train
-from train.cli import train as train_command
-from train.options import BenchTrainOptions, TrainOptions
+from train.options import TrainOptions
 from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe, TrainingStage, check_recipe, find_recipe, recipe_names
 from train.progressive.schedule import batch_factor, learning_rate
-from train.settings import Settings
 from zoo.errors import UnknownNameError, ZooError
 from zoo.model.variants import find_variant
-from zoo.rows import Row
 
 S = find_variant("s")
 FOLDER = Path(train.recipes.__path__[0])
@@ -240,15 +235,3 @@ def test_a_stage_with_a_value_out_of_range_cannot_be_made(changes: dict[str, flo
 def test_a_part_is_what_is_in_memory_at_once() -> None:
     stage: TrainingStage = replace(resolve("folder").stages[0], batch_size=96, accumulate=4)
     assert stage.part_size == 24
-
-
-@pytest.mark.parametrize(("command", "row"), [(train_command, TrainOptions), (bench_train, BenchTrainOptions)])
-def test_a_command_is_told_what_its_row_holds(command: click.Command, row: type[Row]) -> None:
-    """No option that Python has not, and no default of its own."""
-    known = {field.name: field.default for field in fields(row)}
-    told = {parameter.name: parameter for parameter in command.params}
-    assert told.keys() - known.keys() <= {"plan", "as_json"}
-    assert known.keys() == told.keys() - {"plan", "as_json"}
-    for name, default in known.items():
-        assert told[name].required if default is MISSING else told[name].default == default, name
-    assert Settings.save_every_s == TrainOptions.save_every_s
