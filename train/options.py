@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from zoo.options import RESULTS, Arg, DeviceChoice, GroupBy, Opt
+from zoo.options import RESULTS, Arg, DeviceChoice, GroupBy, Opt, Seed
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Text, Within
 
 # What training computes in; fp32 is full precision, the others are mixed with it.
 MixedPrecision = Literal["fp32", "bf16", "fp16"]
 # Where pictures are flipped and RandAugmented: as batches on the device, or one by one in the decoding processes.
 AugmentOn = Literal["device", "workers"]
-Seed = Annotated[int, Within(0, 2**32 - 1)]
 
 
 @dataclass(frozen=True, kw_only=True)

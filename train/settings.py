@@ -8,11 +8,12 @@ from typing import Literal
 import numpy as np
 import torch
 
-from train.options import AugmentOn, MixedPrecision, Seed, TrainOptions
+from train.options import AugmentOn, MixedPrecision, TrainOptions
 from train.processes.distributed import ALONE, World
 from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
 from zoo.machine import choose_device, usable_processors
+from zoo.options import Seed
 from zoo.rows import CountOrNone, NotNegative, Row
 
 

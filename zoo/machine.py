@@ -19,7 +19,7 @@ from zoo.rows import CountOrNone, Row, Within
 
 # What the user may ask for; "auto" takes a GPU that works.
 Device = Literal["auto", "cpu", "cuda"]
-PACKAGES = (
+VERSIONED = (
     "zoo",
     "torch",
     "torchvision",
@@ -170,7 +170,7 @@ def environment() -> dict[str, Any]:
         "cores_usable": usable_processors(),
         "cuda_driver": driver and driver.cuda_version,
         "gpus": [gpu.name for gpu in driver.gpus] if driver else [],
-        "packages": {name: version for name in PACKAGES if (version := package_version(name))},
+        "packages": {name: version for name in VERSIONED if (version := package_version(name))},
     }
 
 

@@ -17,11 +17,8 @@ from zoo.rows import Row, Within, field_types
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-DEVICES = click.Choice(get_args(Device))
-FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 PATH = click.Path(path_type=Path)
-SEED = click.IntRange(0, 2**32 - 1)
 
 
 class Finite(click.FloatRange):
@@ -43,17 +40,6 @@ GROUP_BY_HELP = (
     "the class (parent), or those whose path there has the same match of a regular expression."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and only JSON, on stdout.")
-device_option = click.option(
-    "--device", type=DEVICES, default="auto", show_default=True, help="auto takes a GPU that works."
-)
-results_option = click.option(
-    "-o", "--out", type=FOLDER, default=RESULTS, show_default=True, help="Folder of the results."
-)
-
-
-def seed_option(help: str) -> Option:
-    """`--seed`, 0 by default; `help` says what it decides."""
-    return click.option("--seed", type=SEED, default=0, show_default=True, help=help)
 
 
 @dataclass(frozen=True)
@@ -75,9 +61,8 @@ class Opt:
     metavar: str | None = None
 
 
+Seed = Annotated[int, Within(0, 2**32 - 1)]
 DeviceChoice = Annotated[Device, Opt("auto takes a GPU that works.")]
-
-
 GroupBy = Annotated[str | None, Opt(GROUP_BY_HELP, metavar="parent|REGEX")]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from zoo.options import GROUP_BY_HELP, Arg, GroupBy, Opt, json_option, seed_option, takes
+from zoo.options import Arg, GroupBy, Opt, Seed, json_option, takes
 from zoo.rows import Count, Row, Within
 
 if TYPE_CHECKING:
@@ -22,13 +22,20 @@ if TYPE_CHECKING:
 NAMES_SHOWN = 10
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(Row):
+    """What `zoo data check` can be told."""
+
+    data: Annotated[str, Arg("DATA")]
+    seed: Annotated[Seed, Opt("Splits a folder without train/ and val/, as in training.")] = 0
+    group_by: GroupBy = None
+    workers: Annotated[Count | None, Opt("Pictures decoded at once  [default: one a core]")] = None
+
+
 @click.command("check")
-@click.argument("data")
-@seed_option("Splits a folder without train/ and val/, as in training.")
-@click.option("--group-by", metavar="parent|REGEX", help=GROUP_BY_HELP)
-@click.option("--workers", type=click.IntRange(1), help="Pictures decoded at once  [default: one a core]")
+@takes(CheckOptions)
 @json_option
-def check_data(data: str, seed: int, group_by: str | None, workers: int | None, as_json: bool) -> None:
+def check_data(options: CheckOptions, as_json: bool) -> None:
     """Look at every picture of DATA: broken files, duplicates, class balance, sizes.
 
     DATA is what `zoo train --data` takes. You judge the findings: the exit code is 0 unless nothing can be trained on
@@ -40,9 +47,10 @@ def check_data(data: str, seed: int, group_by: str | None, workers: int | None, 
     from zoo.errors import DataError
     from zoo.machine import usable_processors
 
-    train, val = open_splits(data, seed=seed, group_by=group_by)
+    train, val = open_splits(options.data, seed=options.seed, group_by=options.group_by)
     with _progress("Checking", len(train) + len(val)) as advance:
-        report = check({"train": train, "val": val}, workers=workers or usable_processors(), on_picture=advance)
+        workers = options.workers or usable_processors()
+        report = check({"train": train, "val": val}, workers=workers, on_picture=advance)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -53,7 +61,7 @@ def check_data(data: str, seed: int, group_by: str | None, workers: int | None, 
 
 @dataclass(frozen=True, kw_only=True)
 class PackOptions(Row):
-    """What `zoo data pack` is told."""
+    """What `zoo data pack` can be told."""
 
     data: Annotated[str, Arg("DATA")]
     out: Annotated[Path, Opt("New folder for the shards.", flags=("-o", "--out"), metavar="DIRECTORY")]
@@ -63,7 +71,7 @@ class PackOptions(Row):
     ] = None
     quality: Annotated[int, Within(1, 100), Opt("JPEG quality of the reduced.")] = 90
     shard_mb: Annotated[Count, Opt("Megabytes a shard, about.")] = 256
-    seed: Annotated[int, Within(0, 2**32 - 1), Opt("Decides the order, and the split of a folder without one.")] = 0
+    seed: Annotated[Seed, Opt("Decides the order, and the split of a folder without one.")] = 0
     group_by: GroupBy = None
     workers: Annotated[Count | None, Opt("Pictures reduced at once  [default: one a core]")] = None
 

@@ -71,7 +71,7 @@ def show_model(model: str, image_size: int | None, as_json: bool) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleOptions(Row):
-    """What `zoo scale` is told."""
+    """What `zoo scale` can be told."""
 
     model: Annotated[str, Arg("MODEL")]
     depth: Annotated[Factor, Opt("Layers, times this.")] = 1.0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions(Row):
-    """What `zoo import` is told."""
+    """What `zoo import` can be told."""
 
     model: Annotated[str, Arg("MODEL")]
     file: Annotated[Path, Arg("FILE")]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from zoo.data.hold_out import first_fifth, hash_of
 from zoo.data.open import VAL_NAMES
-from zoo.data.shards import INDEX_ROW, MANIFEST, Manifest, ShardEntry, SplitEntry, Splits, is_inside
+from zoo.data.shards import INDEX_ROW, MANIFEST, Manifest, ShardEntry, SplitEntries, SplitEntry, is_inside
 from zoo.data.tar_samples import walk_samples
 from zoo.errors import DataError
 from zoo.files import replacing, write_json
@@ -74,7 +74,7 @@ def index_folder(
     if held_out:
         walked = _hold_out(folder, walked["train"])
     entries = {split: _write_split(folder, split, one) for split, one in walked.items()}
-    write_json(folder / MANIFEST, Manifest(classes=classes, splits=Splits(**entries)).to_dict())
+    write_json(folder / MANIFEST, Manifest(classes=classes, splits=SplitEntries(**entries)).to_dict())
     return Indexed(
         classes=classes,
         pictures={split: entry.pictures for split, entry in entries.items()},

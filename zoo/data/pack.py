@@ -17,7 +17,7 @@ from PIL import Image
 from zoo.data.decode import open_picture
 from zoo.data.jpeg import read_jpeg_header, restart_blocks
 from zoo.data.pictures import Pictures
-from zoo.data.shards import MANIFEST, Manifest, ShardEntry, SplitEntry, Splits, index_shard
+from zoo.data.shards import MANIFEST, Manifest, ShardEntry, SplitEntries, SplitEntry, index_shard
 from zoo.errors import BrokenPictureError, DataError
 from zoo.files import replacing, write_json, write_text
 from zoo.model.spec import Variant
@@ -90,7 +90,7 @@ def pack(
         if not done[name].pictures:
             raise DataError(f"Not one picture of {name} could be decoded.", "The files are damaged, or not pictures.")
     classes = next(iter(splits.values())).classes
-    manifest = Manifest(classes=classes, size=size, quality=quality, splits=Splits(**entries))
+    manifest = Manifest(classes=classes, size=size, quality=quality, splits=SplitEntries(**entries))
     write_json(folder / MANIFEST, manifest.to_dict())
     return done
 

@@ -67,7 +67,7 @@ class SplitEntry(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Splits(Row):
+class SplitEntries(Row):
     """The splits of a manifest."""
 
     train: SplitEntry
@@ -83,7 +83,7 @@ class Manifest(Row):
     classes: tuple[str, ...]
     size: Count | None = None
     quality: Annotated[int, Within(1, 100)] | None = None
-    splits: Splits
+    splits: SplitEntries
 
     @property
     def format(self) -> str:
