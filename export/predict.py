@@ -15,18 +15,17 @@ from export.runners.runner import Runner, infer_finite
 from zoo.data.decode import open_picture
 from zoo.data.preprocess import prepare, softmax
 from zoo.errors import BrokenPictureError
-from zoo.rows import CountOrNone, Row, Share
 
 BATCH_SIZE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction(Row):
-    """One class with its softmax score."""
+class Prediction:
+    """One class with its softmax score in 0…1. No `Row`: a server makes several for every answer."""
 
     class_name: str
-    index: CountOrNone
-    score: Share
+    index: int
+    score: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; "class" is no name that Python allows for a field."""

@@ -70,6 +70,7 @@ def read_suffixes() -> tuple[str, ...]:
     return (*known, *HEIF_SUFFIXES) if reads_heif() else known
 
 
+@cache
 def picture_suffixes() -> frozenset[str]:
     """The endings of all files that are pictures, also those that are not read."""
     return frozenset((*read_suffixes(), *HEIF_SUFFIXES, *UNREAD_SUFFIXES))
@@ -120,6 +121,8 @@ def open_picture(
 
 def printable(name: str) -> str:
     """A file's name that any terminal, page and JSON can hold: bytes that are not UTF-8 and controls as escapes."""
+    if name.isprintable():  # every picture's name comes this way in every epoch
+        return name
     escaped = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in escaped)
 
