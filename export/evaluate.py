@@ -15,7 +15,7 @@ from export.passport import passport_path, read_passport
 from export.runners.runner import Runner, infer_finite
 from zoo.data.hold_out import RULE
 from zoo.data.http import AUTHORIZATION_VARIABLE, authorization, is_address
-from zoo.data.open import has_split, open_val, was_recorded
+from zoo.data.open import has_split, is_held_out, open_val, was_recorded
 from zoo.data.pictures import Pictures, load_prepared
 from zoo.errors import DataError
 from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Text
@@ -158,10 +158,11 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None, group
         data: digits or a folder; None means what the artifact recorded.
         seed: split of a folder that has none; None means the one recorded for this data, and all pictures of a folder
             that was not recorded. The name of the result says which.
+        group_by: what was kept together when such a folder was split; None means what was recorded.
 
     Raises:
-        DataError: the artifact recorded nothing, or the data cannot be used; or an address was recorded, which anyone
-            may have written there, and an authorization would be sent to it.
+        DataError: the artifact recorded nothing, the data cannot be used, `group_by` has no effect, or an address was
+            recorded, which anyone may have written there, and an authorization would be sent to it.
     """
     recorded = recorded_data(artifact)
     known = recorded.data if recorded and (recorded.data == "digits" or not recorded.by_name) else None
@@ -175,14 +176,21 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None, group
             f"{artifact} names {chosen}, and {AUTHORIZATION_VARIABLE} would be sent there.",
             f"If that is right: --data {chosen}",
         )
-    if seed is None and recorded and recorded.is_of(chosen):
-        if recorded.hold_out != RULE and not has_split(chosen):
-            raise DataError(
-                f"{artifact} was trained by a version that held out other pictures of {chosen} than this one does.",
-                "Evaluate it on a folder with train/ and val/, or on pictures that it was not trained on.",
-            )
-        seed, group_by = recorded.seed, group_by or recorded.group_by
-    pictures = open_val(chosen, seed=seed, group_by=None if has_split(chosen) else group_by)
+    own = recorded if seed is None and recorded and recorded.is_of(chosen) else None
+    held_out = is_held_out(chosen)
+    if own and held_out and own.hold_out != RULE:
+        raise DataError(
+            f"{artifact} was trained by a version that held out other pictures of {chosen} than this one does.",
+            "Evaluate it on a folder with train/ and val/, or on pictures that it was not trained on.",
+        )
+    if group_by is not None and (not held_out or (seed is None and own is None)):
+        raise DataError(
+            f"--group-by has no effect: no pictures of {chosen} are held out here.",
+            "It goes with --seed, or with the data an artifact was trained on, where that is not divided.",
+        )
+    if own:
+        seed, group_by = own.seed, group_by or (own.group_by if held_out else None)
+    pictures = open_val(chosen, seed=seed, group_by=group_by)
     if has_split(chosen):
         return pictures
     which = "all of them" if seed is None else f"the fifth that training with seed {seed} holds out"

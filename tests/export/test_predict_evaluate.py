@@ -193,6 +193,8 @@ def test_a_folder_without_val_is_evaluated_on_what_training_held_out(
     with pytest.raises(DataError, match="held out other pictures"):
         open_data(f"x{kind}", str(root))
     monkeypatch.setattr("export.evaluate.recorded_data", lambda artifact: None)
+    with pytest.raises(DataError, match="--group-by has no effect"):
+        open_data(f"x{kind}", str(root), group_by="parent")
     everything = open_data(f"x{kind}", str(root))
     assert (len(everything), everything.name) == (40, f"{root}, all of them")
 
@@ -245,3 +247,27 @@ def test_a_copied_folder_gives_the_same_numbers(mean_colour_runner: Any, picture
     runner = mean_colour_runner(COLOURS)
     first, second = (evaluate(runner, open_val(str(folder))) for folder in (picture_folder, copy))
     assert (first.top1, first.loss, first.n) == (second.top1, second.loss, second.n)
+
+
+def test_groups_that_change_nothing_are_refused(tiny_checkpoint: Path) -> None:
+    with pytest.raises(DataError, match="--group-by has no effect: no pictures of digits are held out"):
+        open_data(str(tiny_checkpoint), None, group_by="parent")
+
+
+def test_arrays_without_validation_are_not_guessed_at_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier version held out others of them, which this one would evaluate on though they were trained on."""
+    x, y = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 2
+    np.savez(tmp_path / "whole.npz", x=x, y=y)
+    np.savez(tmp_path / "divided.npz", x_train=x, y_train=y, x_test=x[:6], y_test=y[:6])
+    for name in ("whole", "divided"):
+        data = str(tmp_path / f"{name}.npz")
+        before = Recorded(data=data, seed=3, by_name=False)
+        monkeypatch.setattr("export.evaluate.recorded_data", lambda artifact, row=before: row)
+        if name == "divided":
+            assert len(open_data("x.safetensors", data)) == 6
+            continue
+        with pytest.raises(DataError, match="held out other pictures"):
+            open_data("x.safetensors", data)
+        row = replace(before, hold_out="stratified")
+        monkeypatch.setattr("export.evaluate.recorded_data", lambda artifact, row=row: row)
+        assert len(open_data("x.safetensors", data)) == 4

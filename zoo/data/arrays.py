@@ -59,6 +59,15 @@ def read_arrays(path: Path) -> Arrays:
     return Arrays(classes=classes, splits=splits, flip_keeps_class=bool(held.get("flip_keeps_class", True)))
 
 
+def has_val(path: Path) -> bool:
+    """Whether an .npz file has validation pictures of its own; only the names of its arrays are read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return any(set(pair) <= set(file.files) for pair in _PAIRS["val"])
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile):  # the last but one: a single array
+        return True  # `read_arrays` says what is wrong
+
+
 def _pair(path: Path, pictures: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     labels = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels  # CIFAR's y is (N, 1)
     if pictures.ndim == 3:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from zoo.data.arrays import SUFFIX, read_arrays
+from zoo.data.arrays import SUFFIX, has_val, read_arrays
 from zoo.data.digits import open_digits
 from zoo.data.folder import check_unicode, classes_on_one_side, hold_out, read_folder
 from zoo.data.http import RemoteFolder, is_address, parse_address
@@ -120,6 +120,12 @@ def has_split(data: str) -> bool:
     if data == "digits" or is_address(data) or not root.is_dir() or is_shards(root):
         return True
     return any((root / name).is_dir() for name in VAL_NAMES)
+
+
+def is_held_out(data: str) -> bool:
+    """Whether what is validated on is held out of `data`, which comes without it."""
+    root = Path(data)
+    return not has_val(root) if root.suffix == SUFFIX and root.is_file() else not has_split(data)
 
 
 def was_recorded(data: str, recorded: str | None) -> bool:
