@@ -62,12 +62,17 @@ def test_every_path_that_is_named_exists(page: Path) -> None:
     for path in re.findall(rf"`((?:{folders})/[\w./*-]*)`", outside_blocks(page)):
         assert list(ROOT.glob(path.rstrip("/"))) or path in MADE_LATER, path
     for module in re.findall(rf"\b(?:from |import |`)((?:{'|'.join(PACKAGES)})(?:\.\w+)+)", read(page)):
-        assert any(is_module(parts) for parts in (module, module.rpartition(".")[0])), module
+        assert is_module(module) or is_defined(*module.rpartition(".")[::2]), module
 
 
 def is_module(name: str) -> bool:
     path = ROOT / name.replace(".", "/")
     return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def is_defined(module: str, name: str) -> bool:
+    path = (ROOT / module.replace(".", "/")).with_suffix(".py")
+    return path.is_file() and re.search(rf"^(class|def) {name}\b|^{name}\b.* = ", read(path), re.MULTILINE) is not None
 
 
 @page_by_page
@@ -174,6 +179,11 @@ def test_every_extra_and_target_exists(page: Path) -> None:
 def test_every_variable_of_ours_is_read_somewhere(page: Path) -> None:
     sources = "".join(read(path) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
     assert {name for name in re.findall(r"\bZOO_[A-Z_]+\b", read(page)) if f'"{name}"' not in sources} == set()
+
+
+def test_what_the_makefile_names_exists() -> None:
+    for path in re.findall(r"\b(?:tests|examples|benchmarks|docs)/[\w./]+", read(ROOT / "Makefile")):
+        assert (ROOT / path).exists(), path
 
 
 def test_every_format_is_on_its_page() -> None:

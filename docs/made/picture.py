@@ -135,7 +135,7 @@ def lines_of(name: str, width: float) -> list[list[list[str]]]:
 
 def within(rooms: list[list[str]]) -> list[str]:
     """“› cli”, “› report”: a room's own layers, from the highest."""
-    return [f"› {' '.join(layer)}" for layer in rooms]
+    return [f"› {', '.join(layer)}" for layer in rooms]
 
 
 def phrase(path: Path, width: float) -> str:
