@@ -161,8 +161,8 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None, group
         group_by: what was kept together when such a folder was split; None means what was recorded.
 
     Raises:
-        DataError: the artifact recorded nothing, the data cannot be used, `group_by` has no effect, or an address was
-            recorded, which anyone may have written there, and an authorization would be sent to it.
+        DataError: the artifact recorded nothing, the data cannot be used, `seed` or `group_by` has no effect, or an
+            address was recorded, which anyone may have written there, and an authorization would be sent to it.
     """
     recorded = recorded_data(artifact)
     known = recorded.data if recorded and (recorded.data == "digits" or not recorded.by_name) else None
@@ -183,11 +183,13 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None, group
             f"{artifact} was trained by a version that held out other pictures of {chosen} than this one does.",
             "Evaluate it on a folder with train/ and val/, or on pictures that it was not trained on.",
         )
-    if group_by is not None and (not held_out or (seed is None and own is None)):
-        raise DataError(
-            f"--group-by has no effect: no pictures of {chosen} are held out here.",
-            "It goes with --seed, or with the data an artifact was trained on, where that is not divided.",
-        )
+    for option, given in (("--seed", seed), ("--group-by", group_by)):
+        if given is not None and (not held_out or (seed is None and own is None)):
+            raise DataError(
+                f"{option} has no effect: no pictures of {chosen} are held out here.",
+                "--seed is for a folder that has no part to validate on; --group-by goes with it, or with the data an "
+                "artifact was trained on.",
+            )
     if own:
         seed, group_by = own.seed, group_by or (own.group_by if held_out else None)
     pictures = open_val(chosen, seed=seed, group_by=group_by)

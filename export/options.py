@@ -20,23 +20,22 @@ class ExportOptions(Row):
     model: Annotated[str, Arg("MODEL")]
     out: Annotated[Path, Opt("A folder, or a path ending in .onnx.", flags=("-o", "--out"))] = Path()
     trt: Annotated[PrecisionId | None, Opt("Build a TensorRT plan too, in this precision.")] = None
-    profile: Annotated[Batches, Opt("Batches the plan takes, and the one it is tuned for.", metavar="MIN OPT MAX")] = (
-        1,
-        8,
-        32,
-    )
-    builder: Annotated[BuilderId, Opt("auto: tensorrt if it can build here.")] = AUTO
+    profile: Annotated[
+        Batches, Opt("Batches the plan takes, and the one it is tuned for.", metavar="MIN OPT MAX", needs="trt")
+    ] = (1, 8, 32)
+    builder: Annotated[BuilderId, Opt("auto: tensorrt if it can build here.", needs="trt")] = AUTO
     targets: Annotated[
         tuple[str, ...],
-        Opt("Compute capability to build for (tensorrt-rtx); repeatable.", flags=("--target",), metavar="8.6"),
+        Opt("Compute capability to build for (tensorrt-rtx); repeatable.", ("--target",), "8.6", needs="trt"),
     ] = ()
     image_size: Annotated[ImageSize | None, Opt("Side of the input, px; by default the checkpoint's own.")] = None
     data: Annotated[
-        str | None, Opt("Pictures to compare on: digits or a folder; by default those it was trained beside.")
+        str | None,
+        Opt("Pictures to compare on: digits or a folder; by default those it was trained beside.", needs="parity"),
     ] = None
     # Enough for every class of a small data set, few enough for a large network on a CPU: 64 of S at 384 px are
     # 64 · 8.4 = 540 GMACs, some ten seconds on two cores.
-    num_pictures: Annotated[Count, Opt("Pictures to compare on.")] = 64
+    num_pictures: Annotated[Count, Opt("Pictures to compare on.", needs="parity")] = 64
     parity: Annotated[bool, Opt("Skip the comparison; the passport says so.", flags=("--no-parity",))] = True
     random_weights: Annotated[bool, Opt("Untrained, for latency work only; the passport says so.")] = False
 

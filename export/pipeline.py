@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto
 
-from export.engine.build import build_plan, choose_builder
+from export.engine.build import build_plan, check_targets, choose_builder
 from export.engine.builders import BatchProfile, BuildCard
 from export.graph import export_onnx
 from export.options import ExportOptions
-from export.parity import Gate, choose_pictures, infer_all
+from export.parity import Gate, Probe, choose_pictures, infer_all
 from export.passport import FileCard, FileCards, Parities, Parity, Passport, passport_path, write_passport
 from export.precision.rows import Precision, find_precision
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
 from export.source import Source, find_source
-from export.staging import destination, publish, staging
+from export.staging import check_free, destination, publish, staging
 from export.watch import Watch
 from zoo.errors import EngineBuildError, MissingCapabilityError, ZooError
+from zoo.files import check_folder
 from zoo.machine import cuda_driver, environment
 from zoo.rows import Row
 
@@ -55,8 +57,13 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
     """
     watch = watch or Watch()
     folder, stem_given = destination(options.out)
+    check_folder(folder)
+    if options.trt:
+        with suppress(MissingCapabilityError):  # said when the .onnx is written, which needs no builder
+            check_targets(choose_builder(options.builder, targets=options.targets), options.targets)
     source = find_source(options, watch)
     stem = stem_given or source.contract.model
+    check_free(folder, stem)
     with staging(folder, stem) as made:
         job = _Job(options, source, made / f"{stem}.onnx", watch)
         graph = job.export()
@@ -93,26 +100,29 @@ class _Job:
     def export(self) -> ModelProto:
         """Make the .onnx and compare it with PyTorch; return its graph."""
         contract = self.source.contract
+        probe = self._choose_pictures() if self.options.parity else None
         self.watch.step(f"Export {self.source.label} to ONNX at {contract.preprocessing.image_size} px")
         graph = export_onnx(self.source.network, contract, checkpoint=self.source.card.to_dict())
         self.onnx_file.write_bytes(graph.SerializeToString())
         self.cards["onnx"] = FileCard.of(self.onnx_file, FP32.id)
-        if self.options.parity:
-            self.gate = self._open_gate()
+        if probe:
+            self.gate = self._open_gate(probe)
             self.watch.step("Compare ONNX Runtime with PyTorch")
             with OnnxRunner(self.onnx_file, device="cpu") as candidate:
                 self.parity["onnx"] = self.gate.check(candidate, self.onnx_file.name, FP32)
         return graph
 
-    def _open_gate(self) -> Gate:
-        contract, options = self.source.contract, self.options
+    def _choose_pictures(self) -> Probe:
         self.watch.step("Choose pictures for the parity gate")
-        probe = choose_pictures(
-            self.source.checkpoint, contract.preprocessing, data=options.data, count=options.num_pictures
+        source, options = self.source, self.options
+        return choose_pictures(
+            source.checkpoint, source.contract.preprocessing, data=options.data, count=options.num_pictures
         )
+
+    def _open_gate(self, probe: Probe) -> Gate:
         self.watch.step(f"Run PyTorch on {len(probe.pictures)} pictures of {probe.name}")
         # Always on the CPU: a GPU would compute the reference's convolutions in TF32.
-        with TorchRunner(self.source.network, contract, device="cpu") as reference:
+        with TorchRunner(self.source.network, self.source.contract, device="cpu") as reference:
             return Gate(reference.backend, probe, infer_all(reference, probe.pictures))
 
     def build(self, graph: ModelProto, precision: Precision) -> ZooError | None:

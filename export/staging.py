@@ -13,6 +13,8 @@ from zoo.files import replace_file
 
 # In the order of publication.
 PUBLISHED = (".onnx", ".plan", ".json")
+# Who ends a path in one of these means a file, or the .onnx in another spelling.
+NO_FOLDERS = (".onnx", ".plan", ".json", ".safetensors", ".engine", ".trt", ".pt", ".pth")
 
 
 def destination(out: Path) -> tuple[Path, str | None]:
@@ -23,11 +25,22 @@ def destination(out: Path) -> tuple[Path, str | None]:
     """
     if out.suffix == ".onnx":
         return out.parent, out.stem
-    if out.suffix in (".plan", ".json", ".safetensors") or out.is_file():
+    if out.suffix.lower() in NO_FOLDERS or out.is_file():
         raise ZooError(
             f"--out {out} is neither a folder nor a path ending in .onnx.", "The .plan is put beside the .onnx."
         )
     return out, None
+
+
+def check_free(folder: Path, stem: str) -> None:
+    """Check that no folder stands where a file is to be published.
+
+    Raises:
+        ZooError: one does.
+    """
+    for path in (folder / f"{stem}{suffix}" for suffix in PUBLISHED):
+        if path.is_dir():
+            raise ZooError(f"Cannot write {path}: it is a folder.", "Move it, or choose another --out.")
 
 
 @contextmanager
@@ -59,10 +72,8 @@ def publish(made: Path, folder: Path, stem: str, watch: Watch) -> None:
     Raises:
         ZooError: a folder is in the way of a file; nothing is published.
     """
+    check_free(folder, stem)
     files = [file for suffix in PUBLISHED if (file := made / f"{stem}{suffix}").exists()]
-    for file in files:
-        if (folder / file.name).is_dir():
-            raise ZooError(f"Cannot write {folder / file.name}: it is a folder.", "Move it, or choose another --out.")
     stale = folder / f"{stem}.plan"
     if not (made / stale.name).exists() and stale.is_file():
         watch.step(f"Remove {stale}, which belongs to an earlier export")

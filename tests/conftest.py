@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
+import sys
 
 # Before torch is imported: two test workers with two threads each on two cores wait for one another at barriers.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -96,6 +99,26 @@ def is_near(found: str, recorded: str, tolerance: float) -> bool:
         return False
     pairs = zip(map(float, NUMBER.findall(found)), map(float, NUMBER.findall(recorded)), strict=True)
     return all(abs(number - wanted) <= tolerance * abs(wanted) for number, wanted in pairs)
+
+
+@pytest.fixture(scope="session")
+def frameworks_loaded_by() -> Callable[..., list[str]]:
+    """Runs a command in a fresh process and says which frameworks it has loaded when it has printed its answer."""
+
+    def run(*arguments: str | Path) -> list[str]:
+        program = (
+            "import json, sys\nfrom zoo.cli import cli\n"
+            f"cli({[str(argument) for argument in arguments]!r}, standalone_mode=False)\n"
+            "heavy = ('torch', 'torchvision', 'onnxruntime', 'sklearn', 'numpy')\n"
+            "print(json.dumps([name for name in heavy if name in sys.modules]))"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        *answer, loaded = done.stdout.splitlines()
+        assert answer
+        found: list[str] = json.loads(loaded)
+        return found
+
+    return run
 
 
 @pytest.fixture

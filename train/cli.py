@@ -24,18 +24,17 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
     metrics.jsonl, report.html (also while it trains), curves.svg and confusion.svg. Ctrl-C and SIGTERM stop the run
     after it has saved where it is; --resume continues from there.
     """
+    if plan:
+        from train.progressive.plan import plan_training, print_plan
+
+        print_plan(plan_training(options), as_json=as_json)
+        return
     from train.processes.distributed import find_world
     from train.processes.stopping import RunFinished, RunStopped
-    from train.progressive.plan import print_plan
-    from train.session import plan_training, train_model
+    from train.session import train_model
     from zoo.console import log_console
 
     is_first = find_world().is_first
-    if plan:
-        planned = plan_training(options)
-        if is_first:
-            print_plan(planned, as_json=as_json)
-        return
     log = log_console()
     log.quiet = not is_first
     try:

@@ -23,18 +23,15 @@ from train.learn.watcher import Watcher, Watchers
 from train.options import TrackerRow, TrainOptions
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
-from train.progressive.cost import estimate
-from train.progressive.overrides import choose_recipe
-from train.progressive.plan import Plan
 from train.progressive.recipe import Recipe
 from train.watch.live import LiveView
 from train.watch.record import RunRecord, provenance
 from train.watch.trackers import find_trackers, open_trackers
-from zoo.data.open import open_splits, remarks
+from zoo.data.open import remarks
 from zoo.errors import CheckpointError, ZooError
 from zoo.files import check_folder
 from zoo.weights.checkpoint import Checkpoint
-from zoo.weights.resolve import find_model_variant, run_folder
+from zoo.weights.resolve import run_folder
 
 
 @dataclass(frozen=True)
@@ -49,14 +46,6 @@ class Outcome:
     def checkpoint(self) -> Path:
         """The file other commands take."""
         return self.folder / CHECKPOINT
-
-
-def plan_training(options: TrainOptions, *, recipe: Recipe | None = None, pictures: TrainAndVal | None = None) -> Plan:
-    """What `train_model` would do, and what it costs; arguments and errors are those of `train_model`."""
-    variant = find_model_variant(options.model)
-    chosen = choose_recipe(options, variant, recipe)
-    train_set, _ = pictures or open_splits(options.data, seed=options.seed, group_by=options.group_by)
-    return Plan(variant=variant, recipe=chosen, cost=estimate(variant, chosen, len(train_set), len(train_set.classes)))
 
 
 def train_model(

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any
 
 from zoo.errors import ZooError
@@ -68,14 +68,18 @@ def replace_file(made: Path, path: Path) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """Check, before long work, that a folder for its results can be written to or made. This makes nothing.
+    """Check, before long work, that a folder for its results can be written to or made. This leaves nothing behind.
 
     Raises:
         ZooError: it cannot.
     """
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise ZooError(f"Cannot write to {folder}: {place} is no folder or not yours.", "Choose another with --out.")
+    try:
+        with TemporaryFile(dir=place):  # rights are not all: /proc and a full disk refuse what they seem to allow
+            pass
+    except OSError as error:
+        where = "" if place == folder else f": {place}"
+        raise ZooError(f"Cannot write to {folder}{where}: {error.strerror}.", "Choose another with --out.") from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

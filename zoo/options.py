@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
+from click.core import ParameterSource
 
 from zoo.machine import Device
 from zoo.rows import Row, Within, field_types
@@ -53,12 +54,15 @@ class Arg:
 class Opt:
     """In the type of a row's field: how it is given on a command line, and what its help says.
 
-    `flags` are `--field-name` unless given. A default of None is told in `help` as "[default: …]".
+    `flags` are `--field-name` unless given. A default of None is told in `help` as "[default: …]". Without the field
+    `needs`, or beside the field `unless`, it would change nothing, and is refused.
     """
 
     help: str
     flags: tuple[str, ...] = ()
     metavar: str | None = None
+    needs: str | None = None
+    unless: str | None = None
 
 
 Seed = Annotated[int, Within(0, 2**32 - 1)]
@@ -78,11 +82,14 @@ def takes(row: type[Row]) -> Callable[[Callable[..., None]], Callable[..., None]
     without an `Opt` or an `Arg` are the body's to set.
     """
     kinds = {name: kind for name, kind in field_types(row).items() if _told(kind)}
+    named = {name for told in map(_told, kinds.values()) if isinstance(told, Opt) for name in (told.needs, told.unless)}
+    assert named <= {None, *kinds}, f"{row.__name__} has not all of {named}"
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         @wraps(body)
         def run(**values: Any) -> None:
             own = {name: values.pop(name) for name in kinds}
+            _refuse_without_effect(row, kinds, own)
             body(row(**own), **values)
 
         command: Callable[..., None] = run
@@ -99,9 +106,41 @@ def _told(kind: Any) -> Opt | Arg | None:
     return next((mark for mark in marks if isinstance(mark, Opt | Arg)), None)
 
 
+def _refuse_without_effect(row: type[Row], kinds: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Refuse an option that was typed and changes nothing beside the others.
+
+    Raises:
+        click.UsageError: names both options.
+    """
+    context = click.get_current_context()
+    for name, kind in kinds.items():
+        told = _told(kind)
+        if not isinstance(told, Opt) or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        if told.needs and not values[told.needs]:
+            is_switched_off = _default(row, told.needs) is True  # by a flag such as --no-parity
+            other, word = told.needs, "with" if is_switched_off else "without"
+        elif told.unless and values[told.unless]:
+            other, word = told.unless, "with"
+        else:
+            continue
+        raise click.UsageError(f"{_flags(name, kind)[-1]} has no effect {word} {_flags(other, kinds[other])[-1]}.")
+
+
+def _default(row: type[Row], name: str) -> Any:
+    return next(field.default for field in fields(row) if field.name == name)
+
+
+def _flags(name: str, kind: Any) -> tuple[str, ...]:
+    """How an option is typed; the long form is the last."""
+    told = _told(kind)
+    own = told.flags if isinstance(told, Opt) else ()
+    return own or (f"--{name.replace('_', '-')}",)
+
+
 def _parameter(row: type[Row], name: str, kind: Any) -> Option:
     told = _told(kind)
-    default = next(field.default for field in fields(row) if field.name == name)
+    default = _default(row, name)
     if isinstance(told, Arg):
         required = default is MISSING
         return click.argument(name, metavar=told.metavar, nargs=-1 if _is_many(kind) else 1, required=required)
@@ -120,8 +159,7 @@ def _parameter(row: type[Row], name: str, kind: Any) -> Option:
         settings["required"] = True
     else:
         settings |= {"default": default, "show_default": not (default is None or default == () or base is bool)}
-    flags = told.flags or (f"--{name.replace('_', '-')}",)
-    return click.option(*flags, name, **settings)
+    return click.option(*_flags(name, kind), name, **settings)
 
 
 def _is_many(kind: Any) -> bool:

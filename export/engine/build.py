@@ -142,6 +142,16 @@ def build_plan(
     )
 
 
+def check_targets(builder: Builder, targets: Sequence[str]) -> None:
+    """Check, before long work, that `builder` knows the compute capabilities asked for.
+
+    Raises:
+        UnknownNameError: it does not. MissingCapabilityError: as `load_tensorrt`.
+    """
+    if targets and builder.ahead_of_time:
+        _choose_targets(load_tensorrt(builder), targets)
+
+
 def _choose_targets(tensorrt: TensorRT, targets: Sequence[str]) -> dict[str, Any]:
     known = compute_capabilities(tensorrt)
     for target in targets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from export.runners.runner import Runner
-from zoo.errors import ArtifactError
+from zoo.errors import ArtifactError, ZooError
 from zoo.machine import Device
 from zoo.weights.resolve import CHECKPOINT_SUFFIX, ROW_SUFFIX
 from zoo.weights.table import is_weights_id
@@ -21,8 +21,19 @@ def open_runner(artifact: str, *, device: Device = "auto", threads: int | None =
 
     Raises:
         ArtifactError: missing, foreign or changed. MissingCapabilityError: the device or a package is not there.
-        CheckpointError, UnknownNameError: as `zoo.weights.resolve.load_model`.
+        CheckpointError, UnknownNameError: as `zoo.weights.resolve.load_model`. ZooError: `threads`, but the artifact
+        runs on a GPU.
     """
+    runner = _open(artifact, device, threads)
+    if threads and runner.threads is None:
+        with runner:
+            raise ZooError(
+                f"--threads has no effect: {artifact} runs on {runner.device}, not on the processor.", "Leave it out."
+            )
+    return runner
+
+
+def _open(artifact: str, device: Device, threads: int | None) -> Runner:
     suffix = Path(artifact).suffix
     if suffix == ".onnx":
         from export.runners.onnx_runtime import OnnxRunner

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from onnx import ModelProto
 
+from export.runners.open import open_runner
 from zoo.data.digits import write_samples
+from zoo.errors import ZooError
 
 Zoo = Callable[..., Any]
 
@@ -68,6 +71,71 @@ def test_failed_parity_exits_3_with_the_numbers(
 def test_unordered_profile_is_one_line(tiny_checkpoint: Path, in_folder: Path, zoo: Zoo) -> None:
     answer = zoo("export", tiny_checkpoint, "--trt", "fp16", "--profile", 8, 1, 2)
     assert answer.code == 1 and "profile is 8, 1, 2" in answer.err and "the smaller one first" in answer.err
+
+
+def test_predicting_with_a_graph_needs_no_torch(
+    tiny_graph: ModelProto, in_folder: Path, frameworks_loaded_by: Callable[..., list[str]]
+) -> None:
+    (in_folder / "tiny.onnx").write_bytes(tiny_graph.SerializeToString())
+    (picture,) = write_samples(in_folder / "pictures", 1)
+    assert frameworks_loaded_by("predict", "tiny.onnx", picture) == ["onnxruntime", "numpy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--target", "8.6"), "--target has no effect without --trt"),
+        (("--builder", "tensorrt"), "--builder has no effect without --trt"),
+        (("--profile", "1", "8", "32"), "--profile has no effect without --trt"),
+        (("--no-parity", "--data", "digits"), "--data has no effect with --no-parity"),
+        (("--no-parity", "--num-pictures", "8"), "--num-pictures has no effect with --no-parity"),
+    ],
+)
+def test_options_without_effect_are_wrong_uses(
+    arguments: tuple[str, ...], said: str, in_folder: Path, zoo: Zoo
+) -> None:
+    answer = zoo("export", "tiny", *arguments)
+    assert answer.code == 2 and said in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(
+            ("--trt", "fp16", "--target", "8.55"),
+            "Unknown compute capability '8.55'",
+            marks=pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed"),
+        ),
+        (("--data", "nowhere"), "There is no folder nowhere."),
+        (("-o", "/proc/nowhere"), "Cannot write to /proc/nowhere"),
+        (("-o", "taken.onnx"), "Cannot write taken.onnx: it is a folder."),
+        (("-o", "s.ONNX"), "neither a folder nor a path ending in .onnx"),
+        (("-o", "s.engine"), "neither a folder nor a path ending in .onnx"),
+    ],
+)
+def test_what_cannot_end_well_fails_before_the_export(
+    arguments: tuple[str, ...],
+    said: str,
+    tiny_checkpoint: Path,
+    in_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    zoo: Zoo,
+) -> None:
+    monkeypatch.setattr("export.pipeline.export_onnx", lambda *_, **__: pytest.fail("exported"))
+    (in_folder / "taken.onnx").mkdir()
+    answer = zoo("export", tiny_checkpoint, *arguments)
+    assert answer.code == 1 and said in answer.err
+    assert [path.name for path in in_folder.iterdir()] == ["taken.onnx"]
+
+
+def test_threads_of_what_computes_elsewhere_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_gpu = MagicMock(threads=None, device="NVIDIA H100")
+    on_a_gpu.__exit__.return_value = None
+    monkeypatch.setattr("export.runners.open._open", lambda *_: on_a_gpu)
+    assert open_runner("s.plan") is on_a_gpu
+    with pytest.raises(ZooError, match=r"--threads has no effect: s.plan runs on NVIDIA H100"):
+        open_runner("s.plan", threads=2)
+    on_a_gpu.__exit__.assert_called_once()
 
 
 def test_predict_json_is_one_object_a_line(exported: Any, in_folder: Path, zoo: Zoo) -> None:

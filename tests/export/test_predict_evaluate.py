@@ -254,6 +254,12 @@ def test_groups_that_change_nothing_are_refused(tiny_checkpoint: Path) -> None:
         open_data(str(tiny_checkpoint), None, group_by="parent")
 
 
+def test_a_seed_that_changes_nothing_is_refused(tiny_checkpoint: Path, picture_folder: Path) -> None:
+    for data in (None, "digits", str(picture_folder)):
+        with pytest.raises(DataError, match=r"--seed has no effect: no pictures of .* are held out"):
+            open_data(str(tiny_checkpoint), data, seed=3)
+
+
 def test_arrays_without_validation_are_not_guessed_at_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An earlier version held out others of them, which this one would evaluate on though they were trained on."""
     x, y = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 2

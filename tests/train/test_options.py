@@ -16,7 +16,7 @@ from train.cli import bench_train
 from train.cli import train as train_command
 from train.learn.throughput import measure_training
 from train.options import BenchTrainOptions, TrainOptions
-from train.session import plan_training
+from train.progressive.plan import plan_training
 from train.settings import Settings
 from zoo.errors import RowError
 from zoo.rows import Row
@@ -68,3 +68,20 @@ def test_an_option_that_cannot_be_is_refused_in_python_too() -> None:
     for name, value in {"batch_size": 1, "precision": "fp8", "save_every_s": -1, "trackers": ("tensorbord",)}.items():
         with pytest.raises(RowError, match=name):
             TrainOptions(model="tiny", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--temperature", 2), "--temperature has no effect without a teacher."),
+        (("--distill-alpha", 0.3), "--distill-alpha has no effect without a teacher."),
+        (("--auto-batch", "--device", "cpu"), "--auto-batch has no effect on a CPU"),
+        (("-o", "/proc/run"), "Cannot write to /proc/run: /proc: "),
+    ],
+)
+def test_what_changes_nothing_or_cannot_end_is_refused_at_once(
+    arguments: tuple[object, ...], said: str, zoo: Callable, in_folder: Path
+) -> None:
+    answer = zoo("train", "tiny", *arguments)
+    assert answer.code == 1 and said in answer.err
+    assert not list(in_folder.iterdir())

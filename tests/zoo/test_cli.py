@@ -12,6 +12,7 @@ import pytest
 from zoo.cli import BENCHMARKS, COMMANDS, cli
 
 Zoo = Callable[..., "object"]
+Loaded = Callable[..., list[str]]
 
 
 def test_help_and_import_load_no_framework() -> None:
@@ -43,15 +44,13 @@ def test_no_commands_help_loads_torch() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["show", "s"], ["show", "b0", "--json"], ["list", "--json"]])
-def test_looking_at_models_loads_no_framework(arguments: list[str]) -> None:
-    program = (
-        "import sys\nfrom zoo.cli import cli\n"
-        f"cli({arguments!r}, standalone_mode=False)\n"
-        "print([m for m in ('torch', 'torchvision', 'onnxruntime', 'numpy') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert len(done.stdout.splitlines()) > 5
+def test_looking_at_models_loads_no_framework(arguments: list[str], frameworks_loaded_by: Loaded) -> None:
+    assert frameworks_loaded_by(*arguments) == []
+
+
+def test_a_plan_is_arithmetic_on_rows(picture_folder: Path, tiny_run: Path, frameworks_loaded_by: Loaded) -> None:
+    for model, data in (("s", "digits"), ("b0", picture_folder), (tiny_run / "checkpoint.safetensors", picture_folder)):
+        assert frameworks_loaded_by("train", model, "--data", data, "--plan") == ["numpy"]
 
 
 def test_every_option_has_a_help_text() -> None:

@@ -27,6 +27,10 @@ class CookOptions(Row):
     notes: Annotated[Path | None, Opt("Where to write.")] = None
     profile: Annotated[tuple[int, int], Within(1), Opt("Least and most.")] = (1, 4)
     salt: Annotated[float, Within(0, 10), Opt("How much salt.")] = 1.0
+    lid: Annotated[bool, Opt("Put the lid on.")] = False
+    steam: Annotated[Count, Opt("How much steam.", needs="lid")] = 1
+    rest: Annotated[Count, Opt("How long it stands.", needs="stir")] = 2
+    taste: Annotated[Count, Opt("How often.", flags=("-t", "--taste"), unless="notes")] = 3
     kitchen: str = "ours"
 
 
@@ -79,6 +83,24 @@ def test_what_a_field_cannot_hold_is_a_wrong_use(arguments: tuple[str, ...], sai
     assert said in output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--steam", "1"), "--steam has no effect without --lid."),
+        (("--no-stir", "--rest", "2"), "--rest has no effect with --no-stir."),
+        (("-t", "3", "--notes", "n"), "--taste has no effect with --notes."),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_a_wrong_use(arguments: tuple[str, ...], said: str) -> None:
+    code, output = run("soup", *arguments)
+    assert (code, output.splitlines()[-1]) == (2, f"Error: {said}")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--lid", "--steam", "2"), ("--rest", "1"), ("-t", "4"), ("--notes", "n")])
+def test_an_option_that_changes_something_is_taken(arguments: tuple[str, ...]) -> None:
+    assert run("soup", *arguments)[0] == 0
+
+
 def test_help_tells_ranges_choices_and_defaults() -> None:
     help = " ".join(run("--help")[1].split())
     for said in (
@@ -121,6 +143,15 @@ def test_an_argument_that_is_a_tuple_takes_several_values() -> None:
     assert CliRunner().invoke(eat, []).exit_code == 2
     # 1 equals True, and is told all the same.
     assert "How many.  [default: 1; x>=1]" in " ".join(CliRunner().invoke(eat, ["--help"]).output.split("\n"))
+
+
+def test_what_an_option_goes_with_is_an_option_of_the_same_command() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Broken(Row):
+        salt: Annotated[Count, Opt("How much.", needs="pepper")] = 1
+
+    with pytest.raises(AssertionError, match="pepper"):
+        takes(Broken)
 
 
 def test_no_command_takes_nan_for_a_number() -> None:

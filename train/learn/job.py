@@ -81,13 +81,15 @@ def make_job(
     """The job that the options, and the objects given in their place, ask for: every name and every "auto" resolved.
 
     Raises:
-        ZooError: the recipe does not fit the network or itself, or freezes a backbone that has learnt nothing.
+        ZooError: the recipe does not fit the network or itself, or freezes a backbone that has learnt nothing; or an
+            option is without effect.
         UnknownNameError, DataError, CheckpointError, MissingCapabilityError: something named is missing or unusable.
     """
     variant = find_model_variant(options.model)
     recipe = choose_recipe(options, variant, recipe)
     train_set, val_set = pictures or open_splits(options.data, seed=options.seed, group_by=options.group_by)
     settings = choose_settings(options, train_set, world)
+    _refuse_without_effect(options, has_teacher=bool(teacher or recipe.teacher), device=settings.device.type)
     start = start or find_start(options.model)
     if start is None and any(stage.freeze_backbone for stage in recipe.stages):
         raise ZooError(
@@ -111,6 +113,14 @@ def make_job(
         start=start,
         teacher=teacher,
     )
+
+
+def _refuse_without_effect(options: TrainOptions, *, has_teacher: bool, device: str) -> None:
+    for option, given in (("--distill-alpha", options.distill_alpha), ("--temperature", options.temperature)):
+        if given is not None and not has_teacher:
+            raise ZooError(f"{option} has no effect without a teacher.", "Name one with --teacher.")
+    if options.auto_batch and device == "cpu":
+        raise ZooError("--auto-batch has no effect on a CPU: it asks a GPU what fits its memory.", "Leave it out.")
 
 
 def find_start(model: str) -> Start | None:

@@ -1,4 +1,4 @@
-"""Owns what `zoo train --plan` shows: the stages, what they cost, and every setting that is unusual."""
+"""Owns `zoo train --plan`: the stages, what they cost, and every setting that is unusual; it loads no framework."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from dataclasses import MISSING, dataclass, fields
 import click
 from rich.table import Table
 
-from train.progressive.cost import RunCost, StageCost
+from train.options import TrainOptions
+from train.progressive.cost import RunCost, StageCost, estimate
+from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe
 from train.progressive.schedule import batch_factor
 from zoo.console import results_console
+from zoo.data.open import count_training
 from zoo.model.spec import Variant
 from zoo.rows import Row
+from zoo.weights.resolve import find_model_variant
 from zoo.wording import digits
 
 # Shown in every plan, in the table or under it; other settings only if they differ from the recipe's default.
@@ -30,6 +34,19 @@ class Plan(Row):
     variant: Variant
     recipe: Recipe
     cost: RunCost
+
+
+def plan_training(options: TrainOptions) -> Plan:
+    """What `train.session.train_model` would do, and what it costs.
+
+    Raises:
+        UnknownNameError, DataError, CheckpointError: something named is missing or unusable. ZooError: the recipe does
+            not fit the network or itself.
+    """
+    variant = find_model_variant(options.model)
+    recipe = choose_recipe(options, variant)
+    pictures, classes = count_training(options.data, seed=options.seed, group_by=options.group_by)
+    return Plan(variant=variant, recipe=recipe, cost=estimate(variant, recipe, pictures, classes))
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:

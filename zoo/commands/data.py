@@ -27,7 +27,7 @@ class CheckOptions(Row):
     """What `zoo data check` can be told."""
 
     data: Annotated[str, Arg("DATA")]
-    seed: Annotated[Seed, Opt("Splits a folder without train/ and val/, as in training.")] = 0
+    seed: Annotated[Seed | None, Opt("Splits a folder without train/ and val/, as in training.  [default: 0]")] = None
     group_by: GroupBy = None
     workers: Annotated[Count | None, Opt("Pictures decoded at once  [default: one a core]")] = None
 
@@ -43,11 +43,13 @@ def check_data(options: CheckOptions, as_json: bool) -> None:
     """
     from zoo.console import print_json
     from zoo.data.check import check
-    from zoo.data.open import open_splits
+    from zoo.data.open import is_held_out, open_splits
     from zoo.errors import DataError
     from zoo.machine import usable_processors
 
-    train, val = open_splits(options.data, seed=options.seed, group_by=options.group_by)
+    train, val = open_splits(options.data, seed=options.seed or 0, group_by=options.group_by)
+    if options.seed is not None and not is_held_out(options.data):
+        raise DataError(f"--seed has no effect: {options.data} is divided already.", "Leave it out.")
     with _progress("Checking", len(train) + len(val)) as advance:
         workers = options.workers or usable_processors()
         report = check({"train": train, "val": val}, workers=workers, on_picture=advance)
@@ -65,7 +67,7 @@ class PackOptions(Row):
 
     data: Annotated[str, Arg("DATA")]
     out: Annotated[Path, Opt("New folder for the shards.", flags=("-o", "--out"), metavar="DIRECTORY")]
-    model: Annotated[str, Opt("Whose sizes decide how far pictures are reduced.")] = "s"
+    model: Annotated[str, Opt("Whose sizes decide how far pictures are reduced.", unless="size")] = "s"
     size: Annotated[
         Annotated[int, Within(16)] | None, Opt("Pixels of the shorter side  [default: what MODEL can use]")
     ] = None

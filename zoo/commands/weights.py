@@ -45,6 +45,7 @@ def import_file(options: ImportOptions, as_json: bool) -> None:
     weights (s.timm-in1k): a file that is not theirs then gets their preprocessing.
     """
     from zoo.console import print_json
+    from zoo.files import check_folder
     from zoo.model.variants import find_variant
     from zoo.weights.bring_in import import_weights, read_class_names
     from zoo.weights.checkpoint import save_checkpoint
@@ -55,6 +56,7 @@ def import_file(options: ImportOptions, as_json: bool) -> None:
     target = options.out or Path(f"{variant.id}-{options.origin}.safetensors")
     if target.suffix != ".safetensors":
         raise click.BadParameter(f"{target} does not end in .safetensors.", param_hint="--out")
+    check_folder(target.parent)
     names = read_class_names(options.classes) if options.classes else None
     imported = import_weights(
         variant,
@@ -96,10 +98,12 @@ def convert(model: str, target: OriginId, out: Path, as_json: bool) -> None:
     them is printed.
     """
     from zoo.console import print_json
+    from zoo.files import check_folder
     from zoo.weights.convert import to_origin
     from zoo.weights.formats.foreign import write_foreign
     from zoo.weights.resolve import load_model
 
+    check_folder(out.parent)
     network, card, _ = load_model(model)
     outgoing = to_origin(network, card, ORIGINS[target])
     write_foreign(out, outgoing.tensors)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from zoo.data.arrays import SUFFIX, has_val, read_arrays
-from zoo.data.digits import open_digits
+from zoo.data.digits import NUM_CLASSES, NUM_TRAIN, open_digits
 from zoo.data.folder import check_unicode, classes_on_one_side, hold_out, read_folder
 from zoo.data.http import RemoteFolder, is_address, parse_address
 from zoo.data.pictures import Pictures, Split
@@ -75,6 +75,18 @@ def _open_divided(data: str) -> tuple[Pictures, Pictures] | None:
             "Both need the same sub-folders.",
         )
     return train, val
+
+
+def count_training(data: str, *, seed: int = 0, group_by: str | None = None) -> tuple[int, int]:
+    """How many pictures and how many classes `open_splits` would open to train on.
+
+    Raises:
+        DataError: as `open_splits`.
+    """
+    if data == "digits" and group_by is None:
+        return NUM_TRAIN, NUM_CLASSES
+    train, _ = open_splits(data, seed=seed, group_by=group_by)
+    return len(train), len(train.classes)
 
 
 def remarks(train: Pictures, val: Pictures) -> tuple[str, ...]:

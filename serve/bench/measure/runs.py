@@ -123,6 +123,8 @@ def bench_stages(
     if variant.is_resnet:
         raise ZooError(f"{variant.id} has no MBConv stages to compare.", "`zoo bench latency` times it as a whole.")
     device = torch.device(choose_device(options.device))
+    if options.threads and device.type == "cuda":
+        raise ZooError("--threads has no effect: stages run on the GPU, not on the processor.", "Leave it out.")
     name = torch.cuda.get_device_name() if device.type == "cuda" else processor_name()
     schedule, size = schedule or _schedule(options), options.image_size or variant.eval_size
     asked: dict[str, Any] = {"image_size": size, "batch_size": options.batch_size, "precision": options.precision}

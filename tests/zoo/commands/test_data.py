@@ -84,3 +84,15 @@ def test_a_missing_folder_says_so(zoo: Callable, in_folder: Path) -> None:
     answer = zoo("data", "check", "nowhere")
     assert (answer.code, answer.out) == (1, "")
     assert "no folder nowhere" in answer.err
+
+
+def test_a_seed_that_splits_nothing_is_refused(zoo: Callable, picture_folder: Path) -> None:
+    for data in ("digits", picture_folder):
+        answer = zoo("data", "check", data, "--seed", 0)
+        assert answer.code == 1 and f"--seed has no effect: {data} is divided already." in answer.err
+    assert zoo("data", "check", picture_folder / "train", "--seed", 1).code == 0
+
+
+def test_a_model_beside_a_size_is_a_wrong_use(zoo: Callable, picture_folder: Path, tmp_path: Path) -> None:
+    answer = zoo("data", "pack", picture_folder, "-o", tmp_path / "out", "--size", 32, "--model", "s")
+    assert answer.code == 2 and "--model has no effect with --size" in answer.err
