@@ -24,12 +24,18 @@ from made import (
     results,
     rows,
     runs,
+    stages,
     weights,
 )
 from made.markdown import StaleError, remake
 
 DOCS = Path(__file__).parent
-FILES = {"cli.md": commands.page, "models.md": models.page, "img/architecture.svg": picture.draw}
+FILES = {
+    "cli.md": commands.page,
+    "models.md": models.page,
+    "img/architecture.svg": picture.draw,
+    "img/stages.svg": stages.draw,
+}
 # By the first word of a block's name; the rest of the name is the maker's.
 MAKERS = {
     "tree": architecture.tree,

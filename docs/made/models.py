@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zoo.model.counts import count_macs, count_params, parts
+from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS
 from zoo.weights.spec import Weights
 from zoo.weights.table import weights_of
@@ -15,16 +16,17 @@ def page() -> str:
         "# Models",
         "",
         "Made from the rows in `zoo/model/variants.py` and `zoo/weights/table.py` by `make docs`. MACs are",
-        "multiply-adds of one picture at the eval size; parameters are trainable ones at 1,000 classes. A network of",
-        "your own is a file: [your-own-network.md](your-own-network.md).",
+        "multiply-adds of one picture at the eval size; parameters are trainable ones at 1,000 classes. Top-1 is that of",
+        "the most accurate [weights](#weights), at the size beside it; where none are published, it is empty. A network",
+        "of your own is a file: [your-own-network.md](your-own-network.md). Undecided? [Which network?](which-network.md)",
         "",
-        "| id | network | params | GMACs | train px | eval px | source |",
-        "|---|---|---:|---:|---:|---:|---|",
+        "| id | network | params | GMACs | train px | eval px | top-1 | source |",
+        "|---|---|---:|---:|---:|---:|---:|---|",
     ]
     for v in VARIANTS:
         lines.append(
             f"| `{v.id}` | {v.name} | {count_params(v):,} | {count_macs(v) / 1e9:.3g} "
-            f"| {v.train_size} | {v.eval_size} | {v.source} |"
+            f"| {v.train_size} | {v.eval_size} | {published(v)} | {v.source} |"
         )
     lines += [
         "",
@@ -53,6 +55,12 @@ def page() -> str:
             for p in parts(v)
         ]
     return "\n".join(lines) + "\n"
+
+
+def published(variant: Variant) -> str:
+    """“84.3% at 384 px”, of the weights that `zoo pull` fetches; nothing where none are published."""
+    best = next(iter(weights_of(variant.id)), None)
+    return f"{best.accuracy.top1:.1%} at {best.preprocessing.image_size} px" if best else ""
 
 
 def weights_line(row: Weights) -> str:
