@@ -53,6 +53,7 @@ MAKERS = {
     "fields": rows.fields,
     "origins": weights.origins,
     "result": results.table,
+    "which": models.which,
 }
 
 

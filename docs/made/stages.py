@@ -1,7 +1,7 @@
-"""Owns docs/img/stages.svg: which block is faster in every stage of a network, from a committed result; drawn, never edited.
+"""Owns docs/img/stages.svg: which block is faster in every stage of a network, drawn from a committed result.
 
-The units are pixels of a phone's width, as those of the picture of the architecture. The axis is a ratio on a log scale:
-a stage of 0.3 ms is as wide as one of 20 ms, and twice as fast is as long to the left as to the right.
+The units are pixels of a phone's width, as those of the picture of the architecture. The axis is a ratio on a log
+scale: a stage of 0.3 ms is as wide as one of 20 ms, and twice as fast is as long to the left as to the right.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from serve.bench.measure.stages import StageRow, StagesData
 from zoo.page.markup import Markup, tag
 from zoo.page.picture import heading, render_picture
 from zoo.results import Result, read_results
-from zoo.wording import OPERATOR_NAMES, digits, plain_name, times
+from zoo.wording import OPERATOR_NAMES, digits, plain_name
 
 FILE = "stages-s-80px-b1-fp32-intel-r-xeon-r-processor.json"
 WIDTH, MARGIN, SCALE = 480, 32, 1.5
