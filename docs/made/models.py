@@ -8,7 +8,7 @@ from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS, find_variant
 from zoo.weights.spec import Weights
 from zoo.weights.table import weights_of
-from zoo.wording import OPERATOR_NAMES
+from zoo.wording import OPERATOR_NAMES, digits
 
 
 def page() -> str:
@@ -65,9 +65,10 @@ def which(rest: str, body: str) -> str:
     for need, id, *_, why in cells(body)[2:]:
         variant = find_variant(id.strip("`"))
         best = next(iter(weights_of(variant.id)), None)
-        size = f"{count_params(variant) / 1e6:.3g} M", f"{count_macs(variant) / 1e9:.3g} G"
-        weights = [code(best.id), best.licence] if best else ["", "train it"]
-        lines.append([need, id, *size, published(variant) or f"– at {variant.eval_size} px", *weights, why])
+        side = best.preprocessing.image_size if best else variant.eval_size  # weights may be for another size
+        size = f"{digits(count_params(variant) / 1e6)} M", f"{digits(count_macs(variant, image_size=side) / 1e9)} G"
+        weights = [code(best.id), best.licence] if best else ["train it", ""]
+        lines.append([need, id, *size, published(variant) or f"– at {side} px", *weights, why])
     head = ["you have, or want", "network", "params", "MACs", "top-1", "weights", "their licence", "why"]
     return table(head, lines, right=(2, 3, 4))
 

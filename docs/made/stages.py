@@ -14,17 +14,17 @@ from serve.bench.measure.stages import StageRow, StagesData
 from zoo.page.markup import Markup, tag
 from zoo.page.picture import heading, render_picture
 from zoo.results import Result, read_results
-from zoo.wording import OPERATOR_NAMES, digits, plain_name
+from zoo.wording import digits, plain_name
 
 FILE = "stages-s-80px-b1-fp32-intel-r-xeon-r-processor.json"
-WIDTH, MARGIN, SCALE = 480, 32, 1.5
-HEAD, ROW, BAR, FOOT = 128, 48, 18, 94
-LEFT, RIGHT = 112, WIDTH - MARGIN - 8  # of the plot
+WIDTH, MARGIN, SCALE = 480, 32, 1.35
+HEAD, ROW, BAR, FOOT = 126, 27, 17, 92
+LEFT, RIGHT = 172, WIDTH - MARGIN - 8  # of the plot
 COLOURS = {"mbconv": "blue", "fused_mbconv": "orange", "even": "grey"}
 
 
 def draw() -> str:
-    """The picture: a row a stage, its published form as a strip on the left, its bar towards the faster form."""
+    """The picture: a row for a stage, its published form as a strip on the left, its bar towards the faster form."""
     (result,) = read_results([BENCHMARKS / FILE])
     data = StagesData.from_dict(result.data)
     axis = Axis(data.rows)
@@ -63,7 +63,7 @@ class Axis:
         """A line and a label at every power of two."""
         for power in range(self.low, self.high + 1):
             x = self.at(2.0**power)
-            yield tag("line", class_="grid", x1=x, x2=x, y1=HEAD - 4, y2=bottom)
+            yield tag("line", class_="grid", x1=x, x2=x, y1=HEAD - 4, y2=bottom + 2)
             yield tag("text", f"{2 ** abs(power)}×", class_="tick", x=x, y=bottom + 16, text_anchor="middle")
 
 
@@ -73,23 +73,19 @@ def span(row: StageRow) -> tuple[float, float]:
 
 
 def stage(row: StageRow, top: int, axis: Axis) -> Iterator[Markup]:
-    """One stage: its published form, its name, its bar with the spread of the rounds, and its times below."""
-    yield tag("rect", class_=f"fill {COLOURS[row.paper_operator]}", x=MARGIN, y=top, width=7, height=ROW - 3)
-    yield tag("text", f"Stage {row.index}", class_="strong", x=MARGIN + 15, y=top + 15)
+    """One stage: its published form, its name, its channels, and its bar with the spread of the rounds."""
+    base = top + 14
+    yield tag("rect", class_=f"fill {COLOURS[row.paper_operator]}", x=MARGIN, y=top - 2, width=7, height=ROW - 2)
+    yield tag("text", f"Stage {row.index}", class_="strong", x=MARGIN + 15, y=base)
+    yield tag("text", f"{row.in_channels}→{row.out_channels}", class_="tick", x=MARGIN + 70, y=base)
     one, end = axis.at(1), axis.at(row.fused_speedup)
     colour = f"fill {COLOURS[row.winner]}"
     yield tag("rect", class_=colour, x=min(one, end), y=top + 1, width=max(abs(end - one), 1.0), height=BAR)
     low, high = (axis.at(ratio) for ratio in span(row))
     middle = top + 1 + BAR / 2
     yield tag("line", class_="whisker", x1=low, x2=high, y1=middle, y2=middle)
-    yield tag("line", class_="whisker", x1=one, x2=one, y1=top - 2, y2=top + BAR + 4)
-    is_left = row.winner == "mbconv"
-    x, anchor = (min(low, end) - 6, "end") if is_left and low - LEFT > 40 else (max(high, end, one) + 6, "start")
-    verdict = row.ratio or "even"
-    yield tag("text", verdict, class_="point halo", x=x, y=top + 15, text_anchor=anchor)
-    said = ", ".join(f"{OPERATOR_NAMES[form.operator]} {digits(form.ms)} ms" for form in row.forms)
-    place = f"{row.in_channels}→{row.out_channels}, {row.out_size} px: {said}"
-    yield tag("text", place, class_="tick halo", x=MARGIN + 15, y=top + 35)
+    yield tag("line", class_="whisker", x1=one, x2=one, y1=top - 3, y2=top + BAR + 5)
+    yield tag("text", row.ratio or "even", class_="point", x=max(high, one) + 6, y=base)
 
 
 def keys() -> Markup:
@@ -100,7 +96,7 @@ def keys() -> Markup:
         for colour, name in names.items()
         for part in (tag("tspan", "■", class_=f"fill {colour}", dx=12), tag("tspan", name, dx=5))
     ]
-    return tag("text", *parts, tag("tspan", "strip: as published", class_="muted", dx=14), x=MARGIN - 12, y=108)
+    return tag("text", *parts, tag("tspan", "left strip: as published", class_="muted", dx=14), x=MARGIN - 12, y=108)
 
 
 def foot(data: StagesData, bottom: int, axis: Axis) -> Iterator[Markup]:
@@ -119,5 +115,8 @@ def foot(data: StagesData, bottom: int, axis: Axis) -> Iterator[Markup]:
 
 def spoken(data: StagesData) -> str:
     """What a reader hears who does not see the picture."""
-    said = [f"stage {row.index} {row.verdict}" for row in data.rows]
+    said = [
+        f"stage {row.index} {row.verdict}, {digits(row.mbconv.ms)} and {digits(row.fused_mbconv.ms)} ms"
+        for row in data.rows
+    ]
     return f"MBConv or Fused-MBConv, {data.conditions}: {'; '.join(said)}"
