@@ -18,8 +18,9 @@ from zoo.wording import digits, plain_name
 
 FILE = "stages-s-80px-b1-fp32-intel-r-xeon-r-processor.json"
 WIDTH, MARGIN, SCALE = 480, 32, 1.35
-HEAD, ROW, BAR, FOOT = 126, 27, 17, 92
-LEFT, RIGHT = 172, WIDTH - MARGIN - 8  # of the plot
+HEAD, ROW, BAR, FOOT = 144, 27, 17, 92
+LEFT, RIGHT = 178, WIDTH - MARGIN - 8  # of the plot
+CHANNELS = MARGIN + 78
 COLOURS = {"mbconv": "blue", "fused_mbconv": "orange", "even": "grey"}
 
 
@@ -32,6 +33,7 @@ def draw() -> str:
     parts = [
         *heading("Which block is faster where?", conditions(result, data), WIDTH),
         keys(),
+        tag("text", "channels", class_="tick", x=CHANNELS, y=HEAD - 8),
         *axis.grid(bottom),
         *(part for number, row in enumerate(data.rows) for part in stage(row, HEAD + ROW * number, axis)),
         *foot(data, bottom, axis),
@@ -77,7 +79,7 @@ def stage(row: StageRow, top: int, axis: Axis) -> Iterator[Markup]:
     base = top + 14
     yield tag("rect", class_=f"fill {COLOURS[row.paper_operator]}", x=MARGIN, y=top - 2, width=7, height=ROW - 2)
     yield tag("text", f"Stage {row.index}", class_="strong", x=MARGIN + 15, y=base)
-    yield tag("text", f"{row.in_channels}→{row.out_channels}", class_="tick", x=MARGIN + 70, y=base)
+    yield tag("text", f"{row.in_channels}→{row.out_channels}", class_="tick", x=CHANNELS, y=base)
     one, end = axis.at(1), axis.at(row.fused_speedup)
     colour = f"fill {COLOURS[row.winner]}"
     yield tag("rect", class_=colour, x=min(one, end), y=top + 1, width=max(abs(end - one), 1.0), height=BAR)
