@@ -24,12 +24,18 @@ from made import (
     results,
     rows,
     runs,
+    stages,
     weights,
 )
 from made.markdown import StaleError, remake
 
 DOCS = Path(__file__).parent
-FILES = {"cli.md": commands.page, "models.md": models.page, "img/architecture.svg": picture.draw}
+FILES = {
+    "cli.md": commands.page,
+    "models.md": models.page,
+    "img/architecture.svg": picture.draw,
+    "img/stages.svg": stages.draw,
+}
 # By the first word of a block's name; the rest of the name is the maker's.
 MAKERS = {
     "tree": architecture.tree,
@@ -47,13 +53,15 @@ MAKERS = {
     "fields": rows.fields,
     "origins": weights.origins,
     "result": results.table,
+    "which": models.which,
+    "headlines": results.headlines,
 }
 
 
 def made() -> dict[Path, str]:
     """Every file that has something from the code, as it should be."""
     pages = {DOCS / name: make() for name, make in FILES.items()}
-    for path in sorted(DOCS.rglob("*.md")):
+    for path in (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))):
         pages[path] = remake(pages.get(path) or path.read_text(encoding="utf-8"), MAKERS, path.name)
     return pages
 
@@ -71,7 +79,7 @@ def main() -> None:
             path.write_text(pages[path], encoding="utf-8")
             print(path)
     elif stale:
-        sys.exit(f"Out of date: {', '.join(str(path.relative_to(DOCS)) for path in stale)}. Run `make docs`.")
+        sys.exit(f"Out of date: {', '.join(str(path.relative_to(DOCS.parent)) for path in stale)}. Run `make docs`.")
 
 
 if __name__ == "__main__":

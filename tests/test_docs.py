@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -11,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from xml.etree import ElementTree
 
 import click
 import pytest
@@ -110,8 +112,8 @@ def test_every_command_in_a_sentence_exists(page: Path) -> None:
 
 
 def console_lines(text: str) -> Iterator[str]:
-    """The commands of ```console blocks, without prompt and remarks, each as one line."""
-    for block in re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+    """The commands of blocks, with a prompt before them: without it and remarks, each as one line."""
+    for block in re.findall(r"^```(?:console|text)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         for line in re.sub(r"\\\n\s*", "", block).splitlines():
             if line.startswith("$ "):
                 yield line[2:]
@@ -194,6 +196,81 @@ def test_every_format_is_on_its_page() -> None:
             assert described_elsewhere or f"made by make docs: format {name}" in pages, name
 
 
+@pytest.fixture(scope="module")
+def sayings() -> list[str]:
+    """Every text of the four packages, with … where a value is put in."""
+    texts = []
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(read(path))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                texts.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return texts
+
+
+MESSAGES = re.findall(r"^\| `([^`]+)` \|", read(ROOT / "docs" / "troubleshooting.md"), re.MULTILINE)
+
+
+def is_said(message: str, sayings: list[str]) -> bool:
+    """Whether a message, in which … is anything, is the whole of a text."""
+    said = re.compile(".*".join(map(re.escape, message.split("…"))))
+    return any(said.fullmatch(text) for text in sayings)
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_every_message_that_is_explained_exists(message: str, sayings: list[str]) -> None:
+    assert len(message.replace("…", "")) > 15, "this could be any message"
+    assert is_said(message, sayings)
+
+
+def test_a_message_that_is_not_said_is_noticed(sayings: list[str]) -> None:
+    assert len(MESSAGES) > 30
+    assert is_said("… has no passport: … is not beside it.", sayings)
+    assert not is_said("… has no passport, … is not beside it.", sayings)
+    assert not is_said("… has no passport", sayings)
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = read(ROOT / "docs" / "README.md")
+    linked = {target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", index)}
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"} <= linked
+
+
+def test_the_readme_begins_with_a_picture_and_ten_lines_of_use() -> None:
+    first_screen = read(ROOT / "README.md").partition("\n## ")[0]
+    assert len(first_screen.splitlines()) <= 40
+    assert "](docs/img/stages.svg)" in first_screen
+    commands = list(console_lines(first_screen))
+    assert [line.split()[:2] for line in commands[:2]] == [["make", "demo"], ["make", "test"]]
+    assert len(commands[2:]) == 10
+    assert all(line.startswith("zoo ") for line in commands[2:])
+    assert "](docs/README.md)" in first_screen
+
+
+def test_the_picture_of_the_stages_says_what_was_measured() -> None:
+    """The result it is drawn from is the demo's; every label lies inside, and says machine, size, batch and n."""
+    picture = ElementTree.parse(ROOT / "docs" / "img" / "stages.svg").getroot()
+    (result,) = [json.loads(read(path)) for path in (ROOT / "benchmarks").glob("stages-s-80px-*.json")]
+    labels = ["".join(text.itertext()) for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+    said = " ".join(labels)
+    for fact in ("Intel Xeon Processor", "2 threads", "80 px, batch 1, fp32", "n = 50 to 3,208", "log scale"):
+        assert fact in said
+    assert "← MBConv faster" in labels and "Fused faster →" in labels
+    for row in result["data"]["rows"]:
+        assert f"Stage {row['index']}" in labels
+        verdict = row["verdict"].split()
+        assert (verdict[1] if len(verdict) > 1 else "even") in labels
+    width = float(picture.get("viewBox", "").split()[2])
+    letters = {"tick": 6.5, "muted": 7.5, "strong": 8, "point": 8}  # widths of these texts' letters, generously
+    for text in picture.iter("{http://www.w3.org/2000/svg}text"):
+        size = letters.get(text.get("class", "").split()[0] if text.get("class") else "muted")
+        if size and text.get("text-anchor", "start") == "start":
+            assert float(text.get("x", "")) + size * len("".join(text.itertext())) <= width, "".join(text.itertext())
+    assert "prefers-color-scheme: dark" in read(ROOT / "docs" / "img" / "stages.svg")
+
+
 def test_every_committed_result_is_explained() -> None:
     told = re.findall(r"`([\w.…-]+)`", read(ROOT / "docs" / "benchmarks.md"))
     beginnings = tuple(name.removesuffix("…") for name in told if name.endswith(("…", ".jsonl", ".txt")))
@@ -201,9 +278,11 @@ def test_every_committed_result_is_explained() -> None:
         assert path.suffix in (".py", "") or path.name.startswith(beginnings), path.name
 
 
-def test_the_demo_of_the_readme_is_the_recorded_one() -> None:
+def test_the_demo_that_is_shown_is_the_recorded_one() -> None:
     """But for what was left out and lines that are wrapped: every figure stands in benchmarks/demo.txt."""
-    shown = re.search(r"```text\n(\$ zoo train s --plan.*?)^```", read(ROOT / "README.md"), re.DOTALL | re.MULTILINE)
+    shown = re.search(
+        r"```text\n(\$ zoo train s --plan.*?)^```", read(ROOT / "docs" / "demo.md"), re.DOTALL | re.MULTILINE
+    )
     assert shown
     recorded = " ".join(read(ROOT / "benchmarks" / "demo.txt").split())
     for line in filter(str.strip, shown[1].replace("…\n", "\n").splitlines()):

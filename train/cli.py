@@ -61,7 +61,7 @@ def bench_train(options: BenchTrainOptions, as_json: bool) -> None:
     from zoo.console import log_console, results_console
     from zoo.files import check_folder
     from zoo.results import Summary, write_result
-    from zoo.wording import milliseconds, tail
+    from zoo.wording import milliseconds
 
     check_folder(options.out)
     result = measure_training(options, console=log_console())
@@ -75,6 +75,6 @@ def bench_train(options: BenchTrainOptions, as_json: bool) -> None:
         console.print(
             f"stage {row['stage']}  {row['image_size']:>3} px  batch {row['batch_size']:>4}  "
             f"[bold]{row['pictures_per_second']:>8.1f}[/] pictures/s  p50 {milliseconds(summary.p50_ms)}  "
-            f"{tail(summary)}  n {summary.n}"
+            f"{summary.tail}  n {summary.n}"
         )
     console.print(str(path))

@@ -18,7 +18,7 @@ from zoo.errors import ZooError
 # "module:attribute" of each command and the line `zoo --help` shows for it. Being data, the table points upwards
 # without importing upwards, and help costs no framework.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "list": ("zoo.commands.models:list_models", "Show every network: parameters, MACs, sizes, weights."),
+    "list": ("zoo.commands.models:list_models", "Show every network: parameters, MACs, accuracy, weights."),
     "show": ("zoo.commands.models:show_model", "Show one network stage by stage."),
     "scale": ("zoo.commands.models:scale_model", "Write a network of your own: one of these, scaled."),
     "doctor": ("zoo.commands.machine:doctor", "Say what this machine can do, and how to add the rest."),

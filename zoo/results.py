@@ -25,6 +25,7 @@ from zoo.errors import RowError, ZooError
 from zoo.files import write_json
 from zoo.machine import environment
 from zoo.rows import Count, Matching, NotNegative, Row, Text
+from zoo.wording import milliseconds
 
 REPORT_FORMAT = "zoo-report-1"
 # trtexec warns above 2.5 % (NVIDIA/TensorRT samples/common/sampleReporting.cpp, printPerformanceReport).
@@ -70,6 +71,12 @@ class Summary(Row):
     def telling_p99_ms(self) -> float | None:
         """p99 where it says more than `max_ms`: from 100 samples on; of fewer it is the slowest one."""
         return self.p99_ms if self.n >= 100 else None
+
+    @property
+    def tail(self) -> str:
+        """“p99 12.0 ms” where there are samples enough for one; of fewer it is the slowest, and is called so."""
+        p99 = self.telling_p99_ms
+        return f"slowest {milliseconds(self.max_ms)}" if p99 is None else f"p99 {milliseconds(p99)}"
 
 
 def percentile(ascending: Sequence[float], percent: int) -> float:

@@ -21,6 +21,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from zoo.errors import RowError
+from zoo.wording import joined
 
 COUNT_WORDS = {2: "two", 3: "three", 4: "four"}
 # The words that are values of a type which has few.
@@ -356,9 +357,9 @@ NOUNS = {
 def _noun(base: Any) -> str:
     kinds = get_args(base)
     if get_origin(base) in (Union, UnionType):
-        return " or ".join(expects(kind) for kind in kinds)
+        return joined((expects(kind) for kind in kinds), "or")
     if get_origin(base) is Literal:
-        return " or ".join(str(choice) for choice in kinds)
+        return joined(map(str, kinds), "or")
     if get_origin(base) is not tuple:
         is_row = isinstance(base, type) and issubclass(base, Row)
         return "a table" if is_row or get_origin(base) is not None else NOUNS.get(base, "a value of its own type")

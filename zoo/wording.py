@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from zoo.results import Summary
-
 
 # Every operator a network's table has (`zoo.model.counts.Part.operator`) as people call it, and its colour in a
 # terminal; pages have style sheets.
@@ -49,12 +44,6 @@ def milliseconds(value: float) -> str:
     return f"{digits(value)} ms"
 
 
-def tail(summary: Summary) -> str:
-    """“p99 12 ms” where there are samples enough for one; of fewer it is the slowest, and is called so."""
-    p99 = summary.telling_p99_ms
-    return f"slowest {milliseconds(summary.max_ms)}" if p99 is None else f"p99 {milliseconds(p99)}"
-
-
 def duration(seconds: float) -> str:
     """Two units at most: “8.4 s”, “3 min 12 s”, “2 h 5 min”, “3 d 4 h”; a number and its unit stay on one line."""
     if seconds < 59.95:
@@ -90,17 +79,18 @@ def plain_name(device: str) -> str:
 
 
 def stage_list(indices: Sequence[int]) -> str:
-    """Runs of numbers: [1, 2, 3, 5] → “stages 1–3 and 5”, [4] → “stage 4”."""
+    """Runs of three and more by their ends: [1, 2, 3, 5] → “stages 1–3 and 5”, [1, 3, 4] → “stages 1, 3 and 4”."""
     runs: list[list[int]] = []
     for index in sorted(indices):
         if runs and index == runs[-1][-1] + 1:
             runs[-1].append(index)
         else:
             runs.append([index])
-    named = [f"{run[0]}–{run[-1]}" if len(run) > 2 else joined([str(index) for index in run]) for run in runs]
+    named = [name for run in runs for name in ([f"{run[0]}–{run[-1]}"] if len(run) > 2 else map(str, run))]
     return f"stage{'s' if len(indices) > 1 else ''} {joined(named)}"
 
 
-def joined(words: Sequence[str]) -> str:
-    """["a", "b", "c"] → “a, b and c”."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+def joined(words: Iterable[str], last: str = "and") -> str:
+    """A list in a sentence: ["a", "b", "c"] → “a, b and c”, or “a, b or c”; "" of none."""
+    *first, end = [*words] or [""]
+    return f"{', '.join(first)} {last} {end}" if first else end

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from made.markdown import StaleError, cells, code, table
+from zoo.wording import joined
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +61,7 @@ def imports(rest: str, body: str) -> str:
     """Which package may import which."""
     allowed = may_import()
     return "".join(
-        f"- {code(package)} imports {' and '.join(map(code, allowed[package])) or 'none of the others'}.\n"
+        f"- {code(package)} imports {joined(map(code, allowed[package])) or 'none of the others'}.\n"
         for package in packages()
     )
 
@@ -81,7 +82,7 @@ def place_of(name: str) -> str:
     files = [path for package in packages() for path in sorted((ROOT / package).rglob("*.py"))]
     found = [str(path.relative_to(ROOT)) for path in files if definition.search(path.read_text(encoding="utf-8"))]
     if len(found) != 1:
-        raise StaleError(f"{name} is defined in {' and '.join(found) or 'no file'}, not in one")
+        raise StaleError(f"{name} is defined in {joined(found) or 'no file'}, not in one")
     return found[0]
 
 

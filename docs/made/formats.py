@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from made.markdown import code, table, table_with_words
+from zoo.wording import joined
 
 GOLDEN = Path(__file__).parents[2] / "tests" / "golden"
 # Where an object that stands within others is described.
@@ -27,7 +28,7 @@ def fields(rest: str, body: str) -> str:
     """`format zoo list`: a line for each of its fields; `format zoo bench latency without data`: but for those."""
     name, _, without = rest.partition(" without ")
     rows = [
-        [code(path), " or ".join(map(link, types))]
+        [code(path), joined(map(link, types), "or")]
         for path, types in record()[name].items()
         if re.split(r"[.\[]", path)[0] not in without.split()
     ]

@@ -9,6 +9,8 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from made.markdown import table as markdown_table
+from serve.bench.kind import read_data
+from zoo.results import read_results
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -80,6 +82,13 @@ def decoding(results: Sequence[Any], group: str) -> str:
         [what, *(took.get((what, at), "") for at in places)] for what in dict.fromkeys(row["what"] for row in rows)
     ]
     return markdown_table(["ms a picture", *places], lines, right=range(1, len(places) + 1))
+
+
+def headlines(rest: str, body: str) -> str:
+    """`headlines peers loader`: what a report says first of every committed result of these kinds."""
+    paths = [path for name in rest.split() for path in sorted(BENCHMARKS.glob(f"{name}-*.json"))]
+    measured = [read_data(result) for path in paths for result in read_results([path])]
+    return "".join(f"- {next(iter(kind.headlines([run])))}\n" for kind, run in measured)
 
 
 TABLES: dict[str, Callable[..., str]] = {

@@ -10,6 +10,7 @@ import click
 import pytest
 
 from zoo.cli import BENCHMARKS, COMMANDS, cli
+from zoo.weights.table import find_weights
 
 Zoo = Callable[..., "object"]
 Loaded = Callable[..., list[str]]
@@ -71,7 +72,27 @@ def test_list_json_has_the_documented_fields(zoo: Zoo) -> None:
     assert s["weights"] == ["s.timm-in21k-ft-in1k", "s.torchvision-imagenet1k", "s.timm-in1k"]
     lite = next(row for row in rows if row["id"] == "lite0")
     assert lite["weights"] == ["lite0.imagenet1k", "lite0.timm-in1k"]
-    assert set(s) == {"id", "family", "num_params", "macs", "train_size", "eval_size", "weights"}
+    assert set(s) == {"id", "family", "num_params", "macs", "train_size", "eval_size", "weights", "accuracy"}
+
+
+def test_published_accuracy_is_that_of_the_weights_that_pull_fetches(zoo: Zoo) -> None:
+    rows = json.loads(zoo("list", "--json").out)
+    for row in rows:
+        if not row["weights"]:
+            assert row["accuracy"] is None  # never a figure without a source
+            continue
+        best = find_weights(row["id"])
+        assert row["accuracy"] == {
+            "weights": best.id,
+            "image_size": best.preprocessing.image_size,
+            "top1": best.accuracy.top1,
+            "top5": best.accuracy.top5,
+            "source": best.accuracy.source,
+        }
+    lines = {line.split()[0]: line for line in zoo("list").out.splitlines()}
+    assert "84.3% at 384" in lines["s"]
+    assert "81.5% at 380" in lines["lite4"]  # timm's size, not the network's own 300 px
+    assert "%" not in lines["s-relu6"] + lines["tiny"]
 
 
 def test_list_and_show_are_tables(zoo: Zoo) -> None:

@@ -19,6 +19,7 @@ from train.learn.throughput import noise
 from train.processes.distributed import ALONE, gather
 from train.progressive.recipe import Recipe, TrainingStage
 from zoo.errors import ZooError
+from zoo.wording import joined
 
 Attempt = Callable[[TrainingStage], bool]
 
@@ -128,7 +129,7 @@ def _describe(recipe: Recipe, changed: dict[int, TrainingStage]) -> str:
         f"stage {index + 1} ({stage.image_size} px, {recipe.stages[index].part_size} pictures at once)"
         for index, stage in sorted(changed.items())
     ]
-    return f"This run would end without memory: {' and '.join(which)} do{'es' * (len(which) == 1)} not fit the device."
+    return f"This run would end without memory: {joined(which)} do{'es' * (len(which) == 1)} not fit the device."
 
 
 def _flags(changed: dict[int, TrainingStage]) -> str:

@@ -16,6 +16,7 @@ from train.learn.job import Job
 from train.learn.run import Epoch, PartialEpoch, Run
 from zoo.errors import CheckpointError
 from zoo.files import replacing, writing_errors
+from zoo.wording import joined
 
 STATE_KEYS = {"model", "average", "optimizer", "scaler", "step", "history", "partial", "broken", "identity"}
 
@@ -88,7 +89,7 @@ def load_state(run: Run, job: Job, path: Path) -> None:
     ]
     if changed:
         raise CheckpointError(
-            f"{path} belongs to a run with other {' and '.join(changed)}.",
+            f"{path} belongs to a run with other {joined(changed)}.",
             "Give the flags of that run again, or start a new run without --resume.",
         )
     run.model.load_state_dict(state["model"])

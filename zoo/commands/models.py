@@ -17,12 +17,17 @@ from zoo.wording import OPERATOR_COLOURS, OPERATOR_NAMES
 if TYPE_CHECKING:
     from zoo.model.counts import Part
     from zoo.model.spec import Variant
+    from zoo.weights.spec import Weights
 
 
 @click.command("list")
 @json_option
 def list_models(as_json: bool) -> None:
-    """Show every network: parameters, MACs, sizes, weights."""
+    """Show every network: parameters, MACs, sizes, published accuracy, weights.
+
+    Top-1 is that of the first weights named, which `zoo pull MODEL` fetches: on ImageNet's validation pictures, as
+    their authors published it, at the size beside it. ft, ns: more pictures than ImageNet-1k's were trained on.
+    """
     from zoo.console import print_json
     from zoo.model.variants import VARIANTS
 
@@ -38,6 +43,7 @@ def summary_of(variant: Variant) -> dict[str, Any]:
     from zoo.model.counts import count_macs, count_params
     from zoo.weights.table import weights_of
 
+    weights = weights_of(variant.id)
     return {
         "id": variant.id,
         "family": variant.family,
@@ -45,8 +51,14 @@ def summary_of(variant: Variant) -> dict[str, Any]:
         "macs": count_macs(variant),
         "train_size": variant.train_size,
         "eval_size": variant.eval_size,
-        "weights": [row.id for row in weights_of(variant.id)],
+        "weights": [row.id for row in weights],
+        "accuracy": None if not weights else _published(weights[0]),
     }
+
+
+def _published(weights: Weights) -> dict[str, Any]:
+    """A published accuracy on ImageNet-1k's validation pictures as shares of 1, and the side of the input."""
+    return {"weights": weights.id, "image_size": weights.preprocessing.image_size} | weights.accuracy.to_dict()
 
 
 @click.command("show")
@@ -128,10 +140,11 @@ def _print_models(rows: Sequence[dict[str, Any]]) -> None:
     from zoo.console import results_console
 
     table = Table("model", "family", box=None, pad_edge=False, header_style="bold")
-    for column in ("params, M", "GMACs", "train px", "eval px"):
+    for column in ("params, M", "GMACs", "train px", "eval px", "top-1"):
         table.add_column(column, justify="right")
     table.add_column("weights")
     for row in rows:
+        accuracy = row["accuracy"]
         table.add_row(
             f"[bold]{row['id']}[/]",
             row["family"],
@@ -139,6 +152,7 @@ def _print_models(rows: Sequence[dict[str, Any]]) -> None:
             f"{row['macs'] / 1e9:.3g}",
             str(row["train_size"]),
             str(row["eval_size"]),
+            f"{accuracy['top1']:.1%} at {accuracy['image_size']}" if accuracy else "",
             ", ".join(id.removeprefix(f"{row['id']}.") for id in row["weights"]) or "train it",
         )
     results_console().print(table)

@@ -20,6 +20,7 @@ from zoo.data.tar_samples import walk_samples
 from zoo.errors import DataError
 from zoo.files import replacing, write_json
 from zoo.rows import Row
+from zoo.wording import joined
 
 CLASSES = "classes.txt"
 SPLIT_NAMES = ("train", *VAL_NAMES)
@@ -125,7 +126,7 @@ def choose_splits(folder: Path) -> tuple[dict[str, tuple[Path, ...]], tuple[str,
 def _split_of(path: Path) -> str:
     words = set(re.findall("[a-z]+", str(path).lower())) & set(SPLIT_NAMES)
     if len(words) > 1:
-        raise DataError(f"{path} names {' and '.join(sorted(words))}.", "A tar file belongs to one split: rename it.")
+        raise DataError(f"{path} names {joined(sorted(words))}.", "A tar file belongs to one split: rename it.")
     return words.pop() if words else ""
 
 

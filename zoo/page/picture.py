@@ -38,10 +38,10 @@ def render_charts(drawings: Sequence[Drawing], *, title: str, subtitle: str) -> 
     return render_picture(parts, title=title, width=_WIDTH_PX, height=bottom + _MARGIN_PX)
 
 
-def render_picture(parts: Sequence[Markup], *, title: str, width: int, height: int) -> str:
-    """A whole SVG file that needs nothing beside it."""
+def render_picture(parts: Sequence[Markup], *, title: str, width: int, height: int, scale: float = 1) -> str:
+    """A whole SVG file that needs nothing beside it; `scale` times as large where there is room."""
     ground = tag("rect", class_="page", width="100%", height="100%")
-    size: dict[str, str | int] = {"width": width, "height": height, "viewBox": f"0 0 {width} {height}"}
+    size = {"width": f"{width * scale:g}", "height": f"{height * scale:g}", "viewBox": f"0 0 {width} {height}"}
     style = tag("style", Markup(_style()))
     return tag("svg", tag("title", title), style, ground, *parts, xmlns="http://www.w3.org/2000/svg", **size) + "\n"
 

@@ -13,7 +13,7 @@ from serve.bench.measure.latency import Comparison, LatencyData, LatencyRow, Tim
 from zoo.page.charts import Bar, Group, Line, bar_chart, line_chart
 from zoo.page.figures import SERIES, SUMMARY_HEADS, Figures, empty_table, marks, summary_cells, to_page
 from zoo.page.markup import Child, Markup, tag
-from zoo.wording import digits, digits_or_dash, joined, milliseconds, plain_name, tail, times
+from zoo.wording import digits, digits_or_dash, joined, milliseconds, plain_name, times
 
 MeasuredLatency = Measured[LatencyData]
 
@@ -40,7 +40,7 @@ def section(run: MeasuredLatency) -> Markup:
     )
     return tag(
         "section",
-        tag("h3", f"Latency of {' and '.join(one.artifact for one in artifacts)}"),
+        tag("h3", f"Latency of {joined(one.artifact for one in artifacts)}"),
         bars,
         *to_page([_figures(run.data)]),
         _throughput(run.data, colours),
@@ -141,7 +141,7 @@ def _speeds(data: LatencyData, names: Mapping[str, str]) -> Iterator[str]:
         first, best = rows[0], max(rows, key=lambda row: row.pictures_per_second)
         what = "one picture" if first.batch_size == 1 else f"{first.batch_size} pictures"
         yield (
-            f"{name} answers {what} in {milliseconds(first.latency.p50_ms)} (p50; {tail(first.latency)}, "
+            f"{name} answers {what} in {milliseconds(first.latency.p50_ms)} (p50; {first.latency.tail}, "
             f"n = {first.latency.n:,}) and reaches {digits(best.pictures_per_second)} pictures/s at batch "
             f"{best.batch_size}."
         )

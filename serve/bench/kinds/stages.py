@@ -19,7 +19,6 @@ from zoo.wording import (
     OPERATOR_NAMES,
     count,
     digits,
-    joined,
     milliseconds,
     percent,
     plain_name,
@@ -166,7 +165,7 @@ def headlines(runs: Sequence[MeasuredStages]) -> Iterator[str]:
 
 
 def _winners(data: StagesData) -> str:
-    """“Fused-MBConv wins stages 1–3, MBConv wins stages 4–6”."""
+    """“Fused-MBConv wins stages 1–3; MBConv wins stages 4–6”: lists inside a list take a semicolon between."""
     said = []
     order: tuple[Winner, ...] = ("fused_mbconv", "mbconv", "even")
     for winner in order:
@@ -177,7 +176,7 @@ def _winners(data: StagesData) -> str:
             said.append(f"{stage_list(won)} {'is' if len(won) == 1 else 'are'} even")
         elif won:
             said.append(f"{OPERATOR_NAMES[winner]} wins {stage_list(won)}")
-    return joined(said)
+    return "; ".join(said)
 
 
 def _details(data: StagesData, conditions: str) -> Iterator[str]:

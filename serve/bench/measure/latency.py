@@ -27,6 +27,7 @@ from zoo.errors import VerdictError, ZooError
 from zoo.model.spec import Preprocessing
 from zoo.results import Summary, summarize
 from zoo.rows import Count, NotNegative, Positive, Row, Some, Text
+from zoo.wording import joined
 
 # Two calls on the same batch may differ by the order of additions in a GPU's kernels, never by more than this share
 # of the largest logit.
@@ -143,7 +144,7 @@ def compare_latency(
         for artifact, batch in zip(artifacts, batches, strict=True):
             on_progress(f"{artifact.name}, batch {size}: checking the answers")
             differences.append(check_answers(artifact, batch))
-        on_progress(f"batch {size}: timing {' and '.join(artifact.name for artifact in artifacts)}")
+        on_progress(f"batch {size}: timing {joined(artifact.name for artifact in artifacts)}")
         calls = [partial(artifact.runner.infer, batch) for artifact, batch in zip(artifacts, batches, strict=True)]
         visits = time_in_turn(calls, schedule)
         for artifact, of_artifact, difference in zip(artifacts, visits, differences, strict=True):

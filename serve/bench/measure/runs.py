@@ -29,6 +29,7 @@ from zoo.machine import choose_device, processor_name
 from zoo.model.variants import VARIANTS
 from zoo.results import Result, Subject, measured_on, row_sha256
 from zoo.weights.resolve import find_model_variant
+from zoo.wording import joined
 
 DEFAULT_BATCH_SIZES = (1, 8)
 
@@ -92,7 +93,7 @@ def bench_latency(
     return Result(
         kind="latency",
         name=" vs ".join(subject.name for subject in subjects),
-        environment=measured_on(" and ".join(devices)),
+        environment=measured_on(joined(devices)),
         settings={"subjects": [subject.to_dict() for subject in subjects], **settings},
         data=data.to_dict(),
     )

@@ -97,14 +97,21 @@ def test_words() -> None:
     assert milliseconds(1.5) == "1.50 ms"
     assert [count(n) for n in (696, 21_458_488, 8.37e9)] == ["696", "21.5 M", "8.37 G"]
     assert [percent(share) for share in (0.0231, 0.0996, 0.52, 1.0)] == ["2.3 %", "10 %", "52 %", "100 %"]
-    assert joined(["a"]) == "a"
-    assert joined(["a", "b", "c"]) == "a, b and c"
+    assert [joined(words) for words in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
+    assert joined(iter("abc"), "or") == "a, b or c"
     assert plain_name("Intel(R) Core(TM) i7-1065G7 CPU @ 1.30GHz") == "Intel Core i7-1065G7 CPU @ 1.30GHz"
 
 
 @pytest.mark.parametrize(
     ("indices", "text"),
-    [([4], "stage 4"), ([2, 1], "stages 1 and 2"), ([1, 2, 3], "stages 1–3"), ([1, 2, 3, 5, 7], "stages 1–3, 5 and 7")],
+    [
+        ([4], "stage 4"),
+        ([2, 1], "stages 1 and 2"),
+        ([1, 2, 3], "stages 1–3"),
+        ([1, 3, 4], "stages 1, 3 and 4"),
+        ([1, 2, 4, 5], "stages 1, 2, 4 and 5"),
+        ([1, 2, 3, 5, 7], "stages 1–3, 5 and 7"),
+    ],
 )
 def test_stages_are_listed_as_people_do(indices: list[int], text: str) -> None:
     assert stage_list(indices) == text

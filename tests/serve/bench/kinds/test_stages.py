@@ -14,7 +14,7 @@ TIMES = ((2.0, 1.0), (3.6, 1.8), (1.7, 1.4), (1.0, 1.01), (2.9, 5.6), (3.6, 8.8)
 def test_the_first_sentence_says_who_wins_where(stages_result: Make, said_of: Callable[..., list[str]]) -> None:
     said = said_of(stages_result())
     assert said[0] == (
-        "On NVIDIA H100, Fused-MBConv wins stages 1–3, MBConv wins stages 5 and 6 and stage 4 is even "
+        "On NVIDIA H100, Fused-MBConv wins stages 1–3; MBConv wins stages 5 and 6; stage 4 is even "
         "(s at 384 px, batch 32, fp16)."
     )
     assert "The published network uses the faster form, or one as fast, in every stage." in said
