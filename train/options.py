@@ -58,7 +58,7 @@ class TrainOptions(Row):
     group_by: GroupBy = None
     recipe: Annotated[
         str | None,
-        Opt("How to train: docs/training.md lists them  [default: digits or folder, as the data is]", (), "NAME"),
+        Opt("How to train: docs/training.md lists them  [default: finetune from weights, else folder]", (), "NAME"),
     ] = None
     epochs: Annotated[Count | None, Opt("Epochs of the whole run, at least one for each stage.")] = None
     batch_size: Annotated[BatchSize | None, Opt("Pictures a step, in every stage.")] = None

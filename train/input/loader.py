@@ -221,15 +221,16 @@ def collate(items: list[Item | str] | DataError) -> Batch | DataError:
 def epoch_batches(
     pictures: Pictures, recipe: Recipe, stage: TrainingStage, *, seed: int, epoch: int, processes: int = 1
 ) -> list[list[int]]:
-    """Order of one epoch: a permutation by (seed, epoch), cut into full batches.
+    """Order of one epoch: a permutation by (seed, epoch), cut into batches of the stage's size, or one picture fewer.
 
-    The remainder, other pictures in each epoch, is left out: a last batch of one picture has no variance for batch
-    norm. A data set smaller than a batch is one batch. If several `processes` train together, each has a batch of its
-    own, and these are all of them together.
+    Equal batches, because a small last one would weigh its few pictures as much as the others, and one of a single
+    picture has no variance for batch norm. A data set smaller than a batch is one batch. If several `processes` train
+    together, each has a batch of its own, these are all of them together, and all of them are full.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(pictures))
-    size = stage.batch_size * processes
-    return [order[step * size : (step + 1) * size].tolist() for step in range(steps_per_epoch(len(pictures), size))]
+    steps, size = steps_per_epoch(len(pictures), stage.batch_size, processes), stage.batch_size * processes
+    batches = np.array_split(order, steps) if processes == 1 else [order[s * size :][:size] for s in range(steps)]
+    return [batch.tolist() for batch in batches]
 
 
 def load(

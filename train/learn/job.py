@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from train.learn.distill import Teacher, load_teacher
 from train.learn.losses import resolve_class_weights
@@ -18,9 +17,8 @@ from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
 from zoo.model.network import Network
 from zoo.model.spec import Preprocessing, Variant
-from zoo.model.variants import VARIANTS
 from zoo.weights.checkpoint import Checkpoint
-from zoo.weights.resolve import ROW_SUFFIX, find_model_variant, load_model
+from zoo.weights.resolve import find_model_variant, has_weights, load_model
 
 TrainAndVal = tuple[Pictures, Pictures]  # train, val
 
@@ -86,8 +84,8 @@ def make_job(
         UnknownNameError, DataError, CheckpointError, MissingCapabilityError: something named is missing or unusable.
     """
     variant = find_model_variant(options.model)
-    recipe = choose_recipe(options, variant, recipe)
     train_set, val_set = pictures or open_splits(options.data, seed=options.seed, group_by=options.group_by)
+    recipe = choose_recipe(options, variant, recipe, counts=(len(train_set), len(train_set.classes)))
     settings = choose_settings(options, train_set, world)
     _refuse_without_effect(options, has_teacher=bool(teacher or recipe.teacher), device=settings.device.type)
     start = start or find_start(options.model)
@@ -129,9 +127,7 @@ def find_start(model: str) -> Start | None:
     Raises:
         CheckpointError, MissingCapabilityError: they cannot be loaded.
     """
-    if Path(model).suffix == ROW_SUFFIX or any(model in (variant.id, variant.name) for variant in VARIANTS):
-        return None
-    return Start(*load_model(model))
+    return Start(*load_model(model)) if has_weights(model) else None
 
 
 def run_preprocessing(base: Preprocessing, recipe: Recipe) -> Preprocessing:

@@ -179,7 +179,7 @@ class _Loop:
         except (DataError, Interrupted) as ended:
             if run.partial and not run.partial.seen:
                 run.partial = None  # no step of this epoch has been made yet
-            steps = steps_per_epoch(len(self.job.train_set), stage.batch_size * self.world.size)
+            steps = steps_per_epoch(len(self.job.train_set), stage.batch_size, self.world.size)
             where = self._after_step(epoch, run.partial.steps if run.partial else 0, steps)
             # Whoever stops a run can resume it, even before its first step. A run that fails there leaves nothing.
             worth_it = isinstance(ended, Interrupted) or run.partial or run.history
@@ -285,6 +285,5 @@ class _Loop:
 
 
 def _parts(batch: list[int], count: int) -> list[list[int]]:
-    """A batch in `count` equal parts; a data set smaller than a batch may have fewer and smaller ones."""
-    size = -(-len(batch) // count)
-    return [batch[start : start + size] for start in range(0, len(batch), size)]
+    """A batch in `count` parts that differ by a picture at most; fewer, if some would be of a single picture."""
+    return [part.tolist() for part in np.array_split(np.array(batch), max(1, min(count, len(batch) // 2)))]

@@ -92,8 +92,13 @@ def start_run(job: Job) -> Run:
     recipe, settings, start = job.recipe, job.settings, job.start
     torch.manual_seed(settings.seed)
     model = build_network(job.variant, len(job.classes), padding=start.card.padding if start else None)
+    nn.init.zeros_(model.classifier.bias)
+    nn.init.zeros_(model.classifier.weight)  # undecided: the first loss is what chance costs, ln K, for any K
     if recipe.short_run_init:
         initialize_for_short_run(model)
+    if recipe.norm_momentum is not None:
+        for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+            norm.momentum = recipe.norm_momentum
     if start:
         same_classes = start.card.classes == job.classes
         kept = {k: v for k, v in start.network.state_dict().items() if same_classes or not k.startswith("classifier.")}

@@ -68,7 +68,7 @@ def find_world(environment: dict[str, str] | os._Environ[str] = os.environ) -> W
     except (KeyError, ValueError) as error:
         raise ZooError(
             f"WORLD_SIZE is set, but RANK, WORLD_SIZE and LOCAL_RANK are not all whole numbers: {error}.",
-            "Start with `torchrun --nproc-per-node N -m zoo train …`, or unset WORLD_SIZE.",
+            "Start with `torchrun --nproc-per-node N --no-python zoo train …`, or unset WORLD_SIZE.",
         ) from error
     if not 0 <= world.rank < world.size:
         raise ZooError(f"RANK {world.rank} is outside 0 … {world.size - 1}.", "torchrun sets both; do not set them.")

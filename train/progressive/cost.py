@@ -44,7 +44,7 @@ def estimate(variant: Variant, recipe: Recipe, num_pictures: int, num_classes: i
     fixed = 0
     for stage in recipe.stages:
         steps = stage.epochs * steps_per_epoch(num_pictures, stage.batch_size)
-        pictures = steps * min(stage.batch_size, num_pictures)
+        pictures = stage.epochs * num_pictures
         passes = FROZEN_PASSES if stage.freeze_backbone else PASSES
         macs = passes * pictures * count_macs(variant, stage.image_size, num_classes)
         stages.append(StageCost(stage=stage, steps=steps, macs=macs))

@@ -7,10 +7,19 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 
 from train.options import TrainOptions
-from train.progressive.recipe import Recipe, TrainingStage, check_recipe, find_recipe, round_test_size
+from train.progressive.recipe import (
+    Recipe,
+    Situation,
+    TrainingStage,
+    adapts,
+    check_recipe,
+    find_recipe,
+    scaled_test_size,
+)
 from zoo.errors import UnknownNameError, ZooError
 from zoo.model.spec import Variant
 from zoo.rows import did_you_mean, field_types, parse
+from zoo.weights.resolve import has_weights
 
 # What a recipe is, not how it trains.
 FIXED = ("name", "source", "stages")
@@ -19,26 +28,50 @@ EVERY_STAGE = "all"
 FIELDS = ("learning_rate", "class_weights", "teacher", "distill_alpha", "temperature")
 
 
-def choose_recipe(options: TrainOptions, variant: Variant, base: Recipe | None = None) -> Recipe:
-    """The recipe that a run's options name, or the one of its data, as the other options change it.
+def choose_recipe(
+    options: TrainOptions, variant: Variant, base: Recipe | None = None, *, counts: tuple[int, int] | None = None
+) -> Recipe:
+    """The recipe that a run's options name, or the one of its situation, as the other options change it.
 
     Args:
         base: take this recipe instead of the one that is named.
+        counts: how many pictures of how many classes there are to train on, for recipes that adapt to it.
 
     Raises:
         UnknownNameError: there is no such recipe or setting. ZooError: the recipe does not fit the network or itself.
     """
-    recipe = base or find_recipe(options.recipe or ("digits" if options.data == "digits" else "folder"), variant)
+    if options.image_size is not None and options.image_size > variant.max_size:
+        raise ZooError(
+            f"--image-size {options.image_size} is outside 16 … {variant.max_size} px.",
+            f"{variant.id} is capped at {variant.max_size} px.",
+        )
+    name = options.recipe or default_recipe(options)
+    recipe = base or find_recipe(name, variant, _situation(options, variant, counts))
+    if base or not adapts(name):
+        recipe = _fit_to_flags(recipe, options, variant)
     given = {name: value for name in FIELDS if (value := getattr(options, name)) is not None}
-    recipe = replace(_fit_to_flags(recipe, options, variant), **given)
-    return check_recipe(apply_overrides(recipe, options.overrides), variant)
+    return check_recipe(apply_overrides(replace(recipe, **given), options.overrides), variant)
+
+
+def _situation(options: TrainOptions, variant: Variant, counts: tuple[int, int] | None) -> Situation:
+    bare = Situation(
+        variant=variant, epochs=options.epochs, batch_size=options.batch_size, image_size=options.image_size
+    )
+    return replace(bare, pictures=counts[0], classes=counts[1]) if counts else bare
+
+
+def default_recipe(options: TrainOptions) -> str:
+    """The recipe of a situation: `digits` for those, `finetune` from weights, `folder` from nothing."""
+    if options.data == "digits":
+        return "digits"
+    return "finetune" if has_weights(options.model) else "folder"
 
 
 def _fit_to_flags(recipe: Recipe, options: TrainOptions, variant: Variant) -> Recipe:
     """Change what the stages share, epochs, size and batch; the stages keep their proportions.
 
     Raises:
-        ZooError: fewer epochs than stages, or an image size above the network's cap.
+        ZooError: fewer epochs than stages.
     """
     stages, epochs, image_size = recipe.stages, options.epochs, options.image_size
     if epochs is not None:
@@ -50,14 +83,13 @@ def _fit_to_flags(recipe: Recipe, options: TrainOptions, variant: Variant) -> Re
         stages = tuple(replace(s, epochs=e) for s, e in zip(stages, _share_out(epochs, recipe), strict=True))
         recipe = replace(recipe, warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs)
     if image_size is not None:
-        if image_size > variant.max_size:
-            raise ZooError(
-                f"--image-size {image_size} is outside 16 … {variant.max_size} px.",
-                f"{variant.id} is capped at {variant.max_size} px.",
-            )
         factor = image_size / recipe.largest_size
         stages = tuple(replace(stage, image_size=round(stage.image_size * factor)) for stage in stages)
-        recipe = replace(recipe, test_size=round_test_size(image_size, variant.max_size))
+        recipe = replace(
+            recipe,
+            test_size=scaled_test_size(recipe.test_size, factor, variant.max_size),
+            test_crop_margin=round(recipe.test_crop_margin * factor),
+        )
     if options.batch_size is not None:
         stages = tuple(replace(stage, batch_size=options.batch_size) for stage in stages)
     return replace(recipe, stages=stages)

@@ -44,9 +44,9 @@ def plan_training(options: TrainOptions) -> Plan:
             not fit the network or itself.
     """
     variant = find_model_variant(options.model)
-    recipe = choose_recipe(options, variant)
-    pictures, classes = count_training(options.data, seed=options.seed, group_by=options.group_by)
-    return Plan(variant=variant, recipe=recipe, cost=estimate(variant, recipe, pictures, classes))
+    counts = count_training(options.data, seed=options.seed, group_by=options.group_by)
+    recipe = choose_recipe(options, variant, counts=counts)
+    return Plan(variant=variant, recipe=recipe, cost=estimate(variant, recipe, *counts))
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:

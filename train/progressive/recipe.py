@@ -61,7 +61,9 @@ class Recipe(Row):
     with SGD and RMSProp it is an L2 term of the loss, else decoupled. `layer_decay` is the rate of each stage of the
     network as a share of the rate of the stage above it. `crop_scale` is the share of the picture's area that a random
     crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the side beyond the picture, where it is
-    black. `teacher` names the weights to distil from. `short_run_init` is `zoo.model.build.initialize_for_short_run`.
+    black. `teacher` names the weights to distil from. `short_run_init` is `zoo.model.build.initialize_for_short_run`;
+    `norm_momentum` is how far batch norms move in a step, None: as the network's row has it. With `head_start` the
+    classifier begins as `train/learn/head_start.py` finds it.
     """
 
     name: Text
@@ -102,6 +104,8 @@ class Recipe(Row):
     random_erasing_ratio: Annotated[tuple[float, float], Within(above=0), Ascending()] = (0.3, 3.3)
     random_erasing_fill: ErasingFill = "zero"
     short_run_init: bool = False
+    norm_momentum: Annotated[float, Within(above=0, high=1)] | None = None
+    head_start: bool = False
 
     @property
     def epochs(self) -> int:
@@ -114,13 +118,28 @@ class Recipe(Row):
         return max(stage.image_size for stage in self.stages)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Situation(Row):
+    """What a recipe may adapt to: the network, how many pictures of how many classes, and what the user has fixed.
+
+    Without pictures it is a folder of ten thousand in a hundred classes.
+    """
+
+    variant: Variant
+    pictures: Count = 10_000
+    classes: Count = 100
+    epochs: Count | None = None
+    batch_size: Annotated[int, Within(2)] | None = None
+    image_size: Annotated[int, Within(16)] | None = None
+
+
 def recipe_names() -> tuple[str, ...]:
     """Every file of `train/recipes/`, in alphabetical order."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(RECIPES).__path__)))
 
 
-def find_recipe(name: str, variant: Variant) -> Recipe:
-    """Resolve a recipe for a network: `train/recipes/NAME.py` has `recipe(variant)`.
+def find_recipe(name: str, variant: Variant, situation: Situation | None = None) -> Recipe:
+    """Resolve a recipe for a network: `train/recipes/NAME.py` has `recipe(variant)`, or `adapt(situation)`.
 
     Raises:
         UnknownNameError: there is no such file. ZooError: the recipe is for another network.
@@ -128,8 +147,14 @@ def find_recipe(name: str, variant: Variant) -> Recipe:
     names = recipe_names()
     if name not in names:
         raise unknown_name("recipe", name, names, f"There are: {', '.join(names)}.")
-    resolved: Recipe = importlib.import_module(f"{RECIPES}.{name}").recipe(variant)
-    return resolved
+    module = importlib.import_module(f"{RECIPES}.{name}")
+    made: Recipe = module.adapt(situation or Situation(variant=variant)) if adapts(name) else module.recipe(variant)
+    return made
+
+
+def adapts(name: str) -> bool:
+    """Whether a recipe is made for its situation; the others are what they are."""
+    return hasattr(importlib.import_module(f"{RECIPES}.{name}"), "adapt")
 
 
 def require_network(recipe: str, variant: Variant, ids: Iterable[str]) -> None:
@@ -152,6 +177,11 @@ def round_test_size(image_size: int, max_size: int) -> int:
     300 px → 360; the paper's own pairs are 300/384 and 380/480 (§4.1: “about 20 % smaller”).
     """
     return min(int(image_size * 1.2 / 8 + 0.5) * 8, max_size)
+
+
+def scaled_test_size(test_size: int, factor: float, max_size: int) -> int:
+    """A recipe's test size where its training sizes are `factor` times as large: the nearest multiple of 4, capped."""
+    return min(max(4, round(test_size * factor / 4) * 4), max_size)
 
 
 def check_recipe(recipe: Recipe, variant: Variant) -> Recipe:

@@ -104,6 +104,12 @@ def ema_decay(decay: float, step: int) -> float:
     return min(decay, (1 + step) / (10 + step))
 
 
-def steps_per_epoch(num_pictures: int, batch_size: int) -> int:
-    """Full batches in an epoch, at least one."""
-    return max(1, num_pictures // batch_size)
+def steps_per_epoch(num_pictures: int, batch_size: int, processes: int = 1) -> int:
+    """Batches in an epoch, at least one. One process leaves no picture out: 236 pictures are 15 batches of 15 or 16.
+
+    Several processes need batches that divide among them: they leave out what does not fill the last one, other
+    pictures in each epoch.
+    """
+    if processes > 1:
+        return max(1, num_pictures // (batch_size * processes))
+    return max(1, min(math.ceil(num_pictures / batch_size), num_pictures // 2))  # batch norm needs two pictures

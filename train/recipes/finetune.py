@@ -1,66 +1,63 @@
-"""Your own pictures from trained weights: first the classifier alone, then all layers, the lower ones more slowly.
+"""Your own pictures from trained weights: a fitted classifier first, then all layers, the lower ones more slowly.
 
-Source     this project: for two epochs the backbone is frozen, so that the first gradients of a new classifier do not
-           reach it; layer decay 0.75 as in ConvNeXt's and BEiT's fine-tuning, here per stage of the network; then two
-           stages of progressive learning, at 80 % and 100 % of the network's training size
-Command    zoo train s.timm-in1k --data PICTURES --recipe finetune
-Hardware   not yet run
-Wall time  not yet run
-Result     not yet run
+The classifier begins as a logistic regression on the features of the weights as they are, which takes seconds; then two
+stages of progressive learning, at 80 % and 100 % of the largest size. Epochs, batch, warm-up, the average's decay and
+the norms' momentum follow the number of pictures (`train/progressive/adapt.py`).
+
+Source     this project; layer decay 0.75 as in ConvNeXt's and BEiT's fine-tuning, here per stage of the network
+Command    zoo train s.timm-in1k --data PICTURES
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from train.progressive.adapt import average_decay, norm_momentum, suited_batch, suited_epochs, warmup_epochs
 from train.progressive.imagenet import crop_margin
-from train.progressive.recipe import Recipe, TrainingStage
-from zoo.model.spec import Variant
+from train.progressive.recipe import Recipe, Situation, TrainingStage, scaled_test_size
+from train.progressive.schedule import steps_per_epoch
+
+SMALL_SHARE = 0.8
+# Stages of fewer epochs than two would be over before their size counts.
+EPOCHS_PER_STAGE = 2
 
 
-def recipe(variant: Variant) -> Recipe:
-    """For S: 2 epochs at 300 px with the backbone frozen, 6 at 240, 7 at 300, tested at 384."""
-    classifier_only = TrainingStage(
-        epochs=2,
-        image_size=variant.train_size,
-        batch_size=64,
-        randaugment_magnitude=0.0,
+def adapt(situation: Situation) -> Recipe:
+    """For 1,000 pictures and S: 20 epochs of batch 64, 10 at 240 px and 10 at 300, tested at 384."""
+    variant = situation.variant
+    size = situation.image_size or variant.train_size
+    factor = size / variant.train_size
+    epochs = suited_epochs(situation, of_1000=20)
+    batch = suited_batch(situation, epochs)
+    steps = epochs * steps_per_epoch(situation.pictures, batch)
+    large = TrainingStage(
+        epochs=epochs,
+        image_size=size,
+        batch_size=batch,
+        randaugment_magnitude=5.0,
         mixup_alpha=0.0,
         cutmix_alpha=0.0,
-        dropout=0.1,
-        stochastic_depth_prob=0.0,
-        freeze_backbone=True,
-    )
-    small = replace(
-        classifier_only,
-        epochs=6,
-        image_size=round(0.8 * variant.train_size),
-        randaugment_magnitude=5.0,
-        stochastic_depth_prob=0.1,
-        freeze_backbone=False,
-    )
-    large = replace(
-        small,
-        epochs=7,
-        image_size=variant.train_size,
-        batch_size=32,
-        randaugment_magnitude=10.0,
-        mixup_alpha=0.1,
         dropout=0.2,
-        stochastic_depth_prob=0.2,
+        stochastic_depth_prob=0.1,
     )
+    stages = [large]
+    if epochs >= 2 * EPOCHS_PER_STAGE:
+        small = replace(large, epochs=epochs // 2, image_size=round(SMALL_SHARE * size), dropout=0.1)
+        stages = [small, replace(large, epochs=epochs - epochs // 2)]
     return Recipe(
         name="finetune",
-        source="this project: frozen, then layer by layer",
-        stages=(classifier_only, small, large),
-        test_size=variant.eval_size,
+        source="this project: a fitted classifier, then layer by layer",
+        stages=tuple(stages),
+        test_size=scaled_test_size(variant.eval_size, factor, variant.max_size),
         test_resize=variant.preprocessing.resize,
-        test_crop_margin=crop_margin(variant),
-        learning_rate=5e-4,
-        warmup_epochs=1,
+        test_crop_margin=round(crop_margin(variant) * factor),
+        learning_rate=1e-3,
+        warmup_epochs=warmup_epochs(steps, epochs),
         weight_decay=0.05,
         layer_decay=0.75,
         clip_grad_norm=1.0,
-        ema_decay=0.999,
-        crop_scale=(0.25, 1.0),
+        ema_decay=average_decay(steps),
+        norm_momentum=norm_momentum(steps),
+        crop_scale=(0.35, 1.0),
+        head_start=True,
     )

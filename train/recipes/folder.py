@@ -1,44 +1,54 @@
 """Your own pictures, from scratch: Algorithm 1 from 43 % of the network's training size up to all of it.
 
+Epochs, batch, warm-up, the average's decay and the norms' momentum follow the number of pictures
+(`train/progressive/adapt.py`).
+
 Command    zoo train s --data PICTURES
 Source     sizes and regularisation of EfficientNetV2 Table 6 (S: 128 → 300 px, RandAugment 5 → 15, dropout
            0.1 → 0.3; mixup of M: 0 → 0.2); AdamW with cosine decay instead of RMSProp at batch 4096, because a
-           folder of thousands is trained at batch 32 … 128
-Hardware   not yet run
-Wall time  not yet run
-Result     not yet run at full length
+           folder of thousands is trained at batch 8 … 64
 """
 
 from __future__ import annotations
 
-from train.progressive.recipe import Recipe, round_test_size
-from train.progressive.schedule import progressive_stages
-from zoo.model.spec import Variant
+from train.progressive.adapt import average_decay, norm_momentum, suited_batch, suited_epochs, warmup_epochs
+from train.progressive.recipe import Recipe, Situation, round_test_size, scaled_test_size
+from train.progressive.schedule import progressive_stages, steps_per_epoch
 
 # 128 px of 300 px: where Table 6 starts.
 FIRST_SIZE_SHARE = 128 / 300
+# The largest batch of each stage: late stages have larger pictures, and memory is what it is.
+BATCHES = (64, 64, 48, 32)
+LEAST_EPOCHS = 60
 
 
-def recipe(variant: Variant) -> Recipe:
-    """Resolve for a network's training size: S gets 128, 185, 243, 300 px and is tested at 360."""
-    last = variant.train_size
+def adapt(situation: Situation) -> Recipe:
+    """For 10,000 pictures and S: 60 epochs at 128, 185, 243 and 300 px, tested at 384."""
+    variant = situation.variant
+    last = situation.image_size or variant.train_size
+    epochs = suited_epochs(situation, of_1000=100, least=LEAST_EPOCHS)
+    suited = suited_batch(situation, epochs)
+    batches = [suited if situation.batch_size else min(suited, most) for most in BATCHES[: min(len(BATCHES), epochs)]]
+    steps = sum(steps_per_epoch(situation.pictures, batch) for batch in batches) * epochs // len(batches)
+    own = max(round_test_size(variant.train_size, variant.max_size), variant.eval_size)
     return Recipe(
         name="folder",
         source="EfficientNetV2 Table 6, AdamW",
         stages=progressive_stages(
-            epochs=60,
+            epochs=epochs,
             image_size=(round(last * FIRST_SIZE_SHARE), last),
             randaugment_magnitude=(5, 15),
             mixup_alpha=(0.0, 0.2),
             dropout=(0.1, 0.3),
-            batch_size=(64, 64, 48, 32),
+            batch_size=batches,
         ),
-        test_size=min(max(round_test_size(last, variant.max_size), variant.eval_size), variant.max_size),
+        test_size=scaled_test_size(own, last / variant.train_size, variant.max_size),
         learning_rate=1e-3,
-        warmup_epochs=3,
+        warmup_epochs=warmup_epochs(steps, epochs),
         weight_decay=0.05,
         clip_grad_norm=1.0,
-        ema_decay=0.999,
+        ema_decay=average_decay(steps),
+        norm_momentum=norm_momentum(steps),
         crop_scale=(0.25, 1.0),
         short_run_init=True,
     )

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from train.progressive.recipe import Recipe
+from train.progressive.recipe import Recipe, Situation
 from train.recipes import folder
-from zoo.model.spec import Variant
 
 
-def recipe(variant: Variant) -> Recipe:
+def adapt(situation: Situation) -> Recipe:
     """Four stages, one regularisation."""
-    return control(folder.recipe(variant))
+    return control(folder.adapt(situation))
 
 
 def control(base: Recipe) -> Recipe:

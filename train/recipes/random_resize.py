@@ -14,16 +14,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from train.progressive.recipe import Recipe
+from train.progressive.recipe import Recipe, Situation
 from train.recipes import folder
-from zoo.model.spec import Variant
 
 EPOCHS_PER_DRAW = 8
 
 
-def recipe(variant: Variant) -> Recipe:
+def adapt(situation: Situation) -> Recipe:
     """As many stages as draws; sizes uniform between the first and the last of `folder`."""
-    base = folder.recipe(variant)
+    base = folder.adapt(situation)
     first, last = base.stages[0].image_size, base.stages[-1].image_size
     draws = -(-base.epochs // EPOCHS_PER_DRAW)
     sizes = np.random.default_rng(0).integers(first, last + 1, draws).tolist()

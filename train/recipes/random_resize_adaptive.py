@@ -11,17 +11,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from train.progressive.recipe import Recipe, TrainingStage
+from train.progressive.recipe import Recipe, Situation, TrainingStage
 from train.recipes import folder, random_resize
-from zoo.model.spec import Variant
 
 ADAPTED = ("randaugment_magnitude", "mixup_alpha", "cutmix_alpha", "dropout", "stochastic_depth_prob")
 
 
-def recipe(variant: Variant) -> Recipe:
+def adapt(situation: Situation) -> Recipe:
     """A stage's regularisation stands between `folder`'s first and last where its size does."""
-    base = folder.recipe(variant)
-    drawn = random_resize.recipe(variant)
+    base = folder.adapt(situation)
+    drawn = random_resize.adapt(situation)
     stages = tuple(_adapt(stage, base.stages[0], base.stages[-1]) for stage in drawn.stages)
     return replace(drawn, name="random_resize_adaptive", stages=stages)
 

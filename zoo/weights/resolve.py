@@ -69,6 +69,14 @@ def find_model_variant(model: str) -> Variant:
     return _find_row(model)
 
 
+def has_weights(model: str) -> bool:
+    """Whether MODEL names weights to begin from, a checkpoint's or published ones, and not a row alone; loads nothing.
+
+    Whether they are there is another question: `load_model` answers it.
+    """
+    return Path(model).suffix != ROW_SUFFIX and not any(model in (row.id, row.name) for row in VARIANTS)
+
+
 def _given_checkpoint(model: str) -> Path | None:
     """The checkpoint that MODEL names by its path, or by that of its run folder."""
     path = Path(model)
