@@ -112,8 +112,8 @@ def _train(job: Job, folder: Path, resume: bool, trackers: Sequence[TrackerRow],
     """This process's part of the training; the first process writes the files."""
     is_first = job.settings.world.is_first
     run = start_run(job)
-    if resume:
-        load_state(run, job, folder / STATE)
+    if resume and (remark := load_state(run, job, folder / STATE)):
+        console.print(remark)
     _say_where_it_begins(run, job, folder, resume, console)
     card = Checkpoint(
         variant=job.variant,
