@@ -18,7 +18,7 @@ from torch import Tensor
 
 from train.input.loader import Augmented, Batch, epoch_batches, load
 from train.learn.job import Job
-from train.learn.run import Epoch, PartialEpoch, Run, enter_stage, finite_or_none
+from train.learn.run import DIVERGED_HINT, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
 from train.learn.state import keep_random_state, restore_random_state, save_state
 from train.learn.step import train_step
 from train.learn.validation import Validation, validate_together
@@ -32,7 +32,6 @@ from zoo.errors import DataError, DivergedError, WorkerError
 T = TypeVar("T")
 # How many pictures of a batch are named when its loss is not finite.
 NAMED_PICTURES = 8
-DIVERGED_HINT = "Lower --lr, clip with --set clip_grad_norm=1, or use --precision fp32."
 
 
 def fit(run: Run, job: Job, *, state_path: Path, watcher: Watcher, stop: StopRequest | None = None) -> Validation:
@@ -279,8 +278,12 @@ class _Loop:
         return latest
 
     def _check_weights(self, where: str) -> None:
-        """Refuse to save what cannot be resumed: a finite loss does not show what its own step did to the weights."""
-        largest = torch.stack([tensor.abs().max() for tensor in self.run.model.parameters()]).max()
+        """Refuse to save what cannot be resumed: a finite loss does not show what its own step did to the weights.
+
+        Nor what the activations did to the statistics of batch norms, which only the validation uses.
+        """
+        tensors = (*self.run.model.state_dict().values(), *self.run.average.model.state_dict().values())
+        largest = torch.stack([tensor.abs().max() for tensor in tensors if tensor.is_floating_point()]).max()
         if not torch.isfinite(largest):
             raise DivergedError(f"Weights became {largest.item()} {where}.", DIVERGED_HINT)
 
