@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from export.options import EvaluateOptions
 from export.passport import passport_path, read_passport
-from export.runners.runner import Runner, infer_finite
+from export.runners.runner import Runner, are_finite, not_finite
 from zoo.data.hold_out import RULE
 from zoo.data.http import AUTHORIZATION_VARIABLE, authorization, is_address
 from zoo.data.open import has_split, is_held_out, open_val, was_recorded
@@ -54,13 +54,14 @@ def evaluate(
 
     Raises:
         DataError: a class the artifact does not know, or no picture that can be decoded.
-        ArtifactError: logits that are not finite.
+        ArtifactError: logits that are not finite, of how many pictures.
     """
     index_of = match_classes(pictures, runner.contract.classes)
     step = min(batch_size, runner.max_batch_size or batch_size)
     ranks: list[NDArray[np.int64]] = []
     losses: list[NDArray[np.float64]] = []
     broken: list[str] = []
+    unusable = 0
     for start in range(0, len(pictures), step):
         chunk = pictures.at(np.arange(start, min(start + step, len(pictures))))
         prepared, kept, messages = load_prepared(chunk, runner.contract.preprocessing)
@@ -69,13 +70,18 @@ def evaluate(
             on_broken(problem)
         if kept:
             labels = index_of[chunk.labels[kept]]
-            logits = infer_finite(runner, prepared)
+            logits = runner.infer(prepared)
+            usable = are_finite(logits)
+            unusable += int((~usable).sum())
+            logits, labels = logits[usable], labels[usable]
             ranks.append(rank_of(logits, labels))
             losses.append(cross_entropy(logits, labels))
         on_progress(start + len(chunk), len(pictures))
     if not ranks:
         raise DataError(f"None of the {len(pictures)} pictures of {pictures.name} can be decoded.", broken[0])
     rank = np.concatenate(ranks)
+    if unusable:
+        raise not_finite(runner.artifact, unusable, unusable + len(rank))
     return Evaluation(
         top1=float((rank < 1).mean()),
         top5=float((rank < TOP).mean()),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from export.options import ExportOptions
 from export.passport import Parity
 from export.precision.rows import Precision, Tolerance
-from export.runners.runner import Runner
+from export.runners.runner import Runner, are_finite, not_finite
 from zoo.data.digits import sample_photographs
 from zoo.data.open import open_val, was_recorded
 from zoo.data.pictures import Pictures, load_prepared
@@ -38,11 +38,19 @@ class Probe:
 
 @dataclass(frozen=True)
 class Gate:
-    """The reference's logits on the chosen pictures, computed once for every candidate."""
+    """The reference's logits on the chosen pictures, computed once for every candidate.
+
+    Raises:
+        ArtifactError: they are not finite, so nothing can be compared with them; says of how many pictures.
+    """
 
     backend: str
     probe: Probe
     logits: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if unusable := int((~are_finite(self.logits)).sum()):
+            raise not_finite("The network itself", unusable, len(self.logits))
 
     def check(self, candidate: Runner, name: str, precision: Precision) -> Parity:
         """Compare a candidate with the reference.
@@ -51,6 +59,12 @@ class Gate:
             VerdictError: it failed; carries the numbers.
         """
         logits = infer_all(candidate, self.probe.pictures)
+        if unusable := int((~are_finite(logits)).sum()):
+            raise VerdictError(
+                f"{name} answers {unusable} of {len(logits)} pictures of {self.probe.name} with logits that are not "
+                "finite; the checkpoint does not.",
+                f"Nothing was written. {precision.id} is too narrow for this network: export it in another precision.",
+            )
         names = (self.backend, candidate.backend, self.probe.name)
         parity = judge(self.logits, logits, precision.tolerance, names=names)
         if parity.passed:

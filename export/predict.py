@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.options import PredictOptions
-from export.runners.runner import Runner, infer_finite
+from export.runners.runner import Runner, are_finite, not_finite
 from zoo.data.decode import open_picture
 from zoo.data.preprocess import prepare, softmax
 from zoo.errors import BrokenPictureError
@@ -49,14 +49,23 @@ def predict(runner: Runner, pictures: Sequence[Path], *, top: int = PredictOptio
     """Classify picture files in batches, in their order; a broken one does not stop the rest. `top` classes are named.
 
     Raises:
-        ArtifactError: logits that are not finite.
+        ArtifactError: logits that are not finite; at the end, after the classes of all other pictures.
     """
     step = min(BATCH_SIZE, runner.max_batch_size or BATCH_SIZE)
+    unusable = broken = 0
     for start in range(0, len(pictures), step):
-        yield from _predict_batch(runner, pictures[start : start + step], top)
+        for found in _predict_batch(runner, pictures[start : start + step], top):
+            broken += found.error is not None
+            if found.error or found.predictions:
+                yield found
+            else:
+                unusable += 1
+    if unusable:
+        raise not_finite(runner.artifact, unusable, len(pictures) - broken)
 
 
 def _predict_batch(runner: Runner, pictures: Sequence[Path], top: int) -> Iterator[Classification]:
+    """The classification of each picture; one whose logits are not finite has neither predictions nor an error."""
     prepared: list[NDArray[np.uint8] | BrokenPictureError] = []
     for picture in pictures:
         try:
@@ -64,12 +73,15 @@ def _predict_batch(runner: Runner, pictures: Sequence[Path], top: int) -> Iterat
         except BrokenPictureError as error:
             prepared.append(error)
     good = [item for item in prepared if not isinstance(item, BrokenPictureError)]
-    scores = iter(softmax(infer_finite(runner, np.stack(good)))) if good else iter(())
+    logits = runner.infer(np.stack(good)) if good else np.empty((0, 1), np.float32)
+    rows = iter(zip(logits, are_finite(logits), strict=True))
     for picture, item in zip(pictures, prepared, strict=True):
         if isinstance(item, BrokenPictureError):
             yield Classification(picture=picture, error=item)
-        else:
-            yield Classification(picture=picture, predictions=best_of(next(scores), runner.contract.classes, top))
+            continue
+        row, usable = next(rows)
+        best = best_of(softmax(row), runner.contract.classes, top) if usable else ()
+        yield Classification(picture=picture, predictions=best)
 
 
 def best_of(scores: NDArray[np.float32], classes: Sequence[str], top: int) -> tuple[Prediction, ...]:

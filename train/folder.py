@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from train.learn.state import read_state
-from zoo.errors import ZooError
+from zoo.errors import DivergedError, ZooError
 from zoo.weights.checkpoint import Checkpoint, save_checkpoint
 
 CHECKPOINT, STATE, LAST_GOOD = "checkpoint.safetensors", "state.pt", "last-good.safetensors"
@@ -49,7 +49,7 @@ def move_aside(folder: Path, console: Console) -> None:
     console.print(f"The earlier run in {folder} is kept as {kept}.")
 
 
-def keep_last_good(folder: Path, card: Checkpoint, error: ZooError) -> str:
+def keep_last_good(folder: Path, card: Checkpoint, error: DivergedError) -> str:
     """Make a checkpoint of the last state's weights; returns what to say of it, "" if there is no state."""
     if not (folder / STATE).is_file():
         return ""

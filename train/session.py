@@ -28,7 +28,7 @@ from train.watch.live import LiveView
 from train.watch.record import RunRecord, provenance
 from train.watch.trackers import find_trackers, open_trackers
 from zoo.data.open import remarks
-from zoo.errors import CheckpointError, ZooError
+from zoo.errors import CheckpointError, DivergedError
 from zoo.files import check_folder
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import run_folder
@@ -101,8 +101,8 @@ def _train(job: Job, folder: Path, resume: bool, trackers: Sequence[TrackerRow],
     """This process's part of the training; the first process writes the files."""
     is_first = job.settings.world.is_first
     run = start_run(job)
-    if resume:
-        load_state(run, job, folder / STATE)
+    if resume and (remark := load_state(run, job, folder / STATE)):
+        console.print(remark)
     _say_where_it_begins(run, job, folder, resume, console)
     card = Checkpoint(
         variant=job.variant,
@@ -122,9 +122,9 @@ def _train(job: Job, folder: Path, resume: bool, trackers: Sequence[TrackerRow],
         stop = stack.enter_context(stop_requests())
         try:
             result = fit(run, job, state_path=folder / STATE, watcher=Watchers(watchers), stop=stop)
-        except ZooError as error:
+        except DivergedError as error:
             kept = keep_last_good(folder, card, error) if is_first else ""
-            raise type(error)(error.problem, f"{error.hint} {kept}".strip()) from error
+            raise DivergedError(error.problem, f"{error.hint} {kept}".strip()) from error
     if is_first:
         with signals_held():  # the training is done, and only seconds of drawing and writing are left
             record.finish(run, replace(card, provenance=provenance(job, run, result)), result)

@@ -11,7 +11,7 @@ import torch
 from train.options import AugmentOn, MixedPrecision, TrainOptions
 from train.processes.distributed import ALONE, World
 from zoo.data.pictures import Pictures
-from zoo.errors import ZooError
+from zoo.errors import MissingCapabilityError, ZooError
 from zoo.machine import choose_device, usable_processors
 from zoo.options import Seed
 from zoo.rows import CountOrNone, NotNegative, Row
@@ -45,11 +45,13 @@ def choose_settings(options: TrainOptions, pictures: Pictures, world: World) -> 
     """Resolve what `options` leave to the machine, for this process of the run.
 
     Raises:
-        MissingCapabilityError: there is no such device. ZooError: as `choose_precision`.
+        MissingCapabilityError: there is no such device, or as `check_compiler`. ZooError: as `choose_precision`.
     """
     device = torch.device(choose_device(options.device))
     if device.type == "cuda" and not world.is_alone:
         device = torch.device("cuda", world.local_rank)
+    if options.compile:
+        check_compiler(device)
     return Settings(
         device=device,
         precision=choose_precision(options.precision, device),
@@ -75,6 +77,24 @@ def choose_precision(asked: Literal["auto", MixedPrecision], device: torch.devic
     if asked == "fp16" and device.type == "cpu":
         raise ZooError("--precision fp16 needs a GPU.", "Use fp32 or bf16 on a CPU.")
     return asked
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile one addition for the device: what is missing is known in seconds, not when the first step is compiled.
+
+    Raises:
+        MissingCapabilityError: torch.compile does not work here.
+    """
+    try:
+        torch.compile(lambda numbers: numbers + 1)(torch.zeros(2, device=device))
+    except RuntimeError as error:  # torch._dynamo's errors are
+        reason = next(line for line in f"{getattr(error, 'inner_exception', None) or error}\n?".splitlines() if line)
+        raise MissingCapabilityError(
+            f"--compile does not work here: {reason.rstrip('.')}.",
+            "Install a C++ compiler (apt install g++ python3-dev), or name it in CXX; or leave --compile out.",
+        ) from error
+    finally:
+        torch.compiler.reset()
 
 
 def choose_augmentation(asked: Literal["auto", AugmentOn], device: torch.device) -> AugmentOn:

@@ -8,6 +8,8 @@ ZooError                      exit 1: our error, one line and a hint
 ├── CheckpointError           a checkpoint that is not ours, truncated, or does not fit
 ├── ArtifactError             an .onnx, .plan or passport that cannot be used
 ├── DownloadError             a file that could not be fetched, or is not the published one
+├── DivergedError             a run whose loss, weights or answers are no longer finite; its last state is good
+├── WorkerError               a decoding process that the system ended or did not start; what was learnt is saved
 ├── MissingCapabilityError    this machine lacks a GPU, a driver or a package; the hint says how to add it
 ├── EngineBuildError          TensorRT refused the graph; carries the logger's text
 ├── RequestError              one request got no prediction; serve/core/failures.py has the kinds and their statuses
@@ -72,6 +74,14 @@ class ArtifactError(ZooError):
 
 class DownloadError(ZooError):
     """A file that could not be fetched whole, or is not the one that was published."""
+
+
+class DivergedError(ZooError):
+    """Training that led to numbers that are not finite."""
+
+
+class WorkerError(ZooError):
+    """A decoding process that the system ended, or had no memory or files for; the pictures are not to blame."""
 
 
 class MissingCapabilityError(ZooError):

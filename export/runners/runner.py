@@ -31,16 +31,17 @@ class Runner(AbstractContextManager["Runner"], Protocol):
         ...
 
 
-def infer_finite(runner: Runner, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """`Runner.infer`, for answers that people will read.
+def are_finite(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of N answers can be used: those without NaN and infinity. (N, K) → (N,).
 
-    Raises:
-        ArtifactError: a logit is NaN or infinite.
+    Every comparison with NaN is false: ranked among others, such an answer would count as right.
     """
-    logits = runner.infer(pictures)
-    if not np.isfinite(logits).all():
-        raise ArtifactError(
-            f"{runner.artifact} answers with logits that are not finite.",
-            "Its weights have diverged, or its precision is too narrow for them: look at the training, or export fp32.",
-        )
-    return logits
+    return np.asarray(np.isfinite(logits).all(axis=1))
+
+
+def not_finite(artifact: str, count: int, total: int) -> ArtifactError:
+    """The error of an artifact whose answers to `count` of `total` pictures cannot be used."""
+    return ArtifactError(
+        f"{artifact} answers {count} of {total} pictures with logits that are not finite.",
+        "Its weights have diverged, or its precision is too narrow for them: look at the training, or export fp32.",
+    )

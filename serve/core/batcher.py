@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.runners.runner import Runner
-from serve.core.failures import DeadlineError, DrainingError, EngineError, QueueFullError
+from serve.core.failures import DeadlineError, DrainingError, EngineError, NotFiniteError, QueueFullError
 
 Observer = Callable[[int, float], None]
 """Called with the pictures of a batch and the seconds it took, from a runner's thread, before the batch's answers."""
@@ -261,7 +261,12 @@ class Batcher:
             observer(len(batch), took_s)
         for waiting, row in zip(batch, logits, strict=True):
             if not np.isfinite(row).all():
-                _fail_batch([waiting], ValueError("the logits are not finite"))
+                waiting.future.set_exception(
+                    NotFiniteError(
+                        "The network's answer to this picture is not finite.",
+                        "Other pictures may work. The artifact is at fault: `zoo evaluate` says for how many pictures.",
+                    )
+                )
                 continue
             queue_ms, compute_ms = (began_s - waiting.queued_s) * 1000.0, took_s * 1000.0
             answer = Answer(logits=row, queue_ms=queue_ms, compute_ms=compute_ms, batch_size=len(batch))

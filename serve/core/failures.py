@@ -41,6 +41,10 @@ class EngineError(RequestError):
     """The engine failed on the batch this request was in."""
 
 
+class NotFiniteError(EngineError):
+    """The engine's answer to this picture is NaN or infinite: no class can be told from it."""
+
+
 class UnavailableError(RequestError):
     """Not now, but soon: the client may send the request again after `retry_after_s` whole seconds."""
 
@@ -78,6 +82,7 @@ FAILURES = (
     Failure(error=MediaTypeError, status=415, reason="media_type"),
     # nginx's code for a client that left: nobody reads the answer, but the log and the metrics show it.
     Failure(error=ClientGoneError, status=499, reason="client_gone"),
+    Failure(error=NotFiniteError, status=500, reason="not_finite"),
     Failure(error=EngineError, status=500, reason="engine"),
     Failure(error=QueueFullError, status=503, reason="queue_full"),
     Failure(error=WarmingUpError, status=503, reason="warming_up"),

@@ -108,10 +108,35 @@ def test_logits_that_are_not_finite_are_an_error_and_no_number(
     monkeypatch.setattr(runner, "infer", lambda pictures: np.full((len(pictures), 3), bad, np.float32))
     path = tmp_path / "red.png"
     Image.fromarray(solid((200, 0, 0))).save(path)
-    with pytest.raises(ArtifactError, match="mean-colour answers with logits that are not finite"):
+    with pytest.raises(ArtifactError, match="mean-colour answers 1 of 1 pictures with logits that are not finite"):
         list(predict(runner, [path]))
-    with pytest.raises(ArtifactError, match="not finite"):
+    with pytest.raises(ArtifactError, match="answers 2 of 2 pictures with logits that are not finite"):
         evaluate(runner, pictures_of([0, 1]))
+
+
+def test_it_is_said_of_how_many_pictures_the_logits_are_not_finite(
+    mean_colour_runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those before and after are classified; the readable ones are counted."""
+    runner = mean_colour_runner(COLOURS, max_batch_size=2)
+    infer = runner.infer
+
+    def overflow(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = infer(pictures)
+        logits[pictures[:, 0, 0, 2] > 100, 1] = np.inf
+        return logits
+
+    monkeypatch.setattr(runner, "infer", overflow)
+    for name, colour in (("a", (200, 0, 0)), ("b", (0, 0, 200)), ("c", (0, 200, 0))):
+        Image.fromarray(solid(colour)).save(tmp_path / f"{name}.png")
+    paths = [tmp_path / f"{name}.png" for name in ("a", "b", "missing", "c")]
+    found = []
+    with pytest.raises(ArtifactError, match="1 of 3 pictures"):
+        for one in predict(runner, paths):
+            found.append((one.picture.stem, one.predictions[0].class_name if one.predictions else "broken"))
+    assert found == [("a", "red"), ("missing", "broken"), ("c", "green")]
+    with pytest.raises(ArtifactError, match="1 of 3 pictures"):
+        evaluate(runner, pictures_of([0, 1, 2]))
 
 
 LOGITS = arrays(np.float32, (3, 6), elements=st.floats(-30, 30, width=32))

@@ -23,12 +23,13 @@ from train.input.decode import Crop, CropDecoder
 from train.input.streams import Streams
 from train.options import AugmentOn
 from train.processes.stopping import leave_signals_to_the_run, signals_held
+from train.processes.workers import Workers, out_of_memory, starting
 from train.progressive.recipe import Recipe, TrainingStage
 from train.progressive.schedule import steps_per_epoch
 from zoo.data.jpeg import Box
 from zoo.data.pictures import Pictures, Stored
 from zoo.data.preprocess import prepare
-from zoo.errors import BrokenPictureError, DataError
+from zoo.errors import BrokenPictureError, DataError, ZooError
 from zoo.model.spec import Preprocessing
 
 Read = Callable[[], Stored]
@@ -95,7 +96,7 @@ class _Made(Dataset[Item | str]):
     def __getitem__(self, index: int) -> Item | str:
         return self.make([index], [partial(self.pictures.read, index)])[0]
 
-    def __getitems__(self, indices: list[int]) -> list[Item | str] | DataError:
+    def __getitems__(self, indices: list[int]) -> list[Item | str] | ZooError:
         """The items of a batch, whose pictures are read together; `DataLoader` calls it.
 
         An error that is not one picture's is returned: raised in a worker, it would arrive as the text of a traceback.
@@ -105,6 +106,8 @@ class _Made(Dataset[Item | str]):
                 return self.make(indices, reads)
         except DataError as error:
             return error
+        except MemoryError:
+            return out_of_memory()
 
     def make(self, indices: Sequence[int], reads: Sequence[Read]) -> list[Item | str]:
         """The items of pictures, which `reads` read."""
@@ -200,9 +203,9 @@ class Prepared(_Made):
             return error.problem
 
 
-def collate(items: list[Item | str] | DataError) -> Batch | DataError:
+def collate(items: list[Item | str] | ZooError) -> Batch | ZooError:
     """Stack the readable pictures, and keep the messages of the broken ones."""
-    if isinstance(items, DataError):
+    if isinstance(items, ZooError):
         return items
     good = [item for item in items if not isinstance(item, str)]
     positions = torch.tensor([place for place, item in enumerate(items) if not isinstance(item, str)], dtype=torch.long)
@@ -241,7 +244,8 @@ def load(
     When it is closed or fails before its end, its workers end within `GRACE_S`, whatever they wait for.
 
     Raises:
-        DataError: the pictures' server does not answer as it should.
+        DataError: the pictures' server does not answer as it should. WorkerError: the system ended a decoding process,
+        or has no memory or files for it.
     """
     leave = multiprocessing.Semaphore(0)  # how many workers are to end
     loader: DataLoader[Any] = DataLoader(
@@ -255,11 +259,13 @@ def load(
     )
     left = len(batches)
     loaded: Iterator[Any] = iter(())
+    processes = Workers()
     try:
-        with signals_held():
+        with signals_held(), starting(processes):
             loaded = iter(loader)
-        for batch in loaded:
-            if isinstance(batch, DataError):
+        while left:
+            batch = _next(loaded, processes)
+            if isinstance(batch, ZooError):
                 raise batch
             left -= 1
             yield batch
@@ -267,6 +273,18 @@ def load(
         for _ in range(workers if left else 0):
             leave.release()
         loaded = iter(())  # PyTorch's iterator shuts down with its last reference: now, not at a garbage collection
+
+
+def _next(loaded: Iterator[Any], processes: Workers) -> Batch | ZooError:
+    """The next batch, or why there is none; the error's own traceback would keep the processes of the others."""
+    try:
+        batch: Batch | ZooError = next(loaded)
+    except (RuntimeError, OSError, EOFError) as error:  # the last two: what a dead process was handing over
+        found = processes.explain(error)
+        if found is None:
+            raise
+        return found
+    return batch
 
 
 def _begin_worker(leave: Semaphore, worker: int) -> None:

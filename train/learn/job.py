@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from train.learn.distill import Teacher, load_teacher
 from train.learn.losses import resolve_class_weights
@@ -12,6 +13,7 @@ from train.progressive.cost import RunCost, estimate
 from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe
 from train.settings import Settings, choose_settings
+from zoo.data.fingerprint import fingerprint
 from zoo.data.open import open_splits
 from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
@@ -61,6 +63,11 @@ class Job:
     def classes(self) -> tuple[str, ...]:
         """The classes' names."""
         return self.train_set.classes
+
+    @cached_property
+    def fingerprints(self) -> tuple[str, str]:
+        """What tells the training and the validation pictures from others: `zoo.data.fingerprint`."""
+        return fingerprint(self.train_set), fingerprint(self.val_set)
 
     @property
     def cost(self) -> RunCost:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from train.input.loader import Augmented, Batch, epoch_batches, load
 from train.learn.job import Job
-from train.learn.run import Epoch, PartialEpoch, Run, enter_stage, finite_or_none
+from train.learn.run import DIVERGED_HINT, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
 from train.learn.state import keep_random_state, restore_random_state, save_state
 from train.learn.step import train_step
 from train.learn.validation import Validation, validate_together
@@ -27,12 +27,11 @@ from train.processes.distributed import agreed, gather, share_of, sum_over, wait
 from train.processes.stopping import Interrupted, RunStopped, StopRequest
 from train.progressive.recipe import TrainingStage
 from train.progressive.schedule import learning_rate, stage_of_epoch, steps_per_epoch
-from zoo.errors import DataError, ZooError
+from zoo.errors import DataError, DivergedError, WorkerError
 
 T = TypeVar("T")
 # How many pictures of a batch are named when its loss is not finite.
 NAMED_PICTURES = 8
-DIVERGED_HINT = "Lower --lr, clip with --set clip_grad_norm=1, or use --precision fp32."
 
 
 def fit(run: Run, job: Job, *, state_path: Path, watcher: Watcher, stop: StopRequest | None = None) -> Validation:
@@ -45,8 +44,9 @@ def fit(run: Run, job: Job, *, state_path: Path, watcher: Watcher, stop: StopReq
         The averaged weights' validation at the recipe's test size. The weights are in `run.average.model`.
 
     Raises:
-        DataError: no picture could be decoded. ZooError: loss or weights are no longer finite; the state on disk is
-        from before. RunStopped: `stop` has a wish; the state is saved.
+        DataError: no picture could be decoded. WorkerError: the system ended a decoding process; the state is saved.
+        DivergedError: losses, weights or answers are no longer finite; the state on disk is from before. RunStopped:
+        `stop` has a wish; the state is saved. ZooError: the state cannot be written.
     """
     recipe = job.recipe
     loop = _Loop(run, job, state_path, watcher, stop or StopRequest())
@@ -154,7 +154,7 @@ class _Loop:
         """Between two steps: save the state if that is due, and stop if there is a wish.
 
         Raises:
-            RunStopped: there is. ZooError: weights are no longer finite.
+            RunStopped: there is. DivergedError, ZooError: as `_save`.
         """
         due = time.monotonic() - self.saved_at >= self.job.settings.save_every_s
         due, wish = agreed(self.world, due, self.stop.wish, self.job.settings.device)
@@ -171,12 +171,12 @@ class _Loop:
         Not with several processes, which may be at different steps, and not inside an accumulated batch.
 
         Raises:
-            RunStopped: a signal ended the wait. DataError: as it came.
+            RunStopped: a signal ended the wait. DataError, WorkerError: as it came.
         """
         run = self.run
         try:
             yield
-        except (DataError, Interrupted) as ended:
+        except (DataError, WorkerError, Interrupted) as ended:
             if run.partial and not run.partial.seen:
                 run.partial = None  # no step of this epoch has been made yet
             steps = steps_per_epoch(len(self.job.train_set), stage.batch_size, self.world.size)
@@ -206,7 +206,7 @@ class _Loop:
         """Save the state. The first process does it for all: with the sums of all, and everybody's generators.
 
         Raises:
-            ZooError: losses or weights are no longer finite.
+            DivergedError: losses or weights are no longer finite. ZooError: the state cannot be written.
         """
         self._read_losses()
         self._check_weights(where)
@@ -262,7 +262,7 @@ class _Loop:
         """Check the losses of all steps since the last call; returns the latest step's mean loss.
 
         Raises:
-            ZooError: a loss is not finite; names step and pictures.
+            DivergedError: a loss is not finite; names step and pictures.
         """
         if not self.unread:
             return None
@@ -272,16 +272,20 @@ class _Loop:
             if not math.isfinite(value):
                 named = ", ".join(self.job.train_set.describe(index) for index in indices[:NAMED_PICTURES])
                 more = f" and {len(indices) - NAMED_PICTURES} more" if len(indices) > NAMED_PICTURES else ""
-                raise ZooError(f"The loss became {value} in {where}, with {named}{more}.", DIVERGED_HINT)
+                raise DivergedError(f"The loss became {value} in {where}, with {named}{more}.", DIVERGED_HINT)
         latest: float = values[-1] / self.unread[-1][3]
         self.unread.clear()
         return latest
 
     def _check_weights(self, where: str) -> None:
-        """Refuse to save what cannot be resumed: a finite loss does not show what its own step did to the weights."""
-        largest = torch.stack([tensor.abs().max() for tensor in self.run.model.parameters()]).max()
+        """Refuse to save what cannot be resumed: a finite loss does not show what its own step did to the weights.
+
+        Nor what the activations did to the statistics of batch norms, which only the validation uses.
+        """
+        tensors = (*self.run.model.state_dict().values(), *self.run.average.model.state_dict().values())
+        largest = torch.stack([tensor.abs().max() for tensor in tensors if tensor.is_floating_point()]).max()
         if not torch.isfinite(largest):
-            raise ZooError(f"Weights became {largest.item()} {where}.", DIVERGED_HINT)
+            raise DivergedError(f"Weights became {largest.item()} {where}.", DIVERGED_HINT)
 
 
 def _parts(batch: list[int], count: int) -> list[list[int]]:

@@ -24,6 +24,8 @@ from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Within
 # None where it is not finite. The divergence of distillation may round to a little below 0.
 Loss = Annotated[float, Within(-1)] | None
 
+DIVERGED_HINT = "Lower --lr, clip with --set clip_grad_norm=1, or use --precision fp32."
+
 
 def finite_or_none(value: float) -> float | None:
     """A loss as JSON can say it, which has no NaN and no infinity."""

@@ -19,6 +19,8 @@ from zoo.files import replacing, writing_errors
 from zoo.wording import joined
 
 STATE_KEYS = {"model", "average", "optimizer", "scaler", "step", "history", "partial", "broken", "identity"}
+# Keys of the identity, in the words of an error. States of earlier versions do not have them.
+FILES = ("training files (names or sizes)", "validation files (names or sizes)")
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -36,6 +38,7 @@ def _identity(job: Job) -> dict[str, Any]:
         "classes": list(pictures.classes),
         "pictures": len(pictures),
         "labels": hashlib.sha256(pictures.labels.tobytes()).hexdigest(),  # in order: steps are counted in it
+        **dict(zip(FILES, job.fingerprints, strict=True)),
     }
 
 
@@ -73,8 +76,8 @@ def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:
     return state
 
 
-def load_state(run: Run, job: Job, path: Path) -> None:
-    """Put a run back where `save_state` left it.
+def load_state(run: Run, job: Job, path: Path) -> str:
+    """Put a run back where `save_state` left it; returns a remark on what could not be compared, else "".
 
     Raises:
         CheckpointError: the file is damaged, or belongs to another recipe, seed, precision or data set.
@@ -85,12 +88,12 @@ def load_state(run: Run, job: Job, path: Path) -> None:
     changed = [
         f"{key} ({there.get(key, 'unknown')}, here {value})" if key in named else key
         for key, value in _identity(job).items()
-        if there.get(key) != value
+        if there.get(key) != value and (key in there or key not in FILES)
     ]
     if changed:
         raise CheckpointError(
             f"{path} belongs to a run with other {joined(changed)}.",
-            "Give the flags of that run again, or start a new run without --resume.",
+            "Give the flags and the pictures of that run again, or start a new run without --resume.",
         )
     run.model.load_state_dict(state["model"])
     run.average.model.load_state_dict(state["average"])
@@ -105,6 +108,9 @@ def load_state(run: Run, job: Job, path: Path) -> None:
     if run.partial and not job.settings.world.is_first:
         run.partial.totals.zero_()  # the sums on disk are those of all processes
         run.partial.seen = 0
+    if FILES[0] in there:
+        return ""
+    return "The state does not say on which files the run was trained: whether they are the same was not checked."
 
 
 def keep_random_state(device: torch.device) -> tuple[Tensor, ...]:

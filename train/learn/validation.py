@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from train.input.loader import Batch, load_validation
+from train.learn.run import DIVERGED_HINT
 from train.learn.step import autocast, normalize
 from train.processes.distributed import gather
 from train.settings import Settings
 from zoo.data.pictures import Pictures
-from zoo.errors import DataError
+from zoo.errors import DataError, DivergedError
 from zoo.model.network import Network
 from zoo.model.spec import Preprocessing
 
@@ -38,24 +39,41 @@ class Answers:
 
 @dataclass(frozen=True)
 class Validation:
-    """Result on the validation pictures; the loss may be no finite number."""
+    """Result on the validation pictures; the loss, a sum, may be infinite where no answer is.
+
+    `unusable` counts the pictures whose answers are not finite; where there are any, nothing else may be used.
+    """
 
     loss: float
     top1: float
     broken: tuple[str, ...]
     answers: Answers
+    unusable: int = 0
 
 
 def validate_together(
     model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings
 ) -> Validation:
-    """`validate`, of which every process does a share; all of them return the whole result."""
+    """`validate`, of which every process does a share; all of them return the whole result.
+
+    Raises:
+        DivergedError: answers are not finite: says of how many pictures. Among NaN the first class is the likeliest,
+        so there would be figures.
+    """
     world = settings.world
     if world.is_alone or len(pictures) < world.size:
-        return validate(model, pictures, preprocessing, settings)
-    shares = [np.arange(rank, len(pictures), world.size) for rank in range(world.size)]
-    own = validate(model, pictures.at(shares[world.rank]), preprocessing, settings)
-    return merge_validations(gather(world, own), shares)
+        result = validate(model, pictures, preprocessing, settings)
+    else:
+        shares = [np.arange(rank, len(pictures), world.size) for rank in range(world.size)]
+        own = validate(model, pictures.at(shares[world.rank]), preprocessing, settings)
+        result = merge_validations(gather(world, own), shares)
+    if result.unusable:
+        raise DivergedError(
+            f"The network answers {result.unusable} of {len(result.answers.index)} validation pictures with logits "
+            "that are not finite.",
+            DIVERGED_HINT,
+        )
+    return result
 
 
 def merge_validations(parts: Sequence[Validation], shares: Sequence[NDArray[np.int64]]) -> Validation:
@@ -69,6 +87,7 @@ def merge_validations(parts: Sequence[Validation], shares: Sequence[NDArray[np.i
         float((answers.label == answers.predicted).mean()),
         tuple(chain.from_iterable(part.broken for part in parts)),
         answers,
+        sum(part.unusable for part in parts),
     )
 
 
@@ -86,10 +105,11 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
     loss_sum = 0.0
     broken: list[str] = []
     parts: list[Answers] = []
-    first = 0
+    first = unusable = 0
     with closing(_logits(model, pictures, preprocessing, settings)) as answered:
         for logits, batch in answered:
             broken += batch.broken
+            unusable += int((~logits.isfinite().all(dim=1)).sum())
             labels, scores = batch.labels, logits.softmax(1)
             loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
             score, predicted = scores.max(1)
@@ -101,7 +121,7 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
         raise DataError("Not one validation picture could be decoded.", "The files are damaged, or not pictures.")
     answers = _join(parts)
     top1 = float((answers.label == answers.predicted).mean())
-    return Validation(loss_sum / count, top1, tuple(broken), answers)
+    return Validation(loss_sum / count, top1, tuple(broken), answers, unusable)
 
 
 def _logits(

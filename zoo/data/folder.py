@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -77,12 +79,13 @@ def read_folder(root: Path) -> Pictures:
     if len(classes) == 1:
         raise DataError(f"{root} has one class only ({classes[0]}).", "A classifier needs pictures of at least two.")
     check_unicode(classes, str(root))
-    sources = [path for name in classes for path in found[name]]
+    files = [file for name in classes for file in found[name]]
     labels = np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes]).astype(np.int64)
     left_out |= {"pictures beside the folders of classes": loose} if loose else {}
     said = [f"{count} {what}" for what, count in left_out.items()]
     said += [f"{name}/, which has no pictures: it is no class" for name, files in found.items() if not files]
-    return Pictures(str(root), classes, sources, labels, left_out=tuple(said))
+    sizes = np.array([size for _, size in files], np.int64)
+    return Pictures(str(root), classes, [path for path, _ in files], labels, left_out=tuple(said), sizes=sizes)
 
 
 def check_unicode(names: tuple[str, ...], where: str) -> None:
@@ -109,20 +112,24 @@ def _is_system(name: str, left_out: Counter[str]) -> bool:
     return system
 
 
-def _picture_files(folder: Path, left_out: Counter[str]) -> list[Path]:
+def _picture_files(folder: Path, left_out: Counter[str]) -> list[tuple[Path, int]]:
+    """The pictures under a folder, sorted, each with its size in bytes."""
     known = picture_suffixes()
     pictures = []
-    for path in _walk(folder, left_out, {folder.resolve()}):
-        if path.suffix.lower() in known and path.is_file():
-            pictures.append(path)
+    for path, size in _walk(folder, left_out, {folder.resolve()}):
+        if path.suffix.lower() in known and size is not None:
+            pictures.append((path, size))
         else:
             suffix = printable(path.suffix.lower()) or "other"
             left_out[f"{suffix} files, which are no pictures" if path.exists() else "links that lead nowhere"] += 1
-    return sorted(pictures)
+    return sorted(pictures, key=itemgetter(0))
 
 
-def _walk(folder: Path, left_out: Counter[str], seen: set[Path]) -> Iterator[Path]:
-    """The files under a folder, links followed; `seen` are the folders that have been looked into."""
+def _walk(folder: Path, left_out: Counter[str], seen: set[Path]) -> Iterator[tuple[Path, int | None]]:
+    """What is no folder under a folder, with its size if it is a file; links are followed.
+
+    `seen` are the folders that have been looked into.
+    """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -135,12 +142,21 @@ def _walk(folder: Path, left_out: Counter[str], seen: set[Path]) -> Iterator[Pat
         if _is_system(entry.name, left_out):
             continue
         if not entry.is_dir():
-            yield path
+            yield path, _size_of(entry)
         elif (real := path.resolve()) in seen:
             left_out["links to folders that are read already"] += 1
         else:
             seen.add(real)
             yield from _walk(path, left_out, seen)
+
+
+def _size_of(entry: os.DirEntry[str]) -> int | None:
+    """A file's bytes; None of a pipe, a device, or a link that leads nowhere."""
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _name_in_class(pictures: Pictures, index: int) -> str:

@@ -39,7 +39,7 @@ class Pictures:
 
     `sources` are files, places in shards or (H, W, 3) uint8 arrays; `labels` (N,) int64 index `classes`.
     `flip_keeps_class` says whether a mirrored picture still belongs to its class: not for digits. `left_out` says, a
-    line each, what was found beside the pictures and not taken.
+    line each, what was found beside the pictures and not taken. `sizes` (N,) int64 are files' bytes when listed.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Pictures:
     labels: NDArray[np.int64]
     flip_keeps_class: bool = True
     left_out: tuple[str, ...] = ()
+    sizes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -139,7 +140,8 @@ class Pictures:
     def at(self, indices: NDArray[np.int64]) -> Pictures:
         """The pictures at `indices`."""
         sources = [self.sources[index] for index in indices]
-        return replace(self, sources=sources, labels=self.labels[indices])
+        sizes = None if self.sizes is None else self.sizes[indices]
+        return replace(self, sources=sources, labels=self.labels[indices], sizes=sizes)
 
 
 def load_prepared(pictures: Pictures, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], list[int], list[str]]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from serve.core.batcher import Answer, Batcher, warm_up_sizes
-from serve.core.failures import DeadlineError, DrainingError, EngineError, QueueFullError
+from serve.core.failures import DeadlineError, DrainingError, EngineError, NotFiniteError, QueueFullError
 
 PATIENCE_S = 60.0
 
@@ -246,7 +246,7 @@ def test_logits_that_are_not_finite_fail_their_picture_only(fake: Any, start: Ca
     good, bad = submit(batcher, 1, 2)
     runner.release()
     assert good.result(PATIENCE_S).batch_size == 2
-    assert isinstance(bad.exception(PATIENCE_S), EngineError)
+    assert isinstance(bad.exception(PATIENCE_S), NotFiniteError)
 
 
 def test_an_engine_that_answers_too_few_rows_is_a_failure(fake: Any, start: Callable[..., Batcher]) -> None:

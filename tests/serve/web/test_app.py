@@ -383,6 +383,16 @@ def test_metrics_count_what_happened(start_server: Start, fake: Any) -> None:
     assert 'zoo_engine_info{artifact="fake.onnx",backend="fake 1.0",device="CPU"' in running.client.get("/metrics").text
 
 
+def test_an_answer_that_is_not_finite_is_no_answer(start_server: Start, fake: Any) -> None:
+    running = start_server()
+    running.runner.logits_of = lambda byte: np.full(10, np.nan, np.float32)
+    said = refused(running.post(fake.png(1)), 500)
+    assert "is not finite" in said
+    assert running.metric('zoo_rejected_total{reason="not_finite"}') == 1
+    assert running.metric('zoo_rejected_total{reason="engine"}') == 0
+    assert running.metric("zoo_pictures_total") == 0
+
+
 def test_every_reason_for_a_refusal_is_a_series_from_the_start(start_server: Start) -> None:
     text = start_server().client.get("/metrics").text
     shown = set(re.findall(r'zoo_rejected_total\{reason="(\w+)"\} 0.0', text))

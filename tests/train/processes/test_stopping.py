@@ -18,10 +18,12 @@ import torch
 from safetensors.torch import load_file
 
 from train.input.loader import Augmented, Read
+from train.learn.ema import WeightAverage
 from train.learn.losses import Objective
 from train.processes.stopping import Interrupted, RunStopped, signals_held, stop_requests
 from train.session import train_model
-from zoo.errors import ZooError
+from zoo.errors import DivergedError, ZooError
+from zoo.model.network import Network
 from zoo.weights.checkpoint import load_checkpoint
 
 # Dropout, stochastic depth, mixup and erasing all draw at random, so a wrong generator state shows.
@@ -306,3 +308,30 @@ def test_weights_that_are_not_finite_are_never_saved(small: Callable, picture_fo
     if path.exists():
         state = torch.load(path, weights_only=True)
         assert all(np.isfinite(tensor.numpy()).all() for tensor in state["model"].values())
+
+
+def test_a_validation_whose_answers_are_not_finite_ends_the_run(
+    small: Callable, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses stay finite where only the statistics of a batch norm overflow; top-1 was that of the first class."""
+    update = WeightAverage.update
+
+    def overflow(self: WeightAverage, model: Network, step: int) -> None:
+        update(self, model, step)
+        if step == 7:
+            model.get_buffer("stem.norm.running_var").fill_(float("inf"))
+            self.model.get_buffer("stem.norm.running_var").fill_(float("nan"))
+
+    monkeypatch.setattr(WeightAverage, "update", overflow)
+    with pytest.raises(DivergedError, match="answers 18 of 18 validation pictures with logits that are not finite"):
+        train_model(small(picture_folder, tmp_path, batch_size=12, save_every_s=1000))
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+    with pytest.raises(DivergedError, match="Weights became nan") as error:
+        train_model(small(picture_folder, tmp_path, batch_size=12, save_every_s=0))
+    assert "last-good.safetensors" in error.value.hint
+    for name in ("model", "average"):
+        state = torch.load(tmp_path / "state.pt", weights_only=True)[name]
+        assert all(tensor.isfinite().all() for tensor in state.values())
