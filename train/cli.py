@@ -32,7 +32,7 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
     from train.processes.distributed import find_world
     from train.processes.stopping import RunFinished, RunStopped
     from train.session import train_model
-    from zoo.console import log_console
+    from zoo.console import log_console, print_json
 
     is_first = find_world().is_first
     log = log_console()
@@ -45,11 +45,10 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
     except RunStopped as stopped:
         log.print(f"Stopped {stopped.where}. The same command with --resume continues from there.")
         raise click.exceptions.Exit(stopped.exit_code) from stopped
-    last, checkpoint = outcome.history[-1], str(outcome.checkpoint)
     if is_first and as_json:
-        click.echo(json.dumps({"checkpoint": checkpoint, "top1": last.val_top1, "loss": last.val_loss}))
+        print_json(outcome.to_dict(), indent=None)
     elif is_first:
-        click.echo(f"{100 * last.val_top1:.2f} % top-1 at {last.val_size} px  {checkpoint}")
+        click.echo(f"{outcome.summary}  {outcome.checkpoint}")
 
 
 @click.command("train")

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from zoo.options import RESULTS, Arg, DeviceChoice, GroupBy, Opt, Seed
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Text, Within
 
+# Which weights a run ends with, and what the best of them are the best in.
+Keep = Literal["best", "last"]
+Metric = Literal["top1", "loss", "balanced_accuracy", "macro_f1"]
 # What training computes in; fp32 is full precision, the others are mixed with it.
 MixedPrecision = Literal["fp32", "bf16", "fp16"]
 # Where pictures are flipped and RandAugmented: as batches on the device, or one by one in the decoding processes.
@@ -82,6 +85,9 @@ class TrainOptions(Row):
     teacher: Annotated[str | None, Opt("Distil from trained weights of the same classes.", metavar="MODEL")] = None
     distill_alpha: Annotated[Share | None, Opt("The teacher's share of the loss  [default: 0.5]")] = None
     temperature: Annotated[Positive | None, Opt("Softens both sides of distillation  [default: 1]")] = None
+    keep: Annotated[Keep | None, Opt("Which epoch at the final size the checkpoint has  [default: best]")] = None
+    metric: Annotated[Metric | None, Opt("What the best epoch is the best in  [default: top1]")] = None
+    patience: Annotated[Count | None, Opt("Stop after so many epochs at the final size without a better one.")] = None
     seed: Annotated[Seed, Opt("Decides initialisation, order, augmentation and split.")] = 0
     device: DeviceChoice = "auto"
     precision: PrecisionOption = "auto"
@@ -97,6 +103,9 @@ class TrainOptions(Row):
     ] = 120
     out: Annotated[Path | None, Opt("Run folder  [default: runs/MODEL]", ("-o", "--out"), "DIRECTORY")] = None
     resume: Annotated[bool, Opt("Continue an interrupted run.")] = False
+    extend: Annotated[
+        bool, Opt("With --resume: go on with other --epochs or --lr, on the schedule they make.", needs="resume")
+    ] = False
     auto_resume: Annotated[
         bool, Opt("Continue an interrupted run, leave a finished one as it is, else start one. For requeued jobs.")
     ] = False

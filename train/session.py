@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,8 +19,9 @@ from train.learn.loop import fit
 from train.learn.memory import fit_to_memory
 from train.learn.run import Epoch, Run, start_run
 from train.learn.state import load_state
-from train.learn.validation import Validation
+from train.learn.validation import Validation, validate_together
 from train.learn.watcher import Watcher, Watchers
+from train.lock import locked
 from train.options import TrackerRow, TrainOptions
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
@@ -36,16 +38,49 @@ from zoo.weights.resolve import run_folder
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: its folder, its validation and its epochs."""
+    """A finished run: its folder, what its checkpoint answers at `size` px, and its epochs.
+
+    `best_epoch` is the one whose weights the checkpoint has, 0 for the head start. `test` is the answer to a test
+    split, where there is one, which nothing was chosen by.
+    """
 
     folder: Path
     result: Validation
     history: tuple[Epoch, ...]
+    size: int
+    best_epoch: int
+    test: Validation | None = None
 
     @property
     def checkpoint(self) -> Path:
         """The file other commands take."""
         return self.folder / CHECKPOINT
+
+    @property
+    def summary(self) -> str:
+        """The result in a line, the figure that nothing was chosen by first."""
+        epochs = len(self.history)
+        which = "the head start" if not self.best_epoch else f"epoch {self.best_epoch} of {epochs}"
+        chosen = "" if self.best_epoch == epochs else f", of {which}"
+        if self.test is None:
+            return f"{100 * self.result.top1:.2f} % top-1 at {self.size} px{chosen}"
+        return (
+            f"{100 * self.test.top1:.2f} % top-1 at {self.size} px on {len(self.test.answers.label):,} test pictures "
+            f"({100 * self.result.top1:.2f} % in validation){chosen}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `zoo train --json` prints."""
+        return {
+            "checkpoint": str(self.checkpoint),
+            "top1": self.result.top1,
+            "loss": self.result.loss,
+            "image_size": self.size,
+            "epochs": len(self.history),
+            "best_epoch": self.best_epoch,
+            "test_top1": self.test.top1 if self.test else None,
+            "test_loss": self.test.loss if self.test else None,
+        }
 
 
 def train_model(
@@ -83,7 +118,7 @@ def train_model(
     console.print(_headline(job))
     for remark in remarks(job.train_set, job.val_set):
         console.print(escape(remark))
-    with joined(world, job.settings.device):
+    with locked(folder) if world.is_first else nullcontext(), joined(world, job.settings.device):
         # The first process decides for all: the others may see its files later, or other ones.
         resume = _must_resume(options, folder, gather(world, find_run(folder))[0])
         if job.settings.device.type == "cuda":
@@ -92,16 +127,18 @@ def train_model(
         if world.is_first and not resume:
             move_aside(folder, console)
         wait_for_all(world)
-        outcome = _train(job, folder, resume, trackers, console)
+        outcome = _train(job, folder, resume, options.extend, trackers, console)
         wait_for_all(world)
         return outcome
 
 
-def _train(job: Job, folder: Path, resume: bool, trackers: Sequence[TrackerRow], console: Console) -> Outcome:
+def _train(
+    job: Job, folder: Path, resume: bool, extend: bool, trackers: Sequence[TrackerRow], console: Console
+) -> Outcome:
     """This process's part of the training; the first process writes the files."""
     is_first = job.settings.world.is_first
     run = start_run(job)
-    if resume and (remark := load_state(run, job, folder / STATE)):
+    if resume and (remark := load_state(run, job, folder / STATE, extend=extend)):
         console.print(remark)
     _say_where_it_begins(run, job, folder, resume, console)
     card = Checkpoint(
@@ -125,10 +162,12 @@ def _train(job: Job, folder: Path, resume: bool, trackers: Sequence[TrackerRow],
         except DivergedError as error:
             kept = keep_last_good(folder, card, error) if is_first else ""
             raise DivergedError(error.problem, f"{error.hint} {kept}".strip()) from error
+    test = validate_together(run.average.model, job.test_set, job.preprocessing, job.settings) if job.test_set else None
+    best = run.best.epoch if run.best and job.recipe.keep == "best" else len(run.history)
     if is_first:
         with signals_held():  # the training is done, and only seconds of drawing and writing are left
-            record.finish(run, replace(card, provenance=provenance(job, run, result)), result)
-    return Outcome(folder, result, tuple(run.history))
+            record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
+    return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test)
 
 
 def _must_resume(options: TrainOptions, folder: Path, found: Found) -> bool:

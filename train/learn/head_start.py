@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,10 +17,10 @@ from torch.nn import functional as F
 
 from train.input.loader import load_validation
 from train.learn.job import Job
-from train.learn.run import Loss, Run, finite_or_none
+from train.learn.run import HeadStart, Run, finite_or_none
 from train.learn.step import autocast, normalize
 from train.learn.validation import Validation, validate_together
-from zoo.rows import Count, NotNegative, Positive, Row, Share
+from zoo.errors import DataError
 
 # More features make a linear classifier little better, and cost as much as training on them.
 MOST_PICTURES = 20_000
@@ -32,26 +31,11 @@ PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 ITERATIONS = 60
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadStart(Row):
-    """What the fitted classifier reached on the validation pictures, from how many pictures, and how long it took.
-
-    `kept` is False where the weights' own classifier was better, which then stays.
-    """
-
-    top1: Share
-    loss: Loss
-    pictures: Count
-    penalty: Positive
-    seconds: NotNegative
-    kept: bool
-
-
 def begin_with_fitted_head(run: Run, job: Job) -> tuple[HeadStart, Validation]:
     """Fit the classifier of a run that has not begun; the average gets it too. Returns the better one's validation.
 
     Raises:
-        DataError, ArtifactError: as `validate_together`.
+        DataError: not one picture can be decoded. DivergedError: as `validate_together`.
     """
     began = time.monotonic()
     classifier = run.average.model.classifier
@@ -69,7 +53,7 @@ def begin_with_fitted_head(run: Run, job: Job) -> tuple[HeadStart, Validation]:
     return HeadStart(
         top1=result.top1,
         loss=finite_or_none(result.loss),
-        pictures=len(set(labels.tolist())) and len(labels),
+        features=len(labels),
         penalty=penalty,
         seconds=time.monotonic() - began,
         kept=kept,
@@ -102,6 +86,8 @@ def features_of(run: Run, job: Job) -> tuple[Tensor, Tensor]:
                 with autocast(settings):
                     features.append(model.features(seen).float().cpu())
                 labels.append(batch.labels)
+    if not features:
+        raise DataError("Not one training picture could be decoded.", "The files are damaged, or not pictures.")
     return torch.cat(features), torch.cat(labels)
 
 

@@ -14,7 +14,7 @@ from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe
 from train.settings import Settings, choose_settings
 from zoo.data.fingerprint import fingerprint
-from zoo.data.open import open_splits
+from zoo.data.open import open_splits, open_test
 from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
 from zoo.model.network import Network
@@ -40,7 +40,7 @@ class Job:
 
     `data` is the name the pictures were opened by, `group_by` what was kept on one side of their split; `preprocessing`
     is that of the trained weights, at the recipe's test size. Without `start` the network is freshly initialised;
-    `teacher` adds distillation.
+    `teacher` adds distillation. `test_set` is looked at once, at the end.
     """
 
     variant: Variant
@@ -53,6 +53,7 @@ class Job:
     group_by: str | None = None
     start: Start | None = None
     teacher: Teacher | None = None
+    test_set: Pictures | None = None
 
     @property
     def title(self) -> str:
@@ -117,6 +118,7 @@ def make_job(
         group_by=options.group_by,
         start=start,
         teacher=teacher,
+        test_set=None if pictures else open_test(options.data, train_set.classes),
     )
 
 

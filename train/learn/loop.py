@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from train.input.loader import Augmented, Batch, epoch_batches, load
+from train.learn.head_start import begin_with_fitted_head
 from train.learn.job import Job
-from train.learn.run import DIVERGED_HINT, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
+from train.learn.run import DIVERGED_HINT, Best, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
+from train.learn.scores import score_of
 from train.learn.state import keep_random_state, restore_random_state, save_state
 from train.learn.step import train_step
 from train.learn.validation import Validation, validate_together
@@ -30,6 +32,8 @@ from train.progressive.schedule import learning_rate, stage_of_epoch, steps_per_
 from zoo.errors import DataError, DivergedError, WorkerError
 
 T = TypeVar("T")
+# A first loss above this share of what guessing costs is no beginning.
+FIRST_LOSS_LIMIT = 1.1
 # How many pictures of a batch are named when its loss is not finite.
 NAMED_PICTURES = 8
 
@@ -50,9 +54,16 @@ def fit(run: Run, job: Job, *, state_path: Path, watcher: Watcher, stop: StopReq
     """
     recipe = job.recipe
     loop = _Loop(run, job, state_path, watcher, stop or StopRequest())
+    if recipe.head_start and job.start and run.step == 0 and not run.head_start:
+        run.head_start, beginning = begin_with_fitted_head(run, job)
+        loop.keep_best(beginning, epoch=0)
+        watcher.on_head_start(run.head_start)
+        loop.rest("before the first epoch")
     result: Validation | None = None
     entered: int | None = None
     for epoch in range(len(run.history), recipe.epochs):
+        if loop.is_hopeless():
+            break
         index = stage_of_epoch(recipe.stages, epoch)
         if index != entered:  # a resumed run enters its stage in the middle
             enter_stage(run, recipe.stages[index], job.settings)
@@ -61,6 +72,9 @@ def fit(run: Run, job: Job, *, state_path: Path, watcher: Watcher, stop: StopReq
         result = loop.run_epoch(index, epoch)
         if epoch + 1 < recipe.epochs:
             loop.rest(f"after epoch {epoch + 1} of {recipe.epochs}")
+    if recipe.keep == "best" and run.best and run.best.epoch != len(run.history):
+        run.average.model.load_state_dict(run.best.weights)
+        result = None
     return result or validate_together(run.average.model, job.val_set, job.preprocessing, job.settings)
 
 
@@ -110,9 +124,26 @@ class _Loop:
         )
         run.history.append(line)
         run.partial = None
+        if preprocessing == job.preprocessing:
+            self.keep_best(result, epoch=epoch + 1)
         self.watcher.on_validation(result)
         self.watcher.on_epoch(run, line)
         return result
+
+    def keep_best(self, result: Validation, *, epoch: int) -> None:
+        """Keep the averaged weights if no epoch at the final size was better."""
+        run, score = self.run, score_of(result, self.job.recipe.metric)
+        if run.best is None or score > run.best.score:
+            weights = {name: tensor.clone() for name, tensor in run.average.model.state_dict().items()}
+            run.best = Best(epoch, score, weights)
+
+    def is_hopeless(self) -> bool:
+        """Whether the recipe's patience is over: so many epochs at the final size without a better one."""
+        run, recipe = self.run, self.job.recipe
+        if recipe.patience is None or run.best is None:
+            return False
+        final = [line.epoch for line in run.history if line.val_size == self.job.preprocessing.image_size]
+        return sum(epoch > run.best.epoch for epoch in final) >= recipe.patience
 
     def _train_epoch(self, stage: TrainingStage, epoch: int) -> PartialEpoch:
         """One pass over the pictures, or what is left of it; returns the sums of the whole pass."""
@@ -268,6 +299,7 @@ class _Loop:
             return None
         # Host–device synchronisation: one for all of them.
         values = torch.stack([loss_sum for _, _, loss_sum, _ in self.unread]).tolist()
+        self._judge_first_loss()
         for value, (where, indices, _, _) in zip(values, self.unread, strict=True):
             if not math.isfinite(value):
                 named = ", ".join(self.job.train_set.describe(index) for index in indices[:NAMED_PICTURES])
@@ -276,6 +308,17 @@ class _Loop:
         latest: float = values[-1] / self.unread[-1][3]
         self.unread.clear()
         return latest
+
+    def _judge_first_loss(self) -> None:
+        """Say so if the run did not start where guessing starts: its classifier is no beginning."""
+        if self.run.first_loss is None or self.run.step == 0:
+            return
+        (first, guessing), self.run.first_loss = (value.item() for value in self.run.first_loss), None
+        if self.run.step == 1 and first > FIRST_LOSS_LIMIT * guessing:
+            self.watcher.on_remark(
+                f"The first loss is {first:.3g}, where guessing costs {guessing:.3g}: the classifier does not fit "
+                "these pictures, and training may never recover from it."
+            )
 
     def _check_weights(self, where: str) -> None:
         """Refuse to save what cannot be resumed: a finite loss does not show what its own step did to the weights.

@@ -19,7 +19,7 @@ from train.progressive.recipe import TrainingStage
 from train.settings import Settings
 from zoo.model.build import build_network, initialize_for_short_run
 from zoo.model.network import Network
-from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Within
+from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Within
 
 # None where it is not finite. The divergence of distillation may round to a little below 0.
 Loss = Annotated[float, Within(-1)] | None
@@ -65,10 +65,35 @@ class PartialEpoch:
     random: tuple[tuple[Tensor, ...], ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadStart(Row):
+    """What a classifier fitted to the features of the weights as they are reached on the validation pictures.
+
+    It was fitted to `features`, in `seconds`. `kept` is False where the weights' own classifier is better and stays.
+    """
+
+    top1: Share
+    loss: Loss
+    features: Count
+    penalty: Positive
+    seconds: NotNegative
+    kept: bool
+
+
+@dataclass
+class Best:
+    """The best averaged weights at the final size so far: after which epoch (0: the head start), and how good."""
+
+    epoch: int
+    score: tuple[float, float]
+    weights: dict[str, Tensor]
+
+
 @dataclass
 class Run:
     """Everything that changes while training, and all that a resumed run needs.
 
+    `first_loss` is the first step's loss and what guessing would have cost, left on the device, until they are read.
     `eager` is the model as a training step calls it, wrapped where several processes train; `forward` is the same,
     compiled for the current stage if the settings ask for it. `partial` is None between epochs.
     """
@@ -82,6 +107,9 @@ class Run:
     history: list[Epoch] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     partial: PartialEpoch | None = None
+    head_start: HeadStart | None = None
+    best: Best | None = None
+    first_loss: tuple[Tensor, Tensor] | None = None
     eager: nn.Module | None = None
     forward: Callable[[Tensor], Tensor] | None = None
 

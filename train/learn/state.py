@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from train.learn.job import Job
-from train.learn.run import Epoch, PartialEpoch, Run
-from zoo.errors import CheckpointError
+from train.learn.run import Best, Epoch, HeadStart, PartialEpoch, Run
+from train.progressive.recipe import Recipe
+from zoo.errors import CheckpointError, RowError
 from zoo.files import replacing, writing_errors
 from zoo.wording import joined
 
 STATE_KEYS = {"model", "average", "optimizer", "scaler", "step", "history", "partial", "broken", "identity"}
+# Settings that may differ where a run goes on with a longer schedule: what follows from its length.
+EXTENDED = ("epochs", "warmup_epochs", "learning_rate", "ema_decay", "norm_momentum", "patience")
 # Keys of the identity, in the words of an error. States of earlier versions do not have them.
 FILES = ("training files (names or sizes)", "validation files (names or sizes)")
 
@@ -54,6 +57,8 @@ def save_state(run: Run, job: Job, path: Path) -> None:
         "partial": vars(run.partial) if run.partial else None,
         "broken": sorted(run.broken),
         "identity": _identity(job),
+        "head_start": run.head_start.to_dict() if run.head_start else None,
+        "best": vars(run.best) if run.best else None,
     }
     with replacing(path) as temporary, writing_errors(RuntimeError):
         torch.save(state, temporary)
@@ -76,7 +81,34 @@ def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:
     return state
 
 
-def load_state(run: Run, job: Job, path: Path) -> str:
+def _changed_settings(there: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
+    """The settings of a recipe that differ from those of a state, as "0.001, here 0.01"."""
+    try:
+        earlier = _settings(Recipe.from_dict(there))
+    except RowError:
+        return {"recipe": "of another version of zoo"}
+    here = _settings(recipe)
+    return {
+        name: f"{earlier.get(name, 'none')}, here {here.get(name, 'none')}"
+        for name in (*here, *(name for name in earlier if name not in here))
+        if earlier.get(name) != here.get(name)
+    }
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Every setting of a recipe by its path, as `--set` has them; `accumulate` is the machine's."""
+    fields = recipe.to_dict()
+    stages = fields.pop("stages")
+    of_stages = {
+        f"stages.{number}.{name}": value
+        for number, stage in enumerate(stages, start=1)
+        for name, value in stage.items()
+        if name != "accumulate"
+    }
+    return fields | of_stages
+
+
+def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
     """Put a run back where `save_state` left it; returns a remark on what could not be compared, else "".
 
     Raises:
@@ -88,12 +120,17 @@ def load_state(run: Run, job: Job, path: Path) -> str:
     changed = [
         f"{key} ({there.get(key, 'unknown')}, here {value})" if key in named else key
         for key, value in _identity(job).items()
-        if there.get(key) != value and (key in there or key not in FILES)
+        if key != "recipe" and there.get(key) != value and (key in there or key not in FILES)
     ]
+    settings = _changed_settings(there["recipe"], job.recipe)
+    has_meaning = all(name.rpartition(".")[2] in EXTENDED for name in settings)
+    changed += [f"{name} ({values})" for name, values in settings.items() if not (extend and has_meaning)]
     if changed:
+        longer = "--extend goes on with the other schedule; " if settings and has_meaning and not extend else ""
         raise CheckpointError(
             f"{path} belongs to a run with other {joined(changed)}.",
-            "Give the flags and the pictures of that run again, or start a new run without --resume.",
+            f"Give the flags and the pictures of that run again; {longer}without --resume a new run begins, and with "
+            "`zoo train RUN …` it begins from the weights of a finished one.",
         )
     run.model.load_state_dict(state["model"])
     run.average.model.load_state_dict(state["average"])
@@ -102,6 +139,8 @@ def load_state(run: Run, job: Job, path: Path) -> str:
     run.step = state["step"]
     run.history = [Epoch.from_dict(line) for line in state["history"]]
     run.broken = set(state["broken"])
+    run.head_start = HeadStart.from_dict(state["head_start"]) if state.get("head_start") else None
+    run.best = Best(**state["best"]) if state.get("best") else None
     partial = PartialEpoch(**state["partial"]) if state["partial"] else None
     # Another number of processes has other batches: it begins the epoch again.
     run.partial = partial if partial and len(partial.random) == job.settings.world.size else None

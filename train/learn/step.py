@@ -88,6 +88,11 @@ def _backward(
         teacher = run.objective.teacher
         taught = teacher.answer(pictures, preprocessing) if teacher else None
     loss = run.objective.loss(logits.float(), targets, taught)
+    if run.step == 0 and run.first_loss is None:
+        run.first_loss = (
+            loss.detach(),
+            run.objective.loss(torch.zeros_like(logits, dtype=torch.float32), targets, taught),
+        )
     run.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
     return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
-from train.learn.run import Epoch, Run
+from train.learn.run import Epoch, HeadStart, Run
 from train.learn.validation import Validation
 from train.progressive.recipe import TrainingStage
 
@@ -32,6 +32,12 @@ class Watcher:
 
     def on_broken(self, message: str) -> None:
         """A picture could not be decoded; told once per picture."""
+
+    def on_remark(self, remark: str) -> None:
+        """The loop has found something that a person should know."""
+
+    def on_head_start(self, found: HeadStart) -> None:
+        """A classifier was fitted before the first step: its accuracy is what every epoch has to beat."""
 
     def on_validation(self, result: Validation) -> None:
         """The validation of an epoch ended; `on_epoch` follows."""
@@ -62,5 +68,7 @@ class Watchers(Watcher):
     on_stage = _to_each(Watcher.on_stage)
     on_step = _to_each(Watcher.on_step)
     on_broken = _to_each(Watcher.on_broken)
+    on_remark = _to_each(Watcher.on_remark)
+    on_head_start = _to_each(Watcher.on_head_start)
     on_validation = _to_each(Watcher.on_validation)
     on_epoch = _to_each(Watcher.on_epoch)

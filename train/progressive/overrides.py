@@ -25,7 +25,7 @@ from zoo.weights.resolve import has_weights
 FIXED = ("name", "source", "stages")
 EVERY_STAGE = "all"
 # Options that are fields of a recipe, where they are given.
-FIELDS = ("learning_rate", "class_weights", "teacher", "distill_alpha", "temperature")
+FIELDS = ("learning_rate", "class_weights", "teacher", "distill_alpha", "temperature", "keep", "metric", "patience")
 
 
 def choose_recipe(

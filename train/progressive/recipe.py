@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from train.options import Keep, Metric
 from zoo.errors import ZooError, unknown_name
 from zoo.model.spec import ImageSize, Resize, Variant
 from zoo.rows import Ascending, Count, NotNegative, Positive, Row, Share, Some, Text, Within
@@ -63,7 +64,8 @@ class Recipe(Row):
     crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the side beyond the picture, where it is
     black. `teacher` names the weights to distil from. `short_run_init` is `zoo.model.build.initialize_for_short_run`;
     `norm_momentum` is how far batch norms move in a step, None: as the network's row has it. With `head_start` the
-    classifier begins as `train/learn/head_start.py` finds it.
+    classifier begins as `train/learn/head_start.py` finds it. A run ends with the averaged weights of its `keep` epoch
+    at the final size, the best in `metric`, and ends early after `patience` such epochs without a better one.
     """
 
     name: Text
@@ -106,6 +108,9 @@ class Recipe(Row):
     short_run_init: bool = False
     norm_momentum: Annotated[float, Within(above=0, high=1)] | None = None
     head_start: bool = False
+    keep: Keep = "best"
+    metric: Metric = "top1"
+    patience: Count | None = None
 
     @property
     def epochs(self) -> int:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from train.learn.run import Epoch, Run
+from train.learn.run import Epoch, HeadStart, Run
 from train.learn.watcher import Watcher
 from train.progressive.recipe import Recipe, TrainingStage
 from train.watch.charts import SETTING_NAMES, stage_settings
@@ -76,6 +76,18 @@ class LiveView(Watcher):
             total=steps,
             text=f"{rate:.0f} pictures/s  loss {self._loss:.3f}",
             left=self._time_left(epoch, step / steps, now - self._epoch_started),
+        )
+
+    def on_remark(self, remark: str) -> None:
+        """Say what the loop has found."""
+        self.console.print(f"[yellow]Note:[/] {escape(remark)}")
+
+    def on_head_start(self, found: HeadStart) -> None:
+        """Say what every epoch has to beat."""
+        whose = "a classifier fitted to the weights' features" if found.kept else "the weights' own classifier"
+        self.console.print(
+            f"Head start: {whose} has top-1 [bold]{100 * found.top1:.1f} %[/], loss {_loss(found.loss)}, after "
+            f"{found.seconds:.0f} s: what every epoch has to beat."
         )
 
     def on_broken(self, message: str) -> None:

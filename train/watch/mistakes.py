@@ -9,23 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from train.learn.scores import count_confusion
 from train.learn.validation import Answers
 from zoo.data.pictures import Pictures
 from zoo.errors import BrokenPictureError, DataError
 from zoo.page.elements import embedded_image, table
 from zoo.page.markup import Child, Markup, join, tag
-from zoo.page.matrix import MATRIX_CLASSES, Counts, render_matrix
+from zoo.page.matrix import MATRIX_CLASSES, render_matrix
 from zoo.wording import percent
 
 NUM_PAIRS, NUM_WEAKEST, NUM_PICTURES = 20, 10, 24
 THUMBNAIL_PX = 112
 UNREADABLE = tag("span", "no longer readable", class_="muted")
-
-
-def count_confusion(answers: Answers, num_classes: int) -> Counts:
-    """The confusion matrix (K, K); for a few thousand classes at most."""
-    cells = np.bincount(answers.label * num_classes + answers.predicted, minlength=num_classes**2)
-    return cells.reshape(num_classes, num_classes)
 
 
 def most_confused(answers: Answers, count: int) -> list[tuple[int, int, int]]:

@@ -14,11 +14,11 @@ from rich.markup import escape
 from train.folder import CHECKPOINT, CONFUSION, CURVES, METRICS, REPORT, STATE
 from train.learn.job import Job
 from train.learn.run import Epoch, Run, finite_or_none
+from train.learn.scores import count_confusion
 from train.learn.validation import Validation
 from train.learn.watcher import Watcher
 from train.processes.stopping import RunStopped
 from train.watch.charts import draw_curves
-from train.watch.mistakes import count_confusion
 from train.watch.report import RunState, RunStatus, render_report
 from zoo.data.hold_out import RULE
 from zoo.errors import ZooError
@@ -45,6 +45,7 @@ class RunRecord(Watcher):
         self.console = console
         self._run: Run | None = None
         self._result: Validation | None = None
+        self._test: Validation | None = None
         self._thumbnails: dict[int, Markup] = {}
         self._reported_at = -REPORT_INTERVAL_S
 
@@ -69,14 +70,14 @@ class RunRecord(Watcher):
         elif error:  # a signal
             self._write_report("interrupted", error.where if isinstance(error, RunStopped) else "")
 
-    def finish(self, run: Run, card: Checkpoint, result: Validation) -> None:
+    def finish(self, run: Run, card: Checkpoint, result: Validation, test: Validation | None = None) -> None:
         """Write the checkpoint, which took longest to make, then page and pictures; then drop the state.
 
         Raises:
             ZooError, OSError: the checkpoint cannot be written; the state stays.
         """
         save_checkpoint(self.folder / CHECKPOINT, run.average.model.state_dict(), card)
-        self._run, self._result = run, result
+        self._run, self._result, self._test = run, result, test
         self._write_report("finished")
         title = self.job.title
         self._attempt(CURVES, lambda: draw_curves(run.history, self.job.recipe, title))
@@ -90,7 +91,16 @@ class RunRecord(Watcher):
         run, result = self._run, self._result
         if run and result:
             broken = frozenset(run.broken)
-            status = RunStatus(state=state, history=run.history, result=result, broken=broken, reason=reason)
+            status = RunStatus(
+                state=state,
+                history=run.history,
+                result=result,
+                broken=broken,
+                reason=reason,
+                head_start=run.head_start,
+                best_epoch=run.best.epoch if run.best and self.job.recipe.keep == "best" else None,
+                test=self._test,
+            )
             self._attempt(REPORT, lambda: render_report(self.job, status, self._thumbnails))
 
     def _attempt(self, name: str, draw: Callable[[], str]) -> None:
@@ -102,7 +112,7 @@ class RunRecord(Watcher):
             self.console.print(f"[yellow]Warning:[/] {escape(f'{path} was not written: {reason}')}")
 
 
-def provenance(job: Job, run: Run, result: Validation) -> dict[str, Any]:
+def provenance(job: Job, run: Run, result: Validation, test: Validation | None = None) -> dict[str, Any]:
     """Where a checkpoint's weights come from, as plain JSON types."""
     return {
         "data": job.data,
@@ -113,10 +123,14 @@ def provenance(job: Job, run: Run, result: Validation) -> dict[str, Any]:
         "precision": job.settings.precision,
         "device": job.settings.device_name,
         "epochs": len(run.history),
+        "best_epoch": run.best.epoch if run.best else None,
+        "head_start": run.head_start.to_dict() if run.head_start else None,
         "steps": run.step,
         "training_seconds": round(sum(line.seconds for line in run.history), 1),
         "val_top1": result.top1,
         "val_loss": finite_or_none(result.loss),
+        "test_top1": test.top1 if test else None,
+        "test_pictures": len(test.answers.label) if test else None,
         "val_pictures": len(job.val_set) - len(result.broken),
         "broken_pictures": len(run.broken),
         "environment": environment(),

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from train.learn.job import Job
-from train.learn.run import Epoch
+from train.learn.run import Epoch, HeadStart
 from train.learn.validation import Validation
 from train.progressive.recipe import Recipe
 from train.watch.charts import (
-    best_epoch,
     pictures_of,
     progress_charts,
     schedule_charts,
@@ -37,13 +36,20 @@ SHOWN_BROKEN, SHOWN_VALUES = 50, 8
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """How far a run is: its epochs, the latest validation, pictures left out; `reason` says why it ended early."""
+    """How far a run is: its epochs, the latest validation, pictures left out; `reason` says why it ended early.
+
+    `best_epoch` is the best at the final size so far, 0 for the head start; a finished run's `result` is its. `test`
+    is the answer to the test split.
+    """
 
     state: RunState
     history: Sequence[Epoch]
     result: Validation
     broken: Iterable[str] = ()
     reason: str = ""
+    head_start: HeadStart | None = None
+    best_epoch: int | None = None
+    test: Validation | None = None
 
 
 def render_report(job: Job, status: RunStatus, thumbnails: dict[int, Markup] | None = None) -> str:
@@ -100,16 +106,35 @@ def headlines(job: Job, status: RunStatus) -> list[str]:
 
 
 def _about_accuracy(job: Job, status: RunStatus) -> Iterator[str]:
-    last, best = status.history[-1], best_epoch(status.history)
-    count = len(status.result.answers.label)
+    last, test = status.history[-1], status.test
+    count, top1 = len(status.result.answers.label), status.result.top1
+    if test:
+        yield (
+            f"{_accuracy(test.top1)} top-1 on {len(test.answers.label):,} test pictures at {last.val_size} px, which "
+            "were looked at once, at the end."
+        )
     done = status.state == "finished"
     where = f"at {last.val_size} px" + ("" if done else f" after epoch {last.epoch} of {job.recipe.epochs}")
-    yield f"{_accuracy(last.val_top1)} top-1 on {count:,} validation pictures {where}."
-    if best.val_top1 > last.val_top1:
-        yield f"The best epoch was {best.epoch} with {_accuracy(best.val_top1)} at {best.val_size} px."
-    error = (last.val_top1 * (1 - last.val_top1) / count) ** 0.5
+    yield f"{_accuracy(top1)} top-1 on {count:,} validation pictures {where}."
+    yield from _about_choice(job, status)
+    error = (top1 * (1 - top1) / count) ** 0.5
     if error:
         yield f"With {count:,} pictures, the standard error of that accuracy is {100 * error:.2g} percentage points."
+
+
+def _about_choice(job: Job, status: RunStatus) -> Iterator[str]:
+    """What the head start reached, and which epoch's weights these are."""
+    found, best = status.head_start, status.best_epoch
+    if found:
+        head = f"A classifier on the features of the weights as they were reached {_accuracy(found.top1)}"
+        yield f"{head} in {duration(found.seconds)}: what every epoch had to beat."
+    if best is None or status.state != "finished":
+        return
+    metric = {"top1": "top-1"}.get(job.recipe.metric, job.recipe.metric.replace("_", " "))
+    whose = f"after epoch {best} of {len(status.history)}" if best else "at the head start: no epoch was better"
+    yield f"The checkpoint has the averaged weights {whose}, the best in {metric} at the final size."
+    if not status.test:
+        yield "They were chosen by the same pictures, which flatters the figure a little; a test/ folder would not."
 
 
 def _about_cost(job: Job, status: RunStatus) -> Iterator[str]:

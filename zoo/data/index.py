@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.hold_out import first_fifth, hash_of
-from zoo.data.open import VAL_NAMES
+from zoo.data.open import TEST_NAME, VAL_NAMES
 from zoo.data.shards import INDEX_ROW, MANIFEST, Manifest, ShardEntry, SplitEntries, SplitEntry, is_inside
 from zoo.data.tar_samples import walk_samples
 from zoo.errors import DataError
@@ -23,7 +23,7 @@ from zoo.rows import Row
 from zoo.wording import joined
 
 CLASSES = "classes.txt"
-SPLIT_NAMES = ("train", *VAL_NAMES)
+SPLIT_NAMES = ("train", *VAL_NAMES, TEST_NAME)
 # Without names of classes, labels above this are taken for identifiers: a manifest of them all would have gigabytes.
 MOST_NUMBERS = 1_000_000
 
@@ -116,7 +116,7 @@ def choose_splits(folder: Path) -> tuple[dict[str, tuple[Path, ...]], tuple[str,
         problem = f"{named[''][0]} names no split" if "" in named else f"{folder} has no tar files of train"
         raise DataError(f"{problem}.", f"Expected names with one of {', '.join(SPLIT_NAMES)}: train-000000.tar, …")
     chosen = {"train": tuple(named["train"])}
-    val = next((name for name in VAL_NAMES if name in named), None)
+    val = next((name for name in (*VAL_NAMES, TEST_NAME) if name in named), None)
     if val:
         chosen["val"] = tuple(named[val])
     others = (path for name in named if name not in ("train", val) for path in named[name])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from zoo.data.arrays import SUFFIX, has_val, read_arrays
 from zoo.data.digits import NUM_CLASSES, NUM_TRAIN, open_digits
@@ -12,8 +15,10 @@ from zoo.data.http import RemoteFolder, is_address, parse_address
 from zoo.data.pictures import Pictures, Split
 from zoo.data.shards import ShardFolder, is_shards, open_split
 from zoo.errors import DataError
+from zoo.wording import joined
 
-VAL_NAMES = ("val", "valid", "validation", "test")
+VAL_NAMES = ("val", "valid", "validation")
+TEST_NAME = "test"
 
 
 def open_splits(data: str, *, seed: int = 0, group_by: str | None = None) -> tuple[Pictures, Pictures]:
@@ -89,6 +94,29 @@ def count_training(data: str, *, seed: int = 0, group_by: str | None = None) -> 
     return len(train), len(train.classes)
 
 
+def open_test(data: str, classes: tuple[str, ...]) -> Pictures | None:
+    """The pictures of a folder's test/, if it has one beside train/: nothing is chosen by them.
+
+    Args:
+        classes: those of the training pictures; test/ may lack some.
+
+    Raises:
+        DataError: test/ has other classes, or no pictures.
+    """
+    root = Path(data)
+    if is_address(data) or not (root / "train").is_dir() or not (root / TEST_NAME).is_dir():
+        return None
+    test = read_folder(root / TEST_NAME)
+    unknown = [name for name in test.classes if name not in classes]
+    if unknown:
+        raise DataError(
+            f"{root / TEST_NAME} has classes that {root / 'train'} has not: {joined(unknown[:5])}.",
+            "Name its sub-folders after the classes trained on.",
+        )
+    places = np.array([classes.index(name) for name in test.classes], np.int64)
+    return replace(test, classes=classes, labels=places[test.labels])
+
+
 def remarks(train: Pictures, val: Pictures) -> tuple[str, ...]:
     """What a person should know of pictures as they were found, a line each: what was left out, what is too few."""
     left_out = tuple(dict.fromkeys((*train.left_out, *val.left_out)))
@@ -116,13 +144,15 @@ def open_val(data: str, *, seed: int | None = None, group_by: str | None = None)
     if is_address(data):
         return _shards(RemoteFolder(parse_address(data)), "val")
     root = Path(data)
-    if seed is None and data != "digits" and root.is_dir() and not (root / "train").is_dir() and not is_shards(root):
-        named = next((root / name for name in VAL_NAMES if (root / name).is_dir()), root)
-        return read_folder(named)
-    if seed is not None and root.is_dir() and not (root / "train").is_dir():
-        val_root = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
-        if val_root:
-            return read_folder(val_root)
+    if data != "digits" and root.is_dir() and not is_shards(root):
+        has_train = (root / "train").is_dir()
+        # Nobody who trained on a train/ without a val/ was validated on its test/: a seed asks for what was held out.
+        parts = (*VAL_NAMES, TEST_NAME) if seed is None or not has_train else VAL_NAMES
+        named = next((root / name for name in parts if (root / name).is_dir()), None)
+        if named and not (has_train and named.name in VAL_NAMES):
+            return read_folder(named)
+        if seed is None and not has_train:
+            return read_folder(root)
     return open_splits(data, seed=seed or 0, group_by=group_by)[1]
 
 
@@ -131,7 +161,8 @@ def has_split(data: str) -> bool:
     root = Path(data)
     if data == "digits" or is_address(data) or not root.is_dir() or is_shards(root):
         return True
-    return any((root / name).is_dir() for name in VAL_NAMES)
+    parts = VAL_NAMES if (root / "train").is_dir() else (*VAL_NAMES, TEST_NAME)
+    return any((root / name).is_dir() for name in parts)
 
 
 def is_held_out(data: str) -> bool:

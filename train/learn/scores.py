@@ -1,0 +1,54 @@
+"""Owns figures of merit of a validation, as pure functions of its answers; which one chooses is the recipe's word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.learn.validation import Answers, Validation
+from train.options import Metric
+
+Counts = NDArray[np.int64]
+
+
+def count_confusion(answers: Answers, num_classes: int) -> Counts:
+    """The confusion matrix (K, K), true classes down; for a few thousand classes at most."""
+    cells = np.bincount(answers.label * num_classes + answers.predicted, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes)
+
+
+def recalls(answers: Answers) -> NDArray[np.float64]:
+    """The share of each class's pictures that are right, for the classes that have pictures."""
+    total = np.bincount(answers.label)
+    right = np.bincount(answers.label[answers.label == answers.predicted], minlength=len(total))
+    return np.asarray(right[total > 0] / total[total > 0], np.float64)
+
+
+def balanced_accuracy(answers: Answers) -> float:
+    """The mean recall over the classes that have pictures: every class counts the same, however few it has."""
+    return float(recalls(answers).mean())
+
+
+def macro_f1(answers: Answers) -> float:
+    """The mean F1 over the classes that have pictures: 2·right / (pictures of the class + answers of the class)."""
+    size = int(max(answers.label.max(), answers.predicted.max())) + 1
+    total, answered = (np.bincount(column, minlength=size) for column in (answers.label, answers.predicted))
+    right = np.bincount(answers.label[answers.label == answers.predicted], minlength=size)
+    known = total > 0
+    return float((2 * right[known] / (total[known] + answered[known])).mean())
+
+
+# What the best epoch has most of.
+SCORES: dict[Metric, Callable[[Validation], float]] = {
+    "top1": lambda result: result.top1,
+    "loss": lambda result: -result.loss,
+    "balanced_accuracy": lambda result: balanced_accuracy(result.answers),
+    "macro_f1": lambda result: macro_f1(result.answers),
+}
+
+
+def score_of(result: Validation, metric: Metric) -> tuple[float, float]:
+    """What decides which of two validations is better, the larger one: the metric, then the loss."""
+    return SCORES[metric](result), -result.loss
