@@ -26,6 +26,7 @@ def locked(folder: Path) -> Iterator[None]:
         ZooError: another run holds it; says which process on which machine.
     """
     folder = folder if folder.name else folder.resolve()
+    made = not folder.parent.exists()
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock, owner = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("lock", "owner.json"))
     held = FileLock(lock)
@@ -46,6 +47,8 @@ def locked(folder: Path) -> Iterator[None]:
         owner.unlink(missing_ok=True)
         lock.unlink(missing_ok=True)
         held.release()
+        if made and not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
 
 
 def _whose(owner: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
@@ -20,9 +22,11 @@ from safetensors.torch import load_file
 
 from train.input.loader import Augmented, epoch_batches
 from train.learn.job import find_start
+from train.learn.validation import Validation, validate_together
 from train.options import TrainOptions
 from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe, TrainingStage
+from train.progressive.schedule import steps_per_epoch
 from train.session import train_model
 from zoo.data.open import open_splits
 from zoo.errors import DataError, MissingCapabilityError, ZooError
@@ -72,7 +76,7 @@ def test_the_checkpoint_says_all_that_is_needed(tiny_run: Path) -> None:
     model, card = load_checkpoint(tiny_run / "checkpoint.safetensors")
     assert card.variant == TINY
     assert card.classes == tuple("0123456789")
-    assert card.preprocessing.image_size == card.recipe["test_size"] == 40
+    assert card.preprocessing.image_size == card.recipe["test_size"] == 36
     assert card.provenance["data"] == "digits"
     assert card.provenance["environment"]["packages"]["torch"] == metadata.version("torch")
     assert model.num_classes == 10
@@ -145,12 +149,90 @@ def test_resume_refuses_another_recipe_and_a_damaged_state(
     folder = tmp_path / "run"
     monkeypatch.setattr("train.watch.record.RunRecord.finish", lambda *_: None)  # stop short of the end
     train_model(small(picture_folder, folder, save_every_s=0))
-    with pytest.raises(ZooError, match="other recipe"):
+    with pytest.raises(ZooError, match=r"other .*stages\.1\.epochs \(1, here 2\).*--extend goes on"):
         train_model(small(picture_folder, folder, epochs=8, resume=True))
+    other = ("stages.all.dropout=0.3",)
+    with pytest.raises(ZooError, match=r"other .*stages\.1\.dropout \(0\.1, here 0\.3\)") as refused:
+        train_model(small(picture_folder, folder, epochs=8, overrides=other, resume=True, extend=True))
+    assert "--extend" not in refused.value.hint
     state = folder / "state.pt"
     state.write_bytes(state.read_bytes()[:2000])
     with pytest.raises(ZooError, match="damaged"):
         train_model(small(picture_folder, folder, resume=True))
+
+
+def test_a_run_is_extended_by_a_longer_schedule(
+    small: Callable, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr("train.watch.record.RunRecord.finish", lambda *_: None)  # stop short of the end
+        train_model(small(picture_folder, folder, save_every_s=0))
+    outcome = train_model(small(picture_folder, folder, epochs=8, resume=True, extend=True))
+    assert [line.epoch for line in outcome.history] == list(range(1, 9))
+    assert read_card(outcome.checkpoint).recipe["stages"][0]["epochs"] == 2
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(small: Callable, picture_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "run"
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom train.lock import locked\n"
+        f"with locked(Path({str(folder)!r})):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert other.stdout and other.stdout.readline() == "held\n"
+    try:
+        with pytest.raises(ZooError, match=rf"Another run is writing to .*run: process {other.pid} on "):
+            train_model(small(picture_folder, folder))
+    finally:
+        other.kill()
+        other.communicate()
+    # Killed, it could not tidy up: the lock is free all the same.
+    assert train_model(small(picture_folder, folder)).checkpoint.is_file()
+    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+
+
+def test_a_test_split_is_looked_at_once_and_comes_first(zoo: Callable, picture_folder: Path, in_folder: Path) -> None:
+    shutil.copytree(picture_folder, "pictures")
+    shutil.copytree("pictures/val", "pictures/test")
+    shutil.rmtree("pictures/test/green")
+    answer = zoo(
+        *("train", "tiny", "--data", "pictures", "--epochs", 4, "--image-size", 16, "--batch-size", 12),
+        *("--device", "cpu", "-o", "run"),
+    )
+    assert answer.code == 0, answer.err
+    assert "% top-1 at 20 px on 12 test pictures (" in answer.out
+    provenance = read_card(Path("run/checkpoint.safetensors")).provenance
+    assert provenance["test_pictures"] == 12 and 0 <= provenance["test_top1"] <= 1
+    assert "12 test pictures" in Path("run/report.html").read_text()
+    (in_folder / "pictures" / "test" / "violet").mkdir()
+    shutil.copy("pictures/val/red/000.jpg", "pictures/test/violet/0.jpg")
+    refused = zoo("train", "tiny", "--data", "pictures", "--device", "cpu", "-o", "other")
+    assert refused.code == 1 and "has classes that pictures/train has not: violet" in refused.err
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_a_run(
+    small: Callable, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third of five epochs is made the best, by what a validation says of it."""
+    import train.learn.loop as loop
+
+    said = iter((0.3, 0.4, 0.9, 0.5, 0.6))
+    kept: list[dict[str, torch.Tensor]] = []
+
+    def judge(model: Any, *rest: Any) -> Validation:
+        kept.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return replace(validate_together(model, *rest), top1=next(said, 0.9))
+
+    monkeypatch.setattr(loop, "validate_together", judge)
+    recipe = small_recipe(str(picture_folder), epochs=5, image_size=16, batch_size=12)
+    recipe = replace(recipe, stages=(replace(recipe.stages[-1], epochs=9),), warmup_epochs=0, patience=2)
+    unsized = {"epochs": None, "image_size": None, "batch_size": None}
+    outcome = train_model(small(picture_folder, tmp_path / "run", **unsized), recipe=recipe)
+    assert (len(outcome.history), outcome.best_epoch, outcome.result.top1) == (5, 3, 0.9)
+    weights = load_file(outcome.checkpoint)
+    assert all(torch.equal(weights[name], kept[2][name]) for name in weights)
+    assert read_card(outcome.checkpoint).provenance["best_epoch"] == 3
 
 
 def test_resume_refuses_another_precision_and_seed_and_names_both(
@@ -293,14 +375,26 @@ def test_wrong_commands_are_one_line_and_leave_nothing(
     assert list(in_folder.iterdir()) == []
 
 
-def test_every_epoch_sees_full_batches_in_another_order() -> None:
+def test_every_epoch_sees_every_picture_in_another_order() -> None:
     train = open_splits("digits")[0]
     recipe = small_recipe("digits", batch_size=32)
     first, second = (epoch_batches(train, recipe, recipe.stages[0], seed=0, epoch=e) for e in (0, 1))
-    assert {len(indices) for indices in first} == {32}
-    assert len(first) == 44
-    assert len({index for indices in first for index in indices}) == 44 * 32
+    assert {len(indices) for indices in first} == {31, 32}
+    assert len(first) == steps_per_epoch(1437, 32) == 45
+    assert sorted(index for indices in first for index in indices) == list(range(1437))
     assert first != second
+    together = epoch_batches(train, recipe, recipe.stages[0], seed=0, epoch=0, processes=2)
+    assert {len(indices) for indices in together} == {64}
+    assert len(together) == steps_per_epoch(1437, 32, processes=2) == 22
+
+
+@pytest.mark.parametrize(("pictures", "batch"), [(2, 2), (3, 2), (5, 2), (7, 8), (9, 8), (17, 8), (236, 16)])
+def test_no_batch_is_of_one_picture(pictures: int, batch: int) -> None:
+    some = open_splits("digits")[0].head(pictures)
+    recipe = small_recipe("digits", batch_size=batch)
+    batches = epoch_batches(some, recipe, recipe.stages[0], seed=0, epoch=0)
+    assert sorted(index for indices in batches for index in indices) == list(range(pictures))
+    assert min(map(len, batches)) >= 2 and max(map(len, batches)) <= batch + 1
 
 
 def test_augmentation_depends_on_seed_epoch_and_index_alone() -> None:

@@ -151,6 +151,7 @@ class _Loop:
         seed = job.settings.seed
         batches = epoch_batches(job.train_set, job.recipe, stage, seed=seed, epoch=epoch, processes=world.size)
         steps = [_parts(share_of(batch, world), stage.accumulate) for batch in batches]
+        run.part_sizes = frozenset(len(part) for parts in steps for part in parts)
         # Sums stay on the device, so that no step waits.
         done = run.partial = run.partial or PartialEpoch(torch.zeros(2, device=device))
         began = time.monotonic() - done.seconds

@@ -94,6 +94,7 @@ class Run:
     """Everything that changes while training, and all that a resumed run needs.
 
     `first_loss` is the first step's loss and what guessing would have cost, left on the device, until they are read.
+    `part_sizes` are the numbers of pictures that the parts of this epoch's batches have; none: the stage's own.
     `eager` is the model as a training step calls it, wrapped where several processes train; `forward` is the same,
     compiled for the current stage if the settings ask for it. `partial` is None between epochs.
     """
@@ -110,6 +111,7 @@ class Run:
     head_start: HeadStart | None = None
     best: Best | None = None
     first_loss: tuple[Tensor, Tensor] | None = None
+    part_sizes: frozenset[int] = frozenset()
     eager: nn.Module | None = None
     forward: Callable[[Tensor], Tensor] | None = None
 

@@ -81,7 +81,7 @@ def _backward(
     targets = run.objective.targets(labels)
     mix_batch(pictures, targets, mixup_alpha=stage.mixup_alpha, cutmix_alpha=stage.cutmix_alpha, rng=rng)
     # A part with broken pictures has another shape, and nothing is compiled for it.
-    forward = run.forward if stage.part_size - len(labels) in (0, 1) else run.eager
+    forward = run.forward if len(labels) in (run.part_sizes or {stage.part_size}) else run.eager
     assert forward is not None, "enter_stage comes first"
     with autocast(job.settings):
         logits = forward(pictures)

@@ -6,6 +6,9 @@ the norms' momentum follow the number of pictures (`train/progressive/adapt.py`)
 
 Source     this project; layer decay 0.75 as in ConvNeXt's and BEiT's fine-tuning, here per stage of the network
 Command    zoo train s.timm-in1k --data PICTURES
+Hardware   not yet run
+Wall time  not yet run
+Result     not yet run
 """
 
 from __future__ import annotations

@@ -95,6 +95,7 @@ def test_a_batch_without_parts_that_fit_is_said_so() -> None:
 def test_a_frozen_stage_says_nothing_about_one_that_is_not() -> None:
     recipe = find_recipe("finetune", S)
     same = tuple(replace(stage, batch_size=8, image_size=64) for stage in recipe.stages)
+    same = (replace(same[0], freeze_backbone=True), *same)
     device = Device(1e9)
     choose_accumulation(replace(recipe, stages=same), device, auto_batch=False)
     assert len(device.tried) == 2
@@ -127,7 +128,8 @@ SETTINGS = Settings(device=torch.device("cpu"), precision="fp32", seed=0, worker
 
 def small_recipe() -> Recipe:
     recipe = find_recipe("folder", TINY)
-    return replace(recipe, stages=tuple(replace(s, image_size=24, batch_size=8, epochs=1) for s in recipe.stages))
+    small = tuple(replace(s, image_size=24, batch_size=8, epochs=1) for s in recipe.stages)
+    return replace(recipe, stages=small, warmup_epochs=1)
 
 
 def a_job(recipe: Recipe, variant: Variant = TINY, settings: Settings = SETTINGS) -> Job:

@@ -57,7 +57,7 @@ def test_values_are_read_by_the_type_of_their_field(text: str, name: str, value:
         ("stages.2.image_size=2.5", "expected a whole number"),
         ("learning_rate=fast", "expected a number"),
         ("learning_rate=nan", "expected a number"),
-        ("optimizer=adam", "expected adamw or sgd or rmsprop or lamb"),
+        ("optimizer=adam", "expected adamw, sgd, rmsprop or lamb"),
         ("stages.1.freeze_backbone=maybe", "expected true or false"),
         ("clip_grad_norm=off", "expected a number above 0 or none"),
         ("crop_scale=0.1", "expected two numbers"),

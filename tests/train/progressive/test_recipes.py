@@ -198,7 +198,7 @@ def test_the_learning_rate_follows_the_batch_by_a_named_rule() -> None:
 
 def test_a_constant_schedule_stays() -> None:
     recipe = replace(resolve("folder"), schedule="constant")
-    assert {learning_rate(recipe, epoch) for epoch in (3, 30, 60)} == {recipe.learning_rate}
+    assert {learning_rate(recipe, epoch) for epoch in (recipe.warmup_epochs, 30, 60)} == {recipe.learning_rate}
 
 
 @pytest.mark.parametrize(

@@ -130,10 +130,10 @@ def options(**changes: Any) -> TrainOptions:
 def test_overrides_keep_the_proportions() -> None:
     changed = choose_recipe(options(epochs=8, batch_size=4, learning_rate=0.5, image_size=150), S)
     assert [stage.epochs for stage in changed.stages] == [2, 2, 2, 2]
-    assert [stage.image_size for stage in changed.stages] == [64, 92, 122, 150]
+    assert [stage.image_size for stage in changed.stages] == [64, 93, 121, 150]
     assert {stage.batch_size for stage in changed.stages} == {4}
-    assert (changed.learning_rate, changed.test_size) == (0.5, 184)
-    assert changed.warmup_epochs == pytest.approx(3 * 8 / 60)
+    assert (changed.learning_rate, changed.test_size) == (0.5, 192)  # 384 of 300 px, as before
+    assert changed.warmup_epochs == pytest.approx(0.8)  # a tenth
 
 
 def test_the_test_size_never_passes_the_cap() -> None:

@@ -263,7 +263,7 @@ def test_the_default_size_covers_evaluation_and_the_last_stage() -> None:
 
 
 def test_the_commands_pack_train_and_evaluate(zoo: Callable, in_folder: Path, picture_folder: Path) -> None:
-    packed = zoo("data", "pack", picture_folder, "-o", "shards", "--model", "tiny", "--size", 32, "--json")
+    packed = zoo("data", "pack", picture_folder, "-o", "shards", "--size", 32, "--json")
     assert packed.code == 0, packed.err
     said = json.loads(packed.out)
     assert (said["size"], said["splits"]["train"]["pictures"], said["splits"]["val"]["reduced"]) == (32, 36, 18)

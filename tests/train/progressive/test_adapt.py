@@ -1,0 +1,49 @@
+"""What a recipe makes of its situation: pure functions, with the values their docstrings name."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train.progressive.adapt import average_decay, norm_momentum, suited_batch, suited_epochs, warmup_epochs
+from train.progressive.cost import estimate
+from train.progressive.recipe import Situation, check_recipe, find_recipe
+from zoo.model.variants import find_variant
+
+LITE0 = find_variant("lite0")
+
+
+@pytest.mark.parametrize(("pictures", "epochs"), [(1000, 20), (250, 28), (50_000, 8), (1_281_167, 3)])
+def test_more_pictures_need_fewer_epochs(pictures: int, epochs: int) -> None:
+    assert suited_epochs(Situation(variant=LITE0, pictures=pictures), of_1000=20) == epochs
+
+
+def test_a_handful_of_pictures_is_seen_often_enough() -> None:
+    few = Situation(variant=LITE0, pictures=20, classes=2)
+    epochs = suited_epochs(few, of_1000=20)
+    assert epochs * 3 >= 400 > (epochs - 1) * 3  # 20 pictures are 3 batches of 8
+    assert suited_batch(few, epochs) == 8
+
+
+def test_what_the_user_fixes_stays() -> None:
+    fixed = Situation(variant=LITE0, pictures=5000, epochs=3, batch_size=24, image_size=100)
+    recipe = find_recipe("finetune", LITE0, fixed)
+    assert (recipe.epochs, recipe.largest_size, {stage.batch_size for stage in recipe.stages}) == (3, 100, {24})
+    assert (recipe.test_size, recipe.test_crop_margin) == (100, 14)  # 32 px of 224 stay an eighth
+
+
+def test_averages_and_norms_follow_the_number_of_steps() -> None:
+    assert [average_decay(steps) for steps in (400, 4000, 10**7)] == [0.95, 0.995, 0.9999]
+    assert [norm_momentum(steps) for steps in (70, 400, 2000, 10**6)] == [0.1, 0.05, 0.01, 0.01]
+    assert [warmup_epochs(steps, 10) for steps in (100, 100_000)] == [1.0, 0.2]
+
+
+@given(pictures=st.integers(2, 2_000_000), classes=st.integers(2, 1000), name=st.sampled_from(["finetune", "folder"]))
+def test_every_number_of_pictures_has_a_recipe_that_can_be_run(pictures: int, classes: int, name: str) -> None:
+    recipe = find_recipe(name, LITE0, Situation(variant=LITE0, pictures=pictures, classes=classes))
+    check_recipe(recipe, LITE0)
+    assert 0 < recipe.ema_decay < 1 and recipe.warmup_epochs < recipe.epochs
+    assert recipe.largest_size == LITE0.train_size
+    steps = sum(stage.steps for stage in estimate(LITE0, recipe, pictures, classes).stages)
+    assert steps >= min(300, pictures)
