@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,21 @@ def count_confusion(answers: Answers, num_classes: int) -> Counts:
     """The confusion matrix (K, K), true classes down; for a few thousand classes at most."""
     cells = np.bincount(answers.label * num_classes + answers.predicted, minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes)
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Of each class (K,): its pictures, the answers that name it, and those of them that are right."""
+
+    pictures: Counts
+    answers: Counts
+    right: Counts
+
+
+def count_classes(answers: Answers, num_classes: int) -> ClassCounts:
+    """What precision, recall and F1 of every class are made of."""
+    right = answers.label[answers.label == answers.predicted]
+    return ClassCounts(*(np.bincount(each, minlength=num_classes) for each in (answers.label, answers.predicted, right)))
 
 
 def recalls(answers: Answers) -> NDArray[np.float64]:

@@ -23,6 +23,9 @@ from zoo.errors import DataError, DivergedError
 from zoo.model.network import Network
 from zoo.model.spec import Preprocessing
 
+# A validation keeps at most about so many logits, 8 MB: 2,000 pictures of 1,000 classes fit one temperature well.
+SAMPLED_VALUES = 2_000_000
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -38,10 +41,19 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Logits (M, K) float32 of pictures that are spread over the set, and their classes (M,): of small sets all."""
+
+    logits: NDArray[np.float32]
+    label: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Validation:
     """Result on the validation pictures; the loss, a sum, may be infinite where no answer is.
 
     `unusable` counts the pictures whose answers are not finite; where there are any, nothing else may be used.
+    `sample` is what a temperature is fitted to.
     """
 
     loss: float
@@ -49,6 +61,7 @@ class Validation:
     broken: tuple[str, ...]
     answers: Answers
     unusable: int = 0
+    sample: Sample | None = None
 
 
 def validate_together(
@@ -88,7 +101,15 @@ def merge_validations(parts: Sequence[Validation], shares: Sequence[NDArray[np.i
         tuple(chain.from_iterable(part.broken for part in parts)),
         answers,
         sum(part.unusable for part in parts),
+        _join_samples([part.sample for part in parts]),
     )
+
+
+def _join_samples(samples: Sequence[Sample | None]) -> Sample | None:
+    known = [sample for sample in samples if sample is not None]
+    if not known:
+        return None
+    return Sample(np.concatenate([each.logits for each in known]), np.concatenate([each.label for each in known]))
 
 
 def _join(parts: Sequence[Answers]) -> Answers:
@@ -105,6 +126,9 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
     loss_sum = 0.0
     broken: list[str] = []
     parts: list[Answers] = []
+    samples: list[Sample | None] = []
+    # Every so many pictures: neighbours in the set are of one class.
+    stride = -(-len(pictures) * model.num_classes // SAMPLED_VALUES)
     first = unusable = 0
     with closing(_logits(model, pictures, preprocessing, settings)) as answered:
         for logits, batch in answered:
@@ -115,13 +139,15 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
             score, predicted = scores.max(1)
             columns = (first + batch.positions, labels, predicted, scores.gather(1, labels[:, None])[:, 0], score)
             parts.append(Answers(*(column.numpy() for column in columns)))
+            kept = (first + batch.positions) % stride == 0
+            samples.append(Sample(logits[kept].numpy(), labels[kept].numpy()))
             first += len(labels) + len(batch.broken)
     count = sum(len(part.index) for part in parts)
     if not count:
         raise DataError("Not one validation picture could be decoded.", "The files are damaged, or not pictures.")
     answers = _join(parts)
     top1 = float((answers.label == answers.predicted).mean())
-    return Validation(loss_sum / count, top1, tuple(broken), answers, unusable)
+    return Validation(loss_sum / count, top1, tuple(broken), answers, unusable, _join_samples(samples))
 
 
 def _logits(

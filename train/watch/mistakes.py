@@ -1,26 +1,23 @@
-"""Owns what a network gets wrong, as markup: the classes it confuses, and the pictures; it runs no network."""
+"""Owns what a network gets wrong and right, as markup: classes it confuses, and pictures; it runs no network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from train.learn.job import Job
 from train.learn.scores import count_confusion
 from train.learn.validation import Answers
-from zoo.data.pictures import Pictures
-from zoo.errors import BrokenPictureError, DataError
-from zoo.page.elements import embedded_image, table
+from train.watch.thumbnails import Drawn
+from zoo.page.elements import table
 from zoo.page.markup import Child, Markup, join, tag
 from zoo.page.matrix import MATRIX_CLASSES, render_matrix
 from zoo.wording import percent
 
-NUM_PAIRS, NUM_WEAKEST, NUM_PICTURES = 20, 10, 24
-THUMBNAIL_PX = 112
-UNREADABLE = tag("span", "no longer readable", class_="muted")
+NUM_PAIRS, NUM_PICTURES = 20, 24
+NUM_DRAWN_PAIRS, NUM_RIGHT = 12, 12
 
 
 def most_confused(answers: Answers, count: int) -> list[tuple[int, int, int]]:
@@ -31,32 +28,10 @@ def most_confused(answers: Answers, count: int) -> list[tuple[int, int, int]]:
     return [(int(pairs[0, i]), int(pairs[1, i]), int(counts[i])) for i in order]
 
 
-def confusion_section(answers: Answers, classes: Sequence[str]) -> Markup:
-    """The matrix where there are few classes, else the most confused pairs and the weakest classes."""
-    if len(classes) <= MATRIX_CLASSES:
-        return tag("section", tag("h2", "Confusion"), render_matrix(count_confusion(answers, len(classes)), classes))
-    lists = _pairs(answers, classes), _weakest(answers, classes)
-    return tag("section", tag("h2", "Confusion"), *lists, class_="names")
-
-
-def _pairs(answers: Answers, classes: Sequence[str]) -> Markup:
-    counts = np.bincount(answers.label, minlength=len(classes))
-    rows: list[list[Child]] = [
-        [classes[i], classes[j], f"{count:,}", percent(count / counts[i])]
-        for i, j, count in most_confused(answers, NUM_PAIRS)
-    ]
-    heads = ("true class", "taken for", "pictures", "of the class")
-    return table(heads, rows, caption=f"The most confused pairs of {len(classes):,} classes", words=(0, 1))
-
-
-def _weakest(answers: Answers, classes: Sequence[str]) -> Markup:
-    counts = np.bincount(answers.label, minlength=len(classes))
-    right = np.bincount(answers.label[answers.label == answers.predicted], minlength=len(classes))
-    known = np.flatnonzero(counts)
-    shares = right[known] / counts[known]
-    order = np.argsort(shares, kind="stable")[:NUM_WEAKEST]
-    rows: list[list[Child]] = [[classes[known[i]], percent(float(shares[i])), f"{counts[known[i]]:,}"] for i in order]
-    return table(("class", "right", "pictures"), rows, caption="The classes least often right")
+def most_certain(answers: Answers, true: int, taken: int) -> int:
+    """The place in `answers` of the picture of one class that was taken for another with the highest score."""
+    places = np.flatnonzero((answers.label == true) & (answers.predicted == taken))
+    return int(places[np.argmax(answers.score[places])])
 
 
 def worst_pictures(answers: Answers, count: int) -> NDArray[np.int64]:
@@ -66,64 +41,101 @@ def worst_pictures(answers: Answers, count: int) -> NDArray[np.int64]:
     return wrong[order][:count]
 
 
-def pictures_section(
-    answers: Answers, pictures: Pictures, classes: Sequence[str], thumbnails: dict[int, Markup]
-) -> Markup:
-    """The worst-classified pictures with both classes and their scores.
+def some_right(answers: Answers, count: int, seed: int) -> NDArray[np.int64]:
+    """Places in `answers` of right ones, drawn by `seed`, the least certain first.
 
-    `thumbnails` has those made before by index; it is left with those of this call.
+    The order in which pictures are tried is that of the whole set, so that the next page shows mostly the same ones.
     """
-    chosen = worst_pictures(answers, NUM_PICTURES)
-    for index in thumbnails.keys() - set(answers.index[chosen].tolist()):
-        del thumbnails[index]
+    right = answers.label == answers.predicted
+    tried = np.random.default_rng((seed, 13)).permutation(len(right))
+    chosen = tried[right[tried]][:count]
+    return chosen[np.argsort(answers.score[chosen], kind="stable")]
+
+
+def mistakes_sections(job: Job, answers: Answers, drawn: Drawn) -> list[Markup]:
+    """Confusion, the most confused pairs, the worst-classified pictures, and some right ones.
+
+    `drawn` has the thumbnails made before; it is left with those of this call.
+    """
+    pairs = most_confused(answers, NUM_PAIRS)
+    examples = [most_certain(answers, true, taken) for true, taken, _ in pairs[:NUM_DRAWN_PAIRS]]
+    worst = worst_pictures(answers, NUM_PICTURES).tolist()
+    right = some_right(answers, NUM_RIGHT, job.settings.seed).tolist()
+    drawn.update(job.val_set, answers.index[[*worst, *examples, *right]].tolist())
+    return [
+        _confusion(answers, job.classes, pairs),
+        *([_drawn_pairs(job, answers, pairs, examples, drawn)] if pairs else []),
+        _worst(job, answers, worst, drawn),
+        *([_right(job, answers, right, drawn)] if right else []),
+    ]
+
+
+def _confusion(answers: Answers, classes: Sequence[str], pairs: Sequence[tuple[int, int, int]]) -> Markup:
+    """The matrix where there are few classes, else the most confused pairs."""
+    if len(classes) <= MATRIX_CLASSES:
+        shown = render_matrix(count_confusion(answers, len(classes)), classes)
+        return tag("section", tag("h2", "Confusion"), shown)
+    counts = np.bincount(answers.label, minlength=len(classes))
+    rows: list[list[Child]] = [
+        [classes[i], classes[j], f"{count:,}", percent(count / counts[i])] for i, j, count in pairs
+    ]
+    heads = ("true class", "taken for", "pictures", "of the class")
+    listed = table(heads, rows, caption=f"The most confused pairs of {len(classes):,} classes", words=(0, 1))
+    return tag("section", tag("h2", "Confusion"), listed, class_="names")
+
+
+def _drawn_pairs(
+    job: Job, answers: Answers, pairs: Sequence[tuple[int, int, int]], examples: Sequence[int], drawn: Drawn
+) -> Markup:
+    counts = np.bincount(answers.label, minlength=len(job.classes))
+    figures = []
+    for (true, taken, count), place in zip(pairs, examples, strict=False):
+        often = f"{count:,} of {counts[true]:,}"
+        caption = _taken_for(job, answers, place), tag("br"), tag("span", often, class_="muted")
+        figures.append(drawn.figure(job.val_set, int(answers.index[place]), join(*caption)))
+    note = "How many pictures of the first class were taken for the second, and the one taken so with the highest score."
+    heading = tag("h2", "Most confused pairs")
+    return tag("section", heading, tag("p", note, class_="note"), tag("div", *figures, class_="pictures"))
+
+
+def _worst(job: Job, answers: Answers, places: Sequence[int], drawn: Drawn) -> Markup:
     total = int((answers.label != answers.predicted).sum())
     heading = tag("h2", "Worst-classified pictures")
     if not total:
         return tag("section", heading, tag("p", "Every validation picture is classified right."))
-    shown = "All" if total == len(chosen) else f"{len(chosen)} of"
+    shown = "All" if total == len(places) else f"{len(places)} of"
     note = f"{shown} {total:,} wrong ones, the lowest score of the true class first. Scores are the softmax."
-    _draw_missing(pictures, answers.index[chosen].tolist(), thumbnails)
-    figures = (_figure(answers, int(place), pictures, classes, thumbnails) for place in chosen)
-    return tag("section", heading, tag("p", note, class_="note"), tag("div", *figures, class_="wrong"))
+    figures = (
+        drawn.figure(job.val_set, int(answers.index[place]), _taken_for(job, answers, place, with_own_score=True))
+        for place in places
+    )
+    return tag("section", heading, tag("p", note, class_="note"), tag("div", *figures, class_="pictures"))
 
 
-def _draw_missing(pictures: Pictures, wanted: list[int], thumbnails: dict[int, Markup]) -> None:
-    """Add the thumbnails that are not there; where the pictures' server is gone, the page goes without the rest."""
-    try:
-        for index in wanted:
-            if index not in thumbnails:
-                thumbnails[index] = draw_thumbnail(pictures, index)
-    except DataError:
-        return
+def _right(job: Job, answers: Answers, places: Sequence[int], drawn: Drawn) -> Markup:
+    total = int((answers.label == answers.predicted).sum())
+    shown = "All" if total == len(places) else f"{len(places)} of"
+    note = f"{shown} {total:,} right ones, drawn at random; the lowest score first."
+    figures = []
+    for place in places:
+        score = tag("span", percent(float(answers.score[place])), class_="muted")
+        caption = join(tag("strong", job.classes[answers.label[place]]), " ", score)
+        figures.append(drawn.figure(job.val_set, int(answers.index[place]), caption))
+    heading = tag("h2", "Pictures classified right")
+    return tag("section", heading, tag("p", note, class_="note"), tag("div", *figures, class_="pictures"))
 
 
-def _figure(
-    answers: Answers, place: int, pictures: Pictures, classes: Sequence[str], thumbnails: dict[int, Markup]
-) -> Markup:
-    index = int(answers.index[place])
-    true, taken = classes[answers.label[place]], classes[answers.predicted[place]]
-    caption = tag(
-        "figcaption",
-        join(true, " ", tag("span", percent(float(answers.label_score[place])), class_="muted")),
+def _taken_for(job: Job, answers: Answers, place: int, *, with_own_score: bool = False) -> Markup:
+    """“cat 3.0 %” over “→ dog 71 %”."""
+    true, taken = job.classes[answers.label[place]], job.classes[answers.predicted[place]]
+    own = tag("span", percent(float(answers.label_score[place])), class_="muted") if with_own_score else None
+    return join(
+        true,
+        " " if own else None,
+        own,
         tag("br"),
         tag("span", "→ ", class_="arrow"),
         tag("strong", taken),
         " ",
         tag("span", percent(float(answers.score[place])), class_="muted"),
     )
-    return tag(
-        "figure", tag("div", thumbnails.get(index, UNREADABLE), class_="frame"), caption, title=pictures.describe(index)
-    )
-
-
-def draw_thumbnail(pictures: Pictures, index: int) -> Markup:
-    """A picture as an img element that carries its own bytes, at most `THUMBNAIL_PX` on a side."""
-    source = pictures.sources[index]
-    name = source.name if isinstance(source, Path) else f"picture {index}"
-    try:
-        image = pictures.open(index, min_size=THUMBNAIL_PX)
-    except BrokenPictureError:  # it was readable when it was validated: gone or changed since
-        return UNREADABLE
-    small = max(image.size) < THUMBNAIL_PX // 2
-    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BILINEAR)
-    return embedded_image(image, "PNG" if small else "JPEG", alt=name, class_="small" if small else None)

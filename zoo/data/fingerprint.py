@@ -39,23 +39,23 @@ def _parts(pictures: Pictures) -> Iterator[bytes]:
             yield str(source.shape).encode()
             yield source.tobytes()
         elif isinstance(source, Packed):
-            yield f"{_below(str(source.shard), root)}\0{source.offset}\0{source.size}\0".encode(
+            yield f"{below(str(source.shard), root)}\0{source.offset}\0{source.size}\0".encode(
                 errors="surrogateescape"
             )
         else:
-            yield f"{_below(str(source), root)}\0".encode(errors="surrogateescape")
+            yield f"{below(str(source), root)}\0".encode(errors="surrogateescape")
 
 
 def _lengths(shards: Sequence[Shard], root: str) -> bytes:
     """The shards' paths and lengths in bytes."""
     lines = (
-        f"{_below(str(shard), root)}\0{shard.stat().st_size if isinstance(shard, Path) else shard.size_bytes}\0"
+        f"{below(str(shard), root)}\0{shard.stat().st_size if isinstance(shard, Path) else shard.size_bytes}\0"
         for shard in shards
     )
     return "".join(lines).encode(errors="surrogateescape")
 
 
-def _below(name: str, root: str) -> str:
+def below(name: str, root: str) -> str:
     """A path below the set's folder, or that of an address, as the file system would write it."""
-    below = name.removeprefix(root).lstrip("/\\")
-    return unquote(below) if "://" in root else below.replace("\\", "/")
+    rest = name.removeprefix(root).lstrip("/\\")
+    return unquote(rest) if "://" in root else rest.replace("\\", "/")

@@ -30,10 +30,16 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint
     if preprocessing.resize == "squash":
         return np.asarray(image.resize((size, size), method))
     # Crop before the resize: the same pixels as resizing the short side first, at a fraction of the work.
-    short = min(image.size) * size / (preprocessing.resize_size or size)
-    left, top = (image.width - short) / 2, (image.height - short) / 2
-    box = (left, top, left + short, top + short)
-    return np.asarray(image.resize((size, size), method, box=box))
+    return np.asarray(image.resize((size, size), method, box=crop_box(image.width, image.height, preprocessing)))
+
+
+def crop_box(width: int, height: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
+    """What of a picture becomes the input: (left, top, right, bottom) in its pixels; of a squashed one all."""
+    if preprocessing.resize == "squash":
+        return 0.0, 0.0, float(width), float(height)
+    short = min(width, height) * preprocessing.image_size / (preprocessing.resize_size or preprocessing.image_size)
+    left, top = (width - short) / 2, (height - short) / 2
+    return left, top, left + short, top + short
 
 
 def load_batch(sources: Iterable[Path | bytes], preprocessing: Preprocessing) -> NDArray[np.uint8]:

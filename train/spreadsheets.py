@@ -1,0 +1,76 @@
+"""Owns predictions.csv and classes.csv: how a cell is written so that spreadsheets take it for text, and read again.
+
+Light to import. A cell that begins with = + - @, a tab or a line end may be a formula to a spreadsheet (OWASP, "CSV
+Injection"): it gets an apostrophe in front, and so does one that begins with an apostrophe, so that reading is exact.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from zoo.errors import DataError
+from zoo.files import write_text
+
+PREDICTIONS, CLASSES = "predictions.csv", "classes.csv"
+_GUARD = "'"
+_GUARDED = (*"=+-@＝＋－＠\t\r\n", _GUARD)  # noqa: RUF001 (the wide ones are formulas too in East Asian versions)
+_AGAIN = "`zoo train` writes it at the end of a run: train again, or copy the run folder whole."
+
+
+class Answered(NamedTuple):
+    """One line of predictions.csv: a readable picture below its set's folder, its class, the answer, both scores."""
+
+    split: str
+    picture: str
+    true: str
+    predicted: str
+    true_score: float
+    score: float
+
+
+HEADS = ("split", "picture", "class", "predicted", "class_score", "score")
+
+
+def write_sheet(path: Path, heads: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> None:
+    """Write a CSV file, UTF-8, whole or not at all; texts are guarded, None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    write_text(path, text.getvalue())
+
+
+def read_predictions(path: Path) -> list[Answered]:
+    """Read what a run wrote.
+
+    Raises:
+        DataError: there is no such file, or it is not one of ours.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            heads, *rows = list(csv.reader(file, strict=True)) or [[]]
+        if tuple(heads) != HEADS:
+            raise ValueError(f"its columns are {', '.join(heads)}")
+        return [_answered(row) for row in rows]
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {path}.", _AGAIN) from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} is not readable: {error}.", _AGAIN) from error
+
+
+def _answered(row: Sequence[str]) -> Answered:
+    *texts, true_score, score = row
+    split, picture, true, predicted = (text.removeprefix(_GUARD) for text in texts)
+    return Answered(split, picture, true, predicted, float(true_score), float(score))
+
+
+def _cell(value: str | int | float | None) -> str | int:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str) and value.startswith(_GUARDED):
+        return _GUARD + value
+    return "" if value is None else value
