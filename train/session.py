@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -14,17 +15,19 @@ from rich.markup import escape
 
 from train.folder import CHECKPOINT, STATE, Found, find_run, keep_last_good, move_aside
 from train.learn.distill import Teacher
-from train.learn.job import Job, Start, TrainAndVal, make_job
+from train.learn.job import Job, Start, TrainAndVal, make_job, run_preprocessing
 from train.learn.loop import fit
 from train.learn.memory import fit_to_memory
+from train.learn.pace import amount_of, budgeted, measure_pace
 from train.learn.run import Epoch, Run, start_run
-from train.learn.state import load_state
+from train.learn.state import load_state, recipe_of_state
 from train.learn.validation import Validation, validate_together
 from train.learn.watcher import Watcher, Watchers
 from train.lock import locked
 from train.options import TrackerRow, TrainOptions
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
+from train.progressive.budget import read_duration, seconds_of
 from train.progressive.recipe import Recipe
 from train.watch.live import LiveView
 from train.watch.record import RunRecord, provenance
@@ -34,6 +37,7 @@ from zoo.errors import CheckpointError, DivergedError
 from zoo.files import check_folder
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import run_folder
+from zoo.wording import duration
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ def train_model(
         cannot be run as it is, or does not fit the device's memory. RunStopped: SIGTERM or Ctrl-C; the state is saved.
         RunFinished: with `auto_resume`, or restarted by torchrun: the run is finished.
     """
+    began = time.monotonic()
     world = find_world()
     console = console if console and world.is_first else Console(quiet=True)
     trackers = find_trackers(options.trackers)
@@ -121,6 +126,8 @@ def train_model(
     with locked(folder) if world.is_first else nullcontext(), joined(world, job.settings.device):
         # The first process decides for all: the others may see its files later, or other ones.
         resume = _must_resume(options, folder, gather(world, find_run(folder))[0])
+        if options.budget is not None:
+            job = _budgeted(job, options, folder, resume, began, console)
         if job.settings.device.type == "cuda":
             console.print("Trying every stage's batch on the GPU …")
             job = replace(job, recipe=fit_to_memory(job, auto_batch=options.auto_batch))
@@ -168,6 +175,25 @@ def _train(
         with signals_held():  # the training is done, and only seconds of drawing and writing are left
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
     return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test)
+
+
+def _budgeted(job: Job, options: TrainOptions, folder: Path, resume: bool, began: float, console: Console) -> Job:
+    """The job as its time allows: chosen by a few measured steps, or, of a run to resume, as it was chosen then."""
+    if resume:
+        recipe = recipe_of_state(folder / STATE)
+        return replace(job, recipe=recipe, preprocessing=run_preprocessing(job.preprocessing, recipe))
+    seconds = read_duration(options.budget or "")
+    console.print("Measuring a few steps …")
+    pace = gather(job.settings.world, measure_pace(job))[0]
+    chosen = budgeted(job, options, pace, seconds - (time.monotonic() - began))
+    planned = time.monotonic() - began + seconds_of(chosen.recipe, amount_of(chosen), pace)
+    sizes = " → ".join(f"{stage.image_size}" for stage in chosen.recipe.stages)
+    console.print(
+        f"{duration(seconds)} are {chosen.recipe.epochs} epochs at {sizes} px here, {duration(planned)} by the pace "
+        f"measured. Without a budget: {job.recipe.epochs} epochs up to {job.recipe.largest_size} px, "
+        f"{duration(seconds_of(job.recipe, amount_of(job), pace))}."
+    )
+    return chosen
 
 
 def _must_resume(options: TrainOptions, folder: Path, found: Found) -> bool:

@@ -81,6 +81,20 @@ def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:
     return state
 
 
+def recipe_of_state(path: Path) -> Recipe:
+    """The recipe of the run whose state this is.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another version.
+    """
+    try:
+        return Recipe.from_dict(read_state(path, torch.device("cpu"))["identity"]["recipe"])
+    except RowError as error:
+        raise CheckpointError(
+            f"{path} is of another version: {error.problem}", "Start again without --resume."
+        ) from error
+
+
 def _changed_settings(there: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
     """The settings of a recipe that differ from those of a state, as "0.001, here 0.01"."""
     try:
