@@ -19,7 +19,7 @@ from train.learn.job import Job, Start, TrainAndVal, make_job, run_preprocessing
 from train.learn.loop import fit
 from train.learn.memory import fit_to_memory
 from train.learn.pace import amount_of, budgeted, measure_pace
-from train.learn.run import Epoch, Run, start_run
+from train.learn.run import Epoch, HeadStart, Run, start_run
 from train.learn.state import load_state, recipe_of_state
 from train.learn.validation import Validation, validate_together
 from train.learn.watcher import Watcher, Watchers
@@ -54,6 +54,7 @@ class Outcome:
     size: int
     best_epoch: int
     test: Validation | None = None
+    head_start: HeadStart | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -174,7 +175,7 @@ def _train(
     if is_first:
         with signals_held():  # the training is done, and only seconds of drawing and writing are left
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
-    return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test)
+    return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test, run.head_start)
 
 
 def _budgeted(job: Job, options: TrainOptions, folder: Path, resume: bool, began: float, console: Console) -> Job:
