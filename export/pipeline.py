@@ -21,6 +21,7 @@ from export.source import Source, find_source
 from export.staging import destination, publish, staging
 from export.watch import Watch
 from zoo.errors import EngineBuildError, MissingCapabilityError, ZooError
+from zoo.files import check_temporary_folder, write_bytes
 from zoo.machine import cuda_driver, environment
 from zoo.rows import Row
 
@@ -54,6 +55,7 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
         ZooError: anything else that was wrong with the options, the checkpoint or the data; nothing was written.
     """
     watch = watch or Watch()
+    check_temporary_folder()
     folder, stem_given = destination(options.out)
     source = find_source(options, watch)
     stem = stem_given or source.contract.model
@@ -95,7 +97,7 @@ class _Job:
         contract = self.source.contract
         self.watch.step(f"Export {self.source.label} to ONNX at {contract.preprocessing.image_size} px")
         graph = export_onnx(self.source.network, contract, checkpoint=self.source.card.to_dict())
-        self.onnx_file.write_bytes(graph.SerializeToString())
+        write_bytes(self.onnx_file, graph.SerializeToString())
         self.cards["onnx"] = FileCard.of(self.onnx_file, FP32.id)
         if self.options.parity:
             self.gate = self._open_gate()
@@ -135,7 +137,7 @@ class _Job:
         except (MissingCapabilityError, EngineBuildError) as error:
             self.notes["plan"] = f"not run: {error.problem}"
             return type(error)(f"{error.problem} {self.onnx_file.name} was written all the same.", error.hint)
-        self.plan_file.write_bytes(plan)
+        write_bytes(self.plan_file, plan)
         self.cards["plan"], self.built = FileCard.of(self.plan_file, precision.id), card
         if self.gate:
             self._check_plan(self.gate, card, precision)

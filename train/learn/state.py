@@ -54,8 +54,8 @@ def save_state(run: Run, job: Job, path: Path) -> None:
         "broken": sorted(run.broken),
         "identity": _identity(job),
     }
-    with replacing(path) as temporary, writing_errors(RuntimeError):
-        torch.save(state, temporary)
+    with replacing(path) as temporary, writing_errors(RuntimeError), temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:
