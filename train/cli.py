@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from typing import TYPE_CHECKING
 
 import click
 
 from train.options import BenchTrainOptions, TrainOptions
 from zoo.options import json_option, takes
+
+if TYPE_CHECKING:
+    from zoo.results import Result
 
 
 @click.command()
@@ -59,14 +62,26 @@ def bench_train(options: BenchTrainOptions, as_json: bool) -> None:
     from train.learn.throughput import measure_training
     from zoo.console import log_console, results_console
     from zoo.files import check_folder
-    from zoo.results import Summary, write_result
-    from zoo.wording import milliseconds
+    from zoo.results import write_result
 
     check_folder(options.out)
     result = measure_training(options, console=log_console())
-    path = write_result(options.out, result)
+    try:
+        path = write_result(options.out, result)
+    finally:  # on a full disk too: what took minutes to measure is printed
+        _print_training(result, as_json=as_json)
+    if not as_json:
+        results_console().print(str(path))
+
+
+def _print_training(result: Result, *, as_json: bool) -> None:
+    """A line for each stage, or the result as JSON."""
+    from zoo.console import print_json, results_console
+    from zoo.results import Summary
+    from zoo.wording import milliseconds
+
     if as_json:
-        click.echo(json.dumps(result.to_dict()))
+        print_json(result.to_dict(), indent=None)
         return
     console = results_console()
     for row in result.data["rows"]:
@@ -76,4 +91,3 @@ def bench_train(options: BenchTrainOptions, as_json: bool) -> None:
             f"[bold]{row['pictures_per_second']:>8.1f}[/] pictures/s  p50 {milliseconds(summary.p50_ms)}  "
             f"{summary.tail}  n {summary.n}"
         )
-    console.print(str(path))

@@ -14,6 +14,7 @@ import click
 
 from zoo import __version__
 from zoo.errors import ZooError
+from zoo.files import FULL_DISK
 
 # "module:attribute" of each command and the line `zoo --help` shows for it. Being data, the table points upwards
 # without importing upwards, and help costs no framework.
@@ -147,11 +148,23 @@ def main() -> None:
         click.echo("Stopped.", err=True)
         sys.exit(130)
     except ZooError as error:
-        click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.problem}", err=True)
-        if error.hint:
-            click.echo(f"{click.style('Hint:', bold=True)}  {error.hint}", err=True)
+        _tell(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # `zoo list | head` closed the pipe: nothing is wrong, and Python must not complain while it flushes.
         sys.stdout = None
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        # Files are written by `zoo.files`, which names them: this is `zoo list > FILE`.
+        sys.stdout = None
+        _tell(ZooError(f"The output cannot be written: {error.strerror}.", "Make room where it is redirected to."))
+        sys.exit(1)
+
+
+def _tell(error: ZooError) -> None:
+    """One line with the problem, one with what to do next."""
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.problem}", err=True)
+    if error.hint:
+        click.echo(f"{click.style('Hint:', bold=True)}  {error.hint}", err=True)

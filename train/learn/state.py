@@ -60,8 +60,8 @@ def save_state(run: Run, job: Job, path: Path) -> None:
         "head_start": run.head_start.to_dict() if run.head_start else None,
         "best": vars(run.best) if run.best else None,
     }
-    with replacing(path) as temporary, writing_errors(RuntimeError):
-        torch.save(state, temporary)
+    with replacing(path) as temporary, writing_errors(RuntimeError), temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:

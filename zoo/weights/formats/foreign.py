@@ -77,8 +77,8 @@ def write_foreign(path: Path, tensors: Mapping[str, Tensor]) -> None:
         with replacing(path) as temporary, writing_errors(SafetensorError):
             save_file(whole, temporary, metadata={"format": "pt"})
     elif path.suffix in (".pth", ".pt"):
-        with replacing(path) as temporary, writing_errors(RuntimeError):
-            torch.save(whole, temporary)
+        with replacing(path) as temporary, writing_errors(RuntimeError), temporary.open("wb") as file:
+            torch.save(whole, file)
     else:
         raise ZooError(f"{path} ends in neither .pth nor .safetensors.", "Choose one of them with --out.")
 
