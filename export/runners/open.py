@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from export.runners.runner import Runner
-from zoo.errors import ArtifactError
 from zoo.machine import Device
-from zoo.weights.resolve import CHECKPOINT_SUFFIX, ROW_SUFFIX
-from zoo.weights.table import is_weights_id
+from zoo.weights.mistaken import ARTIFACT
+from zoo.weights.resolve import check_name, checkpoint_path
 
 
 def open_runner(artifact: str, *, device: Device = "auto", threads: int | None = None) -> Runner:
@@ -23,6 +22,7 @@ def open_runner(artifact: str, *, device: Device = "auto", threads: int | None =
         ArtifactError: missing, foreign or changed. MissingCapabilityError: the device or a package is not there.
         CheckpointError, UnknownNameError: as `zoo.weights.resolve.load_model`.
     """
+    check_name(artifact)
     suffix = Path(artifact).suffix
     if suffix == ".onnx":
         from export.runners.onnx_runtime import OnnxRunner
@@ -32,10 +32,7 @@ def open_runner(artifact: str, *, device: Device = "auto", threads: int | None =
         from export.runners.tensorrt import TensorRTRunner
 
         return TensorRTRunner(Path(artifact), device=device)
-    if suffix not in ("", CHECKPOINT_SUFFIX, ROW_SUFFIX) and not is_weights_id(artifact):
-        raise ArtifactError(
-            f"{artifact} is none of .safetensors, .onnx and .plan.", "`zoo export MODEL` makes the last two."
-        )
+    checkpoint_path(artifact, ARTIFACT)  # a mistaken name is told before a framework is loaded
     from export.runners.pytorch import TorchRunner
 
     return TorchRunner.from_model(artifact, device=device, threads=threads)

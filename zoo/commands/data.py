@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from zoo.options import Arg, GroupBy, Opt, Seed, json_option, takes
+from zoo.options import Arg, GroupBy, LocalPath, Opt, Seed, json_option, takes
 from zoo.rows import Count, Row, Within
 
 if TYPE_CHECKING:
@@ -120,11 +120,11 @@ def pack_data(options: PackOptions, as_json: bool) -> None:
 
 
 @click.command("index")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("folder", type=LocalPath(path_type=Path, file_okay=False, exists=True))
 @click.option(
     "--classes",
     "classes_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(path_type=Path, dir_okay=False),
     help="Names of the classes, one a line  [default: FOLDER/classes.txt, else the numbers]",
 )
 @json_option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -36,10 +37,20 @@ def doctor(as_json: bool) -> None:
 
 @click.command("sample")
 @click.option("-o", "--out", type=FOLDER, default=Path("pictures"), show_default=True, help="Folder to write to.")
-@click.option("--count", type=click.IntRange(1, 360), default=10, show_default=True, help="How many pictures.")
+@click.option("--count", type=click.IntRange(1, 360), default=200, show_default=True, help="How many pictures.")
 def sample(out: Path, count: int) -> None:
-    """Write a few validation pictures of the embedded digits as PNG files, to try other commands with."""
+    """Write digits of the embedded validation split as PNG files, a folder per class, to try other commands with.
+
+    \b
+    zoo sample
+    zoo train tiny --data pictures/
+    """
+    from zoo.console import log_console
     from zoo.data.digits import write_samples
 
-    for path in write_samples(out, count):
-        click.echo(path)
+    paths = write_samples(out, count)
+    classes = Counter(path.parent.name for path in paths)
+    trains = len(classes) > 1 and min(classes.values()) > 1
+    what = f"`zoo train tiny --data {out}` trains on them" if trains else "too few to train on, enough to predict"
+    log_console().print(f"{count} pictures of {len(classes)} classes: {what}.", soft_wrap=True)
+    click.echo(out)
