@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 
 # Before torch is imported: two test workers with two threads each on two cores wait for one another at barriers.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -56,6 +57,20 @@ def zoo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
         return Answer(code, said.out, said.err)
 
     return run
+
+
+@pytest.fixture
+def at_width(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """`at_width(60)`: stdout is a terminal of so many columns, without colours; None: it is piped."""
+
+    def choose(columns: int | None) -> None:
+        monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: columns is not None, raising=False)
+        if columns is not None:
+            monkeypatch.setenv("COLUMNS", str(columns))
+            monkeypatch.setenv("TERM", "xterm")
+
+    return choose
 
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -24,6 +24,8 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
     metrics.jsonl, report.html (also while it trains), curves.svg and confusion.svg. Ctrl-C and SIGTERM stop the run
     after it has saved where it is; --resume continues from there.
     """
+    from rich.markup import escape
+
     from train.processes.distributed import find_world
     from train.processes.stopping import RunFinished, RunStopped
     from train.progressive.plan import print_plan
@@ -41,7 +43,9 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
     try:
         outcome = train_model(options, console=log)
     except RunFinished as finished:
-        log.print(f"{finished} Without --auto-resume a new run begins, and this one is kept under another name.")
+        log.print(
+            escape(f"{finished} Without --auto-resume a new run begins, and this one is kept under another name.")
+        )
         return
     except RunStopped as stopped:
         log.print(f"Stopped {stopped.where}. The same command with --resume continues from there.")
@@ -58,6 +62,8 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
 @json_option
 def bench_train(options: BenchTrainOptions, as_json: bool) -> None:
     """Time optimizer steps of MODEL at every stage's size: pictures a second."""
+    from rich.text import Text
+
     from train.learn.throughput import measure_training
     from zoo.console import log_console, results_console
     from zoo.files import check_folder
@@ -78,4 +84,4 @@ def bench_train(options: BenchTrainOptions, as_json: bool) -> None:
             f"[bold]{row['pictures_per_second']:>8.1f}[/] pictures/s  p50 {milliseconds(summary.p50_ms)}  "
             f"{tail(summary)}  n {summary.n}"
         )
-    console.print(str(path))
+    console.print(Text(str(path)), soft_wrap=True)

@@ -147,9 +147,12 @@ def main() -> None:
         click.echo("Stopped.", err=True)
         sys.exit(130)
     except ZooError as error:
-        click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.problem}", err=True)
+        from zoo.console import wants_colour
+
+        coloured = None if wants_colour() else False  # None: where stderr is a terminal
+        click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.problem}", err=True, color=coloured)
         if error.hint:
-            click.echo(f"{click.style('Hint:', bold=True)}  {error.hint}", err=True)
+            click.echo(f"{click.style('Hint:', bold=True)}  {error.hint}", err=True, color=coloured)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # `zoo list | head` closed the pipe: nothing is wrong, and Python must not complain while it flushes.

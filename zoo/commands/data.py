@@ -197,13 +197,15 @@ def _print_report(report: Report) -> None:
 
 
 def _class_table(report: Report) -> Table:
-    from rich.table import Table
+    from rich.markup import escape
 
-    table = Table("class", box=None, pad_edge=False, header_style="bold")
+    from zoo.console import FittingTable
+
+    table = FittingTable("class")
     for column in (*report.splits, "share"):
         table.add_column(column, justify="right")
     total = sum(row[split] for row in report.classes for split in report.splits) or 1
     for row in report.classes:
         counts = [row[split] for split in report.splits]
-        table.add_row(row["class"], *(f"{count:,}" for count in counts), f"{sum(counts) / total:.1%}")
+        table.add_row(escape(row["class"]), *(f"{count:,}" for count in counts), f"{sum(counts) / total:.1%}")
     return table

@@ -15,16 +15,15 @@ from zoo.options import FOLDER, json_option
 def doctor(as_json: bool) -> None:
     """Say what this machine can do, and how to add the rest."""
     from rich.markup import escape
-    from rich.table import Table
 
-    from zoo.console import print_json, results_console
+    from zoo.console import FittingTable, print_json, results_console
     from zoo.doctor import examine
 
     findings = examine()
     if as_json:
         print_json({name: finding.to_dict() for name, finding in findings.items()})
         return
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = FittingTable("", "", "", "", show_header=False)
     for name, finding in findings.items():
         sign = "[green]✓[/]" if finding.available else "[yellow]–[/]"
         table.add_row(sign, f"[bold]{name}[/]", finding.version or "", escape(finding.detail))
@@ -32,7 +31,7 @@ def doctor(as_json: bool) -> None:
     console.print(table)
     for name, finding in findings.items():
         if finding.hint:
-            console.print(f"[bold]{name}:[/] {escape(finding.hint)}")
+            console.print(f"[bold]{name}:[/] {escape(finding.hint)}", soft_wrap=True)
 
 
 @click.command("sample")

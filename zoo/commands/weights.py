@@ -173,4 +173,4 @@ def _remark(*notes: str) -> None:
 
     console = log_console()
     for note in notes:
-        console.print(escape(note))
+        console.print(escape(note), soft_wrap=True)

@@ -123,7 +123,7 @@ def fetch_picture(url: str) -> bytes:
         data, began = bytearray(), time.monotonic()
         while chunk := response.read(_CHUNK_BYTES, decode_content=False):
             data += chunk
-            _not_above(data, url)
+            _check_size(len(data), url)
             if time.monotonic() - began > MAX_SECONDS:
                 raise BrokenPictureError(f"{url} had not arrived after {MAX_SECONDS:g} s.", "Fetch it to a file first.")
         return bytes(data)
@@ -154,6 +154,10 @@ def _read_stdin() -> bytes:
 
 
 def _not_above(data: bytes, name: str) -> bytes:
-    if len(data) > MAX_BYTES:
-        raise BrokenPictureError(f"{name} has more than the {MAX_BYTES:,} bytes that are read.", "Is it a picture?")
+    _check_size(len(data), name)
     return data
+
+
+def _check_size(num_bytes: int, name: str) -> None:
+    if num_bytes > MAX_BYTES:
+        raise BrokenPictureError(f"{name} has more than the {MAX_BYTES:,} bytes that are read.", "Is it a picture?")
