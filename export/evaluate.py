@@ -169,10 +169,13 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None, group
         DataError: the artifact recorded nothing, the data cannot be used, `group_by` has no effect, or an address was
             recorded, which anyone may have written there, and an authorization would be sent to it.
     """
+    check_name(artifact)
     recorded = recorded_data(artifact)
     known = recorded.data if recorded and (recorded.data == "digits" or not recorded.by_name) else None
     chosen = known if data is None else data
     if not chosen:
+        if Path(artifact).suffix in EXPORTED_SUFFIXES:
+            check_exists(Path(artifact))
         raise _unrecorded(artifact, recorded)
     if not data and is_address(chosen) and authorization():
         raise DataError(
@@ -236,8 +239,6 @@ def recorded_data(artifact: str) -> Recorded | None:
 def _provenance(artifact: str) -> Mapping[str, Any]:
     path = Path(artifact)
     if path.suffix in EXPORTED_SUFFIXES:
-        check_name(artifact)
-        check_exists(path)
         return read_passport(path).checkpoint.provenance if passport_path(path).is_file() else {}
     from zoo.weights.checkpoint import read_card
 

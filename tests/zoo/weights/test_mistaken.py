@@ -143,3 +143,8 @@ def test_an_address_is_no_path(command: str, in_folder: Path, zoo: Zoo) -> None:
     assert answer.code == 2
     assert "is an address; a path on this machine is expected" in answer.err and "://" in answer.err
     assert list(in_folder.iterdir()) == []
+
+
+def test_a_checkpoint_of_ours_need_not_be_imported(things: Path, zoo: Zoo) -> None:
+    answer = zoo("import", "s", "runs/mine/checkpoint.safetensors", "--from", "timm")
+    assert answer.code == 1 and "is a checkpoint of this project already" in answer.err
