@@ -14,7 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import unified_diff
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +27,7 @@ from PIL import Image
 
 from zoo import http
 from zoo.data.http import AUTHORIZATION_VARIABLE
+from zoo.model.spec import Variant
 
 # A property is not a stopwatch: on a busy machine a deadline fails for no reason.
 settings.register_profile("zoo", deadline=None)
@@ -59,6 +60,20 @@ def zoo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
         return Answer(code, said.out, said.err)
 
     return run
+
+
+@pytest.fixture
+def at_width(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """`at_width(60)`: stdout is a terminal of so many columns, without colours; None: it is piped."""
+
+    def choose(columns: int | None) -> None:
+        monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: columns is not None, raising=False)
+        if columns is not None:
+            monkeypatch.setenv("COLUMNS", str(columns))
+            monkeypatch.setenv("TERM", "xterm")
+
+    return choose
 
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -147,6 +162,26 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pictures(root / "train", ("blue", "green", "red"), 12)
     write_pictures(root / "val", ("blue", "green", "red"), 6, seed=1)
     return root
+
+
+@pytest.fixture(scope="session")
+def shrink() -> Callable[[Variant], Variant]:
+    """`shrink(row)`: an EfficientNet's row with at most two layers a stage and small widths, all else as it is.
+
+    Widths that were alike stay alike, so that the same blocks are added to their input.
+    """
+
+    def small(variant: Variant) -> Variant:
+        widths = sorted({variant.stem_channels, *(stage.out_channels for stage in variant.stages)})
+        narrow = {width: 8 * place for place, width in enumerate(widths, start=1)}
+        stages = tuple(
+            replace(stage, num_layers=min(stage.num_layers, 2), out_channels=narrow[stage.out_channels])
+            for stage in variant.stages
+        )
+        stem = narrow[variant.stem_channels]
+        return replace(variant, id="small", name="small", stem_channels=stem, head_channels=64, stages=stages)
+
+    return small
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,8 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
 
         print_plan(plan_training(options), as_json=as_json)
         return
+    from rich.markup import escape
+
     from train.processes.distributed import find_world
     from train.processes.stopping import RunFinished, RunStopped
     from train.session import train_model
@@ -43,7 +45,9 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
     try:
         outcome = train_model(options, console=log)
     except RunFinished as finished:
-        log.print(f"{finished} Without --auto-resume a new run begins, and this one is kept under another name.")
+        log.print(
+            escape(f"{finished} Without --auto-resume a new run begins, and this one is kept under another name.")
+        )
         return
     except RunStopped as stopped:
         log.print(f"Stopped {stopped.where}. The same command with --resume continues from there.")
@@ -59,8 +63,9 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
 @json_option
 def bench_train(options: BenchTrainOptions, as_json: bool) -> None:
     """Time optimizer steps of MODEL at every stage's size: pictures a second."""
+
     from train.learn.throughput import measure_training
-    from zoo.console import log_console, results_console
+    from zoo.console import log_console
     from zoo.files import check_folder
     from zoo.results import write_result
 
@@ -71,7 +76,7 @@ def bench_train(options: BenchTrainOptions, as_json: bool) -> None:
     finally:  # on a full disk too: what took minutes to measure is printed
         _print_training(result, as_json=as_json)
     if not as_json:
-        results_console().print(str(path))
+        click.echo(path)
 
 
 def _print_training(result: Result, *, as_json: bool) -> None:

@@ -223,8 +223,8 @@ def _headline(job: Job) -> str:
 def _say_where_it_begins(run: Run, job: Job, folder: Path, resume: bool, console: Console) -> None:
     if resume:
         steps = f" and {run.partial.steps} steps" if run.partial else ""
-        console.print(f"Resuming {folder} after epoch {len(run.history)}{steps} of {job.recipe.epochs}.")
+        console.print(f"Resuming {escape(str(folder))} after epoch {len(run.history)}{steps} of {job.recipe.epochs}.")
     elif job.start:
         same = job.start.card.classes == job.classes
         head = "same classes" if same else "other classes: the classifier is new"
-        console.print(f"Starting from the weights of {job.start.label}; {head}.")
+        console.print(f"Starting from the weights of {escape(job.start.label)}; {head}.")

@@ -134,5 +134,16 @@ def test_doctor_tries_everything(zoo: Zoo) -> None:
 
 def test_sample_writes_digits(zoo: Zoo, in_folder: Path) -> None:
     answer = zoo("sample", "--count", "3", "-o", "some")
-    assert len(answer.out.splitlines()) == 3
-    assert len(list((in_folder / "some").glob("digit-*.png"))) == 3
+    assert answer.out == "some\n"
+    assert len(list((in_folder / "some").glob("*/digit-*.png"))) == 3
+    assert "too few to train on" in answer.err
+
+
+def test_what_sample_writes_can_be_trained_on(zoo: Zoo, in_folder: Path) -> None:
+    """As the README says it: a folder for each class, with pictures for both splits."""
+    assert "trains on them" in zoo("sample").err
+    checked = json.loads(zoo("data", "check", "pictures/", "--json").out)
+    assert [row["class"] for row in checked["classes"]] == list("0123456789")
+    assert min(row["train"] for row in checked["classes"]) >= 10
+    assert min(row["val"] for row in checked["classes"]) >= 2
+    assert zoo("train", "s", "--data", "pictures/", "--plan").code == 0

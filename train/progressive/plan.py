@@ -6,14 +6,14 @@ import json
 from dataclasses import MISSING, dataclass, fields
 
 import click
-from rich.table import Table
+from rich.markup import escape
 
 from train.options import TrainOptions
 from train.progressive.cost import RunCost, StageCost, estimate
 from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe
 from train.progressive.schedule import batch_factor
-from zoo.console import results_console
+from zoo.console import FittingTable, results_console
 from zoo.data.open import count_training
 from zoo.model.spec import Variant
 from zoo.rows import Row
@@ -97,14 +97,8 @@ def _rate(recipe: Recipe) -> str:
     return f"{base} for {recipe.reference_batch_size} pictures, {recipe.lr_scaling} in the batch: {', '.join(peaks)}."
 
 
-def _table(variant: Variant, recipe: Recipe, cost: RunCost) -> Table:
-    table = Table(
-        title=f"{variant.name}, recipe {recipe.name} ({recipe.source})",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-    )
+def _table(variant: Variant, recipe: Recipe, cost: RunCost) -> FittingTable:
+    table = FittingTable(title=escape(f"{variant.name}, recipe {recipe.name} ({recipe.source})"))
     rows = [_row(index, item) for index, item in enumerate(cost.stages, start=1)]
     # Columns that no stage uses would make the table wider than a terminal.
     columns = [name for name in rows[0] if any(row[name] != UNUSED.get(name) for row in rows)]

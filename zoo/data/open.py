@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.arrays import SUFFIX, has_val, read_arrays
+from zoo.data.decode import picture_suffixes
 from zoo.data.digits import NUM_CLASSES, NUM_TRAIN, open_digits
 from zoo.data.folder import check_unicode, classes_on_one_side, hold_out, read_folder
 from zoo.data.http import RemoteFolder, is_address, parse_address
@@ -19,6 +20,9 @@ from zoo.wording import joined
 
 VAL_NAMES = ("val", "valid", "validation")
 TEST_NAME = "test"
+EXPECTED = (
+    "Expected `digits`, a folder with one sub-folder of pictures per class, shards (https://… too), or an .npz file."
+)
 
 
 def open_splits(data: str, *, seed: int = 0, group_by: str | None = None) -> tuple[Pictures, Pictures]:
@@ -62,10 +66,7 @@ def _open_divided(data: str) -> tuple[Pictures, Pictures] | None:
         splits = _arrays(root)
         return (splits[0], splits[1]) if len(splits) == 2 else None
     if not root.is_dir():
-        raise DataError(
-            f"There is no {'file' if root.suffix == SUFFIX else 'folder'} {data}.",
-            "Use --data digits, or a folder with one sub-folder of pictures per class.",
-        )
+        raise _no_data(data)
     if is_shards(root):
         return _shards(root, "train"), _shards(root, "val")
     val_root = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
@@ -115,6 +116,20 @@ def open_test(data: str, classes: tuple[str, ...]) -> Pictures | None:
         )
     places = np.array([classes.index(name) for name in test.classes], np.int64)
     return replace(test, classes=classes, labels=places[test.labels])
+
+
+def _no_data(data: str) -> DataError:
+    """Describe a name that is no data: nothing is there, or a file of another kind."""
+    path = Path(data)
+    if not path.exists():
+        return DataError(f"There is no {'file' if path.suffix == SUFFIX else 'folder'} {data}.", EXPECTED)
+    if path.suffix.lower() in picture_suffixes():
+        problem = f"{data} is one picture; a folder with one sub-folder of pictures per class is expected."
+        return DataError(problem, f"To classify it: `zoo predict ARTIFACT {data}`.")
+    if path.suffix == ".tar":
+        problem = f"{data} is one tar file; the folder that holds all of them is expected."
+        return DataError(problem, "`zoo data index FOLDER` makes WebDataset's tar files readable.")
+    return DataError(f"{data} is a file, and neither a folder nor an .npz file of arrays.", EXPECTED)
 
 
 def remarks(train: Pictures, val: Pictures) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from serve.bench.kind import find_kinds
 from serve.bench.report.devices import group_by_device, headlines, terminal_lines
 from serve.bench.report.page import render_page
@@ -26,7 +28,7 @@ def keep_result(result: Result, folder: Path, *, as_json: bool = False) -> None:
     finally:
         _print_result(result, as_json=as_json)
     if not as_json:
-        log_console().print(f"Wrote {path}. `zoo bench report {folder}` makes a page of it.")
+        log_console().print(escape(f"Wrote {path}. `zoo bench report {folder}` makes a page of it."), soft_wrap=True)
 
 
 def _print_result(result: Result, *, as_json: bool) -> None:
