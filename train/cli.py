@@ -28,9 +28,7 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
     after it has saved where it is; --resume continues from there.
     """
     if plan:
-        from train.progressive.plan import plan_training, print_plan
-
-        print_plan(plan_training(options), as_json=as_json)
+        _plan(options, as_json=as_json)
         return
     from rich.markup import escape
 
@@ -56,6 +54,36 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
         print_json(outcome.to_dict(), indent=None)
     elif is_first:
         click.echo(f"{outcome.summary}  {outcome.checkpoint}")
+
+
+def _plan(options: TrainOptions, *, as_json: bool) -> None:
+    """Print what a run would do, then how long it takes here: measured once, in seconds, and remembered."""
+    from train.progressive.budget import seconds_of
+    from train.progressive.known_paces import known_pace, pace_key, remember_pace
+    from train.progressive.plan import plan_as_json, plan_for_budget, plan_training, print_plan
+    from zoo.console import log_console, print_json, results_console
+    from zoo.wording import duration
+
+    plan = plan_training(options)
+    if not as_json and options.budget is None:
+        print_plan(plan)
+    key = pace_key(plan, options)
+    pace = known_pace(key)
+    if pace is None:
+        from train.session import measure_pace_of
+
+        log_console().print("Measuring a few steps …")
+        pace = measure_pace_of(options)
+        remember_pace(key, pace)
+    if options.budget is not None:
+        plan = plan_for_budget(plan, options, pace)
+    seconds = seconds_of(plan.recipe, plan.amount, pace)
+    if as_json:
+        print_json(plan_as_json(plan, seconds), indent=None)
+        return
+    if options.budget is not None:
+        print_plan(plan)
+    results_console().print(f"About {duration(seconds)} on this machine, validation included.")
 
 
 @click.command("train")

@@ -18,7 +18,7 @@ from train.learn.distill import Teacher
 from train.learn.job import Job, Start, TrainAndVal, make_job, run_preprocessing
 from train.learn.loop import fit
 from train.learn.memory import fit_to_memory
-from train.learn.pace import amount_of, budgeted, measure_pace
+from train.learn.pace import amount_of, measure_pace
 from train.learn.run import Epoch, HeadStart, Run, start_run
 from train.learn.state import load_state, recipe_of_state
 from train.learn.validation import Validation, validate_together
@@ -27,7 +27,8 @@ from train.lock import locked
 from train.options import TrackerRow, TrainOptions
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
-from train.progressive.budget import read_duration, seconds_of
+from train.progressive.budget import Pace, read_duration, seconds_of
+from train.progressive.overrides import better_start, recipe_for_budget
 from train.progressive.recipe import Recipe
 from train.watch.live import LiveView
 from train.watch.record import RunRecord, provenance
@@ -114,6 +115,7 @@ def train_model(
         RunFinished: with `auto_resume`, or restarted by torchrun: the run is finished.
     """
     began = time.monotonic()
+    seconds = None if options.budget is None else read_duration(options.budget)
     world = find_world()
     console = console if console and world.is_first else Console(quiet=True)
     trackers = find_trackers(options.trackers)
@@ -122,13 +124,13 @@ def train_model(
     if world.is_first:
         check_folder(folder)
     console.print(_headline(job))
-    for remark in remarks(job.train_set, job.val_set):
+    for remark in (*remarks(job.train_set, job.val_set), *filter(None, (better_start(options, job.variant),))):
         console.print(escape(remark))
     with locked(folder) if world.is_first else nullcontext(), joined(world, job.settings.device):
         # The first process decides for all: the others may see its files later, or other ones.
         resume = _must_resume(options, folder, gather(world, find_run(folder))[0])
-        if options.budget is not None:
-            job = _budgeted(job, options, folder, resume, began, console)
+        if seconds is not None:
+            job = _budgeted(job, options, folder, resume, began, seconds, console)
         if job.settings.device.type == "cuda":
             console.print("Trying every stage's batch on the GPU …")
             job = replace(job, recipe=fit_to_memory(job, auto_batch=options.auto_batch))
@@ -178,21 +180,29 @@ def _train(
     return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test, run.head_start)
 
 
-def _budgeted(job: Job, options: TrainOptions, folder: Path, resume: bool, began: float, console: Console) -> Job:
+def measure_pace_of(options: TrainOptions) -> Pace:
+    """How fast this machine trains what the options ask for; arguments and errors are those of `train_model`."""
+    return measure_pace(make_job(options, find_world(), None, None, None, None))
+
+
+def _budgeted(
+    job: Job, options: TrainOptions, folder: Path, resume: bool, began: float, seconds: float, console: Console
+) -> Job:
     """The job as its time allows: chosen by a few measured steps, or, of a run to resume, as it was chosen then."""
     if resume:
         recipe = recipe_of_state(folder / STATE)
         return replace(job, recipe=recipe, preprocessing=run_preprocessing(job.preprocessing, recipe))
-    seconds = read_duration(options.budget or "")
     console.print("Measuring a few steps …")
     pace = gather(job.settings.world, measure_pace(job))[0]
-    chosen = budgeted(job, options, pace, seconds - (time.monotonic() - began))
-    planned = time.monotonic() - began + seconds_of(chosen.recipe, amount_of(chosen), pace)
-    sizes = " → ".join(f"{stage.image_size}" for stage in chosen.recipe.stages)
+    amount, left = amount_of(job), seconds - (time.monotonic() - began)
+    recipe = recipe_for_budget(options, job.variant, job.recipe, len(job.classes), amount, pace, left)
+    chosen = replace(job, recipe=recipe, preprocessing=run_preprocessing(job.preprocessing, recipe))
+    planned = time.monotonic() - began + seconds_of(recipe, amount, pace)
+    sizes = " → ".join(f"{stage.image_size}" for stage in recipe.stages)
     console.print(
-        f"{duration(seconds)} are {chosen.recipe.epochs} epochs at {sizes} px here, {duration(planned)} by the pace "
+        f"{duration(seconds)} are {recipe.epochs} epochs at {sizes} px here, {duration(planned)} by the pace "
         f"measured. Without a budget: {job.recipe.epochs} epochs up to {job.recipe.largest_size} px, "
-        f"{duration(seconds_of(job.recipe, amount_of(job), pace))}."
+        f"{duration(seconds_of(job.recipe, amount, pace))}."
     )
     return chosen
 

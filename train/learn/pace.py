@@ -12,15 +12,12 @@ import numpy as np
 import torch
 
 from train.input.loader import Augmented, Batch, Item, Prepared, collate
-from train.learn.head_start import FEW_PICTURES, MOST_PICTURES
-from train.learn.job import Job, run_preprocessing
+from train.learn.job import Job
 from train.learn.run import Run, enter_stage, start_run
 from train.learn.step import autocast, normalize, train_step
-from train.options import TrainOptions
 from train.processes.distributed import ALONE
-from train.progressive.budget import Amount, Pace, fit_to_budget
-from train.progressive.overrides import choose_recipe
-from train.progressive.recipe import Recipe, TrainingStage, adapts
+from train.progressive.budget import Amount, Pace, features_seen
+from train.progressive.recipe import TrainingStage
 from zoo.errors import DataError, ZooError
 from zoo.machine import usable_processors
 
@@ -55,36 +52,9 @@ def measure_pace(job: Job) -> Pace:
 
 def amount_of(job: Job) -> Amount:
     """How many pictures the job's run goes through."""
-    features = 0
-    if job.recipe.head_start and job.start:
-        features = min(len(job.train_set), MOST_PICTURES)
-        features *= 2 if features <= FEW_PICTURES and job.train_set.flip_keeps_class else 1
-    return Amount(train=len(job.train_set), validate=len(job.val_set), features=features)
-
-
-def budgeted(job: Job, options: TrainOptions, pace: Pace, seconds: float) -> Job:
-    """The job with the recipe that fills `seconds` at a pace: epochs, and sizes unless the user has fixed them.
-
-    Raises:
-        ZooError: as `fit_to_budget`.
-    """
-    counts = (len(job.train_set), len(job.classes))
-    base = None if adapts(job.recipe.name) else job.recipe
-
-    def make(epochs: int, size: int) -> Recipe:
-        return choose_recipe(replace(options, epochs=epochs, image_size=size), job.variant, base, counts=counts)
-
-    recipe = fit_to_budget(
-        make,
-        job.recipe,
-        amount_of(job),
-        pace,
-        seconds,
-        sizes=options.image_size is None,
-        least=len(job.recipe.stages) if base else 1,
-    )
-    recipe = replace(recipe, class_weights=job.recipe.class_weights)
-    return replace(job, recipe=recipe, preprocessing=run_preprocessing(job.preprocessing, recipe))
+    pictures = job.train_set
+    features = features_seen(len(pictures), flip_keeps_class=pictures.flip_keeps_class) if job.start else 0
+    return Amount(train=len(pictures), validate=len(job.val_set), features=features)
 
 
 def _line(sizes: tuple[int, ...] | list[int], seconds: list[float]) -> tuple[float, float]:

@@ -21,6 +21,9 @@ SIZE_SHARES = tuple(sevenths / 7 for sevenths in (7, 6, 5, 4, 3))
 # With less than this share of the epochs that suit the pictures, smaller pictures are the better use of the time.
 ENOUGH_EPOCHS = 0.5
 MOST_EPOCHS = 1000
+# More features make a linear classifier little better, and cost as much as training on them; few pictures are seen
+# mirrored as well.
+MOST_PICTURES, FEW_PICTURES = 20_000, 2_000
 
 
 def read_duration(text: str) -> float:
@@ -68,6 +71,12 @@ class Amount(Row):
     train: Count
     validate: Count
     features: NotNegative = 0
+
+
+def features_seen(pictures: int, *, flip_keeps_class: bool) -> int:
+    """How many features a head start is fitted to: of few pictures, mirrored ones too; of very many, some."""
+    seen = min(pictures, MOST_PICTURES)
+    return seen * 2 if seen <= FEW_PICTURES and flip_keeps_class else seen
 
 
 def seconds_of(recipe: Recipe, amount: Amount, pace: Pace) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from zoo.data.arrays import SUFFIX, has_val, read_arrays
 from zoo.data.decode import picture_suffixes
-from zoo.data.digits import NUM_CLASSES, NUM_TRAIN, open_digits
+from zoo.data.digits import NUM_CLASSES, NUM_TRAIN, NUM_VAL, open_digits
 from zoo.data.folder import check_unicode, classes_on_one_side, hold_out, read_folder
 from zoo.data.http import RemoteFolder, is_address, parse_address
 from zoo.data.pictures import Pictures, Split
@@ -83,16 +84,25 @@ def _open_divided(data: str) -> tuple[Pictures, Pictures] | None:
     return train, val
 
 
-def count_training(data: str, *, seed: int = 0, group_by: str | None = None) -> tuple[int, int]:
-    """How many pictures and how many classes `open_splits` would open to train on.
+class Counted(NamedTuple):
+    """How many pictures there are to train and to validate on, of how many classes, and whether they may be flipped."""
+
+    train: int
+    val: int
+    classes: int
+    flip_keeps_class: bool
+
+
+def count_pictures(data: str, *, seed: int = 0, group_by: str | None = None) -> Counted:
+    """Count what `open_splits` would open.
 
     Raises:
         DataError: as `open_splits`.
     """
     if data == "digits" and group_by is None:
-        return NUM_TRAIN, NUM_CLASSES
-    train, _ = open_splits(data, seed=seed, group_by=group_by)
-    return len(train), len(train.classes)
+        return Counted(NUM_TRAIN, NUM_VAL, NUM_CLASSES, flip_keeps_class=False)
+    train, val = open_splits(data, seed=seed, group_by=group_by)
+    return Counted(len(train), len(val), len(train.classes), train.flip_keeps_class)
 
 
 def open_test(data: str, classes: tuple[str, ...]) -> Pictures | None:
