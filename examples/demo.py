@@ -81,7 +81,7 @@ def main() -> None:
     run("export", model, *(("--trt", "fp16") if builds else ()))
     run("evaluate", f"{model}.onnx", "--data", "digits")
     run("sample", "--count", "3")
-    pictures = sorted(Path("pictures").glob("*.png"))
+    pictures = sorted(Path("pictures").glob("*/*.png"))
     run("predict", f"{model}.onnx", *map(str, pictures))
     answer = serve_and_ask(f"{model}.onnx", pictures[0])
     run("bench", "latency", f"{model}.onnx", "--duration-s", "2")

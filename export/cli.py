@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import click
 
 from export.options import EvaluateOptions, ExportOptions, PredictOptions
@@ -41,29 +43,50 @@ def export(options: ExportOptions, as_json: bool) -> None:
 def predict(options: PredictOptions, as_json: bool) -> None:
     """Classify pictures with ARTIFACT: a checkpoint, an .onnx, a .plan, or a model's id.
 
-    A broken picture is named on stderr, the others are still classified, and the exit code is 1.
+    A PICTURE is a file, a folder (its sub-folders too), a quoted pattern, an http(s) address, or - for one picture from
+    standard input. What is no picture in a folder is left out. A broken picture is named on stderr, the others are
+    still classified, and the exit code is 1. --json prints an object a line.
+
+    \b
+    zoo predict s.onnx photo.jpg holiday/ 'scans/*.png' https://example.org/cat.jpg
+    curl -s https://example.org/cat.jpg | zoo predict s.onnx -
     """
     from rich.text import Text
 
+    from export.predict import BATCH_SIZE
     from export.predict import predict as predict_pictures
     from export.runners.open import open_runner
     from export.tables import classification_table
+    from export.watch import Watch, watching
     from zoo.console import log_console, print_json, results_console
+    from zoo.data.decode import printable
+    from zoo.data.named import find_pictures
     from zoo.errors import DataError
 
+    pictures, left_out = find_pictures(options.pictures)
+    results, log = results_console(), log_console()
+    if left_out:
+        log.print(Text(f"Left out: {'; '.join(left_out)}."), soft_wrap=True)
     broken = 0
-    with open_runner(options.artifact, device=options.device) as runner:
-        for found in predict_pictures(runner, options.pictures, top=options.top):
+    # On a terminal the answers themselves show how far it is.
+    shown = len(pictures) > BATCH_SIZE and not results.is_terminal
+    with (
+        open_runner(options.artifact, device=options.device) as runner,
+        watching(log) if shown else nullcontext(Watch()) as watch,
+    ):
+        watch.step(f"Classify {len(pictures):,} pictures with {options.artifact}, {runner.device}")
+        for done, found in enumerate(predict_pictures(runner, pictures, top=options.top), start=1):
+            watch.progress(f"{done}/{len(pictures)}", done, len(pictures))
             if found.error:
                 broken += 1
-                log_console().print(Text(str(found.error), style="red"))
+                log.print(Text(str(found.error), style="red"), soft_wrap=True)
             elif as_json:
                 print_json(found.to_dict(), indent=None)
             else:
-                results_console().print(Text(str(found.picture), style="bold"), soft_wrap=True)
-                results_console().print(classification_table(found))
+                results.print(Text(printable(str(found.picture)), style="bold"), soft_wrap=True)
+                results.print(classification_table(found))
     if broken:
-        raise DataError(f"{broken} of {len(options.pictures)} pictures could not be read.")
+        raise DataError(f"{broken} of {len(pictures)} pictures could not be read.")
 
 
 @click.command()
@@ -95,6 +118,7 @@ def evaluate(options: EvaluateOptions, as_json: bool) -> None:
     if as_json:
         print_json(found.to_dict(), indent=None)
         return
-    accuracies = f"top-1 {found.top1:.2%}  top-5 {found.top5:.2%}  loss {found.loss:.4f}"
+    top5 = "" if found.top5 is None else f"  top-5 {found.top5:.2%}"
+    accuracies = f"top-1 {found.top1:.2%}{top5}  loss {found.loss:.4f}"
     over = f"on {found.n} pictures of {pictures.name}"
     results_console().print(Text.assemble((found.artifact, "bold"), f"  {accuracies}  {over}"))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.options import EvaluateOptions
-from export.passport import passport_path, read_passport
+from export.passport import check_exists, passport_path, read_passport
 from export.runners.runner import Runner, are_finite, not_finite
 from zoo.data.hold_out import RULE
 from zoo.data.http import AUTHORIZATION_VARIABLE, authorization, is_address
@@ -19,17 +19,21 @@ from zoo.data.open import has_split, is_held_out, open_val, was_recorded
 from zoo.data.pictures import Pictures, load_prepared
 from zoo.errors import DataError
 from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Text
-from zoo.weights.resolve import checkpoint_path
+from zoo.weights.mistaken import ARTIFACT, EXPORTED_SUFFIXES
+from zoo.weights.resolve import check_name, checkpoint_path
 
 TOP = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Row):
-    """What `zoo evaluate --json` prints: accuracies, mean cross-entropy in nats, and the number of pictures."""
+    """What `zoo evaluate --json` prints: accuracies, mean cross-entropy in nats, and the number of pictures.
+
+    `top5` is None where there are no more than five classes: it would be 1 whatever the answers.
+    """
 
     top1: Share
-    top5: Share
+    top5: Share | None
     loss: NotNegative
     n: Count
     artifact: Text
@@ -84,7 +88,7 @@ def evaluate(
         raise not_finite(runner.artifact, unusable, unusable + len(rank))
     return Evaluation(
         top1=float((rank < 1).mean()),
-        top5=float((rank < TOP).mean()),
+        top5=float((rank < TOP).mean()) if len(runner.contract.classes) > TOP else None,
         loss=float(np.concatenate(losses).mean()),
         n=len(rank),
         artifact=runner.artifact,
@@ -167,16 +171,18 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None, group
         group_by: what was kept together when such a folder was split; None means what was recorded.
 
     Raises:
+        ArtifactError, UnknownNameError: there is no such artifact.
         DataError: the artifact recorded nothing, the data cannot be used, `seed` or `group_by` has no effect, or an
             address was recorded, which anyone may have written there, and an authorization would be sent to it.
     """
+    check_name(artifact)
     recorded = recorded_data(artifact)
     known = recorded.data if recorded and (recorded.data == "digits" or not recorded.by_name) else None
     chosen = known if data is None else data
     if not chosen:
-        raise DataError(
-            f"{artifact} does not say which pictures it was trained beside.", "Pass --data digits or --data FOLDER."
-        )
+        if Path(artifact).suffix in EXPORTED_SUFFIXES:
+            check_exists(Path(artifact))
+        raise _unrecorded(artifact, recorded)
     if not data and is_address(chosen) and authorization():
         raise DataError(
             f"{artifact} names {chosen}, and {AUTHORIZATION_VARIABLE} would be sent there.",
@@ -205,10 +211,28 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None, group
     return replace(pictures, name=f"{pictures.name}, {which}")
 
 
+def _unrecorded(artifact: str, recorded: Recorded | None) -> DataError:
+    """Describe an artifact that does not say where the pictures it was validated on are."""
+    if recorded:
+        return DataError(
+            f"{artifact} was trained on {recorded.data}; an artifact records a folder's name, not where it is.",
+            f"Pass --data PATH/TO/{recorded.data}.",
+        )
+    path = Path(artifact)
+    if path.suffix in EXPORTED_SUFFIXES and not passport_path(path).is_file():
+        return DataError(
+            f"{artifact} has no passport {passport_path(path).name} beside it, which would say what it was trained on.",
+            "Pass --data digits or --data FOLDER, or copy the passport along with it.",
+        )
+    return DataError(
+        f"{artifact} does not say which pictures it was trained on.", "Pass --data digits or --data FOLDER."
+    )
+
+
 def recorded_data(artifact: str) -> Recorded | None:
     """The data that an artifact's checkpoint or passport records, if any."""
     provenance = _provenance(artifact)
-    data, by_name = provenance.get("data"), Path(artifact).suffix in (".onnx", ".plan")
+    data, by_name = provenance.get("data"), Path(artifact).suffix in EXPORTED_SUFFIXES
     if not data:
         return None
     return Recorded(
@@ -222,9 +246,9 @@ def recorded_data(artifact: str) -> Recorded | None:
 
 def _provenance(artifact: str) -> Mapping[str, Any]:
     path = Path(artifact)
-    if path.suffix in (".onnx", ".plan"):
+    if path.suffix in EXPORTED_SUFFIXES:
         return read_passport(path).checkpoint.provenance if passport_path(path).is_file() else {}
     from zoo.weights.checkpoint import read_card
 
-    checkpoint = checkpoint_path(artifact)
+    checkpoint = checkpoint_path(artifact, ARTIFACT)
     return read_card(checkpoint).provenance if checkpoint else {}

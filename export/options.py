@@ -42,10 +42,10 @@ class ExportOptions(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(Row):
-    """What to classify, with which artifact."""
+    """What to classify, with which artifact; `pictures` as `zoo.data.named.find_pictures` takes them."""
 
     artifact: Annotated[str, Arg("ARTIFACT")]
-    pictures: Annotated[tuple[Path, ...], Some(), Arg("PICTURE...")]
+    pictures: Annotated[tuple[str, ...], Some(), Arg("PICTURE...")]
     top: Annotated[Count, Opt("Classes to name.")] = 5
     device: DeviceChoice = "auto"
 

@@ -135,6 +135,17 @@ def passport_path(artifact: Path) -> Path:
     return artifact.with_suffix(".json")
 
 
+def check_exists(artifact: Path) -> None:
+    """Refuse an artifact that is not there.
+
+    Raises:
+        ArtifactError: it is no file; says what writes one.
+    """
+    if not artifact.is_file():
+        trt = " --trt fp16" if artifact.suffix == ".plan" else ""
+        raise ArtifactError(f"There is no file {artifact}.", f"`zoo export MODEL{trt}` writes one.")
+
+
 def write_passport(path: Path, passport: Passport) -> None:
     """Write a passport, whole or not at all."""
     write_json(path, passport.to_dict())
@@ -183,8 +194,7 @@ def check_plan(plan: Path) -> Passport:
     Raises:
         ArtifactError: no plan, no passport, or they do not belong together.
     """
-    if not plan.is_file():
-        raise ArtifactError(f"There is no file {plan}.", "`zoo export MODEL --trt fp16` writes one.")
+    check_exists(plan)
     passport = read_passport(plan)
     card = passport.files.plan
     if card is None:

@@ -22,7 +22,7 @@ from export.source import Source, find_source
 from export.staging import check_free, destination, publish, staging
 from export.watch import Watch
 from zoo.errors import EngineBuildError, MissingCapabilityError, ZooError
-from zoo.files import check_folder
+from zoo.files import check_folder, check_temporary_folder, write_bytes
 from zoo.machine import cuda_driver, environment
 from zoo.rows import Row
 
@@ -56,6 +56,7 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
         ZooError: anything else that was wrong with the options, the checkpoint or the data; nothing was written.
     """
     watch = watch or Watch()
+    check_temporary_folder()
     folder, stem_given = destination(options.out)
     check_folder(folder)
     if options.trt:
@@ -103,7 +104,7 @@ class _Job:
         probe = self._choose_pictures() if self.options.parity else None
         self.watch.step(f"Export {self.source.label} to ONNX at {contract.preprocessing.image_size} px")
         graph = export_onnx(self.source.network, contract, checkpoint=self.source.card.to_dict())
-        self.onnx_file.write_bytes(graph.SerializeToString())
+        write_bytes(self.onnx_file, graph.SerializeToString())
         self.cards["onnx"] = FileCard.of(self.onnx_file, FP32.id)
         if probe:
             self.gate = self._open_gate(probe)
@@ -145,7 +146,7 @@ class _Job:
         except (MissingCapabilityError, EngineBuildError) as error:
             self.notes["plan"] = f"not run: {error.problem}"
             return type(error)(f"{error.problem} {self.onnx_file.name} was written all the same.", error.hint)
-        self.plan_file.write_bytes(plan)
+        write_bytes(self.plan_file, plan)
         self.cards["plan"], self.built = FileCard.of(self.plan_file, precision.id), card
         if self.gate:
             self._check_plan(self.gate, card, precision)

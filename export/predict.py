@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from export.options import PredictOptions
 from export.runners.runner import Runner, are_finite, not_finite
-from zoo.data.decode import open_picture
+from zoo.data.decode import open_picture, printable
+from zoo.data.named import Named
 from zoo.data.preprocess import prepare, softmax
 from zoo.errors import BrokenPictureError
 
@@ -36,7 +38,7 @@ class Prediction:
 class Classification:
     """The predictions for one picture, best first; or why there are none."""
 
-    picture: Path
+    picture: Path | str
     predictions: tuple[Prediction, ...] = ()
     error: BrokenPictureError | None = None
 
@@ -45,8 +47,15 @@ class Classification:
         return {"picture": str(self.picture), "predictions": [row.to_dict() for row in self.predictions]}
 
 
-def predict(runner: Runner, pictures: Sequence[Path], *, top: int = PredictOptions.top) -> Iterator[Classification]:
-    """Classify picture files in batches, in their order; a broken one does not stop the rest. `top` classes are named.
+def predict(
+    runner: Runner, pictures: Sequence[Path | Named], *, top: int = PredictOptions.top
+) -> Iterator[Classification]:
+    """Classify pictures in batches, in their order; a broken one does not stop the rest.
+
+    Args:
+        runner: any back end.
+        pictures: files, or what `zoo.data.named.find_pictures` found; those of an address are fetched a batch at once.
+        top: how many classes are named.
 
     Raises:
         ArtifactError: logits that are not finite; at the end, after the classes of all other pictures.
@@ -64,24 +73,37 @@ def predict(runner: Runner, pictures: Sequence[Path], *, top: int = PredictOptio
         raise not_finite(runner.artifact, unusable, len(pictures) - broken)
 
 
-def _predict_batch(runner: Runner, pictures: Sequence[Path], top: int) -> Iterator[Classification]:
+def _predict_batch(runner: Runner, pictures: Sequence[Path | Named], top: int) -> Iterator[Classification]:
     """The classification of each picture; one whose logits are not finite has neither predictions nor an error."""
     prepared: list[NDArray[np.uint8] | BrokenPictureError] = []
-    for picture in pictures:
+    names = [picture.name if isinstance(picture, Named) else picture for picture in pictures]
+    with ThreadPoolExecutor(len(pictures)) as pool:
+        stored = list(pool.map(_stored, pictures))
+    for name, source in zip(names, stored, strict=True):
         try:
-            prepared.append(prepare(open_picture(picture), runner.contract.preprocessing))
+            if isinstance(source, BrokenPictureError):
+                raise source
+            prepared.append(prepare(open_picture(source, name=printable(str(name))), runner.contract.preprocessing))
         except BrokenPictureError as error:
             prepared.append(error)
     good = [item for item in prepared if not isinstance(item, BrokenPictureError)]
     logits = runner.infer(np.stack(good)) if good else np.empty((0, 1), np.float32)
     rows = iter(zip(logits, are_finite(logits), strict=True))
-    for picture, item in zip(pictures, prepared, strict=True):
+    for picture, item in zip(names, prepared, strict=True):
         if isinstance(item, BrokenPictureError):
             yield Classification(picture=picture, error=item)
             continue
         row, usable = next(rows)
         best = best_of(softmax(row), runner.contract.classes, top) if usable else ()
         yield Classification(picture=picture, predictions=best)
+
+
+def _stored(picture: Path | Named) -> Path | bytes | BrokenPictureError:
+    """A picture's file or bytes, or why there are none."""
+    try:
+        return picture.stored() if isinstance(picture, Named) else picture
+    except BrokenPictureError as error:
+        return error
 
 
 def best_of(scores: NDArray[np.float32], classes: Sequence[str], top: int) -> tuple[Prediction, ...]:

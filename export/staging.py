@@ -48,7 +48,8 @@ def staging(folder: Path, stem: str) -> Iterator[Path]:
     """Make a hidden folder inside the destination, so that publishing is a rename; remove it whatever happens.
 
     Raises:
-        ZooError: the destination cannot be made or written to.
+        ZooError: the destination cannot be made or written to, or the disk is full: what is there stays as it was.
+            Errors of the block name files as if they were in the destination already.
     """
     is_new = not folder.exists()
     try:
@@ -59,6 +60,10 @@ def staging(folder: Path, stem: str) -> Iterator[Path]:
     try:
         with temporary as made:
             yield Path(made)
+    except ZooError as error:
+        if made not in error.problem:
+            raise
+        raise type(error)(error.problem.replace(made, str(folder)), error.hint) from error
     finally:
         if is_new and not any(folder.iterdir()):
             folder.rmdir()

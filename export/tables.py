@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from rich.bar import Bar
 from rich.filesize import decimal
-from rich.table import Table
 from rich.text import Text
+
+from zoo.console import FittingTable
 
 if TYPE_CHECKING:
     from export.passport import Parity
@@ -15,9 +16,12 @@ if TYPE_CHECKING:
     from export.predict import Classification
 
 
-def export_table(result: ExportResult) -> Table:
+BAR_WIDTH = 40
+
+
+def export_table(result: ExportResult) -> FittingTable:
     """The published files, a line each: what they are and how far they are from PyTorch."""
-    table = Table("file", box=None, pad_edge=False, header_style="bold")
+    table = FittingTable("file")
     for column in ("size", "sha256", "type", "max error", "mean error", "same class"):
         table.add_column(column, justify="right", no_wrap=True)
     files, parity = result.passport.files, result.passport.parity
@@ -57,14 +61,14 @@ def export_remarks(result: ExportResult) -> list[str]:
     return remarks
 
 
-def classification_table(found: Classification) -> Table:
+def classification_table(found: Classification) -> FittingTable:
     """One picture's classes as bars."""
-    table = Table(box=None, show_header=False)
+    table = FittingTable(show_header=False)
     table.add_column(min_width=24)
-    table.add_column(width=40)
+    table.add_column()
     table.add_column(justify="right")
     table.add_column(justify="right", style="dim")
     for place, row in enumerate(found.predictions):
-        bar = Bar(1.0, 0.0, row.score, color="green" if place == 0 else "blue")
+        bar = Bar(1.0, 0.0, row.score, width=BAR_WIDTH, color="green" if place == 0 else "blue")
         table.add_row(Text(row.class_name), bar, f"{row.score:.1%}", str(row.index))
     return table

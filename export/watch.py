@@ -64,7 +64,10 @@ def watching(console: Console) -> Iterator[Live]:
         TextColumn("{task.fields[part]}", style="dim", markup=False),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    # What is printed on stdout meanwhile stays there: redirected, answers would go to stderr with the bar.
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal
+    ) as progress:
         live = Live(console, progress)
         yield live
         live.finish()

@@ -14,11 +14,11 @@ from zoo.options import takes
 @click.command()
 @takes(ServeOptions)
 def serve(options: ServeOptions) -> None:
-    """Serve an engine over HTTP, with a page to try it.
+    """Serve ARTIFACT over HTTP, with a page to try it: an .onnx, a .plan, a checkpoint or a model's id.
 
     \b
-    zoo serve --engine s.onnx                            the page is at http://127.0.0.1:8080
-    zoo serve --engine s.onnx --instances 2 --threads 1  more throughput on two cores
+    zoo serve s.onnx                            the page is at http://127.0.0.1:8080
+    zoo serve s.onnx --instances 2 --threads 1  more throughput on two cores
     curl --data-binary @cat.jpg http://127.0.0.1:8080/predict
     """
     from serve.server import serve_engine

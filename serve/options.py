@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from zoo.options import DeviceChoice, Opt
+from zoo.options import Arg, DeviceChoice, Opt
 from zoo.rows import Count, NotNegative, Positive, Row, Within
 
 
@@ -13,7 +13,7 @@ from zoo.rows import Count, NotNegative, Positive, Row, Within
 class ServeOptions(Row):
     """What to serve, where, and within which limits; None leaves a choice to the engine's device."""
 
-    engine: Annotated[str, Opt("An .onnx, a .plan, a checkpoint or a model's id.", metavar="ARTIFACT")]
+    engine: Annotated[str, Arg("ARTIFACT"), Opt("The same as ARTIFACT.", flags=("--engine",), metavar="ARTIFACT")]
     host: Annotated[str, Opt("Address; 0.0.0.0 is every one of this machine.")] = "127.0.0.1"
     port: Annotated[int, Within(0, 65535), Opt("0 takes a free one.")] = 8080
     device: DeviceChoice = "auto"

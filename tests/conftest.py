@@ -7,14 +7,17 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 
 # Before torch is imported: two test workers with two threads each on two cores wait for one another at barriers.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Weights and paces that the person at this machine keeps are neither used nor changed.
+os.environ["ZOO_CACHE"] = tempfile.mkdtemp(prefix="zoo-tests-")
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import unified_diff
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,8 +28,10 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from train.progressive.budget import Pace
 from zoo import http
 from zoo.data.http import AUTHORIZATION_VARIABLE
+from zoo.model.spec import Variant
 
 # A property is not a stopwatch: on a busy machine a deadline fails for no reason.
 settings.register_profile("zoo", deadline=None)
@@ -59,6 +64,20 @@ def zoo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
         return Answer(code, said.out, said.err)
 
     return run
+
+
+@pytest.fixture
+def at_width(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """`at_width(60)`: stdout is a terminal of so many columns, without colours; None: it is piped."""
+
+    def choose(columns: int | None) -> None:
+        monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: columns is not None, raising=False)
+        if columns is not None:
+            monkeypatch.setenv("COLUMNS", str(columns))
+            monkeypatch.setenv("TERM", "xterm")
+
+    return choose
 
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -99,6 +118,13 @@ def is_near(found: str, recorded: str, tolerance: float) -> bool:
         return False
     pairs = zip(map(float, NUMBER.findall(found)), map(float, NUMBER.findall(recorded)), strict=True)
     return all(abs(number - wanted) <= tolerance * abs(wanted) for number, wanted in pairs)
+
+
+@pytest.fixture(autouse=True)
+def a_known_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose pace is known, 2 ms a picture at 100 px: `--plan` measures nothing and says the same always."""
+    pace = Pace(train_s=0, train_s_per_px=2e-7, validate_s=0, validate_s_per_px=5e-8)
+    monkeypatch.setattr("train.progressive.known_paces.known_pace", lambda key: pace)
 
 
 @pytest.fixture(scope="session")
@@ -147,6 +173,26 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pictures(root / "train", ("blue", "green", "red"), 12)
     write_pictures(root / "val", ("blue", "green", "red"), 6, seed=1)
     return root
+
+
+@pytest.fixture(scope="session")
+def shrink() -> Callable[[Variant], Variant]:
+    """`shrink(row)`: an EfficientNet's row with at most two layers a stage and small widths, all else as it is.
+
+    Widths that were alike stay alike, so that the same blocks are added to their input.
+    """
+
+    def small(variant: Variant) -> Variant:
+        widths = sorted({variant.stem_channels, *(stage.out_channels for stage in variant.stages)})
+        narrow = {width: 8 * place for place, width in enumerate(widths, start=1)}
+        stages = tuple(
+            replace(stage, num_layers=min(stage.num_layers, 2), out_channels=narrow[stage.out_channels])
+            for stage in variant.stages
+        )
+        stem = narrow[variant.stem_channels]
+        return replace(variant, id="small", name="small", stem_channels=stem, head_channels=64, stages=stages)
+
+    return small
 
 
 @pytest.fixture(scope="session")

@@ -63,9 +63,10 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def ask(zoo: Callable[..., Any], in_folder: Path, picture_folder: Path) -> Ask:
-    """`ask("show tiny")`: what the command prints with --json, parsed; in a folder with some pictures."""
+def ask(zoo: Callable[..., Any], in_folder: Path, picture_folder: Path, tiny_run: Path) -> Ask:
+    """`ask("show tiny")`: what the command prints with --json, parsed; in a folder with some pictures and a run."""
     shutil.copytree(picture_folder, in_folder / "pictures")
+    shutil.copytree(tiny_run, in_folder / "of-ten-classes")
 
     def run(command: str) -> Any:
         answer = zoo(*command.split(), "--json")
@@ -116,6 +117,7 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
     (metadata,) = (entry.value for entry in onnx.load("tiny.onnx").metadata_props if entry.key == "zoo")
     yield "MODEL.onnx", json.loads(metadata)
     yield "zoo evaluate", ask("evaluate tiny.onnx --data pictures")
+    yield "zoo evaluate", ask("evaluate of-ten-classes")
     yield "zoo predict", ask("predict tiny.onnx pictures/val/red/000.jpg")
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from typing import TYPE_CHECKING
 
 import click
 
 from train.options import BenchTrainOptions, TrainOptions
 from zoo.options import json_option, takes
+
+if TYPE_CHECKING:
+    from zoo.results import Result
 
 
 @click.command()
@@ -25,10 +28,10 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
     after it has saved where it is; --resume continues from there.
     """
     if plan:
-        from train.progressive.plan import plan_training, print_plan
-
-        print_plan(plan_training(options), as_json=as_json)
+        _plan(options, as_json=as_json)
         return
+    from rich.markup import escape
+
     from train.processes.distributed import find_world
     from train.processes.stopping import RunFinished, RunStopped
     from train.session import train_model
@@ -40,7 +43,9 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
     try:
         outcome = train_model(options, console=log)
     except RunFinished as finished:
-        log.print(f"{finished} Without --auto-resume a new run begins, and this one is kept under another name.")
+        log.print(
+            escape(f"{finished} Without --auto-resume a new run begins, and this one is kept under another name.")
+        )
         return
     except RunStopped as stopped:
         log.print(f"Stopped {stopped.where}. The same command with --resume continues from there.")
@@ -51,22 +56,65 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
         click.echo(f"{outcome.summary}  {outcome.checkpoint}")
 
 
+def _plan(options: TrainOptions, *, as_json: bool) -> None:
+    """Print what a run would do, then how long it takes here: measured once, in seconds, and remembered."""
+    from train.progressive.budget import seconds_of
+    from train.progressive.known_paces import known_pace, pace_key, remember_pace
+    from train.progressive.plan import plan_as_json, plan_for_budget, plan_training, print_plan
+    from zoo.console import log_console, print_json, results_console
+    from zoo.wording import duration
+
+    plan = plan_training(options)
+    if not as_json and options.budget is None:
+        print_plan(plan)
+    key = pace_key(plan, options)
+    pace = known_pace(key)
+    if pace is None:
+        from train.session import measure_pace_of
+
+        log_console().print("Measuring a few steps …")
+        pace = measure_pace_of(options)
+        remember_pace(key, pace)
+    if options.budget is not None:
+        plan = plan_for_budget(plan, options, pace)
+    seconds = seconds_of(plan.recipe, plan.amount, pace)
+    if as_json:
+        print_json(plan_as_json(plan, seconds), indent=None)
+        return
+    if options.budget is not None:
+        print_plan(plan)
+    results_console().print(f"About {duration(seconds)} on this machine, validation included.")
+
+
 @click.command("train")
 @takes(BenchTrainOptions)
 @json_option
 def bench_train(options: BenchTrainOptions, as_json: bool) -> None:
     """Time optimizer steps of MODEL at every stage's size: pictures a second."""
+
     from train.learn.throughput import measure_training
-    from zoo.console import log_console, results_console
+    from zoo.console import log_console
     from zoo.files import check_folder
-    from zoo.results import Summary, write_result
-    from zoo.wording import milliseconds
+    from zoo.results import write_result
 
     check_folder(options.out)
     result = measure_training(options, console=log_console())
-    path = write_result(options.out, result)
+    try:
+        path = write_result(options.out, result)
+    finally:  # on a full disk too: what took minutes to measure is printed
+        _print_training(result, as_json=as_json)
+    if not as_json:
+        click.echo(path)
+
+
+def _print_training(result: Result, *, as_json: bool) -> None:
+    """A line for each stage, or the result as JSON."""
+    from zoo.console import print_json, results_console
+    from zoo.results import Summary
+    from zoo.wording import milliseconds
+
     if as_json:
-        click.echo(json.dumps(result.to_dict()))
+        print_json(result.to_dict(), indent=None)
         return
     console = results_console()
     for row in result.data["rows"]:
@@ -76,4 +124,3 @@ def bench_train(options: BenchTrainOptions, as_json: bool) -> None:
             f"[bold]{row['pictures_per_second']:>8.1f}[/] pictures/s  p50 {milliseconds(summary.p50_ms)}  "
             f"{summary.tail}  n {summary.n}"
         )
-    console.print(str(path))

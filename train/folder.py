@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from train.learn.state import read_state
 from zoo.errors import DivergedError, ZooError
@@ -46,7 +47,7 @@ def move_aside(folder: Path, console: Console) -> None:
         raise ZooError(
             f"Cannot keep the earlier run in {folder} as {kept}: {error.strerror}.", "Choose another folder with --out."
         ) from error
-    console.print(f"The earlier run in {folder} is kept as {kept}.")
+    console.print(escape(f"The earlier run in {folder} is kept as {kept}."), soft_wrap=True)
 
 
 def keep_last_good(folder: Path, card: Checkpoint, error: DivergedError) -> str:

@@ -63,7 +63,12 @@ class TrainOptions(Row):
         str | None,
         Opt("How to train: docs/training.md lists them  [default: finetune from weights, else folder]", (), "NAME"),
     ] = None
-    epochs: Annotated[Count | None, Opt("Epochs of the whole run, at least one for each stage.")] = None
+    epochs: Annotated[Count | None, Opt("Epochs of the whole run, at least one for each stage.", unless="budget")] = (
+        None
+    )
+    budget: Annotated[
+        str | None, Opt("Train for a time: epochs, sizes and stages are chosen to fill it.", metavar="20m")
+    ] = None
     batch_size: Annotated[BatchSize | None, Opt("Pictures a step, in every stage.")] = None
     learning_rate: Annotated[Positive | None, Opt("Peak learning rate.", flags=("--lr",))] = None
     image_size: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -14,17 +15,20 @@ from rich.markup import escape
 
 from train.folder import CHECKPOINT, STATE, Found, find_run, keep_last_good, move_aside
 from train.learn.distill import Teacher
-from train.learn.job import Job, Start, TrainAndVal, make_job
+from train.learn.job import Job, Start, TrainAndVal, make_job, run_preprocessing
 from train.learn.loop import fit
 from train.learn.memory import fit_to_memory
-from train.learn.run import Epoch, Run, start_run
-from train.learn.state import load_state
+from train.learn.pace import amount_of, measure_pace
+from train.learn.run import Epoch, HeadStart, Run, start_run
+from train.learn.state import load_state, recipe_of_state
 from train.learn.validation import Validation, validate_together
 from train.learn.watcher import Watcher, Watchers
 from train.lock import locked
 from train.options import TrackerRow, TrainOptions
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
+from train.progressive.budget import Pace, read_duration, seconds_of
+from train.progressive.overrides import better_start, recipe_for_budget
 from train.progressive.recipe import Recipe
 from train.watch.live import LiveView
 from train.watch.record import RunRecord, provenance
@@ -34,6 +38,7 @@ from zoo.errors import CheckpointError, DivergedError
 from zoo.files import check_folder
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import run_folder
+from zoo.wording import duration
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Outcome:
     size: int
     best_epoch: int
     test: Validation | None = None
+    head_start: HeadStart | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -108,6 +114,8 @@ def train_model(
         cannot be run as it is, or does not fit the device's memory. RunStopped: SIGTERM or Ctrl-C; the state is saved.
         RunFinished: with `auto_resume`, or restarted by torchrun: the run is finished.
     """
+    began = time.monotonic()
+    seconds = None if options.budget is None else read_duration(options.budget)
     world = find_world()
     console = console if console and world.is_first else Console(quiet=True)
     trackers = find_trackers(options.trackers)
@@ -116,11 +124,13 @@ def train_model(
     if world.is_first:
         check_folder(folder)
     console.print(_headline(job))
-    for remark in remarks(job.train_set, job.val_set):
+    for remark in (*remarks(job.train_set, job.val_set), *filter(None, (better_start(options, job.variant),))):
         console.print(escape(remark))
     with locked(folder) if world.is_first else nullcontext(), joined(world, job.settings.device):
         # The first process decides for all: the others may see its files later, or other ones.
         resume = _must_resume(options, folder, gather(world, find_run(folder))[0])
+        if seconds is not None:
+            job = _budgeted(job, options, folder, resume, began, seconds, console)
         if job.settings.device.type == "cuda":
             console.print("Trying every stage's batch on the GPU …")
             job = replace(job, recipe=fit_to_memory(job, auto_batch=options.auto_batch))
@@ -167,7 +177,34 @@ def _train(
     if is_first:
         with signals_held():  # the training is done, and only seconds of drawing and writing are left
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
-    return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test)
+    return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test, run.head_start)
+
+
+def measure_pace_of(options: TrainOptions) -> Pace:
+    """How fast this machine trains what the options ask for; arguments and errors are those of `train_model`."""
+    return measure_pace(make_job(options, find_world(), None, None, None, None))
+
+
+def _budgeted(
+    job: Job, options: TrainOptions, folder: Path, resume: bool, began: float, seconds: float, console: Console
+) -> Job:
+    """The job as its time allows: chosen by a few measured steps, or, of a run to resume, as it was chosen then."""
+    if resume:
+        recipe = recipe_of_state(folder / STATE)
+        return replace(job, recipe=recipe, preprocessing=run_preprocessing(job.preprocessing, recipe))
+    console.print("Measuring a few steps …")
+    pace = gather(job.settings.world, measure_pace(job))[0]
+    amount, left = amount_of(job), seconds - (time.monotonic() - began)
+    recipe = recipe_for_budget(options, job.variant, job.recipe, len(job.classes), amount, pace, left)
+    chosen = replace(job, recipe=recipe, preprocessing=run_preprocessing(job.preprocessing, recipe))
+    planned = time.monotonic() - began + seconds_of(recipe, amount, pace)
+    sizes = " → ".join(f"{stage.image_size}" for stage in recipe.stages)
+    console.print(
+        f"{duration(seconds)} are {recipe.epochs} epochs at {sizes} px here, {duration(planned)} by the pace "
+        f"measured. Without a budget: {job.recipe.epochs} epochs up to {job.recipe.largest_size} px, "
+        f"{duration(seconds_of(job.recipe, amount, pace))}."
+    )
+    return chosen
 
 
 def _must_resume(options: TrainOptions, folder: Path, found: Found) -> bool:
@@ -196,8 +233,8 @@ def _headline(job: Job) -> str:
 def _say_where_it_begins(run: Run, job: Job, folder: Path, resume: bool, console: Console) -> None:
     if resume:
         steps = f" and {run.partial.steps} steps" if run.partial else ""
-        console.print(f"Resuming {folder} after epoch {len(run.history)}{steps} of {job.recipe.epochs}.")
+        console.print(f"Resuming {escape(str(folder))} after epoch {len(run.history)}{steps} of {job.recipe.epochs}.")
     elif job.start:
         same = job.start.card.classes == job.classes
         head = "same classes" if same else "other classes: the classifier is new"
-        console.print(f"Starting from the weights of {job.start.label}; {head}.")
+        console.print(f"Starting from the weights of {escape(job.start.label)}; {head}.")

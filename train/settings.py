@@ -12,6 +12,7 @@ from train.options import AugmentOn, MixedPrecision, TrainOptions
 from train.processes.distributed import ALONE, World
 from zoo.data.pictures import Pictures
 from zoo.errors import MissingCapabilityError, ZooError
+from zoo.files import check_temporary_folder
 from zoo.machine import choose_device, usable_processors
 from zoo.options import Seed
 from zoo.rows import CountOrNone, NotNegative, Row
@@ -45,8 +46,10 @@ def choose_settings(options: TrainOptions, pictures: Pictures, world: World) -> 
     """Resolve what `options` leave to the machine, for this process of the run.
 
     Raises:
-        MissingCapabilityError: there is no such device, or as `check_compiler`. ZooError: as `choose_precision`.
+        MissingCapabilityError: there is no such device, or as `check_compiler`. ZooError: as `choose_precision` and
+        `check_temporary_folder`.
     """
+    check_temporary_folder()
     device = torch.device(choose_device(options.device))
     if device.type == "cuda" and not world.is_alone:
         device = torch.device("cuda", world.local_rank)

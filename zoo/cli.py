@@ -14,6 +14,7 @@ import click
 
 from zoo import __version__
 from zoo.errors import ZooError
+from zoo.files import FULL_DISK
 
 # "module:attribute" of each command and the line `zoo --help` shows for it. Being data, the table points upwards
 # without importing upwards, and help costs no framework.
@@ -22,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("zoo.commands.models:show_model", "Show one network stage by stage."),
     "scale": ("zoo.commands.models:scale_model", "Write a network of your own: one of these, scaled."),
     "doctor": ("zoo.commands.machine:doctor", "Say what this machine can do, and how to add the rest."),
-    "sample": ("zoo.commands.machine:sample", "Write a few pictures of the embedded data set as files."),
+    "sample": ("zoo.commands.machine:sample", "Write pictures of the embedded data set, a folder per class."),
     "data": ("zoo.cli:data", "Check pictures, and pack or index them for training."),
     "train": ("train.cli:train", "Train with progressive learning."),
     "pull": ("zoo.commands.weights:pull", "Fetch published weights."),
@@ -94,7 +95,7 @@ def cli() -> None:
     \b
     zoo train s                     progressive training → runs/s/
     zoo export s --trt fp16         s.onnx, s.plan, s.json, after the parity gate
-    zoo serve --engine s.plan       HTTP, a page, metrics
+    zoo serve s.plan                HTTP, a page, metrics
     zoo bench latency s.onnx        percentiles; then `zoo bench report`
     """
 
@@ -147,11 +148,26 @@ def main() -> None:
         click.echo("Stopped.", err=True)
         sys.exit(130)
     except ZooError as error:
-        click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.problem}", err=True)
-        if error.hint:
-            click.echo(f"{click.style('Hint:', bold=True)}  {error.hint}", err=True)
+        _tell(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # `zoo list | head` closed the pipe: nothing is wrong, and Python must not complain while it flushes.
         sys.stdout = None
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        # Files are written by `zoo.files`, which names them: this is `zoo list > FILE`.
+        sys.stdout = None
+        _tell(ZooError(f"The output cannot be written: {error.strerror}.", "Make room where it is redirected to."))
+        sys.exit(1)
+
+
+def _tell(error: ZooError) -> None:
+    """One line with the problem, one with what to do next."""
+    from zoo.console import wants_colour
+
+    coloured = None if wants_colour() else False  # None: where stderr is a terminal
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.problem}", err=True, color=coloured)
+    if error.hint:
+        click.echo(f"{click.style('Hint:', bold=True)}  {error.hint}", err=True, color=coloured)

@@ -117,8 +117,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str) -> Unkno
     """Describe a failed look-up and name the nearest entries: “Unknown model 'sm'. Did you mean s, m?”."""
     known = list(known)
     folded = {candidate.lower(): candidate for candidate in known}
-    near = [folded[match] for match in get_close_matches(name.lower(), folded, n=3, cutoff=0.4)]
-    # A long spelling of a short id ("efficientnetv2_s" for "s") shares no ratio with it, only its last word.
-    near += [c for c in known if c not in near and name.lower().replace("-", "_").endswith(f"_{c.lower()}")]
+    # A long spelling of a short id ("efficientnetv2-s" for "s") shares no ratio with it, only its last word.
+    near = [folded[short] for short in folded if name.lower().replace("-", "_").endswith(f"_{short}")]
+    near = near or [folded[match] for match in get_close_matches(name.lower(), folded, n=3, cutoff=0.4)]
     guess = f" Did you mean {', '.join(near[:3])}?" if near else ""
     return UnknownNameError(f"Unknown {kind} {name!r}.{guess}", hint)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any
 
 from zoo.errors import ZooError
+
+# What the system says where a disk, a quota or a limit of file sizes is full.
+FULL_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 @contextmanager
@@ -46,11 +50,36 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn a library's own errors of a failed write into an OSError, which `replacing` translates."""
+    """Turn a library's own errors of a failed write into an OSError, which `replacing` translates.
+
+    Where the system's own error is among their causes, it is that one: torch says "unexpected pos 64 vs 0" after it.
+    """
     try:
         yield
     except kinds as error:
-        raise OSError(errno.EIO, str(error)) from error
+        raise _system_error(error) or OSError(errno.EIO, str(error)) from error
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """The OSError that led to an error."""
+    while error and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, OSError) else None
+
+
+def check_temporary_folder() -> None:
+    """Check, before long work, that the system's folder for temporary files can be written to; torch needs it.
+
+    Raises:
+        ZooError: none can.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise ZooError(
+            f"There is no place for temporary files: {error.strerror}.",
+            "Make room in /tmp, or name a folder with room in TMPDIR.",
+        ) from error
 
 
 def replace_file(made: Path, path: Path) -> Path:

@@ -18,8 +18,19 @@ from zoo.rows import Row, Within, field_types
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-PATH = click.Path(path_type=Path)
+
+class LocalPath(click.Path):
+    """A path of this machine. An address is refused: as a path it would lose a slash, and `-o` would make folders."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an address, then read the path."""
+        if "://" in str(value):
+            self.fail(f"{value} is an address; a path on this machine is expected.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = LocalPath(path_type=Path, file_okay=False)
+PATH = LocalPath(path_type=Path)
 
 
 class Finite(click.FloatRange):
@@ -45,7 +56,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 @dataclass(frozen=True)
 class Arg:
-    """In the type of a row's field: it is the command's argument, not an option; a tuple takes several values."""
+    """In the type of a row's field: it is the command's argument, not an option; a tuple takes several values.
+
+    With an `Opt` beside it, it is given as either: `zoo serve s.onnx`, `zoo serve --engine s.onnx`.
+    """
 
     metavar: str
 
@@ -81,29 +95,35 @@ def takes(row: type[Row]) -> Callable[[Callable[..., None]], Callable[..., None]
     Ranges, choices and defaults are the fields' own, so that the command line and Python are told the same. Fields
     without an `Opt` or an `Arg` are the body's to set.
     """
-    kinds = {name: kind for name, kind in field_types(row).items() if _told(kind)}
-    named = {name for told in map(_told, kinds.values()) if isinstance(told, Opt) for name in (told.needs, told.unless)}
+    kinds = {name: kind for name, kind in field_types(row).items() if _marks(kind)}
+    told = [mark for kind in kinds.values() for mark in _marks(kind) if isinstance(mark, Opt)]
+    named = {name for mark in told for name in (mark.needs, mark.unless)}
     assert named <= {None, *kinds}, f"{row.__name__} has not all of {named}"
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         @wraps(body)
         def run(**values: Any) -> None:
+            for name, kind in kinds.items():
+                if len(_marks(kind)) > 1:
+                    values[name] = _either(values[name], values.pop(_as_option(name)), *_marks(kind))
             own = {name: values.pop(name) for name in kinds}
             _refuse_without_effect(row, kinds, own)
             body(row(**own), **values)
 
         command: Callable[..., None] = run
         for name, kind in reversed(kinds.items()):
-            command = _parameter(row, name, kind)(command)
+            for parameter in _parameters(row, name, kind):
+                command = parameter(command)
         return command
 
     return decorate
 
 
-def _told(kind: Any) -> Opt | Arg | None:
-    """What a field's type says of the command line; None where it is not for it."""
+def _marks(kind: Any) -> list[Opt | Arg]:
+    """What a field's type says of the command line, an argument first; nothing where it is not for it."""
     marks = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
-    return next((mark for mark in marks if isinstance(mark, Opt | Arg)), None)
+    told = [mark for mark in marks if isinstance(mark, Opt | Arg)]
+    return sorted(told, key=lambda mark: isinstance(mark, Opt))
 
 
 def _refuse_without_effect(row: type[Row], kinds: Mapping[str, Any], values: Mapping[str, Any]) -> None:
@@ -114,7 +134,7 @@ def _refuse_without_effect(row: type[Row], kinds: Mapping[str, Any], values: Map
     """
     context = click.get_current_context()
     for name, kind in kinds.items():
-        told = _told(kind)
+        told = _marks(kind)[-1]
         if not isinstance(told, Opt) or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
         if told.needs and not values[told.needs]:
@@ -124,27 +144,56 @@ def _refuse_without_effect(row: type[Row], kinds: Mapping[str, Any], values: Map
             other, word = told.unless, "with"
         else:
             continue
-        raise click.UsageError(f"{_flags(name, kind)[-1]} has no effect {word} {_flags(other, kinds[other])[-1]}.")
+        also = _marks(kinds[other])[-1]
+        assert isinstance(also, Opt)
+        raise click.UsageError(f"{_flags(name, told)[-1]} has no effect {word} {_flags(other, also)[-1]}.", context)
 
 
 def _default(row: type[Row], name: str) -> Any:
     return next(field.default for field in fields(row) if field.name == name)
 
 
-def _flags(name: str, kind: Any) -> tuple[str, ...]:
+def _flags(name: str, told: Opt) -> tuple[str, ...]:
     """How an option is typed; the long form is the last."""
-    told = _told(kind)
-    own = told.flags if isinstance(told, Opt) else ()
-    return own or (f"--{name.replace('_', '-')}",)
+    return told.flags or (f"--{name.replace('_', '-')}",)
 
 
-def _parameter(row: type[Row], name: str, kind: Any) -> Option:
-    told = _told(kind)
-    default = _default(row, name)
-    if isinstance(told, Arg):
-        required = default is MISSING
-        return click.argument(name, metavar=told.metavar, nargs=-1 if _is_many(kind) else 1, required=required)
-    assert told is not None
+def _as_option(name: str) -> str:
+    """What click calls the option of a field that is an argument as well."""
+    return f"{name}_as_option"
+
+
+def _either(argument: Any, option: Any, arg: Arg | Opt, opt: Arg | Opt) -> Any:
+    """The one value of a field that may be given as an argument or as an option."""
+    assert isinstance(arg, Arg) and isinstance(opt, Opt)
+    flag = opt.flags[-1]
+    if argument is None and option is None:
+        raise click.UsageError(f"Missing argument '{arg.metavar}'.", click.get_current_context())
+    if None not in (argument, option) and argument != option:
+        problem = f"{arg.metavar} is {argument}, and {flag} is {option}: give one of them."
+        raise click.UsageError(problem, click.get_current_context())
+    return option if argument is None else argument
+
+
+def _parameters(row: type[Row], name: str, kind: Any) -> list[Option]:
+    default, marks = _default(row, name), _marks(kind)
+    made: list[Option] = []
+    for told in marks:
+        if isinstance(told, Arg):
+            required = default is MISSING and len(marks) == 1
+            base, within = _bare(kind)
+            many = _is_many(kind)
+            value = _click_type(get_args(base)[0] if many else base, within)
+            nargs = -1 if many else 1
+            made.append(click.argument(name, metavar=told.metavar, nargs=nargs, type=value, required=required))
+        elif len(marks) == 1:
+            made.append(_option(told, name, kind, default))
+        else:
+            made.append(_option(told, name, kind, None, _as_option(name)))
+    return made
+
+
+def _option(told: Opt, name: str, kind: Any, default: Any, called: str = "") -> Option:
     base, within = _bare(kind)
     settings: dict[str, Any] = {"help": told.help, "metavar": told.metavar}
     if base is bool:
@@ -159,7 +208,7 @@ def _parameter(row: type[Row], name: str, kind: Any) -> Option:
         settings["required"] = True
     else:
         settings |= {"default": default, "show_default": not (default is None or default == () or base is bool)}
-    return click.option(*_flags(name, kind), name, **settings)
+    return click.option(*_flags(name, told), called or name, **settings)
 
 
 def _is_many(kind: Any) -> bool:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from export.contract import GRAPH_FORMAT, GRAPH_KEY, Contract
+from export.passport import check_exists
 from zoo.errors import ArtifactError, MissingCapabilityError, RowError
 from zoo.machine import Device, cuda_driver, usable_cores
 
@@ -54,8 +55,8 @@ class OnnxRunner:
             MissingCapabilityError: "cuda" without a GPU that onnxruntime can use.
         """
         self.artifact = artifact or (str(source) if isinstance(source, Path) else "graph in memory")
-        if isinstance(source, Path) and not source.is_file():
-            raise ArtifactError(f"There is no file {source}.", "`zoo export MODEL` writes one.")
+        if isinstance(source, Path):
+            check_exists(source)
         ort.set_default_logger_severity(_SILENT)
         self._session = self._open(source, device, threads)
         self.contract = read_contract(self._session, self.artifact)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from export.runners.runner import Runner
-from zoo.errors import ArtifactError, ZooError
+from zoo.errors import ZooError
 from zoo.machine import Device
-from zoo.weights.resolve import CHECKPOINT_SUFFIX, ROW_SUFFIX
-from zoo.weights.table import is_weights_id
+from zoo.weights.mistaken import ARTIFACT
+from zoo.weights.resolve import check_name, checkpoint_path
 
 
 def open_runner(artifact: str, *, device: Device = "auto", threads: int | None = None) -> Runner:
@@ -24,6 +24,7 @@ def open_runner(artifact: str, *, device: Device = "auto", threads: int | None =
         CheckpointError, UnknownNameError: as `zoo.weights.resolve.load_model`. ZooError: `threads`, but the artifact
         runs on a GPU.
     """
+    check_name(artifact)
     runner = _open(artifact, device, threads)
     if threads and runner.threads is None:
         with runner:
@@ -43,10 +44,7 @@ def _open(artifact: str, device: Device, threads: int | None) -> Runner:
         from export.runners.tensorrt import TensorRTRunner
 
         return TensorRTRunner(Path(artifact), device=device)
-    if suffix not in ("", CHECKPOINT_SUFFIX, ROW_SUFFIX) and not is_weights_id(artifact):
-        raise ArtifactError(
-            f"{artifact} is none of .safetensors, .onnx and .plan.", "`zoo export MODEL` makes the last two."
-        )
+    checkpoint_path(artifact, ARTIFACT)  # a mistaken name is told before a framework is loaded
     from export.runners.pytorch import TorchRunner
 
     return TorchRunner.from_model(artifact, device=device, threads=threads)

@@ -21,12 +21,18 @@ def latency(options: LatencyOptions, as_json: bool) -> None:
     zoo bench latency s.onnx
     zoo bench latency s.onnx s.plan --batch-size 1 --batch-size 32
     """
+    from rich.text import Text
+
     from serve.bench.measure.runs import bench_latency
     from serve.bench.report.report import keep_result
     from zoo.files import check_folder
 
     check_folder(options.out)
-    keep_result(bench_latency(options, say=log_console().print), options.out, as_json=as_json)
+    keep_result(
+        bench_latency(options, say=lambda line: log_console().print(Text(line), soft_wrap=True)),
+        options.out,
+        as_json=as_json,
+    )
 
 
 @click.command()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -159,6 +160,57 @@ def test_one_broken_picture_does_not_stop_the_others(exported: Any, in_folder: P
     assert str(broken) in answer.err and "1 of 3 pictures could not be read" in answer.err
 
 
+def test_predict_takes_folders_patterns_addresses_and_standard_input(
+    exported: Any, in_folder: Path, zoo: Zoo, serve_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = sorted(write_samples(Path("pictures"), 12))
+    Path("pictures/notes.txt").write_text("no picture")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(paths[0].read_bytes())))
+    with serve_folder(in_folder) as server:
+        address = f"{server.url}{paths[1]}"
+        gone = f"{server.url}gone.png"
+        answer = zoo("predict", "tiny.onnx", "pictures", address, gone, "-", "pictures/*/*-000.png", "--json")
+    rows = {row["picture"]: row["predictions"] for row in map(json.loads, answer.out.splitlines())}
+    first = [path for path in paths if path.name.endswith("-000.png")]
+    assert list(rows) == [*map(str, paths), address, "-"]
+    assert len(answer.out.splitlines()) == len(paths) + 2 + len(first)
+    assert rows["-"] == rows[str(paths[0])]
+    assert rows[address] == rows[str(paths[1])]
+    assert answer.code == 1, "one of them could not be read"
+    assert f"{gone} answers 404" in answer.err and "1 of 16 pictures could not be read" in answer.err
+    assert answer.err.count("Left out: 1 .txt files, which are no pictures.") == 1
+    assert "Classify 16 pictures with tiny.onnx" in answer.err, "of many it is told how far it is"
+
+
+def test_the_answers_stay_on_stdout_while_a_bar_is_on_stderr(
+    exported: Any, in_folder: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_samples(Path("pictures"), 12)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    answer = zoo("predict", "tiny.onnx", "pictures", "--json")
+    assert len(list(map(json.loads, answer.out.splitlines()))) == 12
+    assert "12/12" in answer.err and "predictions" not in answer.err
+
+
+@pytest.mark.parametrize("width", [60, 80, None])
+def test_what_export_and_predict_print_is_whole(
+    width: int | None, exported: Any, tiny_checkpoint: Path, in_folder: Path, zoo: Zoo, at_width: Any
+) -> None:
+    (path,) = write_samples(Path("pictures"), 1)
+    at_width(width)
+    table = zoo("export", tiny_checkpoint, "--num-pictures", 8, "-o", "a/folder/with/a/long/name").out
+    file = Path("a/folder/with/a/long/name/tiny.onnx")
+    sha256 = json.loads(file.with_suffix(".json").read_text())["files"]["onnx"]["sha256"]
+    assert {str(file), str(file.with_suffix(".json")), sha256[:12], "fp32"} <= set(table.split())
+    assert "8 of 8" in table
+    bars = zoo("predict", "tiny.onnx", path).out
+    assert bars.count("%") == 5
+    for said in (table, bars):
+        assert "…" not in said
+        assert not width or max(map(len, said.splitlines())) <= width
+
+
 def test_predict_draws_bars_for_people(exported: Any, in_folder: Path, zoo: Zoo) -> None:
     (path,) = write_samples(in_folder / "[odd] name", 1)
     answer = zoo("predict", "tiny.onnx", path)
@@ -181,9 +233,22 @@ def test_evaluate_takes_checkpoint_and_graph_alike(
 def test_evaluate_needs_data_it_knows(exported: Any, in_folder: Path, zoo: Zoo) -> None:
     Path("tiny.json").unlink()
     answer = zoo("evaluate", "tiny.onnx")
-    assert answer.code == 1 and "--data" in answer.err
+    assert answer.code == 1 and "tiny.onnx has no passport tiny.json" in answer.err and "--data" in answer.err
     other_classes = zoo("evaluate", "tiny.onnx", "--data", "nowhere")
     assert other_classes.code == 1 and "There is no folder nowhere" in other_classes.err
+
+
+def test_top5_of_three_classes_is_not_printed(picture_folder: Path, in_folder: Path, zoo: Zoo) -> None:
+    """And an artifact that travelled names the folder it was trained on."""
+    flags = ("--epochs", 4, "--image-size", 16, "--batch-size", 36, "--device", "cpu", "--workers", 0)
+    assert zoo("train", "tiny", "--data", picture_folder, *flags).code == 0
+    printed, told = zoo("evaluate", "tiny"), zoo("evaluate", "tiny", "--json")
+    assert "top-1" in printed.out and "top-5" not in printed.out
+    assert json.loads(told.out)["top5"] is None
+    assert zoo("export", "tiny", "--num-pictures", 3).code == 0
+    travelled = zoo("evaluate", "tiny.onnx")
+    assert travelled.code == 1
+    assert f"was trained on {picture_folder.name}" in travelled.err and "not where it is" in travelled.err
 
 
 def test_evaluate_names_classes_that_differ(exported: Any, picture_folder: Path, zoo: Zoo) -> None:

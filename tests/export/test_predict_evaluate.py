@@ -39,7 +39,7 @@ def test_accuracy_counts_what_is_right(mean_colour_runner: Any) -> None:
     # The pictures are red, green, blue, red; the labels claim red, green, red, blue.
     broken: list[str] = []
     result = evaluate(mean_colour_runner(COLOURS), pictures_of([0, 1, 0, 2]), on_broken=broken.append)
-    assert (result.top1, result.top5, result.n, broken) == (0.5, 1.0, 4, [])
+    assert (result.top1, result.top5, result.n, broken) == (0.5, None, 4, [])
     assert result.to_dict().keys() == {"top1", "top5", "loss", "n", "artifact"}
     # Logits are 8 for the true colour and 0 for both others.
     right = np.log(np.exp(8) + 2) - 8
@@ -51,6 +51,14 @@ def test_top5_counts_the_first_five(mean_colour_runner: Any) -> None:
     result = evaluate(mean_colour_runner(classes), pictures_of([0, 4, 5], classes=classes))
     assert result.top1 == pytest.approx(1 / 3)
     assert result.top5 == pytest.approx(2 / 3), "the sixth of six classes is not among the first five"
+
+
+@pytest.mark.parametrize(("count", "is_told"), [(3, False), (5, False), (6, True)])
+def test_top5_is_told_of_more_than_five_classes_only(count: int, is_told: bool, mean_colour_runner: Any) -> None:
+    """Of five it would be 100 %, whatever the answers."""
+    classes = (*COLOURS, "d", "e", "f")[:count]
+    result = evaluate(mean_colour_runner(classes), pictures_of([0, 1, 2], classes=classes))
+    assert (result.top5 is not None) is is_told
 
 
 def test_classes_are_matched_by_name_not_by_place(mean_colour_runner: Any) -> None:

@@ -50,8 +50,11 @@ def test_looking_at_models_loads_no_framework(arguments: list[str], frameworks_l
 
 
 def test_a_plan_is_arithmetic_on_rows(picture_folder: Path, tiny_run: Path, frameworks_loaded_by: Loaded) -> None:
-    for model, data in (("s", "digits"), ("b0", picture_folder), (tiny_run / "checkpoint.safetensors", picture_folder)):
-        assert frameworks_loaded_by("train", model, "--data", data, "--plan") == ["numpy"]
+    """Once the pace is known: the first time it is measured by real steps."""
+    for model, data in (("tiny", "digits"), (tiny_run / "checkpoint.safetensors", picture_folder)):
+        asked = ("train", model, "--data", data, "--image-size", 32, "--plan")
+        assert "torch" in frameworks_loaded_by(*asked)
+        assert frameworks_loaded_by(*asked) == ["numpy"]
 
 
 def test_every_option_has_a_help_text() -> None:
@@ -134,5 +137,16 @@ def test_doctor_tries_everything(zoo: Zoo) -> None:
 
 def test_sample_writes_digits(zoo: Zoo, in_folder: Path) -> None:
     answer = zoo("sample", "--count", "3", "-o", "some")
-    assert len(answer.out.splitlines()) == 3
-    assert len(list((in_folder / "some").glob("digit-*.png"))) == 3
+    assert answer.out == "some\n"
+    assert len(list((in_folder / "some").glob("*/digit-*.png"))) == 3
+    assert "too few to train on" in answer.err
+
+
+def test_what_sample_writes_can_be_trained_on(zoo: Zoo, in_folder: Path) -> None:
+    """As the README says it: a folder for each class, with pictures for both splits."""
+    assert "trains on them" in zoo("sample").err
+    checked = json.loads(zoo("data", "check", "pictures/", "--json").out)
+    assert [row["class"] for row in checked["classes"]] == list("0123456789")
+    assert min(row["train"] for row in checked["classes"]) >= 10
+    assert min(row["val"] for row in checked["classes"]) >= 2
+    assert zoo("train", "s", "--data", "pictures/", "--plan").code == 0

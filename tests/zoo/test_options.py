@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from zoo.cli import LazyGroup, cli
+from zoo.errors import ArtifactError
 from zoo.options import Arg, Finite, Opt, takes
 from zoo.rows import Count, Row, Within
 
@@ -152,6 +153,42 @@ def test_what_an_option_goes_with_is_an_option_of_the_same_command() -> None:
 
     with pytest.raises(AssertionError, match="pepper"):
         takes(Broken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrinkOptions(Row):
+    drink: Annotated[str, Arg("DRINK"), Opt("The same.", flags=("--glass-of",))]
+
+
+@click.command()
+@takes(DrinkOptions)
+def order(options: DrinkOptions) -> None:
+    click.echo(options.drink)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("tea",), 0, "tea\n"),
+        (("--glass-of", "tea"), 0, "tea\n"),
+        (("tea", "--glass-of", "tea"), 0, "tea\n"),
+        (("tea", "--glass-of", "milk"), 2, "DRINK is tea, and --glass-of is milk: give one of them."),
+        ((), 2, "Missing argument 'DRINK'."),
+    ],
+)
+def test_a_field_may_be_an_argument_and_an_option(arguments: tuple[str, ...], code: int, said: str) -> None:
+    answer = CliRunner().invoke(order, arguments)
+    assert answer.exit_code == code
+    assert said in answer.output
+
+
+def test_serve_takes_its_artifact_both_ways() -> None:
+    for arguments in (["serve", "none.onnx", "--port", "0"], ["serve", "--engine", "none.onnx", "--port", "0"]):
+        answer = CliRunner().invoke(cli, arguments)
+        assert isinstance(answer.exception, ArtifactError)
+        assert answer.exception.problem == "There is no file none.onnx."
+    both = CliRunner().invoke(cli, ["serve", "a.onnx", "--engine", "b.onnx"])
+    assert both.exit_code == 2 and "--engine is b.onnx: give one of them" in both.output
 
 
 def test_no_command_takes_nan_for_a_number() -> None:

@@ -20,12 +20,9 @@ from train.learn.job import Job
 from train.learn.run import HeadStart, Run, finite_or_none
 from train.learn.step import autocast, normalize
 from train.learn.validation import Validation, validate_together
+from train.progressive.budget import MOST_PICTURES, features_seen
 from zoo.errors import DataError
 
-# More features make a linear classifier little better, and cost as much as training on them.
-MOST_PICTURES = 20_000
-# Where there are few, each is seen mirrored as well.
-FEW_PICTURES = 2_000
 # Of the mean squared weight of standardised features; the best on a held-out fifth of the training features is taken.
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 ITERATIONS = 60
@@ -73,7 +70,7 @@ def features_of(run: Run, job: Job) -> tuple[Tensor, Tensor]:
     rng = np.random.default_rng((job.settings.seed, 11))
     chosen = rng.permutation(len(job.train_set))[:MOST_PICTURES]
     pictures, settings, model = job.train_set.at(chosen), job.settings, run.average.model
-    mirrored = job.train_set.flip_keeps_class and len(chosen) <= FEW_PICTURES
+    mirrored = features_seen(len(chosen), flip_keeps_class=job.train_set.flip_keeps_class) > len(chosen)
     pin = settings.device.type == "cuda"
     features, labels = [], []
     loading = load_validation(pictures, job.preprocessing, batch_size=64, workers=settings.workers, pin=pin)

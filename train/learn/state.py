@@ -60,8 +60,8 @@ def save_state(run: Run, job: Job, path: Path) -> None:
         "head_start": run.head_start.to_dict() if run.head_start else None,
         "best": vars(run.best) if run.best else None,
     }
-    with replacing(path) as temporary, writing_errors(RuntimeError):
-        torch.save(state, temporary)
+    with replacing(path) as temporary, writing_errors(RuntimeError), temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:
@@ -79,6 +79,20 @@ def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:
     if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
         raise CheckpointError(f"{path} is not the state of a run of ours.", "Start again without --resume.")
     return state
+
+
+def recipe_of_state(path: Path) -> Recipe:
+    """The recipe of the run whose state this is.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another version.
+    """
+    try:
+        return Recipe.from_dict(read_state(path, torch.device("cpu"))["identity"]["recipe"])
+    except RowError as error:
+        raise CheckpointError(
+            f"{path} is of another version: {error.problem}", "Start again without --resume."
+        ) from error
 
 
 def _changed_settings(there: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:

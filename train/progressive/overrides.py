@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 
 from train.options import TrainOptions
+from train.progressive.budget import Amount, Pace, fit_to_budget
 from train.progressive.recipe import (
     Recipe,
     Situation,
@@ -19,7 +20,9 @@ from train.progressive.recipe import (
 from zoo.errors import UnknownNameError, ZooError
 from zoo.model.spec import Variant
 from zoo.rows import did_you_mean, field_types, parse
+from zoo.weights.cache import file_of
 from zoo.weights.resolve import has_weights
+from zoo.weights.table import weights_of
 
 # What a recipe is, not how it trains.
 FIXED = ("name", "source", "stages")
@@ -53,6 +56,35 @@ def choose_recipe(
     return check_recipe(apply_overrides(replace(recipe, **given), options.overrides), variant)
 
 
+def recipe_for_budget(
+    options: TrainOptions,
+    variant: Variant,
+    suited: Recipe,
+    classes: int,
+    amount: Amount,
+    pace: Pace,
+    seconds: float,
+) -> Recipe:
+    """The recipe that fills `seconds` at a pace: epochs, and sizes unless the user has fixed them.
+
+    Args:
+        suited: the recipe without a budget.
+        classes: how many there are to learn.
+
+    Raises:
+        ZooError: as `fit_to_budget`.
+    """
+    base = None if adapts(suited.name) else suited
+
+    def make(epochs: int, size: int) -> Recipe:
+        told = replace(options, epochs=epochs, image_size=size)
+        return choose_recipe(told, variant, base, counts=(amount.train, classes))
+
+    least, sizes = len(suited.stages) if base else 1, options.image_size is None
+    recipe = fit_to_budget(make, suited, amount, pace, seconds, sizes=sizes, least=least)
+    return replace(recipe, class_weights=suited.class_weights)
+
+
 def _situation(options: TrainOptions, variant: Variant, counts: tuple[int, int] | None) -> Situation:
     bare = Situation(
         variant=variant, epochs=options.epochs, batch_size=options.batch_size, image_size=options.image_size
@@ -65,6 +97,19 @@ def default_recipe(options: TrainOptions) -> str:
     if options.data == "digits":
         return "digits"
     return "finetune" if has_weights(options.model) else "folder"
+
+
+def better_start(options: TrainOptions, variant: Variant) -> str:
+    """What to say to who starts from nothing where there are published weights; "" where there is nothing to say."""
+    rows = weights_of(variant.id)
+    if has_weights(options.model) or options.data == "digits" or not rows:
+        return ""
+    ready = next((row for row in rows if file_of(row)), rows[0])
+    fetch = "" if file_of(ready) else f" (`zoo pull {ready.id}` fetches them)"
+    return (
+        f"From scratch. Below some hundred thousand pictures it is better to start from weights: `zoo train {ready.id} "
+        f"--data {options.data}`{fetch}."
+    )
 
 
 def _fit_to_flags(recipe: Recipe, options: TrainOptions, variant: Variant) -> Recipe:

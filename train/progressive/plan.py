@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any
 
-import click
-from rich.table import Table
+from rich.markup import escape
 
 from train.options import TrainOptions
+from train.progressive.budget import Amount, Pace, features_seen, read_duration
 from train.progressive.cost import RunCost, StageCost, estimate
-from train.progressive.overrides import choose_recipe
+from train.progressive.overrides import choose_recipe, recipe_for_budget
 from train.progressive.recipe import Recipe
 from train.progressive.schedule import batch_factor
-from zoo.console import results_console
-from zoo.data.open import count_training
+from zoo.console import FittingTable, results_console
+from zoo.data.open import count_pictures
 from zoo.model.spec import Variant
-from zoo.rows import Row
-from zoo.weights.resolve import find_model_variant
+from zoo.rows import Count, Row
+from zoo.weights.resolve import find_model_variant, has_weights
 from zoo.wording import digits
 
 # Shown in every plan, in the table or under it; other settings only if they differ from the recipe's default.
@@ -34,6 +34,8 @@ class Plan(Row):
     variant: Variant
     recipe: Recipe
     cost: RunCost
+    amount: Amount
+    classes: Count
 
 
 def plan_training(options: TrainOptions) -> Plan:
@@ -43,20 +45,50 @@ def plan_training(options: TrainOptions) -> Plan:
         UnknownNameError, DataError, CheckpointError: something named is missing or unusable. ZooError: the recipe does
             not fit the network or itself.
     """
+    if options.budget is not None:
+        read_duration(options.budget)  # said before anything is measured
     variant = find_model_variant(options.model)
-    counts = count_training(options.data, seed=options.seed, group_by=options.group_by)
+    found = count_pictures(options.data, seed=options.seed, group_by=options.group_by)
+    counts = found.train, found.classes
     recipe = choose_recipe(options, variant, counts=counts)
-    return Plan(variant=variant, recipe=recipe, cost=estimate(variant, recipe, *counts))
+    starts = has_weights(options.model)
+    features = features_seen(found.train, flip_keeps_class=found.flip_keeps_class) if starts else 0
+    return Plan(
+        variant=variant,
+        recipe=recipe,
+        cost=estimate(variant, recipe, *counts),
+        classes=found.classes,
+        amount=Amount(train=found.train, validate=found.val, features=features),
+    )
 
 
-def print_plan(plan: Plan, *, as_json: bool) -> None:
-    """Print to stdout; as JSON {"model", "recipe", "stages": […], "settings": {every other setting}}."""
+def plan_for_budget(plan: Plan, options: TrainOptions, pace: Pace) -> Plan:
+    """The plan that fills the options' budget at a pace.
+
+    Raises:
+        ZooError: as `fit_to_budget`.
+    """
+    variant, amount, seconds = plan.variant, plan.amount, read_duration(options.budget or "")
+    recipe = recipe_for_budget(options, variant, plan.recipe, plan.classes, amount, pace, seconds)
+    return replace(plan, recipe=recipe, cost=estimate(variant, recipe, amount.train, plan.classes))
+
+
+def plan_as_json(plan: Plan, seconds: float | None) -> dict[str, Any]:
+    """What `zoo train --plan --json` prints: every setting by name, and how long the run takes, if that is known."""
+    settings = plan.recipe.to_dict()
+    stages = settings.pop("stages")
+    return {
+        "model": plan.variant.id,
+        "recipe": plan.recipe.name,
+        "stages": stages,
+        "settings": settings,
+        "seconds": seconds,
+    }
+
+
+def print_plan(plan: Plan) -> None:
+    """Print the stages, what they cost, and what is unusual, to stdout."""
     variant, recipe, cost = plan.variant, plan.recipe, plan.cost
-    if as_json:
-        settings = recipe.to_dict()
-        stages = settings.pop("stages")
-        click.echo(json.dumps({"model": variant.id, "recipe": recipe.name, "stages": stages, "settings": settings}))
-        return
     console = results_console()
     console.print(_table(variant, recipe, cost))
     console.print(
@@ -97,14 +129,8 @@ def _rate(recipe: Recipe) -> str:
     return f"{base} for {recipe.reference_batch_size} pictures, {recipe.lr_scaling} in the batch: {', '.join(peaks)}."
 
 
-def _table(variant: Variant, recipe: Recipe, cost: RunCost) -> Table:
-    table = Table(
-        title=f"{variant.name}, recipe {recipe.name} ({recipe.source})",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-    )
+def _table(variant: Variant, recipe: Recipe, cost: RunCost) -> FittingTable:
+    table = FittingTable(title=escape(f"{variant.name}, recipe {recipe.name} ({recipe.source})"))
     rows = [_row(index, item) for index, item in enumerate(cost.stages, start=1)]
     # Columns that no stage uses would make the table wider than a terminal.
     columns = [name for name in rows[0] if any(row[name] != UNUSED.get(name) for row in rows)]

@@ -46,8 +46,13 @@ class RunRecord(Watcher):
         self._run: Run | None = None
         self._result: Validation | None = None
         self._test: Validation | None = None
+        self._remarks: list[str] = []
         self._thumbnails: dict[int, Markup] = {}
         self._reported_at = -REPORT_INTERVAL_S
+
+    def on_remark(self, remark: str) -> None:
+        """Keep it for the page."""
+        self._remarks.append(remark)
 
     def on_validation(self, result: Validation) -> None:
         """Keep the latest for the page."""
@@ -100,6 +105,7 @@ class RunRecord(Watcher):
                 head_start=run.head_start,
                 best_epoch=run.best.epoch if run.best and self.job.recipe.keep == "best" else None,
                 test=self._test,
+                remarks=tuple(self._remarks),
             )
             self._attempt(REPORT, lambda: render_report(self.job, status, self._thumbnails))
 

@@ -50,6 +50,7 @@ class RunStatus:
     head_start: HeadStart | None = None
     best_epoch: int | None = None
     test: Validation | None = None
+    remarks: Sequence[str] = ()
 
 
 def render_report(job: Job, status: RunStatus, thumbnails: dict[int, Markup] | None = None) -> str:
@@ -101,7 +102,7 @@ def described(job: Job) -> dict[str, Any]:
 
 def headlines(job: Job, status: RunStatus) -> list[str]:
     """What a run says of itself, the result first."""
-    said = [*_about_accuracy(job, status), *_about_cost(job, status), *_about_mistakes(job, status)]
+    said = [*_about_accuracy(job, status), *status.remarks, *_about_cost(job, status), *_about_mistakes(job, status)]
     return [sentence.replace(" %", "\N{NO-BREAK SPACE}%") for sentence in said]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from zoo.options import Arg, GroupBy, Opt, Seed, json_option, takes
+from zoo.options import Arg, GroupBy, LocalPath, Opt, Seed, json_option, takes
 from zoo.rows import Count, Row, Within
 
 if TYPE_CHECKING:
@@ -122,11 +122,11 @@ def pack_data(options: PackOptions, as_json: bool) -> None:
 
 
 @click.command("index")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("folder", type=LocalPath(path_type=Path, file_okay=False, exists=True))
 @click.option(
     "--classes",
     "classes_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(path_type=Path, dir_okay=False),
     help="Names of the classes, one a line  [default: FOLDER/classes.txt, else the numbers]",
 )
 @json_option
@@ -199,13 +199,15 @@ def _print_report(report: Report) -> None:
 
 
 def _class_table(report: Report) -> Table:
-    from rich.table import Table
+    from rich.markup import escape
 
-    table = Table("class", box=None, pad_edge=False, header_style="bold")
+    from zoo.console import FittingTable
+
+    table = FittingTable("class")
     for column in (*report.splits, "share"):
         table.add_column(column, justify="right")
     total = sum(row[split] for row in report.classes for split in report.splits) or 1
     for row in report.classes:
         counts = [row[split] for split in report.splits]
-        table.add_row(row["class"], *(f"{count:,}" for count in counts), f"{sum(counts) / total:.1%}")
+        table.add_row(escape(row["class"]), *(f"{count:,}" for count in counts), f"{sum(counts) / total:.1%}")
     return table

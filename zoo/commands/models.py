@@ -67,6 +67,8 @@ def _published(weights: Weights) -> dict[str, Any]:
 @json_option
 def show_model(model: str, image_size: int | None, as_json: bool) -> None:
     """Show MODEL stage by stage: operator, channels, layers, stride, parameters, MACs."""
+    from rich.markup import escape
+
     from zoo.console import print_json
     from zoo.model.counts import parts
     from zoo.weights.resolve import find_model_variant
@@ -78,7 +80,8 @@ def show_model(model: str, image_size: int | None, as_json: bool) -> None:
         shown = {"image_size": size, "stages": [asdict(part) for part in stages]}
         print_json(summary_of(variant) | shown)
     else:
-        _print_stages(f"[bold]{variant.name}[/] ({variant.id}) at {size} px. {variant.source}", stages)
+        about = escape(f"({variant.id}) at {size} px. {variant.source}")
+        _print_stages(f"[bold]{escape(variant.name)}[/] {about}", stages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +138,9 @@ def scale_model(options: ScaleOptions, as_json: bool) -> None:
 
 
 def _print_models(rows: Sequence[dict[str, Any]]) -> None:
-    from rich.table import Table
+    from zoo.console import FittingTable, results_console
 
-    from zoo.console import results_console
-
-    table = Table("model", "family", box=None, pad_edge=False, header_style="bold")
+    table = FittingTable("model", "family")
     for column in ("params, M", "GMACs", "train px", "eval px", "top-1"):
         table.add_column(column, justify="right")
     table.add_column("weights")
@@ -153,19 +154,17 @@ def _print_models(rows: Sequence[dict[str, Any]]) -> None:
             str(row["train_size"]),
             str(row["eval_size"]),
             f"{accuracy['top1']:.1%} at {accuracy['image_size']}" if accuracy else "",
-            ", ".join(id.removeprefix(f"{row['id']}.") for id in row["weights"]) or "train it",
+            ", ".join(row["weights"]) or "train it",
         )
     results_console().print(table)
 
 
 def _print_stages(title: str, stages: Sequence[Part]) -> None:
-    from rich.table import Table
-
-    from zoo.console import results_console
+    from zoo.console import FittingTable, results_console
 
     total_params = sum(part.num_params for part in stages)
     total_macs = sum(part.macs for part in stages)
-    table = Table("stage", "operator", box=None, pad_edge=False, header_style="bold")
+    table = FittingTable("stage", "operator")
     for column in ("kernel", "stride", "expand", "SE", "channels", "layers", "out px", "params", "MMACs"):
         table.add_column(column, justify="right")
     table.add_column("share of MACs")

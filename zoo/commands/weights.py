@@ -46,13 +46,13 @@ def import_file(options: ImportOptions, as_json: bool) -> None:
     """
     from zoo.console import print_json
     from zoo.files import check_folder
-    from zoo.model.variants import find_variant
     from zoo.weights.bring_in import import_weights, read_class_names
     from zoo.weights.checkpoint import save_checkpoint
+    from zoo.weights.resolve import find_listed
     from zoo.weights.table import find_weights, is_weights_id
 
     row = find_weights(options.model) if is_weights_id(options.model) else None
-    variant = find_variant(row.variant if row else options.model)
+    variant = find_listed(row.variant if row else options.model)
     target = options.out or Path(f"{variant.id}-{options.origin}.safetensors")
     if target.suffix != ".safetensors":
         raise click.BadParameter(f"{target} does not end in .safetensors.", param_hint="--out")
@@ -131,9 +131,9 @@ def pull(model: str, as_json: bool) -> None:
     They are kept under ZOO_CACHE (~/.cache/zoo). After an interruption the same command continues the download.
     """
     from zoo.console import print_json
-    from zoo.weights.table import find_weights
+    from zoo.weights.resolve import find_published
 
-    row = find_weights(model)
+    row = find_published(model)
     pulled = _pull(row)
     if as_json:
         result = {
@@ -177,4 +177,4 @@ def _remark(*notes: str) -> None:
 
     console = log_console()
     for note in notes:
-        console.print(escape(note))
+        console.print(escape(note), soft_wrap=True)

@@ -116,6 +116,8 @@ def open_picture(
     except (OSError, SyntaxError, ValueError, IndexError, struct.error) as error:  # the last two: EXIF
         if isinstance(error, FileNotFoundError):
             raise BrokenPictureError(f"There is no file {name}.") from error
+        if isinstance(error, OSError) and error.errno:  # the system's own word; a decoder's errors have no number
+            raise BrokenPictureError(f"{name} cannot be read: {error.strerror}.") from error
         raise BrokenPictureError(f"{name} cannot be decoded: {error}.", "The file is damaged or incomplete.") from error
 
 

@@ -27,11 +27,15 @@ def sample_photographs() -> Pictures:
 
 
 def write_samples(folder: Path, count: int) -> list[Path]:
-    """Write `count` digits of the validation split as PNG files, their true class in the name; returns the paths."""
+    """Write `count` digits of the validation split as PNG files, a folder for each class; returns the paths.
+
+    They come in the split's order, in which the classes are mixed: 200 of them are 16 to 25 of each class.
+    """
     digits = open_digits("val")
     paths = []
     for index in range(count):
-        path = folder / f"digit-{digits.classes[digits.labels[index]]}-{index:03d}.png"
+        name = digits.classes[digits.labels[index]]
+        path = folder / name / f"digit-{name}-{index:03d}.png"
         with replacing(path) as temporary:
             digits.open(index).save(temporary, format="PNG")
         paths.append(path)

@@ -63,7 +63,7 @@ def read_folder(root: Path) -> Pictures:
     entries = sorted(path for path in root.iterdir() if not _is_system(path.name, left_out))
     folders = [path for path in entries if path.is_dir()]
     loose = sum(path.suffix.lower() in picture_suffixes() for path in entries if path.is_file())
-    found = {printable(folder.name): _picture_files(folder, left_out) for folder in folders}
+    found = {printable(folder.name): picture_files(folder, left_out) for folder in folders}
     classes = tuple(name for name, files in found.items() if files)
     tar = None if classes else next(root.rglob("*.tar"), None)
     if tar:
@@ -71,13 +71,8 @@ def read_folder(root: Path) -> Pictures:
             f"{root} has no pictures in sub-folders, but tar files such as {tar.name}.",
             "If they are WebDataset's shards: `zoo data index` on their folder makes them readable.",
         )
-    if not classes:
-        raise DataError(
-            f"{root} has no pictures in sub-folders.",
-            f"Expected {root}/CLASS/PICTURE with one of {' '.join(read_suffixes())}.",
-        )
-    if len(classes) == 1:
-        raise DataError(f"{root} has one class only ({classes[0]}).", "A classifier needs pictures of at least two.")
+    if len(classes) < 2:
+        raise _too_few_classes(root, classes, loose)
     check_unicode(classes, str(root))
     files = [file for name in classes for file in found[name]]
     labels = np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes]).astype(np.int64)
@@ -86,6 +81,25 @@ def read_folder(root: Path) -> Pictures:
     said += [f"{name}/, which has no pictures: it is no class" for name, files in found.items() if not files]
     sizes = np.array([size for _, size in files], np.int64)
     return Pictures(str(root), classes, [path for path, _ in files], labels, left_out=tuple(said), sizes=sizes)
+
+
+def _too_few_classes(root: Path, classes: tuple[str, ...], loose: int) -> DataError:
+    """Describe a folder with no class or one; often it is one too deep, or one too high."""
+    if classes:
+        deeper = any(path.is_dir() for path in (root / classes[0]).iterdir())
+        high = f" Are the classes the folders in {root / classes[0]}? Then pass that one." if deeper else ""
+        return DataError(
+            f"{root} has one class only ({classes[0]}).", f"A classifier needs pictures of at least two.{high}"
+        )
+    if loose:
+        return DataError(
+            f"{root} has {loose} picture{'s' if loose > 1 else ''}, but none in a sub-folder: which class are they?",
+            f"Expected {root}/CLASS/PICTURE. Is {root.name} itself one class? Then pass the folder it is in.",
+        )
+    common = " ".join(suffix for suffix in read_suffixes() if suffix in (".jpg", ".png", ".webp", ".tif", ".heic"))
+    return DataError(
+        f"{root} has no pictures in sub-folders.", f"Expected {root}/CLASS/PICTURE, PICTURE ending in {common} …"
+    )
 
 
 def check_unicode(names: tuple[str, ...], where: str) -> None:
@@ -112,8 +126,14 @@ def _is_system(name: str, left_out: Counter[str]) -> bool:
     return system
 
 
-def _picture_files(folder: Path, left_out: Counter[str]) -> list[tuple[Path, int]]:
-    """The pictures under a folder, sorted, each with its size in bytes."""
+def picture_files(folder: Path, left_out: Counter[str]) -> list[tuple[Path, int]]:
+    """The pictures of a folder and its sub-folders, sorted, each with its size in bytes.
+
+    What is no picture is counted in `left_out`.
+
+    Raises:
+        DataError: a folder that cannot be read.
+    """
     known = picture_suffixes()
     pictures = []
     for path, size in _walk(folder, left_out, {folder.resolve()}):

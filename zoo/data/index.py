@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from zoo.data.hold_out import first_fifth, hash_of
 from zoo.data.open import TEST_NAME, VAL_NAMES
-from zoo.data.shards import INDEX_ROW, MANIFEST, Manifest, ShardEntry, SplitEntries, SplitEntry, is_inside
+from zoo.data.shards import INDEX_ROW, MANIFEST, Manifest, ShardEntry, SplitEntries, SplitEntry, is_inside, write_rows
 from zoo.data.tar_samples import walk_samples
 from zoo.errors import DataError
-from zoo.files import replacing, write_json
+from zoo.files import write_json
 from zoo.rows import Row
 from zoo.wording import joined
 
@@ -192,8 +192,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
 def _write_split(folder: Path, split: str, walked: _Walked) -> SplitEntry:
     """Write a split's index; returns its entry in the manifest."""
     name = f"{split}.index.npy"
-    with replacing(folder / name) as temporary:
-        np.save(temporary, walked.rows, allow_pickle=False)
+    write_rows(folder / name, walked.rows)
     counts = np.bincount(walked.rows["shard"], minlength=len(walked.files)).tolist()
     shards = tuple(
         ShardEntry(file=path.relative_to(folder).as_posix(), pictures=count, bytes=path.stat().st_size)

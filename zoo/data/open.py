@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from zoo.data.arrays import SUFFIX, has_val, read_arrays
-from zoo.data.digits import NUM_CLASSES, NUM_TRAIN, open_digits
+from zoo.data.decode import picture_suffixes
+from zoo.data.digits import NUM_CLASSES, NUM_TRAIN, NUM_VAL, open_digits
 from zoo.data.folder import check_unicode, classes_on_one_side, hold_out, read_folder
 from zoo.data.http import RemoteFolder, is_address, parse_address
 from zoo.data.pictures import Pictures, Split
@@ -19,6 +21,9 @@ from zoo.wording import joined
 
 VAL_NAMES = ("val", "valid", "validation")
 TEST_NAME = "test"
+EXPECTED = (
+    "Expected `digits`, a folder with one sub-folder of pictures per class, shards (https://… too), or an .npz file."
+)
 
 
 def open_splits(data: str, *, seed: int = 0, group_by: str | None = None) -> tuple[Pictures, Pictures]:
@@ -62,10 +67,7 @@ def _open_divided(data: str) -> tuple[Pictures, Pictures] | None:
         splits = _arrays(root)
         return (splits[0], splits[1]) if len(splits) == 2 else None
     if not root.is_dir():
-        raise DataError(
-            f"There is no {'file' if root.suffix == SUFFIX else 'folder'} {data}.",
-            "Use --data digits, or a folder with one sub-folder of pictures per class.",
-        )
+        raise _no_data(data)
     if is_shards(root):
         return _shards(root, "train"), _shards(root, "val")
     val_root = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
@@ -82,16 +84,25 @@ def _open_divided(data: str) -> tuple[Pictures, Pictures] | None:
     return train, val
 
 
-def count_training(data: str, *, seed: int = 0, group_by: str | None = None) -> tuple[int, int]:
-    """How many pictures and how many classes `open_splits` would open to train on.
+class Counted(NamedTuple):
+    """How many pictures there are to train and to validate on, of how many classes, and whether they may be flipped."""
+
+    train: int
+    val: int
+    classes: int
+    flip_keeps_class: bool
+
+
+def count_pictures(data: str, *, seed: int = 0, group_by: str | None = None) -> Counted:
+    """Count what `open_splits` would open.
 
     Raises:
         DataError: as `open_splits`.
     """
     if data == "digits" and group_by is None:
-        return NUM_TRAIN, NUM_CLASSES
-    train, _ = open_splits(data, seed=seed, group_by=group_by)
-    return len(train), len(train.classes)
+        return Counted(NUM_TRAIN, NUM_VAL, NUM_CLASSES, flip_keeps_class=False)
+    train, val = open_splits(data, seed=seed, group_by=group_by)
+    return Counted(len(train), len(val), len(train.classes), train.flip_keeps_class)
 
 
 def open_test(data: str, classes: tuple[str, ...]) -> Pictures | None:
@@ -115,6 +126,20 @@ def open_test(data: str, classes: tuple[str, ...]) -> Pictures | None:
         )
     places = np.array([classes.index(name) for name in test.classes], np.int64)
     return replace(test, classes=classes, labels=places[test.labels])
+
+
+def _no_data(data: str) -> DataError:
+    """Describe a name that is no data: nothing is there, or a file of another kind."""
+    path = Path(data)
+    if not path.exists():
+        return DataError(f"There is no {'file' if path.suffix == SUFFIX else 'folder'} {data}.", EXPECTED)
+    if path.suffix.lower() in picture_suffixes():
+        problem = f"{data} is one picture; a folder with one sub-folder of pictures per class is expected."
+        return DataError(problem, f"To classify it: `zoo predict ARTIFACT {data}`.")
+    if path.suffix == ".tar":
+        problem = f"{data} is one tar file; the folder that holds all of them is expected."
+        return DataError(problem, "`zoo data index FOLDER` makes WebDataset's tar files readable.")
+    return DataError(f"{data} is a file, and neither a folder nor an .npz file of arrays.", EXPECTED)
 
 
 def remarks(train: Pictures, val: Pictures) -> tuple[str, ...]:

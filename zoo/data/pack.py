@@ -17,7 +17,7 @@ from PIL import Image
 from zoo.data.decode import open_picture
 from zoo.data.jpeg import read_jpeg_header, restart_blocks
 from zoo.data.pictures import Pictures
-from zoo.data.shards import MANIFEST, Manifest, ShardEntry, SplitEntries, SplitEntry, index_shard
+from zoo.data.shards import INDEX_ROW, MANIFEST, Manifest, ShardEntry, SplitEntries, SplitEntry, index_shard, write_rows
 from zoo.errors import BrokenPictureError, DataError
 from zoo.files import replacing, write_json, write_text
 from zoo.model.spec import Variant
@@ -75,7 +75,11 @@ def pack(
         DataError: the folder is in use, or a split without one readable picture.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} is a file, or not empty.", "Choose another place with --out.")
+        left = next(folder.glob("*.tar"), None) if folder.is_dir() and not (folder / MANIFEST).exists() else None
+        hint = (
+            f" Or remove {folder}: an earlier packing did not end, and left shards that nothing reads." if left else ""
+        )
+        raise DataError(f"{folder} is a file, or not empty.", f"Choose another place with --out.{hint}")
     done: dict[str, PackedSplit] = {}
     entries: dict[str, SplitEntry] = {}
     for name, pictures in splits.items():
@@ -192,8 +196,7 @@ def _write_split(
         indices.append(rows)
         shards.append(ShardEntry(file=path.name, pictures=len(rows), bytes=path.stat().st_size))
     name = f"{split}.index.npy"
-    with replacing(folder / name) as temporary:
-        np.save(temporary, np.concatenate(indices) if indices else np.empty(0), allow_pickle=False)
+    write_rows(folder / name, np.concatenate(indices) if indices else np.empty(0, INDEX_ROW))
     sources = f"{split}.sources.txt"
     write_text(folder / sources, "".join(f"{name}\n" for name in names))
     reduced, source_bytes, packed_bytes = totals.tolist()

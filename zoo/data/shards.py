@@ -8,6 +8,7 @@ picture needs one read.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from zoo.data.http import RemoteFile, RemoteFolder, check_files
 from zoo.data.tar_samples import walk_samples
 from zoo.errors import BrokenPictureError, DataError, RowError
+from zoo.files import write_bytes
 from zoo.rows import Count, CountOrNone, Matching, Row, Within
 
 FORMAT = "zoo-shards-1"
@@ -202,6 +204,20 @@ def index_shard(path: Path, number: int) -> NDArray[np.void]:
     """
     samples = walk_samples(path)
     return np.array([(number, sample.offset, sample.size, sample.label) for sample in samples], INDEX_ROW)
+
+
+def write_rows(path: Path, rows: NDArray[np.void]) -> None:
+    """Write a split's index, rows of `INDEX_ROW`, whole or not at all.
+
+    NumPy writes its files through buffers of its own and does not look whether their end arrived: on a full disk the
+    file was short, and nobody was told.
+
+    Raises:
+        ZooError: it cannot be written.
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, rows, allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
 
 
 def is_inside(name: str) -> bool:

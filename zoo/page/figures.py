@@ -10,6 +10,7 @@ from html import unescape
 from rich.markup import escape
 from rich.table import Table
 
+from zoo.console import FittingTable
 from zoo.page.elements import pill, table
 from zoo.page.markup import Child, Markup, join
 from zoo.results import Result, Summary
@@ -43,9 +44,10 @@ def to_page(figures: Iterable[Figures]) -> list[Markup]:
 
 def empty_table(title: str, heads: Sequence[str], words: Sequence[int]) -> Table:
     """A table of a terminal without its rows; the columns in `words` are text, the others figures."""
-    drawn = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    drawn = FittingTable(title=escape(title))
     for index, head in enumerate(heads):
-        drawn.add_column(escape(head), justify="left" if index in words else "right", overflow="fold")
+        is_text = index in words
+        drawn.add_column(escape(head), justify="left" if is_text else "right", no_wrap=not is_text)
     return drawn
 
 

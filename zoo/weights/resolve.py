@@ -10,6 +10,7 @@ from zoo.errors import CheckpointError, UnknownNameError
 from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS, find_variant
 from zoo.weights.cache import file_of
+from zoo.weights.mistaken import MODEL, no_model
 from zoo.weights.origins import ORIGINS
 from zoo.weights.spec import Weights
 from zoo.weights.table import find_weights, is_weights_id, weights_of
@@ -28,25 +29,26 @@ def run_folder(variant: str, out: Path | None = None) -> Path:
     return out or Path("runs") / variant
 
 
-def checkpoint_path(model: str) -> Path | None:
+def checkpoint_path(model: str, expected: str = MODEL) -> Path | None:
     """The checkpoint file that MODEL stands for; None where it has only published weights, or none at all.
 
     A path is taken as it is; a run folder means the checkpoint in it; an id or a row file means
-    runs/ID/checkpoint.safetensors. The id of published weights never means a run.
+    runs/ID/checkpoint.safetensors. The id of published weights never means a run. `expected` is for the error: what
+    would have been taken.
 
     Raises:
         UnknownNameError: neither a file nor a known id.
         DataError: a row file that is not one.
     """
-    _check_name(model)
+    check_name(model)
     given = _given_checkpoint(model)
     if given or is_weights_id(model):
         return given
-    if not any(model in (row.id, row.name) for row in VARIANTS) and Path(model).suffix != ROW_SUFFIX:
+    if not _is_listed(model) and Path(model).suffix != ROW_SUFFIX:
         of_own_row = run_folder(model) / CHECKPOINT_NAME  # the id of a row file that need not be there any more
         if of_own_row.is_file():
             return of_own_row
-    of_run = run_folder(_find_row(model).id) / CHECKPOINT_NAME
+    of_run = run_folder(_find_row(model, expected).id) / CHECKPOINT_NAME
     return of_run if of_run.is_file() else None
 
 
@@ -57,7 +59,7 @@ def find_model_variant(model: str) -> Variant:
         UnknownNameError: neither a file nor a known id.
         CheckpointError, DataError: a file that is not a checkpoint or a row of ours.
     """
-    _check_name(model)
+    check_name(model)
     given = _given_checkpoint(model)
     if given:
         from zoo.weights.checkpoint import read_card
@@ -86,7 +88,7 @@ def _given_checkpoint(model: str) -> Path | None:
     return in_folder if in_folder.is_file() else None
 
 
-def _check_name(model: str) -> None:
+def check_name(model: str) -> None:
     """Refuse an empty name, which would mean the current folder, and an address, which names no model."""
     if not model.strip():
         raise UnknownNameError(
@@ -99,9 +101,34 @@ def _check_name(model: str) -> None:
         )
 
 
-def _find_row(model: str) -> Variant:
+def find_listed(model: str, expected: str = MODEL) -> Variant:
+    """A network of the zoo, by its id or its long name.
+
+    Raises:
+        UnknownNameError: there is none; says what was given instead.
+    """
+    check_name(model)
+    if not _is_listed(model):
+        raise no_model(model, expected)
+    return find_variant(model)
+
+
+def find_published(model: str) -> Weights:
+    """Published weights: by their id, or the most accurate ones of a network of the zoo.
+
+    Raises:
+        UnknownNameError: there are none.
+    """
+    return find_weights(model if is_weights_id(model) else find_listed(model).id)
+
+
+def _is_listed(model: str) -> bool:
+    return any(model in (row.id, row.name) for row in VARIANTS)
+
+
+def _find_row(model: str, expected: str = MODEL) -> Variant:
     if Path(model).suffix != ROW_SUFFIX:
-        return find_variant(model)
+        return find_listed(model, expected)
     from zoo.model.row_files import check_own_id, load_row
 
     row = load_row(Path(model))

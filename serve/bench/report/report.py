@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from serve.bench.kind import find_kinds
 from serve.bench.report.devices import group_by_device, headlines, terminal_lines
 from serve.bench.report.page import render_page
@@ -16,15 +18,26 @@ from zoo.results import REPORT_FORMAT, Result, read_results, write_result
 
 
 def keep_result(result: Result, folder: Path, *, as_json: bool = False) -> None:
-    """Write a result, then print it: the JSON alone, or its tables and sentences with the file's name after them."""
-    path = write_result(folder, result)
+    """Write a result, then print it: the JSON alone, or its tables and sentences with the file's name after them.
+
+    Raises:
+        ZooError: it cannot be written; what took minutes to measure is printed before.
+    """
+    try:
+        path = write_result(folder, result)
+    finally:
+        _print_result(result, as_json=as_json)
+    if not as_json:
+        log_console().print(escape(f"Wrote {path}. `zoo bench report {folder}` makes a page of it."), soft_wrap=True)
+
+
+def _print_result(result: Result, *, as_json: bool) -> None:
     if as_json:
         print_json(result.to_dict())
         return
     console = results_console()
     for line in terminal_lines(result):
         console.print(line)
-    log_console().print(f"Wrote {path}. `zoo bench report {folder}` makes a page of it.")
 
 
 def write_report(paths: Iterable[Path], out: Path) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def test_missing_files_and_strange_suffixes_are_errors(in_folder: Path) -> None:
         open_runner("missing.plan")
     with pytest.raises(CheckpointError):
         open_runner("missing.safetensors")
-    with pytest.raises(ArtifactError, match="none of"):
+    with pytest.raises(UnknownNameError, match="another project's weights file"):
         open_runner("model.pt")
     with pytest.raises(UnknownNameError):
         open_runner("no-such-model")

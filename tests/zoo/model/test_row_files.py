@@ -93,7 +93,7 @@ def test_one_file_makes_a_network_for_every_command(zoo: Callable, in_folder: Pa
     assert by_file.code == 0, by_file.err
     Path("mynet.toml").unlink()  # what was trained needs the file no longer
     for artifact in ("out/mynet.onnx", "runs/mynet/checkpoint.safetensors", "mynet"):
-        answer = zoo("predict", artifact, *Path("pictures").glob("*.png"), "--json")
+        answer = zoo("predict", artifact, *Path("pictures").glob("*/*.png"), "--json")
         assert answer.code == 0, answer.err
         assert len(json.loads(answer.out)["predictions"]) == 5
 

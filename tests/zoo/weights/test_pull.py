@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -115,6 +116,21 @@ def test_a_cut_download_goes_on_where_it_stopped(server: FileServer, tmp_path: P
     assert download(server.url, path, DIGEST[:8]) == DIGEST
     assert server.asked == [None, "bytes=1000000-"]
     assert names_in(tmp_path) == ["weights.pth"]
+
+
+def test_a_full_disk_keeps_what_fits_and_the_download_goes_on_there(server: FileServer, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))  # stands in for the disk
+    try:
+        with pytest.raises(ZooError, match=r"Cannot write .*weights\.pth: File too large") as caught:
+            download(server.url, path, DIGEST[:8])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "ZOO_CACHE" in caught.value.hint
+    assert names_in(tmp_path) == ["weights.pth.part"]
+    assert download(server.url, path, DIGEST[:8]) == DIGEST
+    assert server.asked == [None, "bytes=1000000-"]
 
 
 def test_a_server_without_ranges_starts_over(server: FileServer, tmp_path: Path) -> None:

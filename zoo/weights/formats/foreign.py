@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,6 +20,8 @@ from zoo.weights.formats.pytorch import PYTORCH_SUFFIXES, find_state_dict, read_
 from zoo.weights.spec import Weights
 
 SAFETENSORS_SUFFIX = ".safetensors"
+# Under it a checkpoint of ours has its card (zoo/weights/checkpoint.py).
+OWN_KEY = "zoo"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +79,19 @@ def write_foreign(path: Path, tensors: Mapping[str, Tensor]) -> None:
         with replacing(path) as temporary, writing_errors(SafetensorError):
             save_file(whole, temporary, metadata={"format": "pt"})
     elif path.suffix in (".pth", ".pt"):
-        with replacing(path) as temporary, writing_errors(RuntimeError):
-            torch.save(whole, temporary)
+        with replacing(path) as temporary, writing_errors(RuntimeError), temporary.open("wb") as file:
+            torch.save(whole, file)
     else:
         raise ZooError(f"{path} ends in neither .pth nor .safetensors.", "Choose one of them with --out.")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        with safe_open(path, framework="pt") as file:
+            if OWN_KEY in (file.metadata() or {}):
+                raise CheckpointError(
+                    f"{path} is a checkpoint of this project already.", "Every command takes it as it is: a MODEL."
+                )
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ from serve.bench.measure.timing import Schedule
 from serve.bench.options import StagesOptions
 from zoo.errors import MissingCapabilityError, VerdictError, ZooError
 from zoo.machine import processor_name
-from zoo.model.spec import Operator
-from zoo.model.variants import find_variant
+from zoo.model.row_files import write_new_row
+from zoo.model.spec import Operator, Variant
+from zoo.model.variants import VARIANTS, find_variant
 
 TINY = find_variant("tiny")
 CPU = torch.device("cpu")
@@ -218,3 +220,26 @@ def test_stages_on_a_gpu() -> None:
             schedule=QUICK,
         )
         assert all(form.latency.n >= 3 and form.best_ms > 0 for row in rows for form in row.forms)
+
+
+# A few calls show that a form runs.
+HASTY = Schedule(warmup_ms=0, min_warmup_iterations=1, duration_ms=0.01, min_iterations=1, rounds=3)
+
+
+@pytest.mark.parametrize(
+    "variant", [variant for variant in VARIANTS if not variant.is_resnet], ids=lambda variant: variant.id
+)
+def test_every_row_with_stages_can_be_timed(
+    variant: Variant, shrink: Callable[[Variant], Variant], tmp_path: Path
+) -> None:
+    """Narrow and with fewer layers, by way of a row file, which is how such a network is named."""
+    row = write_new_row(tmp_path / "small.toml", shrink(variant), variant.id)
+    options = StagesOptions(model=str(tmp_path / "small.toml"), image_size=32, device="cpu", threads=1)
+    rows = bench_stages(options, schedule=HASTY).data["rows"]
+    assert [(found["in_channels"], found["out_channels"]) for found in rows] == [
+        (place.in_channels, place.stage.out_channels) for place in places(row, 32)
+    ]
+    for found, stage in zip(rows, row.stages, strict=True):
+        assert found["paper_operator"] == stage.operator
+        assert {found[form]["operator"] for form in OPERATORS} == set(OPERATORS)
+        assert all(found[form]["latency"]["n"] >= 3 for form in OPERATORS)

@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
+from serve.bench.report.devices import terminal_lines
 from serve.bench.report.report import write_report
+from zoo.console import results_console
 from zoo.errors import ZooError
 from zoo.results import Result, write_result
 
@@ -36,3 +39,26 @@ def test_a_failed_report_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match=r"foreign\.json"):
         write_report([tmp_path], tmp_path / "report.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign.json"]
+
+
+@pytest.mark.parametrize("width", [60, 80, None])
+def test_the_tables_of_a_terminal_cut_nothing(
+    width: int | None,
+    stages_result: Callable[..., Result],
+    latency_result: Callable[..., Result],
+    at_width: Callable[[int | None], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Every artifact, channel and time is whole, whatever the width."""
+    long = "an-artifact-with-a-name-that-is-long-but-fits.onnx"
+    at_width(width)
+    for result, wanted in (
+        (stages_result(), {"24→48", "160→256", "192→96", "3.60", "1.80", "8.81", "Fused-MBConv"}),
+        (latency_result((long, "s.plan")), {long, "s.plan", "4.00", "32.0", "200"}),
+    ):
+        for line in terminal_lines(result):
+            results_console().print(line)
+        said = capfd.readouterr().out
+        assert wanted <= set(said.replace("(", " ").split()), result.kind
+        assert "…" not in said
+        assert not width or max(map(cell_len, said.splitlines())) <= width

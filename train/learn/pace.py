@@ -1,0 +1,130 @@
+"""Owns how fast this machine trains a job: a few real steps at two sizes, in seconds; what fits a time is others'."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from train.input.loader import Augmented, Batch, Item, Prepared, collate
+from train.learn.job import Job
+from train.learn.run import Run, enter_stage, start_run
+from train.learn.step import autocast, normalize, train_step
+from train.processes.distributed import ALONE
+from train.progressive.budget import Amount, Pace, features_seen
+from train.progressive.recipe import TrainingStage
+from zoo.errors import DataError, ZooError
+from zoo.machine import usable_processors
+
+T = TypeVar("T")
+# A processor takes pictures one after the other, so a few show what many cost; a GPU is asked for its whole batch.
+FEW = 4
+SMALLER = 0.6
+STEPS = 2
+
+
+def measure_pace(job: Job) -> Pace:
+    """Time decoding, training steps and validation of a job's own pictures at two sizes; the job is not changed.
+
+    A processor that trains has less time to decode, so that both add up; a GPU and its decoders work side by side.
+
+    Raises:
+        DataError: the pictures that were tried cannot be decoded.
+    """
+    plain = replace(job, settings=replace(job.settings, compile=False, world=ALONE))
+    run = start_run(plain)
+    largest = job.recipe.largest_size
+    sizes = (max(16, round(SMALLER * largest)), largest)
+    ratio = job.recipe.test_size / largest
+    training = [_training_pace(run, plain, size) for size in sizes]
+    tested = [round(size * ratio) for size in sizes]
+    validation = [_validation_pace(run, plain, size) for size in tested]
+    return Pace(
+        **dict(zip(("train_s", "train_s_per_px"), _line(sizes, training), strict=True)),
+        **dict(zip(("validate_s", "validate_s_per_px"), _line(tested, validation), strict=True)),
+    )
+
+
+def amount_of(job: Job) -> Amount:
+    """How many pictures the job's run goes through."""
+    pictures = job.train_set
+    features = features_seen(len(pictures), flip_keeps_class=pictures.flip_keeps_class) if job.start else 0
+    return Amount(train=len(pictures), validate=len(job.val_set), features=features)
+
+
+def _line(sizes: tuple[int, ...] | list[int], seconds: list[float]) -> tuple[float, float]:
+    """The constant and the part in px² that explain seconds a picture at two sizes; neither is negative."""
+    small, large = (size**2 for size in sizes)
+    slope = max(0.0, (seconds[1] - seconds[0]) / max(large - small, 1))
+    constant = seconds[1] - slope * large
+    return (constant, slope) if constant >= 0 else (0.0, seconds[1] / large)
+
+
+def _training_pace(run: Run, job: Job, size: int) -> float:
+    """Seconds a picture: decoded and augmented, then a step's share."""
+    stage = replace(job.recipe.stages[-1], image_size=size, accumulate=1)
+    on_gpu = job.settings.device.type == "cuda"
+    count = min(stage.batch_size if on_gpu else min(FEW, stage.batch_size), len(job.train_set))
+    stage = replace(stage, batch_size=max(2, count))
+    chosen = np.random.default_rng(0).permutation(len(job.train_set))[: max(2, count)].tolist()
+    dataset = Augmented(job.train_set, job.recipe, stage, job.settings.seed, 0, job.settings.augment_on)
+    decode_s, batch = _decoding(lambda: dataset.__getitems__(chosen), len(chosen))
+    enter_stage(run, stage, job.settings)
+    step_s = _fastest(partial(_step, run, job, stage, batch), on_gpu) / len(batch.labels)
+    return _together(job, decode_s, step_s)
+
+
+def _validation_pace(run: Run, job: Job, size: int) -> float:
+    on_gpu = job.settings.device.type == "cuda"
+    count = min(64 if on_gpu else FEW, len(job.val_set))
+    dataset = Prepared(job.val_set, job.preprocessing.at(size))
+    decode_s, batch = _decoding(lambda: dataset.__getitems__(list(range(count))), count)
+
+    def answer() -> None:
+        with torch.inference_mode(), autocast(job.settings):
+            run.average.model(normalize(batch.pictures.to(job.settings.device), job.preprocessing))
+
+    return _together(job, decode_s, _fastest(answer, on_gpu) / len(batch.labels))
+
+
+def _step(run: Run, job: Job, stage: TrainingStage, batch: Batch) -> None:
+    train_step(run, job, stage, [batch], np.random.default_rng(0))
+
+
+def _decoding(get: Callable[[], list[Item | str] | ZooError], count: int) -> tuple[float, Batch]:
+    """Seconds a picture for one process, and the batch; the second time counts, when files are in memory."""
+    get()
+    began = time.perf_counter()
+    batch = collate(get())
+    seconds = (time.perf_counter() - began) / count
+    if isinstance(batch, ZooError):
+        raise batch
+    if len(batch.labels) < 2:
+        raise DataError("The first pictures cannot be decoded.", "`zoo data check` names the broken ones.")
+    return seconds, batch
+
+
+def _fastest(work: Callable[[], None], on_gpu: bool) -> float:
+    """The faster of a few calls, after one that does not count: what else the machine does is not the run's pace."""
+    work()
+    taken = []
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        work()
+        if on_gpu:
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+def _together(job: Job, decode_s: float, step_s: float) -> float:
+    """Seconds a picture of decoding and computing, by who does which."""
+    workers = job.settings.workers
+    if job.settings.device.type == "cuda":
+        return max(step_s, decode_s / workers) if workers else step_s + decode_s
+    return step_s + decode_s / (min(workers, usable_processors()) if workers else 1)
