@@ -10,12 +10,14 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
+from train import spreadsheets
 from train.learn.state import read_state
 from zoo.errors import DivergedError, ZooError
 from zoo.weights.checkpoint import Checkpoint, save_checkpoint
 
 CHECKPOINT, STATE, LAST_GOOD = "checkpoint.safetensors", "state.pt", "last-good.safetensors"
 METRICS, REPORT, CURVES, CONFUSION = "metrics.jsonl", "report.html", "curves.svg", "confusion.svg"
+PREDICTIONS, CLASSES = spreadsheets.PREDICTIONS, spreadsheets.CLASSES
 TRACKER_IDS = "trackers.json"
 Found = Literal["interrupted", "finished", "nothing"]
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.errors import DataError
-from zoo.files import write_text
 
 PREDICTIONS, CLASSES = "predictions.csv", "classes.csv"
 _GUARD = "'"
-_GUARDED = (*"=+-@＝＋－＠\t\r\n", _GUARD)  # noqa: RUF001 (the wide ones are formulas too in East Asian versions)
+_GUARDED = (*"=+-@＝＋－＠\t\r\n", _GUARD)  # the wide ones are formulas to spreadsheets of East Asia
 _AGAIN = "`zoo train` writes it at the end of a run: train again, or copy the run folder whole."
 
 
@@ -35,13 +34,13 @@ class Answered(NamedTuple):
 HEADS = ("split", "picture", "class", "predicted", "class_score", "score")
 
 
-def write_sheet(path: Path, heads: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> None:
-    """Write a CSV file, UTF-8, whole or not at all; texts are guarded, None is an empty cell."""
+def sheet(heads: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> str:
+    """The text of a CSV file; texts are guarded, None is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heads)
     writer.writerows([_cell(value) for value in row] for row in rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_predictions(path: Path) -> list[Answered]:

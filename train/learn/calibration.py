@@ -6,6 +6,7 @@ Guo et al. 2017 (arXiv 1706.04599): one number, by which all logits are divided,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,9 +70,9 @@ def fit_temperature(sample: Sample | None) -> float | None:
     if slope(low) <= 0 or slope(high) >= 0:
         return None
     for _ in range(_HALVINGS):
-        middle = (low * high) ** 0.5
+        middle = math.sqrt(low * high)
         low, high = (middle, high) if slope(middle) > 0 else (low, middle)
-    return (low * high) ** 0.5
+    return math.sqrt(low * high)
 
 
 def _shifted(sample: Sample) -> NDArray[np.float64]:

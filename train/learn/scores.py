@@ -32,7 +32,9 @@ class ClassCounts:
 def count_classes(answers: Answers, num_classes: int) -> ClassCounts:
     """What precision, recall and F1 of every class are made of."""
     right = answers.label[answers.label == answers.predicted]
-    return ClassCounts(*(np.bincount(each, minlength=num_classes) for each in (answers.label, answers.predicted, right)))
+    return ClassCounts(
+        *(np.bincount(each, minlength=num_classes) for each in (answers.label, answers.predicted, right))
+    )
 
 
 def recalls(answers: Answers) -> NDArray[np.float64]:

@@ -45,8 +45,8 @@ def fed_sections(job: Job, reached: int, drawn: Drawn) -> list[Markup]:
             drawn.fed[index] = _draw_stage(job, index)
     drawn.crop = drawn.crop or _draw_crop(job)
     note = (
-        f"{NUM_FED} training pictures of each stage, cropped, augmented, erased and mixed as the seed decides, with their "
-        "labels: if you cannot tell what they are, the recipe may be too strong."
+        f"{NUM_FED} training pictures of each stage, cropped, augmented, erased and mixed as the seed decides, with "
+        "their labels: if you cannot tell what they are, the recipe may be too strong."
     )
     fed = tag("p", note, class_="note"), *(drawn.fed[index] for index in shown)
     return [
@@ -145,7 +145,12 @@ def _draw_crop(job: Job) -> Markup:
     whole = tag("div", embed(_marked(image, job), CROP_PX, alt="a validation picture, the crop marked"), class_="frame")
     input_ = tag("div", embed(seen, CROP_PX, alt="the network's input"), class_="frame")
     figures = (
-        tag("figure", whole, tag("figcaption", f"as it is, {image.width} × {image.height} px"), title=job.val_set.describe(index)),
+        tag(
+            "figure",
+            whole,
+            tag("figcaption", f"as it is, {image.width} × {image.height} px"),
+            title=job.val_set.describe(index),
+        ),
         tag("figure", input_, tag("figcaption", f"the input, {seen.width} × {seen.height} px")),
     )
     return join(tag("p", _way(image, job), class_="note"), tag("div", *figures, class_="pictures crop"))

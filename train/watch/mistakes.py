@@ -49,7 +49,8 @@ def some_right(answers: Answers, count: int, seed: int) -> NDArray[np.int64]:
     right = answers.label == answers.predicted
     tried = np.random.default_rng((seed, 13)).permutation(len(right))
     chosen = tried[right[tried]][:count]
-    return chosen[np.argsort(answers.score[chosen], kind="stable")]
+    least_certain: NDArray[np.int64] = chosen[np.argsort(answers.score[chosen], kind="stable")]
+    return least_certain
 
 
 def mistakes_sections(job: Job, answers: Answers, drawn: Drawn) -> list[Markup]:
@@ -89,11 +90,13 @@ def _drawn_pairs(
 ) -> Markup:
     counts = np.bincount(answers.label, minlength=len(job.classes))
     figures = []
-    for (true, taken, count), place in zip(pairs, examples, strict=False):
+    for (true, _, count), place in zip(pairs, examples, strict=False):
         often = f"{count:,} of {counts[true]:,}"
         caption = _taken_for(job, answers, place), tag("br"), tag("span", often, class_="muted")
         figures.append(drawn.figure(job.val_set, int(answers.index[place]), join(*caption)))
-    note = "How many pictures of the first class were taken for the second, and the one taken so with the highest score."
+    note = (
+        "How many pictures of the first class were taken for the second, and the one taken so with the highest score."
+    )
     heading = tag("h2", "Most confused pairs")
     return tag("section", heading, tag("p", note, class_="note"), tag("div", *figures, class_="pictures"))
 

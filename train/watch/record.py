@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from train.folder import CHECKPOINT, CONFUSION, CURVES, METRICS, REPORT, STATE
+from train.folder import CHECKPOINT, CLASSES, CONFUSION, CURVES, METRICS, PREDICTIONS, REPORT, STATE
+from train.learn.calibration import fit_temperature
 from train.learn.job import Job
 from train.learn.run import Epoch, Run, finite_or_none
 from train.learn.scores import count_confusion
-from train.learn.validation import Validation
+from train.learn.validation import Answers, Validation
 from train.learn.watcher import Watcher
 from train.processes.stopping import RunStopped
+from train.spreadsheets import HEADS, Answered, sheet
 from train.watch.charts import draw_curves
+from train.watch.classes import CSV_HEADS, csv_rows
 from train.watch.report import RunState, RunStatus, render_report
+from train.watch.thumbnails import Drawn
+from zoo.data.decode import printable as printable_name
+from zoo.data.fingerprint import name_below
 from zoo.data.hold_out import RULE
+from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
 from zoo.files import write_text
 from zoo.machine import environment
-from zoo.page.markup import Markup, printable
+from zoo.page.markup import printable
 from zoo.page.matrix import DRAWN_CLASSES, draw_matrix
 from zoo.weights.checkpoint import Checkpoint, save_checkpoint
 
@@ -47,7 +54,7 @@ class RunRecord(Watcher):
         self._result: Validation | None = None
         self._test: Validation | None = None
         self._remarks: list[str] = []
-        self._thumbnails: dict[int, Markup] = {}
+        self._drawn = Drawn()
         self._reported_at = -REPORT_INTERVAL_S
 
     def on_remark(self, remark: str) -> None:
@@ -89,7 +96,16 @@ class RunRecord(Watcher):
         if len(card.classes) <= DRAWN_CLASSES:
             confusion = count_confusion(result.answers, len(card.classes))
             self._attempt(CONFUSION, lambda: draw_matrix(confusion, card.classes, title))
+        self._attempt(PREDICTIONS, lambda: sheet(HEADS, self._predictions(result, test)))
+        judged = ("test", test) if test else ("val", result)
+        self._attempt(CLASSES, lambda: sheet(CSV_HEADS, csv_rows(self.job, judged[1].answers, judged[0])))
         (self.folder / STATE).unlink(missing_ok=True)
+
+    def _predictions(self, result: Validation, test: Validation | None) -> Iterator[Answered]:
+        """The lines of predictions.csv: every readable picture of val and test."""
+        yield from _answered("val", self.job.val_set, result.answers)
+        if test and self.job.test_set:
+            yield from _answered("test", self.job.test_set, test.answers)
 
     def _write_report(self, state: RunState, reason: str = "") -> None:
         """Write the page; before the first validation there is nothing to show."""
@@ -107,7 +123,7 @@ class RunRecord(Watcher):
                 test=self._test,
                 remarks=tuple(self._remarks),
             )
-            self._attempt(REPORT, lambda: render_report(self.job, status, self._thumbnails))
+            self._attempt(REPORT, lambda: render_report(self.job, status, self._drawn))
 
     def _attempt(self, name: str, draw: Callable[[], str]) -> None:
         path = self.folder / name
@@ -116,6 +132,13 @@ class RunRecord(Watcher):
         except (OSError, ZooError) as error:
             reason = error.problem if isinstance(error, ZooError) else str(error)
             self.console.print(f"[yellow]Warning:[/] {escape(f'{path} was not written: {reason}')}")
+
+
+def _answered(split: str, pictures: Pictures, answers: Answers) -> Iterator[Answered]:
+    names = [printable_name(name) for name in pictures.classes]
+    columns = (answers.index, answers.label, answers.predicted, answers.label_score, answers.score)
+    for index, label, predicted, label_score, score in zip(*(column.tolist() for column in columns), strict=True):
+        yield Answered(split, name_below(pictures, index), names[label], names[predicted], label_score, score)
 
 
 def provenance(job: Job, run: Run, result: Validation, test: Validation | None = None) -> dict[str, Any]:
@@ -137,6 +160,7 @@ def provenance(job: Job, run: Run, result: Validation, test: Validation | None =
         "val_loss": finite_or_none(result.loss),
         "test_top1": test.top1 if test else None,
         "test_pictures": len(test.answers.label) if test else None,
+        "temperature": fit_temperature(result.sample),
         "val_pictures": len(job.val_set) - len(result.broken),
         "broken_pictures": len(run.broken),
         "environment": environment(),

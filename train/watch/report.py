@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from train.learn.job import Job
 from train.learn.run import Epoch, HeadStart
-from train.learn.validation import Validation
+from train.learn.validation import Answers, Validation
 from train.progressive.recipe import Recipe
 from train.watch.charts import (
     pictures_of,
@@ -19,7 +19,11 @@ from train.watch.charts import (
     stage_throughput,
     throughput_chart,
 )
-from train.watch.mistakes import confusion_section, most_confused, pictures_section
+from train.watch.classes import classes_section
+from train.watch.fed import fed_sections
+from train.watch.mistakes import mistakes_sections, most_confused
+from train.watch.thumbnails import Drawn
+from train.watch.trust import calibration_section
 from zoo import __version__
 from zoo.machine import environment
 from zoo.page.elements import environment_table, pill, plain, render_document, table
@@ -53,13 +57,14 @@ class RunStatus:
     remarks: Sequence[str] = ()
 
 
-def render_report(job: Job, status: RunStatus, thumbnails: dict[int, Markup] | None = None) -> str:
+def render_report(job: Job, status: RunStatus, drawn: Drawn | None = None) -> str:
     """The page of a run as text: one HTML file that needs nothing beside it.
 
     Args:
         status: has at least one epoch.
-        thumbnails: pictures drawn by an earlier call, by index; new ones are added.
+        drawn: pictures drawn by an earlier call; new ones are added.
     """
+    drawn = drawn or Drawn()
     first, *others = headlines(job, status)
     known = environment()
     small = (chart.as_figure() for chart in schedule_charts(job.recipe))
@@ -75,8 +80,10 @@ def render_report(job: Job, status: RunStatus, thumbnails: dict[int, Markup] | N
             tag("section", tag("h2", "What changes from stage to stage"), tag("div", *small, class_="multiples")),
             throughput_chart(status.history),
             _stages_table(job, status),
-            confusion_section(status.result.answers, job.classes),
-            pictures_section(status.result.answers, job.val_set, job.classes, {} if thumbnails is None else thumbnails),
+            classes_section(job, *judged_by(status)),
+            *mistakes_sections(job, status.result.answers, drawn),
+            calibration_section(status.result, status.test),
+            *fed_sections(job, status.history[-1].stage, drawn),
             _broken_section(sorted(status.broken)),
             _provenance(job, status, known),
         ],
@@ -84,6 +91,11 @@ def render_report(job: Job, status: RunStatus, thumbnails: dict[int, Markup] | N
         style=_STYLE,
         refresh_s=REFRESH_S if status.state == "running" else None,
     )
+
+
+def judged_by(status: RunStatus) -> tuple[Answers, str]:
+    """The answers that say how good the network is, and of which split: the test pictures' where there are any."""
+    return (status.test.answers, "test") if status.test else (status.result.answers, "validation")
 
 
 def described(job: Job) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Owns the page's part on how far scores can be believed: reliability curve, its error, temperature; it fits nothing."""
+"""Owns the page's part on how far scores can be believed: reliability curve, error, temperature; it fits nothing."""
 
 from __future__ import annotations
 
@@ -32,14 +32,21 @@ def calibration_section(validation: Validation, test: Validation | None) -> Mark
             Curve(label="ideal", colour="grey", points=[(0.0, 0.0), (100.0, 100.0)]),
             Curve(label="scores as they are", colour="orange", points=_points(before), shown=_error(before)),
             *(
-                [Curve(label=f"at temperature {temperature:.2f}", colour="blue", points=_points(after), shown=_error(after))]
+                [
+                    Curve(
+                        label=f"at temperature {temperature:.2f}",
+                        colour="blue",
+                        points=_points(after),
+                        shown=_error(after),
+                    )
+                ]
                 if after
                 else []
             ),
         ],
         [Band(start=0, end=100)],
         title="Reliability",
-        description=f"Share of answers that are right, %, over their score; {len(judged.sample.label):,} {split} pictures.",
+        description=f"% of answers that are right, over their score; {len(judged.sample.label):,} {split} pictures.",
         unit=" %",
         x_name="score, %",
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
 
+from zoo.data.decode import printable
 from zoo.data.pictures import Pictures
 from zoo.data.shards import Packed, PackedSources, Shard
 
@@ -26,6 +28,14 @@ def fingerprint(pictures: Pictures) -> str:
     return found.hexdigest()
 
 
+def name_below(pictures: Pictures, index: int) -> str:
+    """A picture's name wherever its set is: the path below the set's folder; of an array its number and CRC-32."""
+    source = pictures.sources[index]
+    if isinstance(source, np.ndarray):
+        return f"picture {index} {zlib.crc32(source.tobytes()):08x}"
+    return printable(_below(str(source), pictures.name))
+
+
 def _parts(pictures: Pictures) -> Iterator[bytes]:
     sources, root = pictures.sources, pictures.name
     if isinstance(sources, PackedSources):
@@ -39,23 +49,23 @@ def _parts(pictures: Pictures) -> Iterator[bytes]:
             yield str(source.shape).encode()
             yield source.tobytes()
         elif isinstance(source, Packed):
-            yield f"{below(str(source.shard), root)}\0{source.offset}\0{source.size}\0".encode(
+            yield f"{_below(str(source.shard), root)}\0{source.offset}\0{source.size}\0".encode(
                 errors="surrogateescape"
             )
         else:
-            yield f"{below(str(source), root)}\0".encode(errors="surrogateescape")
+            yield f"{_below(str(source), root)}\0".encode(errors="surrogateescape")
 
 
 def _lengths(shards: Sequence[Shard], root: str) -> bytes:
     """The shards' paths and lengths in bytes."""
     lines = (
-        f"{below(str(shard), root)}\0{shard.stat().st_size if isinstance(shard, Path) else shard.size_bytes}\0"
+        f"{_below(str(shard), root)}\0{shard.stat().st_size if isinstance(shard, Path) else shard.size_bytes}\0"
         for shard in shards
     )
     return "".join(lines).encode(errors="surrogateescape")
 
 
-def below(name: str, root: str) -> str:
+def _below(name: str, root: str) -> str:
     """A path below the set's folder, or that of an address, as the file system would write it."""
     rest = name.removeprefix(root).lstrip("/\\")
     return unquote(rest) if "://" in root else rest.replace("\\", "/")
