@@ -74,8 +74,9 @@ def predict(options: PredictOptions, as_json: bool) -> None:
         open_runner(options.artifact, device=options.device) as runner,
         watching(log) if shown else nullcontext(Watch()) as watch,
     ):
+        answered = predict_pictures(runner, pictures, top=options.top, calibrated=options.calibrated)
         watch.step(f"Classify {len(pictures):,} pictures with {options.artifact}, {runner.device}")
-        for done, found in enumerate(predict_pictures(runner, pictures, top=options.top), start=1):
+        for done, found in enumerate(answered, start=1):
             watch.progress(f"{done}/{len(pictures)}", done, len(pictures))
             if found.error:
                 broken += 1

@@ -47,6 +47,9 @@ class PredictOptions(Row):
     artifact: Annotated[str, Arg("ARTIFACT")]
     pictures: Annotated[tuple[str, ...], Some(), Arg("PICTURE...")]
     top: Annotated[Count, Opt("Classes to name.")] = 5
+    calibrated: Annotated[
+        bool, Opt("Scores that say how often such answers are right, by the temperature that `zoo train` fitted.")
+    ] = False
     device: DeviceChoice = "auto"
 
 

@@ -16,7 +16,7 @@ from export.runners.runner import Runner, are_finite, not_finite
 from zoo.data.decode import open_picture, printable
 from zoo.data.named import Named
 from zoo.data.preprocess import prepare, softmax
-from zoo.errors import BrokenPictureError
+from zoo.errors import ArtifactError, BrokenPictureError
 
 BATCH_SIZE = 8
 
@@ -48,7 +48,7 @@ class Classification:
 
 
 def predict(
-    runner: Runner, pictures: Sequence[Path | Named], *, top: int = PredictOptions.top
+    runner: Runner, pictures: Sequence[Path | Named], *, top: int = PredictOptions.top, calibrated: bool = False
 ) -> Iterator[Classification]:
     """Classify pictures in batches, in their order; a broken one does not stop the rest.
 
@@ -56,14 +56,17 @@ def predict(
         runner: any back end.
         pictures: files, or what `zoo.data.named.find_pictures` found; those of an address are fetched a batch at once.
         top: how many classes are named.
+        calibrated: scores are the softmax of logits divided by the temperature that the artifact carries.
 
     Raises:
-        ArtifactError: logits that are not finite; at the end, after the classes of all other pictures.
+        ArtifactError: no temperature where one is asked for. Or logits that are not finite: at the end, after the
+            classes of all other pictures.
     """
+    temperature = _temperature_of(runner) if calibrated else 1.0
     step = min(BATCH_SIZE, runner.max_batch_size or BATCH_SIZE)
     unusable = broken = 0
     for start in range(0, len(pictures), step):
-        for found in _predict_batch(runner, pictures[start : start + step], top):
+        for found in _predict_batch(runner, pictures[start : start + step], top, temperature):
             broken += found.error is not None
             if found.error or found.predictions:
                 yield found
@@ -73,7 +76,19 @@ def predict(
         raise not_finite(runner.artifact, unusable, len(pictures) - broken)
 
 
-def _predict_batch(runner: Runner, pictures: Sequence[Path | Named], top: int) -> Iterator[Classification]:
+def _temperature_of(runner: Runner) -> float:
+    if runner.temperature is None:
+        raise ArtifactError(
+            f"{runner.artifact} carries no temperature, by which --calibrated could divide its logits.",
+            "`zoo train` fits one at the end of a run, and what is exported from its checkpoint carries it too: train "
+            "again, or leave --calibrated out.",
+        )
+    return runner.temperature
+
+
+def _predict_batch(
+    runner: Runner, pictures: Sequence[Path | Named], top: int, temperature: float
+) -> Iterator[Classification]:
     """The classification of each picture; one whose logits are not finite has neither predictions nor an error."""
     prepared: list[NDArray[np.uint8] | BrokenPictureError] = []
     names = [picture.name if isinstance(picture, Named) else picture for picture in pictures]
@@ -94,7 +109,7 @@ def _predict_batch(runner: Runner, pictures: Sequence[Path | Named], top: int) -
             yield Classification(picture=picture, error=item)
             continue
         row, usable = next(rows)
-        best = best_of(softmax(row), runner.contract.classes, top) if usable else ()
+        best = best_of(softmax(row / np.float32(temperature)), runner.contract.classes, top) if usable else ()
         yield Classification(picture=picture, predictions=best)
 
 

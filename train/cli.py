@@ -1,4 +1,4 @@
-"""Owns the commands `zoo train` and `zoo bench train`: parse, call one function, print."""
+"""Owns the commands `zoo train`, `zoo compare` and `zoo bench train`: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from train.options import BenchTrainOptions, TrainOptions
+from train.options import BenchTrainOptions, CompareOptions, TrainOptions
 from zoo.options import json_option, takes
 
 if TYPE_CHECKING:
@@ -84,6 +84,26 @@ def _plan(options: TrainOptions, *, as_json: bool) -> None:
     if options.budget is not None:
         print_plan(plan)
     results_console().print(f"About {duration(seconds)} on this machine, validation included.")
+
+
+@click.command()
+@takes(CompareOptions)
+@json_option
+def compare(options: CompareOptions, as_json: bool) -> None:
+    """Compare the answers of finished runs, picture by picture.
+
+    A RUN is a run folder. Each is compared with the first: how many points better it is, with the 95 % interval, and
+    McNemar's exact p, which is small where chance does not explain the pictures that one of the two alone has right.
+    Runs that answered to other pictures are refused.
+    """
+    from train.compare import compare_runs, comparison_table
+    from zoo.console import print_json, results_console
+
+    found = compare_runs(options)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        results_console().print(comparison_table(found))
 
 
 @click.command("train")

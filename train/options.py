@@ -1,4 +1,4 @@
-"""Owns what `zoo train` and `zoo bench train` can be told, each as one row; it resolves nothing and loads no torch."""
+"""Owns what `zoo train`, `compare` and `bench train` can be told, a row each; it resolves nothing, loads no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from zoo.options import RESULTS, Arg, DeviceChoice, GroupBy, Opt, Seed
-from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Text, Within
+from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Some, Text, Within
 
 # Which weights a run ends with, and what the best of them are the best in.
 Keep = Literal["best", "last"]
@@ -115,6 +115,14 @@ class TrainOptions(Row):
         bool, Opt("Continue an interrupted run, leave a finished one as it is, else start one. For requeued jobs.")
     ] = False
     trackers: Annotated[tuple[TrackerName, ...], Opt("Send the figures there too; repeatable.", ("--tracker",))] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Row):
+    """Everything `zoo compare` can be told; `train.compare.compare_runs` does it."""
+
+    runs: Annotated[tuple[Path, ...], Some(), Arg("RUN...")]
+    split: Annotated[Literal["val", "test"], Opt("Which pictures' answers to compare.")] = "val"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ def share_interval(right: float, total: float) -> Interval:
     middle = share + square / (2 * total)
     reach = Z * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
     scale = 1 + square / total
-    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+    # Exactly 0 and 1 where none and all are right, whatever is rounded.
+    return (middle - reach) / scale if right else 0.0, (middle + reach) / scale if right < total else 1.0
 
 
 def difference_interval(only_first: int, only_second: int, total: int) -> Interval:

@@ -19,6 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from export.contract import GRAPH_FORMAT, GRAPH_KEY, Contract
 from export.passport import check_exists
+from export.runners.runner import recorded_temperature
 from zoo.errors import ArtifactError, MissingCapabilityError, RowError
 from zoo.machine import Device, cuda_driver, usable_cores
 
@@ -59,7 +60,7 @@ class OnnxRunner:
             check_exists(source)
         ort.set_default_logger_severity(_SILENT)
         self._session = self._open(source, device, threads)
-        self.contract = read_contract(self._session, self.artifact)
+        self.contract, self.temperature = read_metadata(self._session, self.artifact)
         provider = self._session.get_providers()[0]
         driver = cuda_driver()
         self.backend = f"onnxruntime {ort.__version__} {provider}"
@@ -120,8 +121,8 @@ class OnnxRunner:
         del self._session
 
 
-def read_contract(session: ort.InferenceSession, artifact: str) -> Contract:
-    """Read the contract a graph of ours carries in its metadata.
+def read_metadata(session: ort.InferenceSession, artifact: str) -> tuple[Contract, float | None]:
+    """Read the contract a graph of ours carries in its metadata, and its weights' temperature, if it has one.
 
     Raises:
         ArtifactError: it carries none, or one this version does not read.
@@ -139,7 +140,8 @@ def read_contract(session: ort.InferenceSession, artifact: str) -> Contract:
                 f"{artifact} has the format {fields['format']!r}; this version reads {GRAPH_FORMAT!r}.",
                 "Export it again with this version.",
             )
-        return Contract.from_dict(fields["contract"], "contract.")
+        contract = Contract.from_dict(fields["contract"], "contract.")
+        return contract, recorded_temperature(fields.get("checkpoint", {}).get("provenance") or {})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         said = error.problem if isinstance(error, RowError) else repr(error)
         raise ArtifactError(f"{artifact} carries damaged metadata: {said}", "Export it again.") from error

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.contract import Contract
+from export.runners.runner import recorded_temperature
 from zoo.machine import Device, choose_device, usable_processors
 from zoo.model.build import FromPictures
 from zoo.model.network import Network
@@ -28,6 +29,7 @@ class TorchRunner:
         artifact: str = "model in memory",
         device: Device = "cpu",
         threads: int | None = None,
+        temperature: float | None = None,
     ) -> None:
         """Move (not copy) `model` to the device, in evaluation mode; `device` is as in `open_runner`.
 
@@ -39,6 +41,7 @@ class TorchRunner:
         chosen = choose_device(device)
         self.artifact = artifact
         self.contract = contract
+        self.temperature = temperature
         self.backend = f"torch {torch.__version__}"
         self.device = torch.cuda.get_device_name() if chosen == "cuda" else "CPU"
         self._device = torch.device(chosen)
@@ -59,7 +62,8 @@ class TorchRunner:
         choose_device(device)  # a missing GPU is an error before a large file is read
         network, card, _ = load_model(model)
         contract = Contract(model=card.variant.id, classes=card.classes, preprocessing=card.preprocessing)
-        return cls(network, contract, artifact=model, device=device, threads=threads)
+        temperature = recorded_temperature(card.provenance)
+        return cls(network, contract, artifact=model, device=device, threads=threads, temperature=temperature)
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify (N, S, S, 3) uint8 pictures: logits (N, K) float32. Waits for the device."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +26,20 @@ class Runner(AbstractContextManager["Runner"], Protocol):
     backend: str
     device: str
     max_batch_size: int | None
+    temperature: float | None  # what its weights were calibrated to; None where nothing was recorded
     threads: int | None  # of the processor, in effect and not as asked for; None on a GPU, or where nobody can tell
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classify (N, S, S, 3) uint8 RGB pictures already at the contract's size: logits (N, K) float32."""
         ...
+
+
+def recorded_temperature(provenance: Mapping[str, Any]) -> float | None:
+    """The temperature that `zoo train` fitted to the validation pictures, as a checkpoint's provenance has it."""
+    found = provenance.get("temperature")
+    if isinstance(found, int | float) and math.isfinite(found) and found > 0:
+        return float(found)
+    return None
 
 
 def are_finite(logits: NDArray[np.float32]) -> NDArray[np.bool_]:

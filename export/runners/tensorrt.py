@@ -18,6 +18,7 @@ from export.engine.builders import BuildCard, find_builder
 from export.engine.tensorrt_api import TensorRT, load_tensorrt
 from export.passport import Passport, check_plan, passport_path
 from export.runners.cuda import Cuda, open_cuda
+from export.runners.runner import recorded_temperature
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.machine import Device, Driver, cuda_driver
 
@@ -67,6 +68,7 @@ class TensorRTRunner:
             raise _needs_gpu(plan, "--device cpu was asked for" if driver else "this machine has none that works")
         self.artifact = str(plan)
         self.contract = passport.contract
+        self.temperature = recorded_temperature(passport.checkpoint.provenance)
         if passport.builder is None:
             raise ArtifactError(
                 f"{passport_path(plan).name} does not say which TensorRT built {plan.name}.", _rebuild(passport)

@@ -23,6 +23,7 @@ class MeanColourRunner:
     artifact = "mean-colour"
     backend = "numpy"
     device = "CPU"
+    temperature: float | None = None
 
     def __init__(self, classes: tuple[str, ...], *, image_size: int = 8, max_batch_size: int | None = None) -> None:
         self.contract = Contract(

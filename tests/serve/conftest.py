@@ -41,6 +41,7 @@ class FakeRunner:
     artifact: str = "folder/fake.onnx"
     backend: str = "fake 1.0"
     device: str = "CPU"
+    temperature: float | None = None
     max_batch_size: int | None = None
     contract: Contract = field(
         default_factory=lambda: Contract(model="fake", classes=CLASSES, preprocessing=Preprocessing(image_size=SIZE_PX))

@@ -49,12 +49,12 @@ class ClassLine(NamedTuple):
     @property
     def precision(self) -> Estimate | None:
         """The share of the answers that are right; None without answers."""
-        return _estimate(self.right, self.answers)
+        return estimate(self.right, self.answers)
 
     @property
     def recall(self) -> Estimate | None:
         """The share of the pictures that are right; None without pictures."""
-        return _estimate(self.right, self.pictures)
+        return estimate(self.right, self.pictures)
 
     @property
     def f1(self) -> Estimate | None:
@@ -65,7 +65,7 @@ class ClassLine(NamedTuple):
         """
         if not self.pictures:
             return None
-        overlap = _estimate(self.right, self.pictures + self.answers - self.right)
+        overlap = estimate(self.right, self.pictures + self.answers - self.right)
         return Estimate(*(2 * share / (1 + share) for share in overlap)) if overlap else None
 
 
@@ -94,25 +94,26 @@ def classes_section(job: Job, answers: Answers, split: str) -> Markup:
     """The classes as a table, the weakest first; `split` is what the answers are of: validation or test."""
     lines = class_lines(job, answers)
     most = max(max(line.train for line in lines), 1)
-    heads: list[Child] = ["class", "training", "", "validation", *(["test"] if job.test_set else [])]
+    judged: list[Child] = ["class", "F1", "recall", "precision", "n"]
+    heads = [*judged, "training", "", "validation", *(["test"] if job.test_set else [])]
     rows: list[list[Child]] = []
     for line in lines[:SHOWN_CLASSES]:
         pictures: list[Child] = [f"{line.train:,}", _meter(line.train / most), f"{line.val:,}"]
         pictures += [f"{line.test:,}"] if line.test is not None else []
-        figures = [_with_interval(each) for each in (line.f1, line.recall, line.precision)]
-        rows.append([line.name, *pictures, f"{line.pictures:,}", *figures])
+        figures = [with_interval(each) for each in (line.f1, line.recall, line.precision)]
+        rows.append([line.name, *figures, f"{line.pictures:,}", *pictures])
     counts = [line.train for line in lines]
     spread = f"{min(counts):,} to {max(counts):,} training pictures each. " if min(counts) < max(counts) else ""
     more = f" The {SHOWN_CLASSES} weakest are shown; classes.csv has all." if len(lines) > SHOWN_CLASSES else ""
     note = (
-        f"{len(lines):,} classes, the lowest F1 first. {spread}n is the number of {split} pictures that the figures to "
-        f"its right are of; 95 % intervals are Wilson's: where they are wide, n is small.{more}"
+        f"{len(lines):,} classes, the lowest F1 first. {spread}n is the number of {split} pictures that the "
+        f"figures are of; 95 % intervals are Wilson's: where they are wide, n is small.{more}"
     )
     return tag(
         "section",
         tag("h2", "Classes"),
         tag("p", note, class_="note"),
-        table([*heads, "n", "F1", "recall", "precision"], rows, words=(0, 2)),
+        table(heads, rows, words=(0, 6)),
         class_="classes",
     )
 
@@ -126,15 +127,16 @@ def csv_rows(job: Job, answers: Answers, split: str) -> Iterator[list[str | int 
         yield [printable(line.name), *pictures, *(value for each in figures for value in each)]
 
 
-def _estimate(right: int, total: int) -> Estimate | None:
+def estimate(right: int, total: int) -> Estimate | None:
+    """The share, `right` of `total`; None of nothing."""
     return Estimate(right / total, *share_interval(right, total)) if total else None
 
 
-def _with_interval(estimate: Estimate | None) -> Markup:
-    """“71 % 58–81”."""
-    if estimate is None:
+def with_interval(found: Estimate | None) -> Markup:
+    """A share in words: “71 % 58–81”."""
+    if found is None:
         return join("–")
-    value, low, high = estimate
+    value, low, high = found
     return join(percent(value), " ", tag("span", f"{100 * low:.0f}–{100 * high:.0f}", class_="muted"))
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from train.learn.calibration import Bin, answers_at, calibration_error, fit_temperature, reliability
 from train.learn.validation import Sample, Validation
+from train.watch.classes import estimate, with_interval
 from zoo.page.curves import Band, Curve, curve_chart
 from zoo.page.elements import table
-from zoo.page.markup import Child, Markup, tag
+from zoo.page.markup import Child, Markup, join, tag
+from zoo.wording import percent
 
 NO_TEMPERATURE = (
     "No temperature is kept: at none is the loss lowest, because every answer is right by any score, or none is better "
@@ -30,14 +32,14 @@ def calibration_section(validation: Validation, test: Validation | None) -> Mark
     chart = curve_chart(
         [
             Curve(label="ideal", colour="grey", points=[(0.0, 0.0), (100.0, 100.0)]),
-            Curve(label="scores as they are", colour="orange", points=_points(before), shown=_error(before)),
+            Curve(label="scores as they are", colour="orange", points=_points(before), shown=f"ECE {_error(before)}"),
             *(
                 [
                     Curve(
                         label=f"at temperature {temperature:.2f}",
                         colour="blue",
                         points=_points(after),
-                        shown=_error(after),
+                        shown=f"ECE {_error(after)}",
                     )
                 ]
                 if after
@@ -61,7 +63,7 @@ def calibration_section(validation: Validation, test: Validation | None) -> Mark
 
 def _verdict(
     before: Sequence[Bin], after: Sequence[Bin] | None, temperature: float | None, sample: Sample, split: str
-) -> str:
+) -> Markup:
     gap = sum(part.count * (part.score - part.right) for part in before) / len(sample.label)
     which = "higher" if gap > 0 else "lower"
     said = (
@@ -69,20 +71,22 @@ def _verdict(
         f"the share that is right; the expected calibration error is {_error(before)}."
     )
     if temperature is None or after is None:
-        return f"{said} {NO_TEMPERATURE}"
+        return join(f"{said} {NO_TEMPERATURE}")
     fitted = "" if split == "test" else " That is of the pictures it was fitted to, which flatters it."
-    return (
+    return join(
         f"{said} With logits divided by {temperature:.3f}, the temperature fitted to the validation pictures, it is "
-        f"{_error(after)}.{fitted} No answer changes. The checkpoint keeps the temperature, and "
-        "`zoo predict --calibrated` uses it."
+        f"{_error(after)}.{fitted} No answer changes. The checkpoint keeps the temperature, and ",
+        tag("code", "zoo predict --calibrated"),
+        " uses it.",
     )
 
 
 def _bins_table(bins: Sequence[Bin]) -> Markup:
     rows: list[list[Child]] = [
-        [f"{100 * part.score:.0f} %", f"{100 * part.right:.0f} %", f"{part.count:,}"] for part in bins
+        [percent(part.score), with_interval(estimate(round(part.right * part.count), part.count)), f"{part.count:,}"]
+        for part in bins
     ]
-    return table(("mean score", "right", "pictures"), rows, caption="The scores as they are", words=())
+    return table(("mean score", "right", "pictures"), rows, caption="The scores as they are; 95 % intervals")
 
 
 def _points(bins: Sequence[Bin]) -> list[tuple[float, float]]:

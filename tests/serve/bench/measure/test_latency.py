@@ -48,6 +48,7 @@ class CountingRunner:
     artifact: str = "folder/fake.onnx"
     backend: str = "fake 1.0"
     device: str = "CPU"
+    temperature: float | None = None
     max_batch_size: int | None = None
     threads: int | None = 2
     contract: Contract = field(
