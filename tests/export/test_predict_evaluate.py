@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -310,3 +312,51 @@ def test_arrays_without_validation_are_not_guessed_at_either(tmp_path: Path, mon
         row = replace(before, hold_out="stratified")
         monkeypatch.setattr("export.evaluate.recorded_data", lambda artifact, row=row: row)
         assert len(open_data("x.safetensors", data)) == 4
+
+
+def test_calibrated_scores_are_the_softmax_at_the_temperature(mean_colour_runner: type, tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    Image.new("RGB", (8, 8), (150, 100, 50)).save(path)
+    runner = mean_colour_runner(("red", "green", "blue"))
+    with pytest.raises(ArtifactError, match="mean-colour carries no temperature"):
+        list(predict(runner, [path], calibrated=True))
+    runner.temperature = 4.0
+    (plain,), (mended,) = list(predict(runner, [path])), list(predict(runner, [path], calibrated=True))
+    logits = np.array([150, 100, 50], np.float32) / 25
+    for found, temperature in ((plain, 1), (mended, 4)):
+        powers = np.exp(logits / temperature)
+        assert [row.score for row in found.predictions] == pytest.approx((powers / powers.sum()).tolist(), rel=1e-5)
+
+
+def test_the_temperature_goes_from_the_checkpoint_into_the_graph(
+    zoo: Callable, tiny_run: Path, in_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a checkpoint of before there was one says what to do."""
+    from zoo.weights.checkpoint import load_checkpoint, save_checkpoint
+
+    model, card = load_checkpoint(tiny_run / "checkpoint.safetensors")
+    assert card.provenance["temperature"] > 0
+    for name, temperature in (("with", 2.5), ("without", None)):
+        provenance = dict(card.provenance)
+        del provenance["temperature"]
+        if temperature:
+            provenance["temperature"] = temperature
+        save_checkpoint(Path(f"{name}.safetensors"), model.state_dict(), replace(card, provenance=provenance))
+        exported = zoo("export", f"{name}.safetensors", "-o", f"{name}.onnx", "--no-parity")
+        assert exported.code == 0, exported.err
+    Image.new("RGB", (8, 8), (150, 100, 50)).save("a.png")
+
+    def scores(artifact: str, *flags: str) -> list[float]:
+        answer = zoo("predict", artifact, "a.png", "--device", "cpu", "--top", 10, "--json", *flags)
+        assert answer.code == 0, answer.err
+        return [row["score"] for row in json.loads(answer.out)["predictions"]]
+
+    plain, mended = scores("with.onnx"), scores("with.onnx", "--calibrated")
+    softer = np.power(plain, 1 / 2.5)
+    assert mended == pytest.approx((softer / softer.sum()).tolist(), rel=1e-3)
+    assert scores("with.safetensors", "--calibrated") == pytest.approx(mended, rel=1e-3)
+    for artifact in ("without.onnx", "without.safetensors"):
+        refused = zoo("predict", artifact, "a.png", "--calibrated")
+        assert refused.code == 1
+        assert f"{artifact} carries no temperature" in refused.err
+        assert "leave --calibrated out" in refused.err

@@ -45,8 +45,10 @@ def test_a_page_and_pictures_that_cannot_be_written_do_not_lose_the_run(
     assert "Warning: run/curves.svg was not written: the disk is [full]" in said
     assert {path.name for path in Path("run").iterdir()} == {
         "checkpoint.safetensors",
+        "classes.csv",
         "confusion.svg",
         "metrics.jsonl",
+        "predictions.csv",
         "report.html",
     }
     load_checkpoint(Path("run/checkpoint.safetensors"))

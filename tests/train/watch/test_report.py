@@ -25,9 +25,10 @@ from train.session import train_model
 from train.settings import Settings
 from train.watch.charts import best_epoch, stage_settings, stage_throughput
 from train.watch.live import LiveView
-from train.watch.mistakes import count_confusion, draw_thumbnail, most_confused, worst_pictures
+from train.watch.mistakes import count_confusion, most_certain, most_confused, some_right, worst_pictures
 from train.watch.record import RunRecord
 from train.watch.report import REFRESH_S, RunStatus, headlines, render_report, share_of_fixed_time
+from train.watch.thumbnails import Drawn, draw_thumbnail
 from zoo.data.open import open_splits
 from zoo.data.pictures import Pictures
 from zoo.model.variants import find_variant
@@ -114,11 +115,16 @@ def said(job: Job, status: RunStatus) -> str:
     return " ".join(headlines(job, status)).replace("\N{NO-BREAK SPACE}", " ")
 
 
+def section(page: str, heading: str) -> str:
+    """The part of a page under a heading."""
+    return page.partition(f"<h2>{heading}</h2>")[2].partition("</section>")[0]
+
+
 def test_the_page_needs_nothing_beside_it() -> None:
     recipe = a_recipe()
     page = render_report(some_job(recipe), some_status(recipe))
     assert not re.findall(r"<script|<link|@import|url\(|https?://", page)
-    assert set(re.findall(r'src="([^;]*);', page)) == {"data:image/jpeg"}
+    assert set(re.findall(r'src="([^;]*);', page)) == {"data:image/jpeg", "data:image/png"}
     assert "prefers-color-scheme: dark" in page
     assert "d<o>g" not in page
     assert "d&lt;o&gt;g" in page
@@ -215,7 +221,9 @@ def test_few_classes_get_a_matrix_and_many_their_worst_pairs() -> None:
     assert "The most confused pairs of 21 classes" in many
     rows = re.findall(r"<tr><td>class 7</td><td>class 3</td><td[^>]*>(\d+)</td><td[^>]*>([^<]*)</td>", many)
     assert rows == [("2", "67 %")]
-    assert '<tr><td>class 7</td><td class="num">33 %</td>' in many
+    weakest = section(many, "Classes")
+    assert weakest.index("class 7") < weakest.index("class 9")
+    assert '<td>class 7</td><td class="num">50 % <span class="muted">12–88</span></td>' in weakest  # 2·1 / (3 + 1)
 
 
 def test_the_most_confused_pairs_are_the_largest_entries_off_the_diagonal() -> None:
@@ -235,10 +243,10 @@ def test_the_worst_pictures_are_wrong_ones_whose_true_class_scored_least() -> No
 
 def test_wrong_pictures_are_shown_with_both_classes_and_scores() -> None:
     recipe = a_recipe()
-    page = render_report(some_job(recipe), some_status(recipe))
-    assert page.count("<img ") == 3
+    worst = section(render_report(some_job(recipe), some_status(recipe)), "Worst-classified pictures")
+    assert worst.count("<img ") == 3
     shown = re.findall(
-        r"<figcaption>(\S+) <span[^>]*>([^<]*)</span><br/><span[^>]*>→ </span><strong>(\S+)</strong>", page
+        r"<figcaption>(\S+) <span[^>]*>([^<]*)</span><br/><span[^>]*>→ </span><strong>(\S+)</strong>", worst
     )
     assert shown == [("d&lt;o&gt;g", "10 %", "cat"), ("owl", "20 %", "cat"), ("cat", "30 %", "d&lt;o&gt;g")]
     right = a_validation([0, 1, 2], [0, 1, 2])
@@ -265,15 +273,41 @@ def test_thumbnails_are_small_whole_pictures(tmp_path: Path) -> None:
 
 def test_thumbnails_are_made_once() -> None:
     recipe = a_recipe()
-    job, thumbnails = some_job(recipe), {}
-    first = render_report(job, some_status(recipe), thumbnails)
-    assert len(thumbnails) == 3
+    job, drawn = some_job(recipe), Drawn()
+    first = render_report(job, some_status(recipe), drawn)
+    assert set(drawn.thumbnails) == set(range(6))  # three wrong ones, which are the examples of pairs too, three right
     emptied = replace(job, val_set=replace(job.val_set, sources=[np.zeros((8, 8, 3), np.uint8)] * 30))
-    again = render_report(emptied, some_status(recipe), thumbnails)
+    again = render_report(emptied, some_status(recipe), drawn)
     assert re.findall('src="([^"]*)"', again) == re.findall('src="([^"]*)"', first)
     right = a_validation([0, 1, 2], [0, 1, 2])
-    render_report(job, some_status(recipe, result=right), thumbnails)
-    assert thumbnails == {}  # those no longer shown are forgotten
+    render_report(job, some_status(recipe, result=right), drawn)
+    assert set(drawn.thumbnails) == {0, 1, 2}  # those no longer shown are forgotten
+
+
+def test_a_pair_is_shown_by_the_picture_that_was_taken_so_with_the_highest_score() -> None:
+    recipe = a_recipe()
+    result = a_validation([0, 0, 0, 1, 2], [1, 1, 1, 1, 0])
+    result.answers.score[:] = [0.4, 0.9, 0.5, 0.6, 0.3]
+    assert most_certain(result.answers, 0, 1) == 1
+    page = render_report(some_job(recipe), some_status(recipe, result=result))
+    pairs = re.findall(
+        r'title="val picture (\d)".*?<span class="muted">([^<]*)</span></figcaption>',
+        section(page, "Most confused pairs"),
+    )
+    assert pairs == [("1", "3 of 3"), ("4", "1 of 1")]
+    perfect = render_report(some_job(recipe), some_status(recipe, result=a_validation([0, 1], [0, 1])))
+    assert "Most confused pairs" not in perfect
+
+
+def test_right_pictures_are_the_same_ones_on_the_next_page_and_the_least_certain_is_first() -> None:
+    label = [0] * 40
+    answers = a_validation(label, label).answers
+    answers.score[:] = np.linspace(0.3, 0.9, 40)
+    shown = some_right(answers, 5, seed=3)
+    assert (np.diff(answers.score[shown]) > 0).all()
+    fewer = a_validation(label, [1 if place == shown[0] else 0 for place in range(40)]).answers
+    assert set(shown[1:]) < set(some_right(fewer, 5, seed=3))
+    assert set(shown) != set(some_right(answers, 5, seed=4))
 
 
 def test_broken_pictures_are_listed() -> None:
