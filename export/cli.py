@@ -50,6 +50,7 @@ def predict(options: PredictOptions, as_json: bool) -> None:
     from export.tables import classification_table
     from zoo.console import log_console, print_json, results_console
     from zoo.errors import DataError
+    from zoo.visible import visible
 
     broken = 0
     with open_runner(options.artifact, device=options.device) as runner:
@@ -60,7 +61,7 @@ def predict(options: PredictOptions, as_json: bool) -> None:
             elif as_json:
                 print_json(found.to_dict(), indent=None)
             else:
-                results_console().print(Text(str(found.picture), style="bold"), soft_wrap=True)
+                results_console().print(Text(visible(str(found.picture)), style="bold"), soft_wrap=True)
                 results_console().print(classification_table(found))
     if broken:
         raise DataError(f"{broken} of {len(options.pictures)} pictures could not be read.")

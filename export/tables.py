@@ -9,6 +9,8 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from zoo.visible import visible
+
 if TYPE_CHECKING:
     from export.passport import Parity
     from export.pipeline import ExportResult
@@ -66,5 +68,5 @@ def classification_table(found: Classification) -> Table:
     table.add_column(justify="right", style="dim")
     for place, row in enumerate(found.predictions):
         bar = Bar(1.0, 0.0, row.score, color="green" if place == 0 else "blue")
-        table.add_row(Text(row.class_name), bar, f"{row.score:.1%}", str(row.index))
+        table.add_row(Text(visible(row.class_name)), bar, f"{row.score:.1%}", str(row.index))
     return table
