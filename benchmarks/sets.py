@@ -1,4 +1,4 @@
-"""Makes the picture sets that `benchmarks/finetuning.py` compares on: OUT/{train,val,test}/CLASS/*.png|jpeg, by a seed.
+"""Makes picture sets that a user could have, for measuring: OUT/{train,val,test}/CLASS/*.png|jpeg, by a seed.
 
     python benchmarks/sets.py food OUT --seed 0          photographs of 7 kinds of food: 236 + 77 + 80
     python benchmarks/sets.py fashion OUT --seed 0       Fashion-MNIST: 3,000 + 500 + 500

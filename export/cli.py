@@ -59,9 +59,9 @@ def predict(options: PredictOptions, as_json: bool) -> None:
     from export.tables import classification_table
     from export.watch import Watch, watching
     from zoo.console import log_console, print_json, results_console
-    from zoo.data.decode import printable
     from zoo.data.named import find_pictures
     from zoo.errors import DataError
+    from zoo.visible import visible
 
     pictures, left_out = find_pictures(options.pictures)
     results, log = results_console(), log_console()
@@ -84,7 +84,7 @@ def predict(options: PredictOptions, as_json: bool) -> None:
             elif as_json:
                 print_json(found.to_dict(), indent=None)
             else:
-                results.print(Text(printable(str(found.picture)), style="bold"), soft_wrap=True)
+                results.print(Text(visible(str(found.picture)), style="bold"), soft_wrap=True)
                 results.print(classification_table(found))
     if broken:
         raise DataError(f"{broken} of {len(pictures)} pictures could not be read.")

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from export.options import PredictOptions
 from export.runners.runner import Runner, are_finite, not_finite
-from zoo.data.decode import open_picture, printable
+from zoo.data.decode import open_picture
 from zoo.data.named import Named
 from zoo.data.preprocess import prepare, softmax
 from zoo.errors import ArtifactError, BrokenPictureError
+from zoo.visible import visible
 
 BATCH_SIZE = 8
 
@@ -98,7 +99,7 @@ def _predict_batch(
         try:
             if isinstance(source, BrokenPictureError):
                 raise source
-            prepared.append(prepare(open_picture(source, name=printable(str(name))), runner.contract.preprocessing))
+            prepared.append(prepare(open_picture(source, name=visible(str(name))), runner.contract.preprocessing))
         except BrokenPictureError as error:
             prepared.append(error)
     good = [item for item in prepared if not isinstance(item, BrokenPictureError)]

@@ -9,6 +9,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from zoo.console import FittingTable
+from zoo.visible import visible
 
 if TYPE_CHECKING:
     from export.passport import Parity
@@ -70,5 +71,5 @@ def classification_table(found: Classification) -> FittingTable:
     table.add_column(justify="right", style="dim")
     for place, row in enumerate(found.predictions):
         bar = Bar(1.0, 0.0, row.score, width=BAR_WIDTH, color="green" if place == 0 else "blue")
-        table.add_row(Text(row.class_name), bar, f"{row.score:.1%}", str(row.index))
+        table.add_row(Text(visible(row.class_name)), bar, f"{row.score:.1%}", str(row.index))
     return table

@@ -152,10 +152,14 @@ def parse(words: list[str]) -> None:
     context = click.Context(command)
     values, left_over, _ = command.make_parser(context).parse_args(rest)
     assert not left_over, (words, left_over)
+    given = {name: value for name, value in values.items() if isinstance(value, str | list | tuple) and value}
+    context.params |= given
     for parameter in command.params:
-        value = values.get(parameter.name or "")
-        is_given = isinstance(value, str | list | tuple) and bool(value)
+        value = given.get(parameter.name or "")
+        is_given = value is not None
         assert is_given or not parameter.required, (words, parameter.name)
+        if isinstance(parameter, click.Argument) and parameter.callback:
+            parameter.callback(context, parameter, value)  # an argument that may be given as an option instead
         if is_given and not isinstance(parameter.type, click.Path):
             parameter.type_cast_value(context, value)
 

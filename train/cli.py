@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -65,6 +66,8 @@ def _plan(options: TrainOptions, *, as_json: bool) -> None:
     from zoo.wording import duration
 
     plan = plan_training(options)
+    if int(os.environ.get("RANK", 0)):
+        return  # torchrun: the first process prints for all
     if not as_json and options.budget is None:
         print_plan(plan)
     key = pace_key(plan, options)

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 # points upwards without importing upwards. docs/python-api.md says what each does.
 API = {
     "TrainOptions": "train.options",
-    "plan_training": "train.session",
+    "plan_training": "train.progressive.plan",
     "train_model": "train.session",
     "ExportOptions": "export.options",
     "export_model": "export.pipeline",

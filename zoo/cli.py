@@ -15,6 +15,7 @@ import click
 from zoo import __version__
 from zoo.errors import ZooError
 from zoo.files import FULL_DISK
+from zoo.visible import visible, visible_lines
 
 # "module:attribute" of each command and the line `zoo --help` shows for it. Being data, the table points upwards
 # without importing upwards, and help costs no framework.
@@ -143,7 +144,9 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        click.echo(visible_lines(said.getvalue()), nl=False, err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)
@@ -169,6 +172,6 @@ def _tell(error: ZooError) -> None:
     from zoo.console import wants_colour
 
     coloured = None if wants_colour() else False  # None: where stderr is a terminal
-    click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.problem}", err=True, color=coloured)
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {visible(error.problem)}", err=True, color=coloured)
     if error.hint:
-        click.echo(f"{click.style('Hint:', bold=True)}  {error.hint}", err=True, color=coloured)
+        click.echo(f"{click.style('Hint:', bold=True)}  {visible(error.hint)}", err=True, color=coloured)

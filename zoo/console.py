@@ -7,17 +7,29 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TextIO
 
 import click
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
 from zoo.files import json_text
+from zoo.visible import visible_lines
+
+
+class VisibleConsole(Console):
+    """A console on which no text is a command to the terminal: names of files and classes come from anywhere."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As Rich does, with what texts hide written as escapes; Rich's own commands are not texts."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else visible_lines(text), style, control)
+
 
 # Of what is no terminal: wider than any line, so that nothing is wrapped at a guess.
 UNBOUNDED = 1_000_000
@@ -43,7 +55,7 @@ def wants_colour() -> bool:
 def _console(stream: TextIO, *, stderr: bool) -> Console:
     colours: Literal["auto"] | None = "auto" if wants_colour() else None
     width = None if stream.isatty() else UNBOUNDED
-    return Console(stderr=stderr, width=width, color_system=colours, highlight=False)
+    return VisibleConsole(stderr=stderr, width=width, color_system=colours, highlight=False)
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:

@@ -15,6 +15,7 @@ from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any
 
 from zoo.errors import ZooError
+from zoo.visible import json_escaped
 
 # What the system says where a disk, a quota or a limit of file sizes is full.
 FULL_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
@@ -143,7 +144,7 @@ def json_text(value: Any, *, indent: int | None = 2) -> str:
             "Something went wrong before: find out where the number comes from.",
         )
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    return text.encode(errors="backslashreplace").decode()  # bytes of a name that are no text: \udcff, as JSON has it
+    return json_escaped(text)
 
 
 def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:

@@ -167,12 +167,17 @@ def _either(argument: Any, option: Any, arg: Arg | Opt, opt: Arg | Opt) -> Any:
     """The one value of a field that may be given as an argument or as an option."""
     assert isinstance(arg, Arg) and isinstance(opt, Opt)
     flag = opt.flags[-1]
-    if argument is None and option is None:
-        raise click.UsageError(f"Missing argument '{arg.metavar}'.", click.get_current_context())
     if None not in (argument, option) and argument != option:
         problem = f"{arg.metavar} is {argument}, and {flag} is {option}: give one of them."
         raise click.UsageError(problem, click.get_current_context())
     return option if argument is None else argument
+
+
+def _or_option(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Refuse an argument that is missing together with its option; click reads what was given before what was not."""
+    if value is None and ctx.params.get(_as_option(str(param.name))) is None and not ctx.resilient_parsing:
+        raise click.MissingParameter(ctx=ctx, param=param)
+    return value
 
 
 def _parameters(row: type[Row], name: str, kind: Any) -> list[Option]:
@@ -180,12 +185,14 @@ def _parameters(row: type[Row], name: str, kind: Any) -> list[Option]:
     made: list[Option] = []
     for told in marks:
         if isinstance(told, Arg):
-            required = default is MISSING and len(marks) == 1
+            alone = len(marks) == 1
+            settings: dict[str, Any] = {"required": default is MISSING and alone}
+            settings |= {} if alone else {"callback": _or_option}
             base, within = _bare(kind)
             many = _is_many(kind)
             value = _click_type(get_args(base)[0] if many else base, within)
             nargs = -1 if many else 1
-            made.append(click.argument(name, metavar=told.metavar, nargs=nargs, type=value, required=required))
+            made.append(click.argument(name, metavar=told.metavar, nargs=nargs, type=value, **settings))
         elif len(marks) == 1:
             made.append(_option(told, name, kind, default))
         else:

@@ -30,6 +30,7 @@ from serve.web.examples import find_examples
 from serve.web.intake import check_media_type, read_body, read_top, while_connected
 from zoo.data.preprocess import softmax
 from zoo.errors import ZooError
+from zoo.files import json_text
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,14 @@ def create_app(slot: Slot, limits: Limits) -> Starlette:
     return app
 
 
+class JsonAnswer(JSONResponse):
+    """JSON as this project writes it everywhere: names of classes may hold anything, numbers are numbers."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return json_text(content, indent=None).encode()
+
+
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Start the engine's threads; at the end answer what is left and stop them."""
@@ -96,7 +105,7 @@ async def predict(request: Request) -> Response:
     timings_ms = {stage: round(took_ms, 3) for stage, took_ms in taken_ms.items()}
     split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())
     request.state.timing = f"{split}, batch {answer.batch_size}"
-    return JSONResponse(
+    return JsonAnswer(
         {
             "model": engine.contract.model,
             "predictions": [one.to_dict() for one in best],
@@ -114,13 +123,13 @@ async def show_page(request: Request) -> Response:
 
 async def show_info(request: Request) -> Response:
     """Contract, engine and limits."""
-    return JSONResponse(request.app.state.service.describe())
+    return JsonAnswer(request.app.state.service.describe())
 
 
 async def list_examples(request: Request) -> Response:
     """Where the examples are, and what they show."""
     examples = await run_in_threadpool(find_examples, request.app.state.service.slot.engine.contract.classes)
-    return JSONResponse([{"url": f"examples/{number}.png", "class": name} for number, name in enumerate(examples)])
+    return JsonAnswer([{"url": f"examples/{number}.png", "class": name} for number, name in enumerate(examples)])
 
 
 async def show_example(request: Request) -> Response:
@@ -134,14 +143,14 @@ async def show_example(request: Request) -> Response:
 
 async def healthz(request: Request) -> Response:
     """Say that the process answers, and nothing more."""
-    return JSONResponse({"status": "ok"})
+    return JsonAnswer({"status": "ok"})
 
 
 async def readyz(request: Request) -> Response:
     """Whether a picture would be taken now."""
     if reason := request.app.state.service.unavailable():
         raise reason
-    return JSONResponse({"status": "ready"})
+    return JsonAnswer({"status": "ready"})
 
 
 async def show_metrics(request: Request) -> Response:
@@ -182,4 +191,4 @@ async def answer_crash(request: Request, error: Exception) -> Response:
 
 
 def _error(status: int, problem: str, hint: str, headers: Any) -> Response:
-    return JSONResponse({"error": problem[:1].upper() + problem[1:], "hint": hint}, status, headers)
+    return JsonAnswer({"error": problem[:1].upper() + problem[1:], "hint": hint}, status, headers)

@@ -190,7 +190,7 @@ def test_the_answers_stay_on_stdout_while_a_bar_is_on_stderr(
     monkeypatch.setenv("TERM", "xterm")
     answer = zoo("predict", "tiny.onnx", "pictures", "--json")
     assert len(list(map(json.loads, answer.out.splitlines()))) == 12
-    assert "12/12" in answer.err and "predictions" not in answer.err
+    assert "Classify 12 pictures" in answer.err and "predictions" not in answer.err
 
 
 @pytest.mark.parametrize("width", [60, 80, None])

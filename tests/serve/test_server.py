@@ -238,7 +238,7 @@ def test_every_option_of_the_command_line_is_an_option_of_the_server() -> None:
         ({"instances": 0}, "instances is 0"),
         ({"timeout_ms": 0}, "timeout_ms is 0; expected a number above 0"),
         ({"drain_seconds": math.nan}, "drain_seconds is nan"),
-        ({"log_level": "loud"}, "log_level is 'loud'; expected debug or info or warning or error"),
+        ({"log_level": "loud"}, "log_level is 'loud'; expected debug, info, warning or error"),
     ],
 )
 def test_python_is_refused_what_the_command_line_refuses(change: dict[str, Any], said: str) -> None:

@@ -16,8 +16,8 @@ from zoo.wording import duration
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # What a run plans with of its time: the rest is for what no pace knows, such as the page and a busy machine.
 PLANNED_SHARE = 0.95
-# Sizes that a budget may choose, as shares of the recipe's largest: 6/7 of 224 px are 192, 4/7 are 128.
-SIZE_SHARES = tuple(sevenths / 7 for sevenths in (7, 6, 5, 4, 3))
+# Sizes that a budget may choose, as shares of the recipe's largest: 6/7 of 224 px are 192, 4/7 are 128, 2/7 are 64.
+SIZE_SHARES = tuple(sevenths / 7 for sevenths in (7, 6, 5, 4, 3, 2))
 # With less than this share of the epochs that suit the pictures, smaller pictures are the better use of the time.
 ENOUGH_EPOCHS = 0.5
 MOST_EPOCHS = 1000

@@ -10,10 +10,10 @@ import numpy as np
 from train.learn.job import Job
 from train.learn.scores import count_classes
 from train.learn.validation import Answers
-from zoo.data.decode import printable
 from zoo.intervals import share_interval
 from zoo.page.elements import table
 from zoo.page.markup import Child, Markup, join, tag
+from zoo.visible import visible
 from zoo.wording import percent
 
 # Rows of the page; classes.csv has all.
@@ -124,7 +124,7 @@ def csv_rows(job: Job, answers: Answers, split: str) -> Iterator[list[str | int 
     for line in sorted(class_lines(job, answers), key=lambda line: order[line.name]):
         figures = ((None,) * 3 if each is None else each for each in (line.precision, line.recall, line.f1))
         pictures = (line.train, line.val, line.test, split, line.pictures, line.answers, line.right)
-        yield [printable(line.name), *pictures, *(value for each in figures for value in each)]
+        yield [visible(line.name), *pictures, *(value for each in figures for value in each)]
 
 
 def estimate(right: int, total: int) -> Estimate | None:

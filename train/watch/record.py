@@ -24,7 +24,6 @@ from train.watch.charts import draw_curves
 from train.watch.classes import CSV_HEADS, csv_rows
 from train.watch.report import RunState, RunStatus, render_report
 from train.watch.thumbnails import Drawn
-from zoo.data.decode import printable as printable_name
 from zoo.data.fingerprint import name_below
 from zoo.data.hold_out import RULE
 from zoo.data.pictures import Pictures
@@ -33,6 +32,7 @@ from zoo.files import write_text
 from zoo.machine import environment
 from zoo.page.markup import printable
 from zoo.page.matrix import DRAWN_CLASSES, draw_matrix
+from zoo.visible import visible
 from zoo.weights.checkpoint import Checkpoint, save_checkpoint
 
 # A page costs tenths of a second, mostly for its thumbnails; epochs may take less than that.
@@ -135,7 +135,7 @@ class RunRecord(Watcher):
 
 
 def _answered(split: str, pictures: Pictures, answers: Answers) -> Iterator[Answered]:
-    names = [printable_name(name) for name in pictures.classes]
+    names = [visible(name) for name in pictures.classes]
     columns = (answers.index, answers.label, answers.predicted, answers.label_score, answers.score)
     for index, label, predicted, label_score, score in zip(*(column.tolist() for column in columns), strict=True):
         yield Answered(split, name_below(pictures, index), names[label], names[predicted], label_score, score)

@@ -139,6 +139,7 @@ def index_data(folder: Path, classes_file: Path | None, as_json: bool) -> None:
     """
     from zoo.console import print_json
     from zoo.data.index import find_tars, index_folder
+    from zoo.visible import visible
 
     with _progress("Indexing", len(find_tars(folder))) as advance:
         found = index_folder(folder, classes_file=classes_file, on_shard=advance)
@@ -151,7 +152,7 @@ def index_data(folder: Path, classes_file: Path | None, as_json: bool) -> None:
         where = "a fifth of the same files" if found.held_out and split == "val" else f"{found.shards[split]} tar files"
         click.echo(f"{split}: {count:,} pictures of {len(found.classes)} classes, {where}")
     for name in found.left_out[:NAMES_SHOWN]:
-        click.echo(f"  left out: {name}", err=True)
+        click.echo(f"  left out: {visible(name)}", err=True)
     click.echo(folder)
 
 

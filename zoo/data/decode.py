@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from zoo.errors import BrokenPictureError
+from zoo.visible import visible
 
 # Formats that are read, with the endings of their files. Never PSD or EPS: the first holds layers, the second programs.
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -94,7 +95,7 @@ def open_picture(
     Raises:
         BrokenPictureError: not a picture, an unsupported format, truncated, or above `MAX_PIXELS`.
     """
-    name = name or (printable(str(source)) if isinstance(source, Path) else "the picture")
+    name = name or (visible(str(source)) if isinstance(source, Path) else "the picture")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and large sizes; the limit below decides
@@ -119,14 +120,6 @@ def open_picture(
         if isinstance(error, OSError) and error.errno:  # the system's own word; a decoder's errors have no number
             raise BrokenPictureError(f"{name} cannot be read: {error.strerror}.") from error
         raise BrokenPictureError(f"{name} cannot be decoded: {error}.", "The file is damaged or incomplete.") from error
-
-
-def printable(name: str) -> str:
-    """A file's name that any terminal, page and JSON can hold: bytes that are not UTF-8 and controls as escapes."""
-    if name.isprintable():  # every picture's name comes this way in every epoch
-        return name
-    escaped = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in escaped)
 
 
 def _open(source: Path | bytes, sent: bool) -> Image.Image:

@@ -10,9 +10,9 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from zoo.data.decode import printable
 from zoo.data.pictures import Pictures
 from zoo.data.shards import Packed, PackedSources, Shard
+from zoo.visible import visible
 
 
 def fingerprint(pictures: Pictures) -> str:
@@ -33,7 +33,7 @@ def name_below(pictures: Pictures, index: int) -> str:
     source = pictures.sources[index]
     if isinstance(source, np.ndarray):
         return f"picture {index} {zlib.crc32(source.tobytes()):08x}"
-    return printable(_below(str(source), pictures.name))
+    return visible(_below(str(source), pictures.name))
 
 
 def _parts(pictures: Pictures) -> Iterator[bytes]:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.data.decode import picture_suffixes, printable, read_suffixes
+from zoo.data.decode import picture_suffixes, read_suffixes
 from zoo.data.hold_out import choose_held_out, only_on_one_side
 from zoo.data.pictures import Pictures
 from zoo.errors import DataError
+from zoo.visible import visible
 
 # What systems and programs leave beside pictures, in small letters; names with a dot before them are theirs too.
 SYSTEM_NAMES = frozenset(
@@ -63,7 +64,10 @@ def read_folder(root: Path) -> Pictures:
     entries = sorted(path for path in root.iterdir() if not _is_system(path.name, left_out))
     folders = [path for path in entries if path.is_dir()]
     loose = sum(path.suffix.lower() in picture_suffixes() for path in entries if path.is_file())
-    found = {printable(folder.name): picture_files(folder, left_out) for folder in folders}
+    found = {visible(folder.name): picture_files(folder, left_out) for folder in folders}
+    if len(found) < len(folders):
+        shown = Counter(visible(folder.name) for folder in folders).most_common(1)[0][0]
+        raise DataError(f"{root} has two folders that are shown as {shown!r}.", "Give them names that differ.")
     classes = tuple(name for name, files in found.items() if files)
     tar = None if classes else next(root.rglob("*.tar"), None)
     if tar:
@@ -140,7 +144,7 @@ def picture_files(folder: Path, left_out: Counter[str]) -> list[tuple[Path, int]
         if path.suffix.lower() in known and size is not None:
             pictures.append((path, size))
         else:
-            suffix = printable(path.suffix.lower()) or "other"
+            suffix = visible(path.suffix.lower()) or "other"
             left_out[f"{suffix} files, which are no pictures" if path.exists() else "links that lead nowhere"] += 1
     return sorted(pictures, key=itemgetter(0))
 
@@ -155,7 +159,7 @@ def _walk(folder: Path, left_out: Counter[str], seen: set[Path]) -> Iterator[tup
     except OSError as error:
         # Passed over, a class would be missing, and nobody told.
         raise DataError(
-            f"{printable(str(folder))} cannot be read: {error.strerror}.", "Check who may read it."
+            f"{visible(str(folder))} cannot be read: {error.strerror}.", "Check who may read it."
         ) from error
     for entry in entries:
         path = folder / entry.name

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from zoo.data.decode import picture_suffixes, printable
+from zoo.data.decode import picture_suffixes
 from zoo.data.folder import picture_files
 from zoo.data.http import OPENING_ATTEMPTS, is_address
 from zoo.errors import BrokenPictureError, DataError, DownloadError, ZooError
 from zoo.http import Response, fetch
+from zoo.visible import visible
 
 STDIN = "-"
 # A picture of 50 Mpx, the most that is decoded, has 20 to 100 MB as a file; whatever sends more sends something else.
@@ -72,7 +73,7 @@ def find_pictures(names: Sequence[str | Path]) -> tuple[tuple[Named, ...], tuple
         except ZooError as error:
             found.append(Named(name, BrokenPictureError(error.problem, error.hint)))
         except OSError as error:  # a name that no system takes
-            found.append(Named(name, BrokenPictureError(f"{printable(name)} cannot be read: {error.strerror}.")))
+            found.append(Named(name, BrokenPictureError(f"{visible(name)} cannot be read: {error.strerror}.")))
     return tuple(found), tuple(f"{count} {what}" for what, count in left_out.items())
 
 
@@ -88,7 +89,7 @@ def _expand(name: str, left_out: Counter[str]) -> Iterator[Named]:
             matches = [match for match in matches if not match.is_dir()]
         yield from _some(name, [file for match in matches for file in _of_match(match, left_out)], "matches no picture")
     else:
-        raise BrokenPictureError(f"There is no file {printable(name)}.", _TYPED)
+        raise BrokenPictureError(f"There is no file {visible(name)}.", _TYPED)
 
 
 def _of_match(match: Path, left_out: Counter[str]) -> list[Path]:
@@ -96,13 +97,13 @@ def _of_match(match: Path, left_out: Counter[str]) -> list[Path]:
         return [file for file, _ in picture_files(match, left_out)]
     if match.suffix.lower() in picture_suffixes():
         return [match]
-    left_out[f"{printable(match.suffix.lower()) or 'other'} files, which are no pictures"] += 1
+    left_out[f"{visible(match.suffix.lower()) or 'other'} files, which are no pictures"] += 1
     return []
 
 
 def _some(name: str, files: Sequence[Path], problem: str) -> Iterator[Named]:
     if not files:
-        raise BrokenPictureError(f"{printable(name)} {problem}.", _TYPED)
+        raise BrokenPictureError(f"{visible(name)} {problem}.", _TYPED)
     yield from (Named(str(file)) for file in files)
 
 
@@ -141,7 +142,7 @@ def _check_address(url: str) -> None:
     except ValueError:  # a port that is no number, a bracket that is not closed
         usable = False
     if not usable or any(letter.isspace() for letter in url):
-        raise BrokenPictureError(f"{printable(url)} is no address that can be asked.", "Expected https://HOST/PATH.")
+        raise BrokenPictureError(f"{visible(url)} is no address that can be asked.", "Expected https://HOST/PATH.")
 
 
 def _read_stdin() -> bytes:

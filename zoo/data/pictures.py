@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.data.decode import open_picture, printable
+from zoo.data.decode import open_picture
 from zoo.data.http import PARALLEL
 from zoo.data.preprocess import prepare
 from zoo.data.shards import Packed
 from zoo.errors import BrokenPictureError, DataError
 from zoo.model.spec import Preprocessing
+from zoo.visible import visible
 
 Split = Literal["train", "val"]
 
@@ -56,7 +57,7 @@ class Pictures:
     def describe(self, index: int) -> str:
         """Name one picture for a message."""
         source = self.sources[index]
-        return f"{self.name} picture {index}" if isinstance(source, np.ndarray) else printable(str(source))
+        return f"{self.name} picture {index}" if isinstance(source, np.ndarray) else visible(str(source))
 
     def read(self, index: int, unwanted: Event | None = None) -> Stored:
         """One picture as it is stored: a file's bytes, or an (H, W, 3) uint8 array.

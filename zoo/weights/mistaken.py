@@ -32,13 +32,15 @@ def no_model(name: str, expected: str = MODEL) -> UnknownNameError:
         return UnknownNameError(f"{name} is {told[0]}{there}; {expected}.", told[1])
     if path.is_dir():
         return UnknownNameError(f"The folder {name} has no checkpoint.safetensors; {expected}.", _of_folder(path))
+    made_by = "`zoo export MODEL` makes the first two, " if expected == ARTIFACT else ""
+    hint = f"{made_by}`zoo list` shows the ids."
     if path.is_file():
-        return UnknownNameError(f"{name} is a file of another kind; {expected}.", "`zoo list` shows the ids.")
+        return UnknownNameError(f"{name} is a file of another kind; {expected}.", hint)
     head = name.partition(".")[0]
     if "." in name and any(head in (row.id, row.name) for row in VARIANTS):
         return _no_weights(name, head)
-    if "/" in name or "\\" in name:
-        return UnknownNameError(f"There is no file or folder {name}; {expected}.", "`zoo list` shows the ids.")
+    if any(letter in name for letter in "./\\"):  # no id has one
+        return UnknownNameError(f"There is no file or folder {name}; {expected}.", hint)
     return unknown_name("model", name, [row.id for row in VARIANTS], "`zoo list` shows all.")
 
 

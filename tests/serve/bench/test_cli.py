@@ -89,7 +89,7 @@ def test_a_checkpoints_row_can_be_asked_too(zoo: Zoo, in_folder: Path, tiny_run:
     [
         (("stages", "efficientnetv2_small"), "Unknown model", "zoo list"),
         (("latency", "no-such.onnx"), "no-such.onnx", "zoo export"),
-        (("latency", "notes.txt"), "notes.txt is none of", "zoo export"),
+        (("latency", "notes.txt"), "There is no file or folder notes.txt", "zoo export"),
         (("report",), "There is no result benchmarks", "zoo bench stages"),
         (("report", "empty"), "empty holds no results", "zoo bench stages"),
         (("report", "foreign"), "not a result of `zoo bench`", "Take it out"),

@@ -383,6 +383,19 @@ def test_metrics_count_what_happened(start_server: Start, fake: Any) -> None:
     assert 'zoo_engine_info{artifact="fake.onnx",backend="fake 1.0",device="CPU"' in running.client.get("/metrics").text
 
 
+def test_names_of_classes_may_hold_anything(start_server: Start, fake: Any) -> None:
+    """Half a surrogate pair was a mistake of the server's; controls of C1 went to the client's terminal."""
+    odd = ("half\udce9", "c1\x9b31m", "esc\x1b[31m", "new\nline", "\u202eexe", "<script>", "\t", "猫", "é", "z")
+    contract = Contract(model="fake", classes=odd, preprocessing=Preprocessing(image_size=8))
+    running = start_server(fake(contract=contract))
+    reply = running.post(fake.png(1), params={"top": 10})
+    assert reply.status_code == 200
+    assert {one["class"] for one in reply.json()["predictions"]} == set(odd)
+    info = running.client.get("/info")
+    assert info.status_code == 200
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u202e]", reply.text + info.text)
+
+
 def test_an_answer_that_is_not_finite_is_no_answer(start_server: Start, fake: Any) -> None:
     running = start_server()
     running.runner.logits_of = lambda byte: np.full(10, np.nan, np.float32)

@@ -60,5 +60,5 @@ def test_little_time_takes_smaller_pictures_before_too_few_epochs() -> None:
 
 
 def test_a_time_that_is_too_short_says_what_would_do() -> None:
-    with pytest.raises(ZooError, match=r"5\.0\s+s are not enough: 1 epoch at 96 px .* Give it --budget 1m"):
+    with pytest.raises(ZooError, match=r"5\.0\s+s are not enough: 1 epoch at 64 px .* Give it --budget 1m"):
         fit_to_budget(make, SUITED, AMOUNT, PACE, 5, sizes=True)

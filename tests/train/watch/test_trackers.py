@@ -83,11 +83,11 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_gets_every_epoch_at_its_step(train: Callable, tmp_path: Path) -> None:
     lines = train("tensorboard")
     read = scalars(tmp_path / "run" / "tensorboard")
-    assert [step for step, _ in read["loss/val"]] == [4, 8, 12, 16]
+    assert [step for step, _ in read["loss/val"]] == [5, 10, 15, 20]
     assert [value for _, value in read["loss/val"]] == pytest.approx([line["val_loss"] for line in lines])
     assert [value for _, value in read["top1/train"]] == pytest.approx([line["train_top1"] for line in lines])
     assert [value for _, value in read["schedule/image_size"]] == [line["image_size"] for line in lines]
-    assert [step for step, _ in read["loss/step"]] == list(range(1, 17))
+    assert [step for step, _ in read["loss/step"]] == list(range(1, 21))
     assert not (tmp_path / "run" / "trackers.json").exists()  # event files need no id
 
 
@@ -99,8 +99,8 @@ def test_a_resumed_run_replaces_the_steps_after_its_state(
         train("tensorboard", save_every_s=0.0)
     train("tensorboard", resume=True)
     read = scalars(tmp_path / "run" / "tensorboard")
-    assert [step for step, _ in read["loss/val"]] == [4, 8, 12, 16]
-    assert [step for step, _ in read["loss/step"]] == list(range(1, 17))
+    assert [step for step, _ in read["loss/val"]] == [5, 10, 15, 20]
+    assert [step for step, _ in read["loss/step"]] == list(range(1, 21))
 
 
 def test_the_names_on_the_command_line_are_the_rows() -> None:
@@ -280,7 +280,7 @@ def test_mlflow_and_wandb_get_settings_figures_and_the_end(
     assert options["config"]["recipe"]["stages"][3]["image_size"] == 24
     for told in (stand_ins.metrics, stand_ins.rows):
         epochs = [(step, values["loss/val"]) for step, values in told if "loss/val" in values]
-        assert epochs == [(4 * number, line["val_loss"]) for number, line in enumerate(lines, start=1)]
+        assert epochs == [(5 * number, line["val_loss"]) for number, line in enumerate(lines, start=1)]
     assert sorted(stand_ins.ends, key=str) == [0, "FINISHED"]
     assert json.loads((tmp_path / "run" / "trackers.json").read_text()) == {"mlflow": "new-id", "wandb": "wandb-id"}
     assert capsys.readouterr().out == ""  # stdout is for results
@@ -324,7 +324,7 @@ def test_the_real_mlflow_keeps_a_run(train: Callable, tmp_path: Path, monkeypatc
     assert run.info.status == "FINISHED"
     assert run.data.params["recipe.stages.4.image_size"] == "24"
     history = client.get_metric_history(identity, "loss/val")
-    assert [(row.step, row.value) for row in history] == [(line["epoch"] * 4, line["val_loss"]) for line in lines]
+    assert [(row.step, row.value) for row in history] == [(line["epoch"] * 5, line["val_loss"]) for line in lines]
 
 
 @pytest.mark.skipif(not find_spec("wandb"), reason="wandb is not installed; its stand-in is tested above")
