@@ -112,6 +112,7 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
         yield "metrics.jsonl", json.loads(line)
     with safe_open("runs/tiny/checkpoint.safetensors", framework="pt") as file:
         yield "checkpoint.safetensors", json.loads(file.metadata()["zoo"])
+    yield "zoo compare", ask("compare runs/tiny runs/tiny")
     yield "zoo export", ask("export tiny --num-pictures 4")
     yield "MODEL.json", read("tiny.json")
     (metadata,) = (entry.value for entry in onnx.load("tiny.onnx").metadata_props if entry.key == "zoo")

@@ -25,8 +25,8 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
     weights, with a new classifier if the classes differ.
 
     Image size, RandAugment, mixup and dropout rise together in stages. The run folder gets checkpoint.safetensors,
-    metrics.jsonl, report.html (also while it trains), curves.svg and confusion.svg. Ctrl-C and SIGTERM stop the run
-    after it has saved where it is; --resume continues from there.
+    metrics.jsonl, report.html (also while it trains), curves.svg, confusion.svg, predictions.csv and classes.csv.
+    Ctrl-C and SIGTERM stop the run after it has saved where it is; --resume continues from there.
     """
     if plan:
         _plan(options, as_json=as_json)
