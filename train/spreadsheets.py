@@ -37,7 +37,7 @@ HEADS = ("split", "picture", "class", "predicted", "class_score", "score")
 def sheet(heads: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> str:
     """The text of a CSV file; texts are guarded, None is an empty cell."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)  # its lines end as RFC 4180 has it, so that a cell with either character is quoted
     writer.writerow(heads)
     writer.writerows([_cell(value) for value in row] for row in rows)
     return text.getvalue()

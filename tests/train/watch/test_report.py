@@ -133,9 +133,9 @@ def test_the_page_needs_nothing_beside_it() -> None:
 def test_headlines_say_accuracy_cost_time_and_the_worst_confusion() -> None:
     recipe = a_recipe()
     job = some_job(recipe)
-    text = said(job, some_status(recipe, history=a_history(recipe, 8, [0.1, 0.2, 0.9, 0.4, 0.5, 0.6, 0.7, 0.8])))
-    assert "80.00 % top-1 on 6 validation pictures at 48 px." in text
-    assert "The best epoch was 3 with 90.00 % at 36 px." in text
+    text = said(job, some_status(recipe, best_epoch=7))
+    assert "50.00 % top-1 on 6 validation pictures at 48 px." in text
+    assert "The checkpoint has the averaged weights after epoch 7 of 8, the best in top-1 at the final size." in text
     share = job.cost.share_of_fixed_size
     assert f"4 stages, 24 → 40 px: {100 * share:.0f} % of the multiply-adds of training at 40 px throughout." in text
     # 2 epochs of 1,000 pictures a stage: 20 + 40 + 60 + 80 s; at the last stage's 25 a second, 320 s.
