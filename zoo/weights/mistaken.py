@@ -12,6 +12,7 @@ from zoo.model.variants import VARIANTS
 from zoo.weights.table import WEIGHTS
 
 MODEL = "a model is an id, a checkpoint, a run folder or a row file (.toml)"
+LISTED = "a network of the zoo is expected, by its id or the id of published weights"
 ARTIFACT = "an artifact is an .onnx, a .plan, a checkpoint, a run folder or a model's id"
 EXPORTED_SUFFIXES = (".onnx", ".plan")
 RUNS_ON_ARTIFACTS = "`zoo predict`, `zoo evaluate`, `zoo serve` and `zoo bench latency` take one."
@@ -22,10 +23,13 @@ def no_model(name: str, expected: str = MODEL) -> UnknownNameError:
     """Describe a name that stands for no model.
 
     Args:
-        name: what was given; nothing that opens as a model or is the id of one.
+        name: what was given; nothing that is what was expected.
         expected: what would have been one.
     """
     path = Path(name)
+    if expected == LISTED and (path.suffix in (".safetensors", ".toml") or (path / "checkpoint.safetensors").is_file()):
+        kind = "a row file" if path.suffix == ".toml" else "a checkpoint"
+        return UnknownNameError(f"{name} is {kind}; {expected}.", "`zoo list` shows the ids.")
     told = _by_suffix(path)
     if told:
         there = "" if path.exists() else " (and there is no such file)"

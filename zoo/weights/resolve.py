@@ -10,7 +10,7 @@ from zoo.errors import CheckpointError, UnknownNameError
 from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS, find_variant
 from zoo.weights.cache import file_of
-from zoo.weights.mistaken import MODEL, no_model
+from zoo.weights.mistaken import LISTED, MODEL, no_model
 from zoo.weights.origins import ORIGINS
 from zoo.weights.spec import Weights
 from zoo.weights.table import find_weights, is_weights_id, weights_of
@@ -101,7 +101,7 @@ def check_name(model: str) -> None:
         )
 
 
-def find_listed(model: str, expected: str = MODEL) -> Variant:
+def find_listed(model: str, expected: str = LISTED) -> Variant:
     """A network of the zoo, by its id or its long name.
 
     Raises:

@@ -76,7 +76,8 @@ def test_a_mistaken_name_is_told_what_it_is(
 def test_an_artifact_where_a_model_is_expected(command: str, name: str, things: Path, zoo: Zoo) -> None:
     answer = zoo(*(name if word == "NAME" else word for word in command.split()))
     assert answer.code == 1
-    assert f"{name} is an exported artifact" in answer.err and "a model is an id, a checkpoint" in answer.err
+    expected = "a network of the zoo is expected" if command.startswith(("pull", "import")) else "a model is an id"
+    assert f"{name} is an exported artifact" in answer.err and expected in answer.err
     assert ("there is no such file" in answer.err) is not Path(name).exists()
     assert "Did you mean" not in answer.err
 
@@ -148,3 +149,19 @@ def test_an_address_is_no_path(command: str, in_folder: Path, zoo: Zoo) -> None:
 def test_a_checkpoint_of_ours_need_not_be_imported(things: Path, zoo: Zoo) -> None:
     answer = zoo("import", "s", "runs/mine/checkpoint.safetensors", "--from", "timm")
     assert answer.code == 1 and "is a checkpoint of this project already" in answer.err
+
+
+@pytest.mark.parametrize("command", ["pull NAME", "import NAME weights.pth --from timm"])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("runs/mine", "runs/mine is a checkpoint; a network of the zoo is expected"),
+        ("runs/mine/checkpoint.safetensors", "is a checkpoint; a network of the zoo is expected"),
+        ("own.toml", "own.toml is a row file; a network of the zoo is expected"),
+    ],
+)
+def test_a_model_where_only_a_network_of_the_zoo_will_do(
+    command: str, name: str, said: str, things: Path, zoo: Zoo
+) -> None:
+    answer = zoo(*(name if word == "NAME" else word for word in command.split()))
+    assert answer.code == 1 and said in answer.err
