@@ -21,9 +21,15 @@ from pathlib import Path
 ZOO = (sys.executable, "-c", "from zoo.cli import main; main()")
 
 
+def bold(text: str) -> str:
+    """The text as a terminal shows it in bold; as it is where nobody wants that."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
+    return text if plain else f"\033[1m{text}\033[0m"
+
+
 def run(*arguments: str) -> None:
     """Print and run one command of the zoo; stop the demo where it fails."""
-    print(f"\n\033[1m$ zoo {shlex.join(arguments)}\033[0m", flush=True)
+    print("\n" + bold(f"$ zoo {shlex.join(arguments)}"), flush=True)
     done = subprocess.run([*ZOO, *arguments], check=False)
     if done.returncode:
         sys.exit(done.returncode)
@@ -38,7 +44,7 @@ def ask(url: str, picture: Path) -> dict:
 
 def serve_and_ask(engine: str, picture: Path) -> dict:
     """Start the server, send it one picture, stop it with Ctrl-C."""
-    print(f"\n\033[1m$ zoo serve --engine {engine} --port 0\033[0m", flush=True)
+    print("\n" + bold(f"$ zoo serve --engine {engine} --port 0"), flush=True)
     server = subprocess.Popen(
         [*ZOO, "serve", "--engine", engine, "--port", "0"], stderr=subprocess.PIPE, text=True, bufsize=1
     )
@@ -52,7 +58,7 @@ def serve_and_ask(engine: str, picture: Path) -> dict:
             break
     if url is None:
         sys.exit(server.wait())
-    print(f"\n\033[1m$ curl --data-binary @{picture} {url}/predict\033[0m", flush=True)
+    print("\n" + bold(f"$ curl --data-binary @{picture} {url}/predict"), flush=True)
     try:
         return ask(url, picture)
     finally:
@@ -88,7 +94,7 @@ def main() -> None:
     run("bench", "stages", model, "--image-size", "80", "--batch-size", "1")
     run("bench", "report")
 
-    print(f"\n\033[1mThe server's answer to {pictures[0].name}\033[0m")
+    print("\n" + bold(f"The server's answer to {pictures[0].name}"))
     for guess in answer["predictions"]:
         print(f"  {guess['class']:>12}  {'█' * round(40 * guess['score']):<40} {guess['score']:6.1%}")
     report = Path("benchmarks/report.html").resolve()
