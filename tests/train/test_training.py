@@ -56,6 +56,8 @@ def test_a_run_leaves_checkpoint_metrics_and_plots(tiny_run: Path) -> None:
         "report.html",
         "curves.svg",
         "confusion.svg",
+        "predictions.csv",
+        "classes.csv",
     }
     lines = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]

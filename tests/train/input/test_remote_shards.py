@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ from train.processes.stopping import RunStopped
 from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe
 from train.session import Outcome, train_model
-from train.watch.mistakes import pictures_section
+from train.watch.mistakes import mistakes_sections
+from train.watch.thumbnails import Drawn
 from zoo import http
 from zoo.data import http as remote
 from zoo.data.http import RemoteFile, parse_address
@@ -636,8 +638,9 @@ def test_a_page_goes_without_pictures_whose_server_is_gone(shards: Path, serve_f
         answers.predicted[:] = (answers.label + 1) % 3
         server.trouble = lambda path, number: 503
         since = len(server.asked)
-        page = str(pictures_section(answers, val, val.classes, {}))
-        assert page.count("no longer readable") == len(val)
+        job: Any = SimpleNamespace(classes=val.classes, val_set=val, settings=SimpleNamespace(seed=0))
+        page = "".join(map(str, mistakes_sections(job, answers, Drawn())))
+        assert page.count("no longer readable") == len(val) + 3  # the wrong ones, and one of each confused pair
         assert len(server.asked) - since == http.ATTEMPTS
 
 
