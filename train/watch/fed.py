@@ -20,6 +20,7 @@ from train.learn.job import Job
 from train.learn.step import normalize
 from train.progressive.recipe import TrainingStage
 from train.watch.thumbnails import Drawn, embed
+from zoo.data.http import is_address
 from zoo.data.preprocess import crop_box, prepare
 from zoo.errors import BrokenPictureError, ZooError
 from zoo.page.markup import Child, Markup, join, tag
@@ -37,8 +38,11 @@ LEAST_SHARE = 0.005
 def fed_sections(job: Job, reached: int, drawn: Drawn) -> list[Markup]:
     """What the network was fed in the stages so far (`reached`, from 1), and what it sees in validation.
 
-    `drawn` has what was drawn before; what is new is added.
+    `drawn` has what was drawn before; what is new is added. Nothing is drawn of pictures on a server: one that is away
+    would keep the run waiting for a page.
     """
+    if is_address(job.data):
+        return []
     shown = sorted({round(place) for place in np.linspace(0, reached - 1, min(reached, NUM_STAGES)).tolist()})
     for index in shown:
         if index not in drawn.fed:
