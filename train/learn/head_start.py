@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from train.input.loader import load_validation
 from train.learn.job import Job
 from train.learn.run import HeadStart, Run, finite_or_none
-from train.learn.step import autocast, normalize
-from train.learn.validation import Validation, validate_together
+from train.learn.validation import Validation, each_batch, validate_together
 from train.progressive.budget import MOST_PICTURES, features_seen
 from zoo.errors import DataError
 
@@ -71,19 +69,19 @@ def features_of(run: Run, job: Job) -> tuple[Tensor, Tensor]:
     chosen = rng.permutation(len(job.train_set))[:MOST_PICTURES]
     pictures, settings, model = job.train_set.at(chosen), job.settings, run.average.model
     mirrored = features_seen(len(chosen), flip_keeps_class=job.train_set.flip_keeps_class) > len(chosen)
-    pin = settings.device.type == "cuda"
+    views = 2 if mirrored else 1
+    width = model.classifier.in_features
+
+    def seen(inputs: Tensor) -> Tensor:
+        """The features of each picture, and beside them those of its mirror image."""
+        return torch.cat([model.features(view) for view in (inputs, inputs.flip(3))[:views]], 1)
+
     features, labels = [], []
-    loading = load_validation(pictures, job.preprocessing, batch_size=64, workers=settings.workers, pin=pin)
-    with closing(loading) as loaded:
-        for batch in loaded:
-            if not len(batch.labels):
-                continue
-            inputs = normalize(batch.pictures.to(settings.device, non_blocking=True), job.preprocessing)
-            for seen in (inputs, inputs.flip(3)) if mirrored else (inputs,):
-                with autocast(settings):
-                    features.append(model.features(seen).float().cpu())
-                labels.append(batch.labels)
-    if not features:
+    with closing(each_batch(seen, pictures, job.preprocessing, settings, width=views * width)) as made:
+        for found, batch in made:
+            features.append(found.reshape(-1, width))
+            labels.append(batch.labels.repeat_interleave(views))
+    if not sum(map(len, labels)):
         raise DataError("Not one training picture could be decoded.", "The files are damaged, or not pictures.")
     return torch.cat(features), torch.cat(labels)
 

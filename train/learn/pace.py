@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +20,10 @@ from train.progressive.recipe import TrainingStage
 from zoo.errors import DataError, ZooError
 from zoo.machine import usable_processors
 
-T = TypeVar("T")
-# A processor takes pictures one after the other, so a few show what many cost; a GPU is asked for its whole batch.
-FEW = 4
+# A processor takes pictures one after the other, so few large ones show what many cost: as many as have the pixels of
+# four at 224 px. Of small ones it gets the whole batch, as a GPU always does: there a step's own cost counts.
+PIXELS = 4 * 224**2
+LEAST = 4
 SMALLER = 0.6
 STEPS = 2
 
@@ -69,9 +69,9 @@ def _training_pace(run: Run, job: Job, size: int) -> float:
     """Seconds a picture: decoded and augmented, then a step's share."""
     stage = replace(job.recipe.stages[-1], image_size=size, accumulate=1)
     on_gpu = job.settings.device.type == "cuda"
-    count = min(stage.batch_size if on_gpu else min(FEW, stage.batch_size), len(job.train_set))
-    stage = replace(stage, batch_size=max(2, count))
-    chosen = np.random.default_rng(0).permutation(len(job.train_set))[: max(2, count)].tolist()
+    count = max(2, min(_batch(stage.batch_size, size, on_gpu), len(job.train_set)))
+    stage = replace(stage, batch_size=count)
+    chosen = np.random.default_rng(0).permutation(len(job.train_set))[:count].tolist()
     dataset = Augmented(job.train_set, job.recipe, stage, job.settings.seed, 0, job.settings.augment_on)
     decode_s, batch = _decoding(lambda: dataset.__getitems__(chosen), len(chosen))
     enter_stage(run, stage, job.settings)
@@ -81,7 +81,7 @@ def _training_pace(run: Run, job: Job, size: int) -> float:
 
 def _validation_pace(run: Run, job: Job, size: int) -> float:
     on_gpu = job.settings.device.type == "cuda"
-    count = min(64 if on_gpu else FEW, len(job.val_set))
+    count = min(_batch(64, size, on_gpu), len(job.val_set))
     dataset = Prepared(job.val_set, job.preprocessing.at(size))
     decode_s, batch = _decoding(lambda: dataset.__getitems__(list(range(count))), count)
 
@@ -90,6 +90,11 @@ def _validation_pace(run: Run, job: Job, size: int) -> float:
             run.average.model(normalize(batch.pictures.to(job.settings.device), job.preprocessing))
 
     return _together(job, decode_s, _fastest(answer, on_gpu) / len(batch.labels))
+
+
+def _batch(whole: int, size: int, on_gpu: bool) -> int:
+    """How many pictures of a size are tried at once, of a whole batch."""
+    return whole if on_gpu else min(whole, max(LEAST, PIXELS // size**2))
 
 
 def _step(run: Run, job: Job, stage: TrainingStage, batch: Batch) -> None:

@@ -37,25 +37,22 @@ def count_classes(answers: Answers, num_classes: int) -> ClassCounts:
     )
 
 
-def recalls(answers: Answers) -> NDArray[np.float64]:
-    """The share of each class's pictures that are right, for the classes that have pictures."""
-    total = np.bincount(answers.label)
-    right = np.bincount(answers.label[answers.label == answers.predicted], minlength=len(total))
-    return np.asarray(right[total > 0] / total[total > 0], np.float64)
-
-
 def balanced_accuracy(answers: Answers) -> float:
     """The mean recall over the classes that have pictures: every class counts the same, however few it has."""
-    return float(recalls(answers).mean())
+    counts, known = _counts_of_known(answers)
+    return float((counts.right[known] / counts.pictures[known]).mean())
 
 
 def macro_f1(answers: Answers) -> float:
     """The mean F1 over the classes that have pictures: 2·right / (pictures of the class + answers of the class)."""
-    size = int(max(answers.label.max(), answers.predicted.max())) + 1
-    total, answered = (np.bincount(column, minlength=size) for column in (answers.label, answers.predicted))
-    right = np.bincount(answers.label[answers.label == answers.predicted], minlength=size)
-    known = total > 0
-    return float((2 * right[known] / (total[known] + answered[known])).mean())
+    counts, known = _counts_of_known(answers)
+    return float((2 * counts.right[known] / (counts.pictures[known] + counts.answers[known])).mean())
+
+
+def _counts_of_known(answers: Answers) -> tuple[ClassCounts, NDArray[np.bool_]]:
+    """The counts of every class that is there or was answered, and which of them have pictures."""
+    counts = count_classes(answers, int(max(answers.label.max(), answers.predicted.max())) + 1)
+    return counts, counts.pictures > 0
 
 
 # What the best epoch has most of.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -130,7 +130,8 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
     # Every so many pictures: neighbours in the set are of one class.
     stride = -(-len(pictures) * model.num_classes // SAMPLED_VALUES)
     first = unusable = 0
-    with closing(_logits(model, pictures, preprocessing, settings)) as answered:
+    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes)
+    with closing(loading) as answered:
         for logits, batch in answered:
             broken += batch.broken
             unusable += int((~logits.isfinite().all(dim=1)).sum())
@@ -150,17 +151,25 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
     return Validation(loss_sum / count, top1, tuple(broken), answers, unusable, _join_samples(samples))
 
 
-def _logits(
-    model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings
+def each_batch(
+    forward: Callable[[Tensor], Tensor],
+    pictures: Pictures,
+    preprocessing: Preprocessing,
+    settings: Settings,
+    *,
+    width: int,
 ) -> Generator[tuple[Tensor, Batch], None, None]:
-    """Logits (N, K) float32 on the CPU with their batch; N is 0 if every picture of the batch is broken."""
+    """What `forward` makes of the pictures as validation sees them, (N, width) float32 on the CPU, with their batch.
+
+    N is 0 if every picture of the batch is broken.
+    """
     pin = settings.device.type == "cuda"
     with closing(load_validation(pictures, preprocessing, batch_size=64, workers=settings.workers, pin=pin)) as loaded:
         for batch in loaded:
             if not len(batch.labels):
-                yield torch.empty(0, model.num_classes), batch
+                yield torch.empty(0, width), batch
                 continue
             inputs = normalize(batch.pictures.to(settings.device, non_blocking=True), preprocessing)
             with autocast(settings):
-                logits = model(inputs)
-            yield logits.float().cpu(), batch
+                made = forward(inputs)
+            yield made.float().cpu(), batch

@@ -18,6 +18,8 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 PLANNED_SHARE = 0.95
 # Sizes that a budget may choose, as shares of the recipe's largest: 6/7 of 224 px are 192, 4/7 are 128, 2/7 are 64.
 SIZE_SHARES = tuple(sevenths / 7 for sevenths in (7, 6, 5, 4, 3, 2))
+# No time is worth pictures smaller than this, unless the recipe itself has them: in them nothing can be seen.
+SMALLEST_PX = 64
 # With less than this share of the epochs that suit the pictures, smaller pictures are the better use of the time.
 ENOUGH_EPOCHS = 0.5
 MOST_EPOCHS = 1000
@@ -120,7 +122,8 @@ def fit_to_budget(
 
     epochs = 0
     for share in SIZE_SHARES if sizes else SIZE_SHARES[:1]:
-        size = suited.largest_size if share == 1 else max(16, round(share * suited.largest_size / 8) * 8)
+        size = max(round(share * suited.largest_size / 8) * 8, SMALLEST_PX) if share < 1 else suited.largest_size
+        size = min(size, suited.largest_size)
         epochs = _epochs_that_fit(partial(taken, size), planned, least)
         if epochs >= ENOUGH_EPOCHS * suited.epochs:
             break

@@ -59,6 +59,17 @@ def test_little_time_takes_smaller_pictures_before_too_few_epochs() -> None:
     assert fixed.largest_size == 224 and fixed.epochs < chosen.epochs
 
 
+def test_no_time_is_worth_pictures_in_which_nothing_can_be_seen() -> None:
+    tiny = find_variant("tiny")
+
+    def small(epochs: int, size: int) -> Recipe:
+        options = TrainOptions(model="tiny", data="pictures", epochs=epochs, image_size=size)
+        return choose_recipe(options, tiny, counts=COUNTS)
+
+    chosen = fit_to_budget(small, small(100, tiny.train_size), AMOUNT, PACE, 60, sizes=True)
+    assert chosen.largest_size == tiny.train_size == 32 and 1 <= chosen.epochs < 50
+
+
 def test_a_time_that_is_too_short_says_what_would_do() -> None:
     with pytest.raises(ZooError, match=r"5\.0\s+s are not enough: 1 epoch at 64 px .* Give it --budget 1m"):
         fit_to_budget(make, SUITED, AMOUNT, PACE, 5, sizes=True)
