@@ -226,6 +226,9 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "TIMEOUT", Timeout(1e6))
 
 
+# A signal may come between the making of a socket and the `with` that closes it; then its end is what closes it.
+@pytest.mark.filterwarnings("ignore:.*unclosed.*socket:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", [503, "silent"])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
