@@ -17,6 +17,7 @@ from train.learn.optim import make_optimizer
 from train.processes.distributed import data_parallel, synchronize_norms
 from train.progressive.recipe import TrainingStage
 from train.settings import Settings
+from zoo.heap import keep_freed_memory
 from zoo.model.build import build_network, initialize_for_short_run
 from zoo.model.network import Network
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Within
@@ -122,6 +123,8 @@ def start_run(job: Job) -> Run:
     It is freshly initialised or has the weights of `job.start`, whose classifier is kept only for the same classes.
     """
     recipe, settings, start = job.recipe, job.settings, job.start
+    if settings.device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(settings.seed)
     model = build_network(job.variant, len(job.classes), padding=start.card.padding if start else None)
     nn.init.zeros_(model.classifier.bias)
@@ -129,7 +132,7 @@ def start_run(job: Job) -> Run:
     if recipe.short_run_init:
         initialize_for_short_run(model)
     if recipe.norm_momentum is not None:
-        for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        for norm in model.norms():
             norm.momentum = recipe.norm_momentum
     if start:
         same_classes = start.card.classes == job.classes
@@ -158,6 +161,9 @@ def enter_stage(run: Run, stage: TrainingStage, settings: Settings) -> None:
         run.model.dropout.train()
     else:
         run.model.train()
+        if stage.freeze_norms:
+            for norm in run.model.norms():
+                norm.eval()
     if settings.device.type == "cuda":
         torch.cuda.empty_cache()  # memory in the shapes of the last stage is of no use to this one
     # Wrapped anew for each stage: the wrapper looks only once at which parameters are frozen.

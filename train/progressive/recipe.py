@@ -31,6 +31,7 @@ class TrainingStage(Row):
     `randaugment_magnitude` is on the scale whose usual maximum is 10, and may be above it; an alpha of 0 switches mixup
     or CutMix off; `random_erasing_prob` is that of one picture, `stochastic_depth_prob` that of the last block.
     `freeze_backbone` trains the classifier alone: the rest keeps its weights and its batch-norm statistics.
+    `freeze_norms` normalises by those statistics, not by the batch's; the norms' weights still learn.
     """
 
     epochs: Count
@@ -44,6 +45,7 @@ class TrainingStage(Row):
     random_erasing_prob: Share = 0.0
     accumulate: Count = 1
     freeze_backbone: bool = False
+    freeze_norms: bool = False
 
     @property
     def part_size(self) -> int:

@@ -37,6 +37,10 @@ class Network(nn.Module, ABC):
     def residual_norms(self) -> list[nn.BatchNorm2d]:
         """The last norm of every residual branch."""
 
+    def norms(self) -> list[nn.BatchNorm2d | nn.SyncBatchNorm]:
+        """Every batch norm, in order."""
+        return [module for module in self.modules() if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm))]
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes), before softmax."""
         logits: Tensor = self.classifier(self.dropout(self.features(x)))
