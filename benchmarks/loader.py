@@ -165,7 +165,7 @@ def ours(setting: Setting, augment_on: AugmentOn = "workers") -> Pipeline:
         batch_size=setting.batch_size,
         randaugment_magnitude=MAGNITUDE if setting.augment else 0.0,
     )
-    batches = epoch_batches(pictures, recipe, stage, seed=0, epoch=0)
+    batches = epoch_batches(len(pictures), stage, seed=0, epoch=0)
     dataset = Augmented(pictures, recipe, stage, 0, 0, augment_on)
     loaded = load(dataset, batches, workers=setting.workers, pin=False)
     return Pipeline(dataset, (batch.pictures for batch in loaded))

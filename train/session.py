@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from train.folder import CHECKPOINT, STATE, Found, find_run, keep_last_good, move_aside
 from train.learn.distill import Teacher
-from train.learn.job import Job, Start, TrainAndVal, make_job, run_preprocessing
+from train.learn.job import Job, Start, TrainAndVal, make_job, with_recipe
 from train.learn.loop import fit
 from train.learn.memory import fit_to_memory
 from train.learn.pace import amount_of, measure_pace
@@ -27,7 +27,7 @@ from train.lock import locked
 from train.options import TrackerRow, TrainOptions
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
-from train.progressive.budget import Pace, read_duration, seconds_of
+from train.progressive.budget import Deadline, Pace, read_duration, seconds_of
 from train.progressive.overrides import better_start, recipe_for_budget
 from train.progressive.recipe import Recipe
 from train.watch.live import LiveView
@@ -129,21 +129,30 @@ def train_model(
     with locked(folder) if world.is_first else nullcontext(), joined(world, job.settings.device):
         # The first process decides for all: the others may see its files later, or other ones.
         resume = _must_resume(options, folder, gather(world, find_run(folder))[0])
-        if seconds is not None:
-            job = _budgeted(job, options, folder, resume, began, seconds, console)
+        deadline = None
+        if seconds is not None and resume:
+            job = with_recipe(job, recipe_of_state(folder / STATE))
+        elif seconds is not None:
+            job, deadline = _budgeted(job, options, began, seconds, console)
         if job.settings.device.type == "cuda":
             console.print("Trying every stage's batch on the GPU …")
             job = replace(job, recipe=fit_to_memory(job, auto_batch=options.auto_batch))
         if world.is_first and not resume:
             move_aside(folder, console)
         wait_for_all(world)
-        outcome = _train(job, folder, resume, options.extend, trackers, console)
+        outcome = _train(job, folder, resume, options.extend, trackers, console, deadline)
         wait_for_all(world)
         return outcome
 
 
 def _train(
-    job: Job, folder: Path, resume: bool, extend: bool, trackers: Sequence[TrackerRow], console: Console
+    job: Job,
+    folder: Path,
+    resume: bool,
+    extend: bool,
+    trackers: Sequence[TrackerRow],
+    console: Console,
+    deadline: Deadline | None,
 ) -> Outcome:
     """This process's part of the training; the first process writes the files."""
     is_first = job.settings.world.is_first
@@ -168,7 +177,7 @@ def _train(
             ]
         stop = stack.enter_context(stop_requests())
         try:
-            result = fit(run, job, state_path=folder / STATE, watcher=Watchers(watchers), stop=stop)
+            result = fit(run, job, state_path=folder / STATE, watcher=Watchers(watchers), stop=stop, deadline=deadline)
         except DivergedError as error:
             kept = keep_last_good(folder, card, error) if is_first else ""
             raise DivergedError(error.problem, f"{error.hint} {kept}".strip()) from error
@@ -185,26 +194,21 @@ def measure_pace_of(options: TrainOptions) -> Pace:
     return measure_pace(make_job(options, find_world(), None, None, None, None))
 
 
-def _budgeted(
-    job: Job, options: TrainOptions, folder: Path, resume: bool, began: float, seconds: float, console: Console
-) -> Job:
-    """The job as its time allows: chosen by a few measured steps, or, of a run to resume, as it was chosen then."""
-    if resume:
-        recipe = recipe_of_state(folder / STATE)
-        return replace(job, recipe=recipe, preprocessing=run_preprocessing(job.preprocessing, recipe))
+def _budgeted(job: Job, options: TrainOptions, began: float, seconds: float, console: Console) -> tuple[Job, Deadline]:
+    """The job that fills `seconds` from when it `began`, chosen by a few measured steps; what is chosen is printed."""
     console.print("Measuring a few steps …")
     pace = gather(job.settings.world, measure_pace(job))[0]
-    amount, left = amount_of(job), seconds - (time.monotonic() - began)
-    recipe = recipe_for_budget(options, job.variant, job.recipe, len(job.classes), amount, pace, left)
-    chosen = replace(job, recipe=recipe, preprocessing=run_preprocessing(job.preprocessing, recipe))
-    planned = time.monotonic() - began + seconds_of(recipe, amount, pace)
+    amount, at = amount_of(job), began + seconds
+    left = at - time.monotonic()
+    recipe = recipe_for_budget(options, job.variant, job.recipe, amount, pace, left)
     sizes = " → ".join(f"{stage.image_size}" for stage in recipe.stages)
+    seen = recipe.epochs * (recipe.epoch_pictures or amount.train)
     console.print(
-        f"{duration(seconds)} are {recipe.epochs} epochs at {sizes} px here, {duration(planned)} by the pace "
-        f"measured. Without a budget: {job.recipe.epochs} epochs up to {job.recipe.largest_size} px, "
+        f"{duration(seconds)} are {seen / amount.train:.2g} passes over the pictures here, at {sizes} px, validated "
+        f"{recipe.epochs} times. Without a budget: {job.recipe.epochs} passes up to {job.recipe.largest_size} px, "
         f"{duration(seconds_of(job.recipe, amount, pace))}."
     )
-    return chosen
+    return with_recipe(job, recipe), Deadline(at=at, pace=pace, amount=amount)
 
 
 def _must_resume(options: TrainOptions, folder: Path, found: Found) -> bool:

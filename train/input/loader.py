@@ -222,16 +222,27 @@ def collate(items: list[Item | str] | ZooError) -> Batch | ZooError:
 
 
 def epoch_batches(
-    pictures: Pictures, recipe: Recipe, stage: TrainingStage, *, seed: int, epoch: int, processes: int = 1
+    num_pictures: int,
+    stage: TrainingStage,
+    *,
+    seed: int,
+    epoch: int,
+    processes: int = 1,
+    portion: tuple[int, int] | None = None,
 ) -> list[list[int]]:
     """Order of one epoch: a permutation by (seed, epoch), cut into batches of the stage's size, or one picture fewer.
+
+    With a `portion`, (start, end), the epoch is that part of the permutations by (seed, 0), (seed, 1), … in a row.
 
     Equal batches, because a small last one would weigh its few pictures as much as the others, and one of a single
     picture has no variance for batch norm. A data set smaller than a batch is one batch. If several `processes` train
     together, each has a batch of its own, these are all of them together, and all of them are full.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(len(pictures))
-    steps, size = steps_per_epoch(len(pictures), stage.batch_size, processes), stage.batch_size * processes
+    start, end = portion or (epoch * num_pictures, (epoch + 1) * num_pictures)
+    passes = range(start // num_pictures, -(-end // num_pictures))
+    order = np.concatenate([np.random.default_rng((seed, number)).permutation(num_pictures) for number in passes])
+    order = order[start - passes.start * num_pictures :][: end - start]
+    steps, size = steps_per_epoch(len(order), stage.batch_size, processes), stage.batch_size * processes
     batches = np.array_split(order, steps) if processes == 1 else [order[s * size :][:size] for s in range(steps)]
     return [batch.tolist() for batch in batches]
 

@@ -139,6 +139,11 @@ def find_start(model: str) -> Start | None:
     return Start(*load_model(model)) if has_weights(model) else None
 
 
+def with_recipe(job: Job, recipe: Recipe) -> Job:
+    """The job with another recipe, and with the test size that belongs to it."""
+    return replace(job, recipe=recipe, preprocessing=run_preprocessing(job.preprocessing, recipe))
+
+
 def run_preprocessing(base: Preprocessing, recipe: Recipe) -> Preprocessing:
     """How a recipe's weights expect pictures: normalised as they were (`base`), at the recipe's test size."""
     return replace(

@@ -27,7 +27,8 @@ from train.learn.validation import Validation, validate_together
 from train.learn.watcher import Watcher
 from train.processes.distributed import agreed, gather, share_of, sum_over, wait_for_all
 from train.processes.stopping import Interrupted, RunStopped, StopRequest
-from train.progressive.recipe import TrainingStage
+from train.progressive.budget import Deadline, Taken, pictures_left_an_epoch
+from train.progressive.recipe import TrainingStage, tested_size
 from train.progressive.schedule import learning_rate, stage_of_epoch, steps_per_epoch
 from zoo.errors import DataError, DivergedError, WorkerError
 
@@ -38,11 +39,20 @@ FIRST_LOSS_LIMIT = 1.1
 NAMED_PICTURES = 8
 
 
-def fit(run: Run, job: Job, *, state_path: Path, watcher: Watcher, stop: StopRequest | None = None) -> Validation:
+def fit(
+    run: Run,
+    job: Job,
+    *,
+    state_path: Path,
+    watcher: Watcher,
+    stop: StopRequest | None = None,
+    deadline: Deadline | None = None,
+) -> Validation:
     """Train from where `run` stands to the end of the recipe.
 
     Args:
         stop: asked between steps, and while pictures are waited for; at a wish the loop saves the state and raises.
+        deadline: of a recipe with `epoch_pictures`: the epochs that are left are made longer or shorter to keep it.
 
     Returns:
         The averaged weights' validation at the recipe's test size. The weights are in `run.average.model`.
@@ -69,7 +79,10 @@ def fit(run: Run, job: Job, *, state_path: Path, watcher: Watcher, stop: StopReq
             enter_stage(run, recipe.stages[index], job.settings)
             watcher.on_stage(index, recipe.stages[index])
             entered = index
+        began = time.monotonic()
         result = loop.run_epoch(index, epoch)
+        if deadline:
+            loop.keep(deadline, time.monotonic() - began)
         if epoch + 1 < recipe.epochs:
             loop.rest(f"after epoch {epoch + 1} of {recipe.epochs}")
     if recipe.keep == "best" and run.best and run.best.epoch != len(run.history):
@@ -98,7 +111,7 @@ class _Loop:
         stage = recipe.stages[index]
         preprocessing = job.preprocessing
         if epoch + 1 < recipe.epochs:
-            preprocessing = preprocessing.at(round(stage.image_size * recipe.test_size / recipe.largest_size))
+            preprocessing = preprocessing.at(tested_size(recipe, stage))
         with self._saving_where_it_ends(stage, epoch):
             done = self._train_epoch(stage, epoch)
             validate = partial(validate_together, run.average.model, job.val_set, preprocessing, job.settings)
@@ -124,6 +137,9 @@ class _Loop:
         )
         run.history.append(line)
         run.partial = None
+        if run.portion:
+            start, end = run.portion
+            run.portion = end, 2 * end - start
         if preprocessing == job.preprocessing:
             self.keep_best(result, epoch=epoch + 1)
         self.watcher.on_validation(result)
@@ -137,6 +153,20 @@ class _Loop:
             weights = {name: tensor.clone() for name, tensor in run.average.model.state_dict().items()}
             run.best = Best(epoch, score, weights)
 
+    def keep(self, deadline: Deadline, seconds: float) -> None:
+        """After an epoch that took `seconds`: choose how long the ones that are left are, so that they end in time."""
+        run, recipe = self.run, self.job.recipe
+        done, last = len(run.history), run.history[-1]
+        if run.portion is None or done == recipe.epochs:
+            return
+        taken = Taken(
+            pictures=round(last.pictures_per_second * last.seconds),
+            training_s=last.seconds,
+            rest_s=max(seconds - last.seconds, 0.0),
+        )
+        count = pictures_left_an_epoch(recipe, deadline, taken, done=done, seconds=deadline.at - time.monotonic())
+        run.portion = run.portion[0], run.portion[0] + gather(self.world, count)[0]
+
     def is_hopeless(self) -> bool:
         """Whether the recipe's patience is over: so many epochs at the final size without a better one."""
         run, recipe = self.run, self.job.recipe
@@ -149,7 +179,9 @@ class _Loop:
         """One pass over the pictures, or what is left of it; returns the sums of the whole pass."""
         run, job, world, device = self.run, self.job, self.world, self.job.settings.device
         seed = job.settings.seed
-        batches = epoch_batches(job.train_set, job.recipe, stage, seed=seed, epoch=epoch, processes=world.size)
+        batches = epoch_batches(
+            len(job.train_set), stage, seed=seed, epoch=epoch, processes=world.size, portion=run.portion
+        )
         steps = [_parts(share_of(batch, world), stage.accumulate) for batch in batches]
         run.part_sizes = frozenset(len(part) for parts in steps for part in parts)
         # Sums stay on the device, so that no step waits.
@@ -211,7 +243,8 @@ class _Loop:
         except (DataError, WorkerError, Interrupted) as ended:
             if run.partial and not run.partial.seen:
                 run.partial = None  # no step of this epoch has been made yet
-            steps = steps_per_epoch(len(self.job.train_set), stage.batch_size, self.world.size)
+            start, end = run.portion or (0, len(self.job.train_set))
+            steps = steps_per_epoch(end - start, stage.batch_size, self.world.size)
             where = self._after_step(epoch, run.partial.steps if run.partial else 0, steps)
             # Whoever stops a run can resume it, even before its first step. A run that fails there leaves nothing.
             worth_it = isinstance(ended, Interrupted) or run.partial or run.history

@@ -54,7 +54,10 @@ def amount_of(job: Job) -> Amount:
     """How many pictures the job's run goes through."""
     pictures = job.train_set
     features = features_seen(len(pictures), flip_keeps_class=pictures.flip_keeps_class) if job.start else 0
-    return Amount(train=len(pictures), validate=len(job.val_set), features=features)
+    test = len(job.test_set) if job.test_set else 0
+    return Amount(
+        classes=len(job.classes), train=len(pictures), validate=len(job.val_set), test=test, features=features
+    )
 
 
 def _line(sizes: tuple[int, ...] | list[int], seconds: list[float]) -> tuple[float, float]:

@@ -96,6 +96,7 @@ class Run:
 
     `first_loss` is the first step's loss and what guessing would have cost, left on the device, until they are read.
     `part_sizes` are the numbers of pictures that the parts of this epoch's batches have; none: the stage's own.
+    `portion` is this epoch's part of the passes in a row, (start, end), of a recipe with `epoch_pictures`.
     `eager` is the model as a training step calls it, wrapped where several processes train; `forward` is the same,
     compiled for the current stage if the settings ask for it. `partial` is None between epochs.
     """
@@ -113,6 +114,7 @@ class Run:
     best: Best | None = None
     first_loss: tuple[Tensor, Tensor] | None = None
     part_sizes: frozenset[int] = frozenset()
+    portion: tuple[int, int] | None = None
     eager: nn.Module | None = None
     forward: Callable[[Tensor], Tensor] | None = None
 
@@ -147,6 +149,7 @@ def start_run(job: Job) -> Run:
         make_optimizer(model, recipe),
         make_objective(recipe, len(job.classes), settings.device, job.teacher),
         torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16"),
+        portion=(0, recipe.epoch_pictures) if recipe.epoch_pictures else None,
     )
 
 

@@ -59,6 +59,7 @@ def save_state(run: Run, job: Job, path: Path) -> None:
         "identity": _identity(job),
         "head_start": run.head_start.to_dict() if run.head_start else None,
         "best": vars(run.best) if run.best else None,
+        "portion": run.portion,
     }
     with replacing(path) as temporary, writing_errors(RuntimeError), temporary.open("wb") as file:
         torch.save(state, file)
@@ -155,6 +156,7 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
     run.broken = set(state["broken"])
     run.head_start = HeadStart.from_dict(state["head_start"]) if state.get("head_start") else None
     run.best = Best(**state["best"]) if state.get("best") else None
+    run.portion = state.get("portion")
     partial = PartialEpoch(**state["partial"]) if state["partial"] else None
     # Another number of processes has other batches: it begins the epoch again.
     run.partial = partial if partial and len(partial.random) == job.settings.world.size else None

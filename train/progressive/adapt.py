@@ -7,7 +7,7 @@ steps here, and the recipes for people's own pictures are made of these function
 
 from __future__ import annotations
 
-from math import ceil, log2, sqrt
+from math import ceil, log2, log10, sqrt
 
 from train.progressive.recipe import Situation
 from train.progressive.schedule import steps_per_epoch
@@ -36,7 +36,7 @@ def suited_batch(situation: Situation, epochs: int) -> int:
     """The user's batch, or the power of two that comes nearest to `ENOUGH_STEPS` steps, from 8 to 64."""
     if situation.batch_size is not None:
         return situation.batch_size
-    wanted = situation.pictures * epochs / ENOUGH_STEPS
+    wanted = (situation.epoch_pictures or situation.pictures) * epochs / ENOUGH_STEPS
     return min(max(1 << round(log2(max(wanted, 1.0))), SMALLEST_BATCH), LARGEST_BATCH)
 
 
@@ -54,6 +54,14 @@ def norm_momentum(steps: int) -> float:
     PyTorch's convention, in which the paper's is 0.01. 400 steps: 0.05; from 2,000 on: 0.01; never above 0.1.
     """
     return round(min(max(20 / steps, 0.01), 0.1), 4)
+
+
+def smallest_crop(passes: float) -> float:
+    """The least share of a picture that a random crop takes: 0.7 in a single pass over them, 0.35 from ten on.
+
+    What is seen once needs no variety; what is seen often is learnt by heart without.
+    """
+    return round(max(0.35, 0.7 - 0.35 * log10(max(passes, 1.0))), 2)
 
 
 def warmup_epochs(steps: int, epochs: int) -> float:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from math import floor
 
-from train.progressive.recipe import Recipe
+from train.progressive.recipe import Recipe, TrainingStage, tested_size
+from train.progressive.schedule import stage_of_epoch
 from zoo.errors import ZooError
-from zoo.rows import Count, NotNegative, Row
+from zoo.rows import Count, CountOrNone, NotNegative, Row
 from zoo.wording import duration
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-# What a run plans with of its time: the rest is for what no pace knows, such as the page and a busy machine.
-PLANNED_SHARE = 0.95
+# What a run plans with of its time, and what drawing and writing take at its end, seconds.
+PLANNED_SHARE, FINISH_S = 0.97, 2.0
 # Sizes that a budget may choose, as shares of the recipe's largest: 6/7 of 224 px are 192, 4/7 are 128, 2/7 are 64.
 SIZE_SHARES = tuple(sevenths / 7 for sevenths in (7, 6, 5, 4, 3, 2))
 # No time is worth pictures smaller than this, unless the recipe itself has them: in them nothing can be seen.
 SMALLEST_PX = 64
-# With less than this share of the epochs that suit the pictures, smaller pictures are the better use of the time.
-ENOUGH_EPOCHS = 0.5
-MOST_EPOCHS = 1000
+# With fewer pictures than these, repeated ones counted, smaller ones are the better use of the time: from weights so
+# many of all classes and of each, from nothing this share of what suits the recipe.
+ENOUGH_PICTURES, ENOUGH_OF_A_CLASS, ENOUGH_FROM_NOTHING = 4000, 40, 0.5
+# More validations than this tell no more, and they take no more of the time than this.
+MOST_EPOCHS, VALIDATION_SHARE = 20, 0.1
+SMALLEST_BATCH = 8
 # More features make a linear classifier little better, and cost as much as training on them; few pictures are seen
 # mirrored as well.
 MOST_PICTURES, FEW_PICTURES = 20_000, 2_000
@@ -68,11 +71,33 @@ class Pace(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Amount(Row):
-    """How many pictures a run trains on, validates on after each epoch, and takes features of before its start."""
+    """How many classes and pictures a run trains on, and how many pictures it validates on after each epoch, looks at
+    once at its end, and takes features of before its start.
+    """
 
+    classes: Count
     train: Count
     validate: Count
-    features: NotNegative = 0
+    test: CountOrNone = 0
+    features: CountOrNone = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadline:
+    """When a run shall have ended, on `time.monotonic`'s clock, and what it was planned by."""
+
+    at: float
+    pace: Pace
+    amount: Amount
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What an epoch took: so many pictures, seconds of training on them, and seconds of all the rest."""
+
+    pictures: int
+    training_s: float
+    rest_s: float
 
 
 def features_seen(pictures: int, *, flip_keeps_class: bool) -> int:
@@ -82,70 +107,94 @@ def features_seen(pictures: int, *, flip_keeps_class: bool) -> int:
 
 
 def seconds_of(recipe: Recipe, amount: Amount, pace: Pace) -> float:
-    """How long a run takes: its epochs, their validations, and the head start."""
-    total = 0.0
-    for stage in recipe.stages:
-        tested = round(stage.image_size * recipe.test_size / recipe.largest_size)
-        epoch = amount.train * pace.training(stage.image_size) + amount.validate * pace.validation(tested)
-        total += stage.epochs * epoch
-    if recipe.head_start and amount.features:
-        total += (amount.features + amount.validate) * pace.validation(recipe.test_size)
-    return total
+    """How long a run takes: its epochs, their validations, the head start, and the look at the test pictures."""
+    an_epoch = recipe.epoch_pictures or amount.train
+    return an_epoch * _seconds_a_picture(recipe, pace, 0) + _seconds_besides(recipe, amount, pace)
+
+
+def _seconds_a_picture(recipe: Recipe, pace: Pace, done: int) -> float:
+    """What one more picture an epoch costs in the epochs after the first `done`."""
+    return sum(pace.training(stage.image_size) for stage in _stages_left(recipe, done))
+
+
+def _seconds_besides(recipe: Recipe, amount: Amount, pace: Pace) -> float:
+    """What a run takes besides training."""
+    started = (
+        (amount.features + amount.validate) * pace.validation(recipe.test_size) if _fits_head(recipe, amount) else 0
+    )
+    return started + _seconds_of_looking(recipe, amount, pace, 0)
+
+
+def _seconds_of_looking(recipe: Recipe, amount: Amount, pace: Pace, done: int) -> float:
+    """What validations after the first `done` epochs take, and the look at the test pictures."""
+    looks = sum(amount.validate * pace.validation(tested_size(recipe, stage)) for stage in _stages_left(recipe, done))
+    return looks + amount.test * pace.validation(recipe.test_size)
+
+
+def _stages_left(recipe: Recipe, done: int) -> list[TrainingStage]:
+    """The stage of every epoch after the first `done`."""
+    return [recipe.stages[stage_of_epoch(recipe.stages, epoch)] for epoch in range(done, recipe.epochs)]
+
+
+def _fits_head(recipe: Recipe, amount: Amount) -> bool:
+    return recipe.head_start and amount.features > 0
 
 
 def fit_to_budget(
-    make: Callable[[int, int], Recipe],
-    suited: Recipe,
-    amount: Amount,
-    pace: Pace,
-    seconds: float,
-    *,
-    sizes: bool,
-    least: int = 1,
+    make: Callable[[int, int, int], Recipe], suited: Recipe, amount: Amount, pace: Pace, seconds: float, *, sizes: bool
 ) -> Recipe:
-    """The recipe that fills a time: the largest pictures at which enough epochs fit, and as many epochs as fit then.
+    """The recipe that fills a time: the largest pictures of which enough are seen, and as many as can be seen then.
+
+    An epoch is what lies between two validations, which take a tenth of the time at most.
 
     Args:
-        make: the recipe of so many epochs at a largest size, px.
+        make: the recipe of so many epochs of so many pictures at a largest size, px.
         suited: the recipe that the pictures would have without a budget.
         seconds: what there is.
         sizes: whether smaller pictures may be chosen; otherwise the size stays.
-        least: the fewest epochs that `make` can make a recipe of.
 
     Raises:
-        ZooError: not even those fit; says what would.
+        ZooError: not even a step an epoch fits; says what would.
     """
-    planned, size = PLANNED_SHARE * seconds, suited.largest_size
-
-    def taken(size: int, epochs: int) -> float:
-        return seconds_of(make(epochs, size), amount, pace)
-
-    epochs = 0
+    planned = PLANNED_SHARE * seconds - FINISH_S
+    least = len(make(2, SMALLEST_BATCH, suited.largest_size).stages)
+    enough = max(ENOUGH_PICTURES, ENOUGH_OF_A_CLASS * amount.classes)
+    if not _fits_head(suited, amount):
+        enough = round(ENOUGH_FROM_NOTHING * suited.epochs * amount.train)
+    best: Recipe | None = None
     for share in SIZE_SHARES if sizes else SIZE_SHARES[:1]:
-        size = max(round(share * suited.largest_size / 8) * 8, SMALLEST_PX) if share < 1 else suited.largest_size
-        size = min(size, suited.largest_size)
-        epochs = _epochs_that_fit(partial(taken, size), planned, least)
-        if epochs >= ENOUGH_EPOCHS * suited.epochs:
-            break
-    if epochs:
-        return make(epochs, size)
-    needed = taken(size, least) / PLANNED_SHARE
+        size = suited.largest_size
+        if share < 1:
+            size = min(max(round(share * size / 8) * 8, SMALLEST_PX), size)
+        looking = amount.validate * pace.validation(round(suited.test_size * size / suited.largest_size))
+        most = max(least, min(MOST_EPOCHS, floor(VALIDATION_SHARE * planned / max(looking, 1e-9))))
+        draft = make(most, amount.train, size)
+        each = floor((planned - _seconds_besides(draft, amount, pace)) / _seconds_a_picture(draft, pace, 0))
+        if each >= SMALLEST_BATCH:
+            best = make(most, each, size)
+            if each * most >= enough:
+                break
+    if best:
+        return best
+    needed = (seconds_of(make(least, SMALLEST_BATCH, size), amount, pace) + FINISH_S) / PLANNED_SHARE
     raise ZooError(
-        f"{duration(seconds)} are not enough: {least} epoch{'s' * (least > 1)} at {size} px and the rest of a run take "
+        f"{duration(seconds)} are not enough: a step of each epoch at {size} px and the rest of a run take "
         f"{duration(needed)} here.",
         f"Give it --budget {floor(needed / 60) + 1}m, a smaller --image-size, or fewer pictures.",
     )
 
 
-def _epochs_that_fit(seconds_of_epochs: Callable[[int], float], seconds: float, least: int) -> int:
-    """The most epochs that take no more than `seconds`, by bisection; 0 if not even the least do."""
-    if seconds_of_epochs(least) > seconds:
-        return 0
-    fits, too_many = least, MOST_EPOCHS + 1
-    while too_many - fits > 1:
-        middle = (fits + too_many) // 2
-        if seconds_of_epochs(middle) <= seconds:
-            fits = middle
-        else:
-            too_many = middle
-    return fits
+def pictures_left_an_epoch(recipe: Recipe, deadline: Deadline, taken: Taken, *, done: int, seconds: float) -> int:
+    """How many pictures each epoch after the first `done` may have, if they go as fast as the last one did.
+
+    A machine that is busier, or quieter, than while its pace was measured still ends in time.
+
+    Args:
+        taken: what the last epoch took.
+        seconds: what is left.
+    """
+    stage, amount, pace = recipe.stages[stage_of_epoch(recipe.stages, done - 1)], deadline.amount, deadline.pace
+    slower = taken.training_s / (taken.pictures * pace.training(stage.image_size))
+    looked = taken.rest_s / max(amount.validate * pace.validation(tested_size(recipe, stage)), 1e-9)
+    free = seconds - FINISH_S - looked * _seconds_of_looking(recipe, amount, pace, done)
+    return max(stage.batch_size, floor(free / (slower * _seconds_a_picture(recipe, pace, done))))

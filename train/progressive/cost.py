@@ -43,8 +43,9 @@ def estimate(variant: Variant, recipe: Recipe, num_pictures: int, num_classes: i
     stages = []
     fixed = 0
     for stage in recipe.stages:
-        steps = stage.epochs * steps_per_epoch(num_pictures, stage.batch_size)
-        pictures = stage.epochs * num_pictures
+        an_epoch = recipe.epoch_pictures or num_pictures
+        steps = stage.epochs * steps_per_epoch(an_epoch, stage.batch_size)
+        pictures = stage.epochs * an_epoch
         passes = FROZEN_PASSES if stage.freeze_backbone else PASSES
         macs = passes * pictures * count_macs(variant, stage.image_size, num_classes)
         stages.append(StageCost(stage=stage, steps=steps, macs=macs))

@@ -32,13 +32,19 @@ FIELDS = ("learning_rate", "class_weights", "teacher", "distill_alpha", "tempera
 
 
 def choose_recipe(
-    options: TrainOptions, variant: Variant, base: Recipe | None = None, *, counts: tuple[int, int] | None = None
+    options: TrainOptions,
+    variant: Variant,
+    base: Recipe | None = None,
+    *,
+    counts: tuple[int, int] | None = None,
+    epoch_pictures: int | None = None,
 ) -> Recipe:
     """The recipe that a run's options name, or the one of its situation, as the other options change it.
 
     Args:
         base: take this recipe instead of the one that is named.
         counts: how many pictures of how many classes there are to train on, for recipes that adapt to it.
+        epoch_pictures: of how many pictures an epoch is, for the same recipes; None: all of them.
 
     Raises:
         UnknownNameError: there is no such recipe or setting. ZooError: the recipe does not fit the network or itself.
@@ -49,7 +55,7 @@ def choose_recipe(
             f"{variant.id} is capped at {variant.max_size} px.",
         )
     name = options.recipe or default_recipe(options)
-    recipe = base or find_recipe(name, variant, _situation(options, variant, counts))
+    recipe = base or find_recipe(name, variant, _situation(options, variant, counts, epoch_pictures))
     if base or not adapts(name):
         recipe = _fit_to_flags(recipe, options, variant)
     given = {name: value for name in FIELDS if (value := getattr(options, name)) is not None}
@@ -60,7 +66,6 @@ def recipe_for_budget(
     options: TrainOptions,
     variant: Variant,
     suited: Recipe,
-    classes: int,
     amount: Amount,
     pace: Pace,
     seconds: float,
@@ -69,25 +74,30 @@ def recipe_for_budget(
 
     Args:
         suited: the recipe without a budget.
-        classes: how many there are to learn.
 
     Raises:
         ZooError: as `fit_to_budget`.
     """
     base = None if adapts(suited.name) else suited
 
-    def make(epochs: int, size: int) -> Recipe:
-        told = replace(options, epochs=epochs, image_size=size)
-        return choose_recipe(told, variant, base, counts=(amount.train, classes))
+    def make(epochs: int, pictures: int, size: int) -> Recipe:
+        told = replace(options, budget=None, epochs=max(epochs, len(base.stages) if base else 1), image_size=size)
+        made = choose_recipe(told, variant, base, counts=(amount.train, amount.classes), epoch_pictures=pictures)
+        return replace(made, epoch_pictures=pictures)
 
-    least, sizes = len(suited.stages) if base else 1, options.image_size is None
-    recipe = fit_to_budget(make, suited, amount, pace, seconds, sizes=sizes, least=least)
+    recipe = fit_to_budget(make, suited, amount, pace, seconds, sizes=options.image_size is None)
     return replace(recipe, class_weights=suited.class_weights)
 
 
-def _situation(options: TrainOptions, variant: Variant, counts: tuple[int, int] | None) -> Situation:
+def _situation(
+    options: TrainOptions, variant: Variant, counts: tuple[int, int] | None, epoch_pictures: int | None
+) -> Situation:
     bare = Situation(
-        variant=variant, epochs=options.epochs, batch_size=options.batch_size, image_size=options.image_size
+        variant=variant,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        image_size=options.image_size,
+        epoch_pictures=epoch_pictures,
     )
     return replace(bare, pictures=counts[0], classes=counts[1]) if counts else bare
 

@@ -16,7 +16,7 @@ from train.progressive.schedule import batch_factor
 from zoo.console import FittingTable, results_console
 from zoo.data.open import count_pictures
 from zoo.model.spec import Variant
-from zoo.rows import Count, Row
+from zoo.rows import Row
 from zoo.weights.resolve import find_model_variant, has_weights
 from zoo.wording import digits
 
@@ -35,7 +35,6 @@ class Plan(Row):
     recipe: Recipe
     cost: RunCost
     amount: Amount
-    classes: Count
 
 
 def plan_training(options: TrainOptions) -> Plan:
@@ -57,8 +56,7 @@ def plan_training(options: TrainOptions) -> Plan:
         variant=variant,
         recipe=recipe,
         cost=estimate(variant, recipe, *counts),
-        classes=found.classes,
-        amount=Amount(train=found.train, validate=found.val, features=features),
+        amount=Amount(classes=found.classes, train=found.train, validate=found.val, test=found.test, features=features),
     )
 
 
@@ -69,8 +67,8 @@ def plan_for_budget(plan: Plan, options: TrainOptions, pace: Pace) -> Plan:
         ZooError: as `fit_to_budget`.
     """
     variant, amount, seconds = plan.variant, plan.amount, read_duration(options.budget or "")
-    recipe = recipe_for_budget(options, variant, plan.recipe, plan.classes, amount, pace, seconds)
-    return replace(plan, recipe=recipe, cost=estimate(variant, recipe, amount.train, plan.classes))
+    recipe = recipe_for_budget(options, variant, plan.recipe, amount, pace, seconds)
+    return replace(plan, recipe=recipe, cost=estimate(variant, recipe, amount.train, amount.classes))
 
 
 def plan_as_json(plan: Plan, seconds: float | None) -> dict[str, Any]:

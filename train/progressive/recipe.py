@@ -66,8 +66,10 @@ class Recipe(Row):
     crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the side beyond the picture, where it is
     black. `teacher` names the weights to distil from. `short_run_init` is `zoo.model.build.initialize_for_short_run`;
     `norm_momentum` is how far batch norms move in a step, None: as the network's row has it. With `head_start` the
-    classifier begins as `train/learn/head_start.py` finds it. A run ends with the averaged weights of its `keep` epoch
-    at the final size, the best in `metric`, and ends early after `patience` such epochs without a better one.
+    classifier begins as `train/learn/head_start.py` finds it. An epoch is one pass over the pictures, or the next
+    `epoch_pictures` of passes that follow one another; a run with a budget changes that number as it goes. A run ends
+    with the averaged weights of its `keep` epoch at the final size, the best in `metric`, and ends early after
+    `patience` such epochs without a better one.
     """
 
     name: Text
@@ -110,6 +112,7 @@ class Recipe(Row):
     short_run_init: bool = False
     norm_momentum: Annotated[float, Within(above=0, high=1)] | None = None
     head_start: bool = False
+    epoch_pictures: Count | None = None
     keep: Keep = "best"
     metric: Metric = "top1"
     patience: Count | None = None
@@ -138,6 +141,7 @@ class Situation(Row):
     epochs: Count | None = None
     batch_size: Annotated[int, Within(2)] | None = None
     image_size: Annotated[int, Within(16)] | None = None
+    epoch_pictures: Count | None = None
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -184,6 +188,11 @@ def round_test_size(image_size: int, max_size: int) -> int:
     300 px → 360; the paper's own pairs are 300/384 and 380/480 (§4.1: “about 20 % smaller”).
     """
     return min(int(image_size * 1.2 / 8 + 0.5) * 8, max_size)
+
+
+def tested_size(recipe: Recipe, stage: TrainingStage) -> int:
+    """The size of validation pictures after a stage's epochs: its own, as much larger as the last ones are."""
+    return round(stage.image_size * recipe.test_size / recipe.largest_size)
 
 
 def scaled_test_size(test_size: int, factor: float, max_size: int) -> int:

@@ -1,8 +1,9 @@
 """Your own pictures from trained weights: a fitted classifier first, then all layers, the lower ones more slowly.
 
 The classifier begins as a logistic regression on the features of the weights as they are, which takes seconds; then two
-stages of progressive learning, at 80 % and 100 % of the largest size. Epochs, batch, warm-up, the average's decay and
-the norms' momentum follow the number of pictures (`train/progressive/adapt.py`).
+stages of progressive learning, at 80 % and 100 % of the largest size. Epochs, batch, warm-up, the
+average's decay and the crops follow the number of pictures (`train/progressive/adapt.py`). Batch norms keep the
+statistics of the weights: those of small batches would undo the fitted classifier.
 
 Source     this project; layer decay 0.75 as in ConvNeXt's and BEiT's fine-tuning, here per stage of the network
 Command    zoo train s.timm-in1k --data PICTURES
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from train.progressive.adapt import average_decay, norm_momentum, suited_batch, suited_epochs, warmup_epochs
+from train.progressive.adapt import average_decay, smallest_crop, suited_batch, suited_epochs, warmup_epochs
 from train.progressive.imagenet import crop_margin
 from train.progressive.recipe import Recipe, Situation, TrainingStage, scaled_test_size
 from train.progressive.schedule import steps_per_epoch
@@ -32,7 +33,8 @@ def adapt(situation: Situation) -> Recipe:
     factor = size / variant.train_size
     epochs = suited_epochs(situation, of_1000=20)
     batch = suited_batch(situation, epochs)
-    steps = epochs * steps_per_epoch(situation.pictures, batch)
+    an_epoch = situation.epoch_pictures or situation.pictures
+    steps = epochs * steps_per_epoch(an_epoch, batch)
     large = TrainingStage(
         epochs=epochs,
         image_size=size,
@@ -42,6 +44,7 @@ def adapt(situation: Situation) -> Recipe:
         cutmix_alpha=0.0,
         dropout=0.2,
         stochastic_depth_prob=0.1,
+        freeze_norms=True,
     )
     stages = [large]
     if epochs >= 2 * EPOCHS_PER_STAGE:
@@ -54,13 +57,12 @@ def adapt(situation: Situation) -> Recipe:
         test_size=scaled_test_size(variant.eval_size, factor, variant.max_size),
         test_resize=variant.preprocessing.resize,
         test_crop_margin=round(crop_margin(variant) * factor),
-        learning_rate=1e-3,
+        learning_rate=3e-4,
         warmup_epochs=warmup_epochs(steps, epochs),
         weight_decay=0.05,
         layer_decay=0.75,
         clip_grad_norm=1.0,
         ema_decay=average_decay(steps),
-        norm_momentum=norm_momentum(steps),
-        crop_scale=(0.35, 1.0),
+        crop_scale=(smallest_crop(epochs * an_epoch / situation.pictures), 1.0),
         head_start=True,
     )

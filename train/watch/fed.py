@@ -69,7 +69,7 @@ def fed_pictures(job: Job, index: int) -> tuple[NDArray[np.uint8], NDArray[np.fl
     """
     recipe, seed = job.recipe, job.settings.seed
     stage, epoch = recipe.stages[index], sum(stage.epochs for stage in recipe.stages[:index])
-    first = epoch_batches(job.train_set, recipe, stage, seed=seed, epoch=epoch)[0][:NUM_FED]
+    first = epoch_batches(len(job.train_set), stage, seed=seed, epoch=epoch)[0][:NUM_FED]
     made = Augmented(job.train_set, recipe, stage, seed, epoch).__getitems__(first)
     batch = collate(made)
     if isinstance(batch, ZooError):

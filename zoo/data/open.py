@@ -85,10 +85,11 @@ def _open_divided(data: str) -> tuple[Pictures, Pictures] | None:
 
 
 class Counted(NamedTuple):
-    """How many pictures there are to train and to validate on, of how many classes, and whether they may be flipped."""
+    """How many pictures there are to train, validate and test on, of how many classes, and if they may be flipped."""
 
     train: int
     val: int
+    test: int
     classes: int
     flip_keeps_class: bool
 
@@ -100,9 +101,10 @@ def count_pictures(data: str, *, seed: int = 0, group_by: str | None = None) -> 
         DataError: as `open_splits`.
     """
     if data == "digits" and group_by is None:
-        return Counted(NUM_TRAIN, NUM_VAL, NUM_CLASSES, flip_keeps_class=False)
+        return Counted(NUM_TRAIN, NUM_VAL, 0, NUM_CLASSES, flip_keeps_class=False)
     train, val = open_splits(data, seed=seed, group_by=group_by)
-    return Counted(len(train), len(val), len(train.classes), train.flip_keeps_class)
+    test = open_test(data, train.classes)
+    return Counted(len(train), len(val), len(test) if test else 0, len(train.classes), train.flip_keeps_class)
 
 
 def open_test(data: str, classes: tuple[str, ...]) -> Pictures | None:

@@ -146,7 +146,7 @@ def test_the_loader_draws_the_same_wherever_it_is_done(workers: int, picture_fol
     train = open_splits(str(picture_folder))[0]
     recipe = small_recipe(str(picture_folder))
     stage = recipe.stages[-1]
-    batches = epoch_batches(train, recipe, stage, seed=3, epoch=2)
+    batches = epoch_batches(len(train), stage, seed=3, epoch=2)
     here, later = (
         list(load(Augmented(train, recipe, stage, 3, 2, where), batches, workers=workers, pin=False))
         for where in ("workers", "device")

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 
 from train.options import TrainOptions
-from train.progressive.budget import PLANNED_SHARE, Amount, Pace, fit_to_budget, read_duration, seconds_of
+from train.progressive.budget import (
+    ENOUGH_PICTURES,
+    FINISH_S,
+    PLANNED_SHARE,
+    Amount,
+    Deadline,
+    Pace,
+    Taken,
+    fit_to_budget,
+    pictures_left_an_epoch,
+    read_duration,
+    seconds_of,
+)
 from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe
 from zoo.errors import ZooError
 from zoo.model.variants import find_variant
 
-LITE0 = find_variant("lite0")
 COUNTS = (1000, 10)
-AMOUNT = Amount(train=1000, validate=200, features=2000)
+AMOUNT = Amount(classes=10, train=1000, validate=200, test=100, features=2000)
 # 5 ms a picture whatever its size, and 15 ms more at 224 px; a third of that to validate.
 PACE = Pace(train_s=0.005, train_s_per_px=0.015 / 224**2, validate_s=0.001, validate_s_per_px=0.005 / 224**2)
 
 
-def make(epochs: int, size: int) -> Recipe:
-    options = TrainOptions(model="lite0.imagenet1k", data="pictures", epochs=epochs, image_size=size)
-    return choose_recipe(options, LITE0, counts=COUNTS)
+def make(epochs: int, pictures: int, size: int, model: str = "lite0.imagenet1k") -> Recipe:
+    options = TrainOptions(model=model, data="pictures", epochs=epochs, image_size=size)
+    made = choose_recipe(options, find_variant(model.partition(".")[0]), counts=COUNTS, epoch_pictures=pictures)
+    return replace(made, epoch_pictures=pictures)
 
 
-SUITED = make(20, 224)
+SUITED = replace(make(20, 1000, 224), epoch_pictures=None)
 
 
 @pytest.mark.parametrize(
@@ -40,36 +55,73 @@ def test_what_is_no_time_is_said(text: str) -> None:
 
 
 def test_a_runs_time_is_the_sum_of_its_parts() -> None:
-    one = make(1, 224)  # one epoch is one stage
-    assert seconds_of(one, AMOUNT, PACE) == pytest.approx(1000 * 0.020 + 200 * 0.006 + 2200 * 0.006)
+    one = replace(make(1, 1000, 224), epoch_pictures=None)  # one epoch is one stage
+    # Trained on, validated on, features and their validation, and the test pictures: all at 224 px.
+    assert seconds_of(one, AMOUNT, PACE) == pytest.approx(1000 * 0.020 + (200 + 2200 + 100) * 0.006)
+    assert seconds_of(replace(one, epoch_pictures=300), AMOUNT, PACE) == pytest.approx(300 * 0.020 + 2500 * 0.006)
 
 
-def test_plenty_of_time_is_filled_with_epochs_at_full_size() -> None:
-    chosen = fit_to_budget(make, SUITED, AMOUNT, PACE, 3600, sizes=True)
-    assert chosen.largest_size == 224
-    assert chosen.epochs > SUITED.epochs
-    assert 0.9 * 3600 < seconds_of(chosen, AMOUNT, PACE) <= PLANNED_SHARE * 3600
+def seen(recipe: Recipe) -> int:
+    assert recipe.epoch_pictures
+    return recipe.epochs * recipe.epoch_pictures
 
 
-def test_little_time_takes_smaller_pictures_before_too_few_epochs() -> None:
-    chosen = fit_to_budget(make, SUITED, AMOUNT, PACE, 150, sizes=True)
-    assert chosen.largest_size == 160 and chosen.epochs >= 10
-    assert seconds_of(chosen, AMOUNT, PACE) <= PLANNED_SHARE * 150
-    fixed = fit_to_budget(make, SUITED, AMOUNT, PACE, 150, sizes=False)
-    assert fixed.largest_size == 224 and fixed.epochs < chosen.epochs
+def test_a_time_is_filled_at_full_size_where_enough_pictures_fit() -> None:
+    for seconds in (120.0, 3600.0):
+        chosen = fit_to_budget(make, SUITED, AMOUNT, PACE, seconds, sizes=True)
+        assert chosen.largest_size == 224
+        assert seen(chosen) >= ENOUGH_PICTURES
+        planned = PLANNED_SHARE * seconds - FINISH_S
+        assert 0.99 * planned < seconds_of(chosen, AMOUNT, PACE) <= planned
+
+
+def test_validations_take_a_tenth_of_the_time_at_most() -> None:
+    # Of 100 s less what is set aside, a tenth is 9.5 s: seven validations of 200 pictures of 6 ms.
+    assert fit_to_budget(make, SUITED, AMOUNT, PACE, 100, sizes=False).epochs == 7
+
+
+def test_little_time_takes_smaller_pictures_before_too_few() -> None:
+    chosen = fit_to_budget(make, SUITED, AMOUNT, PACE, 80, sizes=True)
+    assert chosen.largest_size == 192 and seen(chosen) >= ENOUGH_PICTURES
+    fixed = fit_to_budget(make, SUITED, AMOUNT, PACE, 80, sizes=False)
+    assert fixed.largest_size == 224 and seen(fixed) < ENOUGH_PICTURES
+
+
+def test_from_nothing_passes_count_more_than_size() -> None:
+    nothing = replace(AMOUNT, features=0)
+    suited = replace(make(100, 1000, 224, "lite0"), epoch_pictures=None)
+    chosen = fit_to_budget(partial(make, model="lite0"), suited, nothing, PACE, 300, sizes=True)
+    assert chosen.largest_size == 64
+    assert seen(chosen) > 0.3 * 100 * 1000
 
 
 def test_no_time_is_worth_pictures_in_which_nothing_can_be_seen() -> None:
-    tiny = find_variant("tiny")
-
-    def small(epochs: int, size: int) -> Recipe:
-        options = TrainOptions(model="tiny", data="pictures", epochs=epochs, image_size=size)
-        return choose_recipe(options, tiny, counts=COUNTS)
-
-    chosen = fit_to_budget(small, small(100, tiny.train_size), AMOUNT, PACE, 60, sizes=True)
-    assert chosen.largest_size == tiny.train_size == 32 and 1 <= chosen.epochs < 50
+    tiny, nothing = find_variant("tiny"), replace(AMOUNT, features=0)
+    suited = replace(make(100, 1000, tiny.train_size, "tiny"), epoch_pictures=None)
+    chosen = fit_to_budget(partial(make, model="tiny"), suited, nothing, PACE, 60, sizes=True)
+    assert chosen.largest_size == tiny.train_size == 32 and seen(chosen) < 50_000
 
 
 def test_a_time_that_is_too_short_says_what_would_do() -> None:
-    with pytest.raises(ZooError, match=r"5\.0\s+s are not enough: 1 epoch at 64 px .* Give it --budget 1m"):
+    with pytest.raises(
+        ZooError, match=r"5\.0\s+s are not enough: a step of each epoch at 64 px .* Give it --budget 1m"
+    ):
         fit_to_budget(make, SUITED, AMOUNT, PACE, 5, sizes=True)
+
+
+def test_what_is_left_is_shared_out_as_fast_as_it_goes() -> None:
+    recipe = make(4, 500, 224)  # two epochs at 179 px, two at 224
+    deadline = Deadline(at=0.0, pace=PACE, amount=AMOUNT)
+    assert [stage.image_size for stage in recipe.stages] == [179, 224]
+    looked = AMOUNT.validate * PACE.validation(179)
+    for slower in (0.5, 1.0, 2.0):
+        taken = Taken(pictures=500, training_s=slower * 500 * PACE.training(179), rest_s=slower * looked)
+        left = slower * (
+            700 * (PACE.training(179) + 2 * PACE.training(224))
+            + AMOUNT.validate * (PACE.validation(179) + 2 * PACE.validation(224))
+            + AMOUNT.test * PACE.validation(224)
+        )
+        count = pictures_left_an_epoch(recipe, deadline, taken, done=1, seconds=left + FINISH_S)
+        assert count == pytest.approx(700, abs=1)
+    # Where nothing is left, a step still is.
+    assert pictures_left_an_epoch(recipe, deadline, taken, done=1, seconds=-10) == recipe.stages[0].batch_size

@@ -38,7 +38,7 @@ def test_a_stage_is_shown_as_its_first_step_has_it(job: Job) -> None:
     index = 2
     epoch = sum(stage.epochs for stage in job.recipe.stages[:index])
     stage, seed = job.recipe.stages[index], job.settings.seed
-    first = epoch_batches(job.train_set, job.recipe, stage, seed=seed, epoch=epoch)[0][:NUM_FED]
+    first = epoch_batches(len(job.train_set), stage, seed=seed, epoch=epoch)[0][:NUM_FED]
     items = Augmented(job.train_set, job.recipe, stage, seed, epoch).__getitems__(first)
     pictures, labels = fed_pictures(job, index)
     assert pictures.shape[1:] == (stage.image_size, stage.image_size, 3)
