@@ -27,7 +27,7 @@ from train.learn.validation import Validation, validate_together
 from train.learn.watcher import Watcher
 from train.processes.distributed import agreed, gather, share_of, sum_over, wait_for_all
 from train.processes.stopping import Interrupted, RunStopped, StopRequest
-from train.progressive.budget import Deadline, Taken, pictures_left_an_epoch
+from train.progressive.budget import Deadline, Taken, pictures_left_an_epoch, slower_in_epoch, slower_in_head_start
 from train.progressive.recipe import TrainingStage, tested_size
 from train.progressive.schedule import learning_rate, stage_of_epoch, steps_per_epoch
 from zoo.errors import DataError, DivergedError, WorkerError
@@ -68,6 +68,8 @@ def fit(
         run.head_start, beginning = begin_with_fitted_head(run, job)
         loop.keep_best(beginning, epoch=0)
         watcher.on_head_start(run.head_start)
+        if deadline:
+            loop.keep(deadline, run.head_start.seconds)
         loop.rest("before the first epoch")
     result: Validation | None = None
     entered: int | None = None
@@ -154,17 +156,18 @@ class _Loop:
             run.best = Best(epoch, score, weights)
 
     def keep(self, deadline: Deadline, seconds: float) -> None:
-        """After an epoch that took `seconds`: choose how long the ones that are left are, so that they end in time."""
-        run, recipe = self.run, self.job.recipe
-        done, last = len(run.history), run.history[-1]
+        """After the head start or an epoch that took `seconds`: choose how long the epochs left are, to end in time."""
+        run, recipe, done = self.run, self.job.recipe, len(self.run.history)
         if run.portion is None or done == recipe.epochs:
             return
-        taken = Taken(
-            pictures=round(last.pictures_per_second * last.seconds),
-            training_s=last.seconds,
-            rest_s=max(seconds - last.seconds, 0.0),
-        )
-        count = pictures_left_an_epoch(recipe, deadline, taken, done=done, seconds=deadline.at - time.monotonic())
+        if done:
+            last = run.history[-1]
+            pictures, rest = round(last.pictures_per_second * last.seconds), max(seconds - last.seconds, 0.0)
+            taken = Taken(pictures=pictures, training_s=last.seconds, rest_s=rest)
+            slower = slower_in_epoch(recipe, deadline, done - 1, taken)
+        else:
+            slower = slower_in_head_start(recipe, deadline, seconds)
+        count = pictures_left_an_epoch(recipe, deadline, slower, done=done, seconds=deadline.at - time.monotonic())
         run.portion = run.portion[0], run.portion[0] + gather(self.world, count)[0]
 
     def is_hopeless(self) -> bool:

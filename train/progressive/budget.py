@@ -100,6 +100,14 @@ class Taken:
     rest_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Slower:
+    """How many times as long as by the pace training takes, and all the rest."""
+
+    training: float = 1.0
+    rest: float = 1.0
+
+
 def features_seen(pictures: int, *, flip_keeps_class: bool) -> int:
     """How many features a head start is fitted to: of few pictures, mirrored ones too; of very many, some."""
     seen = min(pictures, MOST_PICTURES)
@@ -157,7 +165,8 @@ def fit_to_budget(
         ZooError: not even a step an epoch fits; says what would.
     """
     planned = PLANNED_SHARE * seconds - FINISH_S
-    least = len(make(2, SMALLEST_BATCH, suited.largest_size).stages)
+    # Two at least: what the first one takes corrects the length of the second.
+    least = max(2, len(make(2, SMALLEST_BATCH, suited.largest_size).stages))
     enough = max(ENOUGH_PICTURES, ENOUGH_OF_A_CLASS * amount.classes)
     if not _fits_head(suited, amount):
         enough = round(ENOUGH_FROM_NOTHING * suited.epochs * amount.train)
@@ -184,17 +193,30 @@ def fit_to_budget(
     )
 
 
-def pictures_left_an_epoch(recipe: Recipe, deadline: Deadline, taken: Taken, *, done: int, seconds: float) -> int:
-    """How many pictures each epoch after the first `done` may have, if they go as fast as the last one did.
+def pictures_left_an_epoch(recipe: Recipe, deadline: Deadline, slower: Slower, *, done: int, seconds: float) -> int:
+    """How many pictures each epoch after the first `done` may have, if they go as fast as what came before.
 
     A machine that is busier, or quieter, than while its pace was measured still ends in time.
 
     Args:
-        taken: what the last epoch took.
+        slower: than the pace what came before was.
         seconds: what is left.
     """
-    stage, amount, pace = recipe.stages[stage_of_epoch(recipe.stages, done - 1)], deadline.amount, deadline.pace
-    slower = taken.training_s / (taken.pictures * pace.training(stage.image_size))
-    looked = taken.rest_s / max(amount.validate * pace.validation(tested_size(recipe, stage)), 1e-9)
-    free = seconds - FINISH_S - looked * _seconds_of_looking(recipe, amount, pace, done)
-    return max(stage.batch_size, floor(free / (slower * _seconds_a_picture(recipe, pace, done))))
+    amount, pace = deadline.amount, deadline.pace
+    free = seconds - FINISH_S - slower.rest * _seconds_of_looking(recipe, amount, pace, done)
+    least = min(stage.batch_size for stage in recipe.stages)
+    return max(least, floor(free / (slower.training * _seconds_a_picture(recipe, pace, done))))
+
+
+def slower_in_epoch(recipe: Recipe, deadline: Deadline, epoch: int, taken: Taken) -> Slower:
+    """How an epoch (from 0) went, against the pace."""
+    stage, amount, pace = recipe.stages[stage_of_epoch(recipe.stages, epoch)], deadline.amount, deadline.pace
+    planned = amount.validate * pace.validation(tested_size(recipe, stage))
+    trained = taken.pictures * pace.training(stage.image_size)
+    return Slower(training=taken.training_s / trained, rest=taken.rest_s / max(planned, 1e-9))
+
+
+def slower_in_head_start(recipe: Recipe, deadline: Deadline, seconds: float) -> Slower:
+    """How a head start of so many seconds went, against the pace; nothing else of a run has gone yet."""
+    planned = (deadline.amount.features + deadline.amount.validate) * deadline.pace.validation(recipe.test_size)
+    return Slower(training=seconds / planned, rest=seconds / planned)

@@ -20,6 +20,7 @@ from train.progressive.budget import (
     pictures_left_an_epoch,
     read_duration,
     seconds_of,
+    slower_in_epoch,
 )
 from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe
@@ -121,7 +122,8 @@ def test_what_is_left_is_shared_out_as_fast_as_it_goes() -> None:
             + AMOUNT.validate * (PACE.validation(179) + 2 * PACE.validation(224))
             + AMOUNT.test * PACE.validation(224)
         )
-        count = pictures_left_an_epoch(recipe, deadline, taken, done=1, seconds=left + FINISH_S)
+        so = slower_in_epoch(recipe, deadline, 0, taken)
+        count = pictures_left_an_epoch(recipe, deadline, so, done=1, seconds=left + FINISH_S)
         assert count == pytest.approx(700, abs=1)
     # Where nothing is left, a step still is.
-    assert pictures_left_an_epoch(recipe, deadline, taken, done=1, seconds=-10) == recipe.stages[0].batch_size
+    assert pictures_left_an_epoch(recipe, deadline, so, done=1, seconds=-10) == recipe.stages[0].batch_size
