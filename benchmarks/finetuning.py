@@ -1,0 +1,118 @@
+"""The default command beside what experts write, in the same time on the same cores: from weights, or from nothing.
+
+    python benchmarks/finetuning.py lite0.safetensors --seconds 90           from weights: three sets, three seeds
+    python benchmarks/finetuning.py tiny --seconds 90 --peers plain          from nothing
+
+Ours is `zoo train MODEL --data SET --budget SECONDS`, with no other option, and again in half the time. The peers are
+in `finetuning_peers/`, 40 lines each at most; the sets in `sets.py`, another split for each seed. Each answers to the
+test pictures of its split, which nobody trains or chooses on. Runs take turns, seed by seed, so that a machine that
+slows down slows all of them; finished ones are kept in --work, and the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from sets import PACKAGES, make_set
+
+from serve.bench.kinds.finetuning import FinetuningData, TrainedRow
+from serve.bench.report.report import keep_result
+from zoo.files import write_json
+from zoo.machine import processor_name
+from zoo.results import Result, Subject, measured_on
+from zoo.weights.resolve import find_model_variant, has_weights
+
+HERE = Path(__file__).parent
+PEERS = HERE / "finetuning_peers"
+OURS, OURS_HALF = "zoo train", "zoo train, half the time"
+# What timm calls the networks that are trained from nothing; of `tiny` it has none.
+TIMM = {"b0": "tf_efficientnetv2_b0"}
+
+
+def main() -> None:
+    """Run every contender on every set with every seed, and write one result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="a checkpoint of Lite0's ImageNet weights, or the id of a network")
+    parser.add_argument("--seconds", type=float, default=90.0)
+    parser.add_argument("--sets", nargs="+", choices=list(PACKAGES), default=list(PACKAGES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--peers", nargs="+", default=["plain", "frozen", "timm_pieces"])
+    parser.add_argument("--work", type=Path, default=Path("build/finetuning"), help="where sets and runs are kept")
+    parser.add_argument("-o", "--out", type=Path, default=HERE)
+    options = parser.parse_args()
+    weights = options.work / f"{Path(options.model).stem}-timm.safetensors"
+    options.work.mkdir(parents=True, exist_ok=True)
+    if has_weights(options.model):
+        call("zoo", "convert", options.model, "--to", "timm", "-o", str(weights))
+    rows = []
+    for seed in options.seeds:
+        for name in options.sets:
+            data = make_set(name, options.work / "sets" / f"{name}-{seed}", seed)
+            contenders = [OURS, OURS_HALF, *options.peers]
+            rows += [run(contender, data, weights, name, seed, options) for contender in contenders]
+    keep_result(result_of(rows, options), options.out)
+
+
+def call(module: str, *arguments: str) -> None:
+    """Run a module of ours, or a script, to its end."""
+    command = [sys.executable, *(["-m", module] if module == "zoo" else [module]), *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def run(contender: str, data: Path, weights: Path, name: str, seed: int, options: argparse.Namespace) -> TrainedRow:
+    """One contender on one split, or what is kept of it."""
+    kept = options.work / f"{contender.replace(' ', '-')}-{Path(options.model).stem}-{name}-{seed}.json"
+    if kept.is_file():
+        return TrainedRow.from_dict(json.loads(kept.read_text(encoding="utf-8")))
+    began, answers = time.monotonic(), kept.with_suffix(".answers")
+    if contender in (OURS, OURS_HALF):
+        seconds = options.seconds / (2 if contender == OURS_HALF else 1)
+        out = kept.with_suffix("")
+        call("zoo", "train", options.model, "--data", str(data), "--budget", f"{seconds:g}s", "--out", str(out))
+        with (out / "predictions.csv").open(encoding="utf-8") as file:
+            found = {row["picture"]: row["predicted"] for row in csv.DictReader(file) if row["split"] == "test"}
+    else:
+        told = [str(weights if weights.is_file() else "none"), f"{options.seconds:g}", str(seed), str(answers)]
+        network = [] if weights.is_file() else ["96", TIMM.get(options.model, options.model)]
+        call(str(PEERS / f"{contender}.py"), str(data), *told, *network)
+        found = json.loads(answers.read_text(encoding="utf-8"))
+    seconds = time.monotonic() - began
+    pictures = sorted(path.relative_to(data / "test").as_posix() for path in (data / "test").rglob("*.*"))
+    right = tuple(found[picture] == picture.partition("/")[0] for picture in pictures)
+    row = TrainedRow(contender=contender, data=name, seed=seed, seconds=seconds, right=right)
+    write_json(kept, row.to_dict())
+    print(f"{name:8} seed {seed}  {contender:26} {100 * row.top1:5.1f} %  {seconds:4.0f} s", flush=True)
+    return row
+
+
+def result_of(rows: list[TrainedRow], options: argparse.Namespace) -> Result:
+    """The runs as a result, with what a reader needs to know of them."""
+    variant, threads = find_model_variant(options.model), torch.get_num_threads()
+    start = "weights" if has_weights(options.model) else "nothing"
+    subject = Subject(
+        name=f"{variant.id}-from-{start}-{options.seconds:g}s", batch_sizes=(), precision="fp32", threads=threads
+    )
+    return Result(
+        kind="finetuning",
+        name=f"{variant.id}-from-{start}-{options.seconds:g}s",
+        environment=measured_on(processor_name()),
+        settings={
+            "subjects": [subject.to_dict()],
+            "mode": f"each contender had {options.seconds:g} s on {threads} threads, from {start}; runs took turns",
+            "model": variant.id,
+            "threads": threads,
+            "seconds": options.seconds,
+        },
+        data=FinetuningData(rows=tuple(rows)).to_dict(),
+    )
+
+
+if __name__ == "__main__":
+    main()
