@@ -22,7 +22,7 @@ SIZE_SHARES = tuple(sevenths / 7 for sevenths in (7, 6, 5, 4, 3, 2))
 SMALLEST_PX = 64
 # With fewer pictures than these, repeated ones counted, smaller ones are the better use of the time: from weights so
 # many of all classes and of each, from nothing this share of what suits the recipe.
-ENOUGH_PICTURES, ENOUGH_OF_A_CLASS, ENOUGH_FROM_NOTHING = 4000, 40, 0.5
+ENOUGH_PICTURES, ENOUGH_OF_A_CLASS, ENOUGH_FROM_NOTHING = 1000, 10, 0.5
 # More validations than this tell no more, and they take no more of the time than this.
 MOST_EPOCHS, VALIDATION_SHARE = 20, 0.1
 SMALLEST_BATCH = 8
