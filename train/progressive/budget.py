@@ -165,8 +165,7 @@ def fit_to_budget(
         ZooError: not even a step an epoch fits; says what would.
     """
     planned = PLANNED_SHARE * seconds - FINISH_S
-    # Two at least: what the first one takes corrects the length of the second.
-    least = max(2, len(make(2, SMALLEST_BATCH, suited.largest_size).stages))
+    least = len(make(1, SMALLEST_BATCH, suited.largest_size).stages)
     enough = max(ENOUGH_PICTURES, ENOUGH_OF_A_CLASS * amount.classes)
     if not _fits_head(suited, amount):
         enough = round(ENOUGH_FROM_NOTHING * suited.epochs * amount.train)

@@ -82,9 +82,9 @@ def test_validations_take_a_tenth_of_the_time_at_most() -> None:
 
 
 def test_little_time_takes_smaller_pictures_before_too_few() -> None:
-    chosen = fit_to_budget(make, SUITED, AMOUNT, PACE, 80, sizes=True)
+    chosen = fit_to_budget(make, SUITED, AMOUNT, PACE, 40, sizes=True)
     assert chosen.largest_size == 192 and seen(chosen) >= ENOUGH_PICTURES
-    fixed = fit_to_budget(make, SUITED, AMOUNT, PACE, 80, sizes=False)
+    fixed = fit_to_budget(make, SUITED, AMOUNT, PACE, 40, sizes=False)
     assert fixed.largest_size == 224 and seen(fixed) < ENOUGH_PICTURES
 
 
