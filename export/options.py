@@ -31,7 +31,10 @@ class ExportOptions(Row):
     image_size: Annotated[ImageSize | None, Opt("Side of the input, px; by default the checkpoint's own.")] = None
     data: Annotated[
         str | None,
-        Opt("Pictures to compare on: digits or a folder; by default those it was trained beside.", needs="parity"),
+        Opt(
+            "Pictures to compare on: digits, a folder or a file of labels; by default those it was trained beside.",
+            needs="parity",
+        ),
     ] = None
     # Enough for every class of a small data set, few enough for a large network on a CPU: 64 of S at 384 px are
     # 64 · 8.4 = 540 GMACs, some ten seconds on two cores.
@@ -59,7 +62,10 @@ class EvaluateOptions(Row):
 
     artifact: Annotated[str, Arg("ARTIFACT")]
     data: Annotated[
-        str | None, Opt("digits or a folder of labelled pictures; by default what a checkpoint was trained beside.")
+        str | None,
+        Opt(
+            "digits, a folder of labelled pictures, a file of labels; by default what a checkpoint was trained beside."
+        ),
     ] = None
     seed: Annotated[CountOrNone | None, Opt("Split of a folder that has none, as `zoo train --seed` made it.")] = None
     group_by: GroupBy = None

@@ -17,7 +17,7 @@ from export.passport import Parity
 from export.precision.rows import Precision, Tolerance
 from export.runners.runner import Runner, are_finite, not_finite
 from zoo.data.digits import sample_photographs
-from zoo.data.open import open_val, was_recorded
+from zoo.data.open import is_labels, open_val, was_recorded
 from zoo.data.pictures import Pictures, load_prepared
 from zoo.errors import DataError, VerdictError
 from zoo.model.spec import Preprocessing
@@ -96,7 +96,7 @@ def choose_pictures(
     recorded, seed = provenance.get("data"), int(provenance.get("seed") or 0)
     if data:
         chosen = open_val(data, seed=seed if was_recorded(data, recorded) else None)
-    elif recorded and (recorded == "digits" or Path(recorded).is_dir()):
+    elif recorded and (recorded == "digits" or Path(recorded).is_dir() or is_labels(recorded)):
         chosen = open_val(recorded, seed=seed)
     else:
         chosen = sample_photographs()

@@ -54,8 +54,8 @@ class TrainOptions(Row):
     data: Annotated[
         str,
         Opt(
-            "digits; a folder: train/ and val/, or one folder per class; shards of `zoo data pack` or `index`, also by "
-            "their https:// address; an .npz file."
+            "digits; a folder: train/ and val/, or one folder per class; a file of labels: .csv, .tsv, .jsonl or "
+            ".parquet; shards of `zoo data pack` or `index`, also by their https:// address; an .npz file."
         ),
     ] = "digits"
     group_by: GroupBy = None
