@@ -12,6 +12,9 @@ from zoo.model.spec import ImageSize
 from zoo.options import Arg, DeviceChoice, GroupBy, Opt
 from zoo.rows import Count, CountOrNone, Row, Some
 
+# How many classes are named where a picture has one.
+TOP = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Row):
@@ -49,7 +52,9 @@ class PredictOptions(Row):
 
     artifact: Annotated[str, Arg("ARTIFACT")]
     pictures: Annotated[tuple[str, ...], Some(), Arg("PICTURE...")]
-    top: Annotated[Count, Opt("Classes to name.")] = 5
+    top: Annotated[
+        Count | None, Opt(f"Classes to name  [default: {TOP}; of several labels all that reach their thresholds]")
+    ] = None
     calibrated: Annotated[
         bool, Opt("Scores that say how often such answers are right, by the temperature that `zoo train` fitted.")
     ] = False

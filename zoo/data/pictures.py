@@ -70,6 +70,13 @@ class Pictures:
         """One picture's class; of pictures with several labels its row of `targets`, (K,) bool."""
         return int(self.labels[index]) if self.targets is None else self.targets[index]
 
+    def all_targets(self) -> NDArray[np.bool_]:
+        """`targets` (N, K) bool, also of pictures with one class each."""
+        if self.targets is not None:
+            return self.targets
+        hot: NDArray[np.bool_] = np.arange(len(self.classes)) == self.labels[:, None]
+        return hot
+
     def places_of(self, index: int) -> tuple[int, ...]:
         """The indices of all classes of one picture."""
         if self.targets is None:
