@@ -82,6 +82,13 @@ class Parity(Row):
     failures: tuple[str, ...]
     compared: Literal["class", "labels"] = "class"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; of one class a picture they are those of the first version."""
+        fields = super().to_dict()
+        if self.compared == "class":
+            del fields["compared"]
+        return fields
+
     @property
     def passed(self) -> bool:
         """Every bound held."""
