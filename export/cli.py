@@ -96,13 +96,15 @@ def predict(options: PredictOptions, as_json: bool) -> None:
 def evaluate(options: EvaluateOptions, as_json: bool) -> None:
     """Measure the accuracy of ARTIFACT: a checkpoint, an .onnx, a .plan, or a model's id.
 
-    Broken pictures are named on stderr and left out.
+    Of one that answers several labels a picture it is mAP, and F1 at its thresholds. Broken pictures are named on
+    stderr and left out.
     """
     from rich.text import Text
 
     from export.evaluate import evaluate as evaluate_runner
     from export.evaluate import open_data
     from export.runners.open import open_runner
+    from export.tables import evaluation_words
     from export.watch import watching
     from zoo.console import log_console, print_json, results_console
 
@@ -119,7 +121,5 @@ def evaluate(options: EvaluateOptions, as_json: bool) -> None:
     if as_json:
         print_json(found.to_dict(), indent=None)
         return
-    top5 = "" if found.top5 is None else f"  top-5 {found.top5:.2%}"
-    accuracies = f"top-1 {found.top1:.2%}{top5}  loss {found.loss:.4f}"
     over = f"on {found.n} pictures of {pictures.name}"
-    results_console().print(Text.assemble((found.artifact, "bold"), f"  {accuracies}  {over}"))
+    results_console().print(Text.assemble((found.artifact, "bold"), f"  {evaluation_words(found)}  {over}"))

@@ -1,8 +1,8 @@
-"""Owns evaluation: labelled pictures through any `Runner`, accuracy out; it prints nothing and trains nothing."""
+"""Owns evaluation: labelled pictures through any `Runner`, accuracy or mAP out; it prints and trains nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.contract import Contract
 from export.options import EvaluateOptions
 from export.passport import check_exists, passport_path, read_passport
 from export.runners.runner import Runner, are_finite, not_finite
@@ -18,6 +19,7 @@ from zoo.data.http import AUTHORIZATION_VARIABLE, authorization, is_address
 from zoo.data.open import has_split, is_held_out, open_val, was_recorded
 from zoo.data.pictures import Pictures, load_prepared
 from zoo.errors import DataError
+from zoo.label_scores import binary_cross_entropy, count_labels, mean_average_precision, sigmoid
 from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Text
 from zoo.weights.mistaken import ARTIFACT, EXPORTED_SUFFIXES
 from zoo.weights.resolve import check_name, checkpoint_path
@@ -39,6 +41,30 @@ class Evaluation(Row):
     artifact: Text
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelEvaluation(Row):
+    """What `zoo evaluate --json` prints of an artifact that answers several labels a picture.
+
+    `map` is the mean average precision over the `classes` that have pictures, as is `macro_f1`; F1 is at the artifact's
+    own thresholds. The loss is the sum over all classes, in nats, the mean over pictures.
+    """
+
+    written_too = ("task",)
+
+    map: Share
+    micro_f1: Share
+    macro_f1: Share
+    loss: NotNegative
+    classes: CountOrNone
+    n: Count
+    artifact: Text
+
+    @property
+    def task(self) -> str:
+        """Tells this row from `Evaluation`."""
+        return "multi-label"
+
+
 def evaluate(
     runner: Runner,
     pictures: Pictures,
@@ -46,26 +72,90 @@ def evaluate(
     batch_size: int = EvaluateOptions.batch_size,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_broken: Callable[[str], None] = lambda problem: None,
-) -> Evaluation:
+) -> Evaluation | LabelEvaluation:
     """Measure a runner on labelled pictures, leaving out the broken ones.
 
     Args:
         runner: any back end.
-        pictures: their classes are matched with the artifact's by name.
+        pictures: their classes are matched with the artifact's by name. An artifact that answers several labels takes
+            pictures of one class too: that is their only label.
         batch_size: at most this many at once, fewer where the runner takes fewer.
         on_progress: called with the number of pictures done and of all.
         on_broken: called with what is wrong with a picture that cannot be decoded.
 
     Raises:
-        DataError: a class the artifact does not know, or no picture that can be decoded.
+        DataError: a class the artifact does not know, several labels where it answers one, or no picture that can be
+            decoded.
         ArtifactError: logits that are not finite, of how many pictures.
     """
-    index_of = match_classes(pictures, runner.contract.classes)
-    step = min(batch_size, runner.max_batch_size or batch_size)
+    contract = runner.contract
+    index_of = match_classes(pictures, contract.classes)
+    answered = _answers(runner, pictures, min(batch_size, runner.max_batch_size or batch_size), on_progress, on_broken)
+    if contract.thresholds is not None:
+        return _judge_labels(answered, index_of, contract, runner.artifact)
+    if pictures.multi_label:
+        raise DataError(
+            f"{runner.artifact} answers one class a picture, and those of {pictures.name} may have several.",
+            "Evaluate it on pictures of one class each, or train on these: `zoo train MODEL --data …`.",
+        )
     ranks: list[NDArray[np.int64]] = []
     losses: list[NDArray[np.float64]] = []
+    for chunk, logits in answered:
+        labels = index_of[chunk.labels]
+        ranks.append(rank_of(logits, labels))
+        losses.append(cross_entropy(logits, labels))
+    rank = np.concatenate(ranks)
+    return Evaluation(
+        top1=float((rank < 1).mean()),
+        top5=float((rank < TOP).mean()) if len(contract.classes) > TOP else None,
+        loss=float(np.concatenate(losses).mean()),
+        n=len(rank),
+        artifact=runner.artifact,
+    )
+
+
+def _judge_labels(
+    answered: Iterator[tuple[Pictures, NDArray[np.float32]]],
+    index_of: NDArray[np.int64],
+    contract: Contract,
+    artifact: str,
+) -> LabelEvaluation:
+    scores: list[NDArray[np.float32]] = []
+    targets: list[NDArray[np.bool_]] = []
+    losses: list[NDArray[np.float64]] = []
+    for chunk, logits in answered:
+        own = np.zeros(logits.shape, np.bool_)
+        own[:, index_of] = chunk.all_targets()
+        scores.append(sigmoid(logits))
+        targets.append(own)
+        losses.append(binary_cross_entropy(logits, own))
+    score, target = np.concatenate(scores), np.concatenate(targets)
+    counts = count_labels(score, target, np.array(contract.thresholds))
+    return LabelEvaluation(
+        map=mean_average_precision(score, target),
+        micro_f1=counts.micro_f1,
+        macro_f1=counts.macro_f1,
+        loss=float(np.concatenate(losses).mean()),
+        classes=int((counts.pictures > 0).sum()),
+        n=len(score),
+        artifact=artifact,
+    )
+
+
+def _answers(
+    runner: Runner,
+    pictures: Pictures,
+    step: int,
+    on_progress: Callable[[int, int], None],
+    on_broken: Callable[[str], None],
+) -> Iterator[tuple[Pictures, NDArray[np.float32]]]:
+    """The readable pictures in batches, with their logits (N, K), all finite.
+
+    Raises:
+        DataError, ArtifactError: as `evaluate`, at the end.
+    """
     broken: list[str] = []
-    unusable = 0
+    usable_count = unusable = 0
     for start in range(0, len(pictures), step):
         chunk = pictures.at(np.arange(start, min(start + step, len(pictures))))
         prepared, kept, messages = load_prepared(chunk, runner.contract.preprocessing)
@@ -73,26 +163,16 @@ def evaluate(
         for problem in messages:
             on_broken(problem)
         if kept:
-            labels = index_of[chunk.labels[kept]]
             logits = runner.infer(prepared)
             usable = are_finite(logits)
+            usable_count += int(usable.sum())
             unusable += int((~usable).sum())
-            logits, labels = logits[usable], labels[usable]
-            ranks.append(rank_of(logits, labels))
-            losses.append(cross_entropy(logits, labels))
+            yield chunk.at(np.array(kept)[usable]), logits[usable]
         on_progress(start + len(chunk), len(pictures))
-    if not ranks:
+    if not usable_count + unusable:
         raise DataError(f"None of the {len(pictures)} pictures of {pictures.name} can be decoded.", broken[0])
-    rank = np.concatenate(ranks)
     if unusable:
-        raise not_finite(runner.artifact, unusable, unusable + len(rank))
-    return Evaluation(
-        top1=float((rank < 1).mean()),
-        top5=float((rank < TOP).mean()) if len(runner.contract.classes) > TOP else None,
-        loss=float(np.concatenate(losses).mean()),
-        n=len(rank),
-        artifact=runner.artifact,
-    )
+        raise not_finite(runner.artifact, unusable, unusable + usable_count)
 
 
 def rank_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:

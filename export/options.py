@@ -12,6 +12,9 @@ from zoo.model.spec import ImageSize
 from zoo.options import Arg, DeviceChoice, GroupBy, Opt
 from zoo.rows import Count, CountOrNone, Row, Some
 
+# How many classes are named where a picture has one.
+TOP = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Row):
@@ -31,7 +34,10 @@ class ExportOptions(Row):
     image_size: Annotated[ImageSize | None, Opt("Side of the input, px; by default the checkpoint's own.")] = None
     data: Annotated[
         str | None,
-        Opt("Pictures to compare on: digits or a folder; by default those it was trained beside.", needs="parity"),
+        Opt(
+            "Pictures to compare on: digits, a folder or a file of labels; by default those it was trained beside.",
+            needs="parity",
+        ),
     ] = None
     # Enough for every class of a small data set, few enough for a large network on a CPU: 64 of S at 384 px are
     # 64 · 8.4 = 540 GMACs, some ten seconds on two cores.
@@ -46,7 +52,9 @@ class PredictOptions(Row):
 
     artifact: Annotated[str, Arg("ARTIFACT")]
     pictures: Annotated[tuple[str, ...], Some(), Arg("PICTURE...")]
-    top: Annotated[Count, Opt("Classes to name.")] = 5
+    top: Annotated[
+        Count | None, Opt(f"Classes to name  [default: {TOP}; of several labels all that reach their thresholds]")
+    ] = None
     calibrated: Annotated[
         bool, Opt("Scores that say how often such answers are right, by the temperature that `zoo train` fitted.")
     ] = False
@@ -59,7 +67,10 @@ class EvaluateOptions(Row):
 
     artifact: Annotated[str, Arg("ARTIFACT")]
     data: Annotated[
-        str | None, Opt("digits or a folder of labelled pictures; by default what a checkpoint was trained beside.")
+        str | None,
+        Opt(
+            "digits, a folder of labelled pictures, a file of labels; by default what a checkpoint was trained beside."
+        ),
     ] = None
     seed: Annotated[CountOrNone | None, Opt("Split of a folder that has none, as `zoo train --seed` made it.")] = None
     group_by: GroupBy = None

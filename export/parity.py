@@ -5,6 +5,7 @@ It knows only the `Runner` seam, so every back end is compared by the same loop;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from export.passport import Parity
 from export.precision.rows import Precision, Tolerance
 from export.runners.runner import Runner, are_finite, not_finite
 from zoo.data.digits import sample_photographs
-from zoo.data.open import open_val, was_recorded
+from zoo.data.open import is_labels, open_val, was_recorded
 from zoo.data.pictures import Pictures, load_prepared
 from zoo.errors import DataError, VerdictError
 from zoo.model.spec import Preprocessing
@@ -66,7 +67,8 @@ class Gate:
                 f"Nothing was written. {precision.id} is too narrow for this network: export it in another precision.",
             )
         names = (self.backend, candidate.backend, self.probe.name)
-        parity = judge(self.logits, logits, precision.tolerance, names=names)
+        thresholds = candidate.contract.thresholds
+        parity = judge(self.logits, logits, precision.tolerance, names=names, thresholds=thresholds)
         if parity.passed:
             return parity
         raise VerdictError(
@@ -96,7 +98,7 @@ def choose_pictures(
     recorded, seed = provenance.get("data"), int(provenance.get("seed") or 0)
     if data:
         chosen = open_val(data, seed=seed if was_recorded(data, recorded) else None)
-    elif recorded and (recorded == "digits" or Path(recorded).is_dir()):
+    elif recorded and (recorded == "digits" or Path(recorded).is_dir() or is_labels(recorded)):
         chosen = open_val(recorded, seed=seed)
     else:
         chosen = sample_photographs()
@@ -123,8 +125,9 @@ def judge(
     tolerance: Tolerance,
     *,
     names: tuple[str, str, str] = ("reference", "candidate", "pictures"),
+    thresholds: Sequence[float] | None = None,
 ) -> Parity:
-    """Judge logits (N, K) against logits (N, K).
+    """Judge logits (N, K) against logits (N, K); answers are the first class, or the labels above `thresholds` (K,).
 
     A picture with NaN or infinity in either fails the comparison and is left out of the errors. A constant zero
     reference has scale 1.
@@ -137,17 +140,17 @@ def judge(
     error = np.abs(candidate.astype(np.float64) - reference)
     largest, mean = float(error.max(initial=0.0)), float(error.mean()) if error.size else 0.0
     scale = float(np.abs(reference).max(initial=0.0)) or 1.0
-    expected, answered = reference.argmax(axis=1), candidate.argmax(axis=1)
-    # How much the reference prefers its own answer to the candidate's: 0 where they agree.
-    rows = np.arange(len(reference))
-    preference = reference[rows, expected] - reference[rows, answered]
-    differs = expected != answered
+    if thresholds is None:
+        differs, preference = _class_differs(reference, candidate)
+    else:
+        differs, preference = _labels_differ(reference, candidate, thresholds)
     ties = differs & (preference <= tolerance.tie_margin * scale)
     for name, found, allowed in (("max", largest, tolerance.max_error), ("mean", mean, tolerance.mean_error)):
         if found / scale > allowed:
             failures.append(f"{name} error {found / scale:.2g} of the largest logit, allowed {allowed:.2g}")
+    other = "another class" if thresholds is None else "other labels"
     if wrong := int((differs & ~ties).sum()):
-        failures.append(f"{wrong} of {total} pictures get another class, beyond any tie")
+        failures.append(f"{wrong} of {total} pictures get {other}, beyond any tie")
     return Parity(
         reference=names[0],
         candidate=names[1],
@@ -162,4 +165,28 @@ def judge(
         ties=int(ties.sum()),
         tolerance=tolerance,
         failures=tuple(failures),
+        compared="class" if thresholds is None else "labels",
     )
+
+
+def _class_differs(
+    reference: NDArray[np.float32], candidate: NDArray[np.float32]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which pictures get another first class, and how much the reference prefers its own: 0 where they agree."""
+    expected, answered = reference.argmax(axis=1), candidate.argmax(axis=1)
+    rows = np.arange(len(reference))
+    preference = reference[rows, expected].astype(np.float64) - reference[rows, answered]
+    return expected != answered, preference
+
+
+def _labels_differ(
+    reference: NDArray[np.float32], candidate: NDArray[np.float32], thresholds: Sequence[float]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which pictures get other labels, and how far the reference is from the threshold that is farthest from it of
+    those that were crossed, as a logit: log(t / (1 − t)); a threshold of 0 or 1 is never crossed.
+    """
+    share = np.array(thresholds, np.float64)
+    with np.errstate(divide="ignore"):
+        border = np.log(share) - np.log1p(-share)
+    other = (reference >= border) != (candidate >= border)
+    return other.any(axis=1), np.where(other, np.abs(reference - border), 0.0).max(axis=1, initial=0.0)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from export.contract import Contract
 from export.engine.builders import BuildCard
@@ -60,8 +60,9 @@ class Parity(Row):
     """What one comparison found.
 
     Errors are of logits; `relative_…` are shares of `scale`, the largest absolute reference logit.
-    `top1_agreement` is the plain share of pictures with the same first class; `ties` counts those of the others on
-    which the reference itself hardly prefers one class (see `Tolerance`); `failures` names every bound that broke.
+    `top1_agreement` is the plain share of pictures with the same first class, or, where several labels are `compared`,
+    with the same ones above their thresholds; `ties` counts those of the others on which the reference itself hardly
+    prefers one class, or is as near to the thresholds (see `Tolerance`); `failures` names every bound that broke.
     """
 
     written_too = ("passed",)
@@ -79,6 +80,14 @@ class Parity(Row):
     ties: CountOrNone
     tolerance: Tolerance
     failures: tuple[str, ...]
+    compared: Literal["class", "labels"] = "class"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; of one class a picture they are those of the first version."""
+        fields = super().to_dict()
+        if self.compared == "class":
+            del fields["compared"]
+        return fields
 
     @property
     def passed(self) -> bool:
@@ -90,7 +99,7 @@ class Parity(Row):
         ties = f" ({self.ties} of the others are ties)" if self.ties else ""
         return (
             f"max error {self.max_abs_error:.1e}, mean {self.mean_abs_error:.1e} of logits up to {self.scale:.3g}; "
-            f"same class on {self.top1_agreement:.1%} of {self.n}{ties}"
+            f"same {self.compared} on {self.top1_agreement:.1%} of {self.n}{ties}"
         )
 
 

@@ -1,22 +1,24 @@
-"""Owns prediction: pictures in, the likeliest classes out, by any `Runner`; it prints nothing."""
+"""Owns prediction: pictures in, the likeliest class or all labels out, by any `Runner`; it prints nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.options import PredictOptions
+from export.contract import Contract
+from export.options import TOP
 from export.runners.runner import Runner, are_finite, not_finite
 from zoo.data.decode import open_picture
 from zoo.data.named import Named
 from zoo.data.preprocess import prepare, softmax
 from zoo.errors import ArtifactError, BrokenPictureError
+from zoo.label_scores import sigmoid
 from zoo.visible import visible
 
 BATCH_SIZE = 8
@@ -24,60 +26,77 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One class with its softmax score in 0…1. No `Row`: a server makes several for every answer."""
+    """One class with its score in 0…1. No `Row`: a server makes several for every answer.
+
+    The score is the softmax or, of a network that answers several labels, the sigmoid; then `threshold` is the score
+    from which on the class is one.
+    """
 
     class_name: str
     index: int
     score: float
+    threshold: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; "class" is no name that Python allows for a field."""
-        return {"class": self.class_name, "index": self.index, "score": self.score}
+        fields = {"class": self.class_name, "index": self.index, "score": self.score}
+        return fields if self.threshold is None else fields | {"threshold": self.threshold}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classification:
-    """The predictions for one picture, best first; or why there are none."""
+    """The predictions for one picture, best first; or why there are none.
+
+    `multi_label`: the predictions are all labels of the picture, of which there may be none.
+    """
 
     picture: Path | str
     predictions: tuple[Prediction, ...] = ()
     error: BrokenPictureError | None = None
+    multi_label: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """One line of `zoo predict --json`, which broken pictures have none of."""
-        return {"picture": str(self.picture), "predictions": [row.to_dict() for row in self.predictions]}
+        task = {"task": "multi-label"} if self.multi_label else {}
+        return {"picture": str(self.picture), **task, "predictions": [row.to_dict() for row in self.predictions]}
 
 
 def predict(
-    runner: Runner, pictures: Sequence[Path | Named], *, top: int = PredictOptions.top, calibrated: bool = False
+    runner: Runner, pictures: Sequence[Path | Named], *, top: int | None = None, calibrated: bool = False
 ) -> Iterator[Classification]:
     """Classify pictures in batches, in their order; a broken one does not stop the rest.
 
     Args:
         runner: any back end.
         pictures: files, or what `zoo.data.named.find_pictures` found; those of an address are fetched a batch at once.
-        top: how many classes are named.
+        top: how many classes are named; None: `TOP` or, where a picture may have several labels, all that reach their
+            thresholds.
         calibrated: scores are the softmax of logits divided by the temperature that the artifact carries.
 
     Raises:
-        ArtifactError: no temperature where one is asked for. Or logits that are not finite: at the end, after the
-            classes of all other pictures.
+        ArtifactError: no temperature where one is asked for, or it answers several labels. Or logits that are not
+            finite: at the end, after the classes of all other pictures.
     """
     temperature = _temperature_of(runner) if calibrated else 1.0
     step = min(BATCH_SIZE, runner.max_batch_size or BATCH_SIZE)
     unusable = broken = 0
     for start in range(0, len(pictures), step):
         for found in _predict_batch(runner, pictures[start : start + step], top, temperature):
-            broken += found.error is not None
-            if found.error or found.predictions:
-                yield found
-            else:
+            if found is None:
                 unusable += 1
+                continue
+            broken += found.error is not None
+            yield found
     if unusable:
         raise not_finite(runner.artifact, unusable, len(pictures) - broken)
 
 
 def _temperature_of(runner: Runner) -> float:
+    if runner.contract.thresholds is not None:
+        raise ArtifactError(
+            f"{runner.artifact} answers several labels, each by a score of its own; no temperature is fitted to them.",
+            "Leave --calibrated out.",
+        )
     if runner.temperature is None:
         raise ArtifactError(
             f"{runner.artifact} carries no temperature, by which --calibrated could divide its logits.",
@@ -88,9 +107,9 @@ def _temperature_of(runner: Runner) -> float:
 
 
 def _predict_batch(
-    runner: Runner, pictures: Sequence[Path | Named], top: int, temperature: float
-) -> Iterator[Classification]:
-    """The classification of each picture; one whose logits are not finite has neither predictions nor an error."""
+    runner: Runner, pictures: Sequence[Path | Named], top: int | None, temperature: float
+) -> Iterator[Classification | None]:
+    """The classification of each picture; None of one whose logits are not finite."""
     prepared: list[NDArray[np.uint8] | BrokenPictureError] = []
     names = [picture.name if isinstance(picture, Named) else picture for picture in pictures]
     with ThreadPoolExecutor(len(pictures)) as pool:
@@ -110,8 +129,11 @@ def _predict_batch(
             yield Classification(picture=picture, error=item)
             continue
         row, usable = next(rows)
-        best = best_of(softmax(row / np.float32(temperature)), runner.contract.classes, top) if usable else ()
-        yield Classification(picture=picture, predictions=best)
+        if not usable:
+            yield None
+            continue
+        found = answer_of(row / np.float32(temperature), runner.contract, top)
+        yield Classification(picture=picture, predictions=found, multi_label=runner.contract.thresholds is not None)
 
 
 def _stored(picture: Path | Named) -> Path | bytes | BrokenPictureError:
@@ -120,6 +142,23 @@ def _stored(picture: Path | Named) -> Path | bytes | BrokenPictureError:
         return picture.stored() if isinstance(picture, Named) else picture
     except BrokenPictureError as error:
         return error
+
+
+def answer_of(logits: NDArray[np.float32], contract: Contract, top: int | None = None) -> tuple[Prediction, ...]:
+    """What one picture's logits (K,) say, best first: the likeliest classes, or all labels that reach their thresholds.
+
+    Args:
+        top: the so many likeliest classes instead, of several labels too: their thresholds say which of them count.
+    """
+    if contract.thresholds is None:
+        return best_of(softmax(logits), contract.classes, TOP if top is None else top)
+    scores = sigmoid(logits)
+    likeliest = best_of(scores, contract.classes, len(scores) if top is None else top)
+    return tuple(
+        replace(one, threshold=contract.thresholds[one.index])
+        for one in likeliest
+        if top is not None or one.score >= contract.thresholds[one.index]
+    )
 
 
 def best_of(scores: NDArray[np.float32], classes: Sequence[str], top: int) -> tuple[Prediction, ...]:

@@ -57,6 +57,7 @@ def find_source(options: ExportOptions, watch: Watch) -> Source:
             model=checkpoint.variant.id,
             classes=checkpoint.classes,
             preprocessing=_at_size(checkpoint.preprocessing, checkpoint.variant, options.image_size),
+            thresholds=checkpoint.thresholds,
         ),
         checkpoint=checkpoint,
         card=CheckpointCard(

@@ -12,6 +12,7 @@ from zoo.console import FittingTable
 from zoo.visible import visible
 
 if TYPE_CHECKING:
+    from export.evaluate import Evaluation, LabelEvaluation
     from export.passport import Parity
     from export.pipeline import ExportResult
     from export.predict import Classification
@@ -23,7 +24,7 @@ BAR_WIDTH = 40
 def export_table(result: ExportResult) -> FittingTable:
     """The published files, a line each: what they are and how far they are from PyTorch."""
     table = FittingTable("file")
-    for column in ("size", "sha256", "type", "max error", "mean error", "same class"):
+    for column in ("size", "sha256", "type", "max error", "mean error", _same(result)):
         table.add_column(column, justify="right", no_wrap=True)
     files, parity = result.passport.files, result.passport.parity
     # A plan that could not be run here shows the numbers of the graph it was built from; a remark says so.
@@ -36,6 +37,10 @@ def export_table(result: ExportResult) -> FittingTable:
             table.add_row(Text(str(path)), size, sha256, card.precision, *_parity_cells(found))
     table.add_row(Text(str(result.passport_file)))
     return table
+
+
+def _same(result: ExportResult) -> str:
+    return "same class" if result.passport.contract.thresholds is None else "same labels"
 
 
 def _parity_cells(found: Parity | None) -> tuple[str, str, str]:
@@ -62,14 +67,31 @@ def export_remarks(result: ExportResult) -> list[str]:
     return remarks
 
 
-def classification_table(found: Classification) -> FittingTable:
-    """One picture's classes as bars."""
+def evaluation_words(found: Evaluation | LabelEvaluation) -> str:
+    """The figures of an evaluation in a line."""
+    from export.evaluate import LabelEvaluation
+
+    if isinstance(found, LabelEvaluation):
+        return (
+            f"mAP {found.map:.2%}  micro F1 {found.micro_f1:.2%}  macro F1 {found.macro_f1:.2%}  "
+            f"loss {found.loss:.4f}  {found.classes} classes"
+        )
+    top5 = "" if found.top5 is None else f"  top-5 {found.top5:.2%}"
+    return f"top-1 {found.top1:.2%}{top5}  loss {found.loss:.4f}"
+
+
+def classification_table(found: Classification) -> FittingTable | Text:
+    """One picture's classes as bars; of several labels those below their thresholds in grey."""
+    if not found.predictions:
+        return Text("no label", style="dim")
     table = FittingTable(show_header=False)
     table.add_column(min_width=24)
     table.add_column()
     table.add_column(justify="right")
     table.add_column(justify="right", style="dim")
     for place, row in enumerate(found.predictions):
-        bar = Bar(1.0, 0.0, row.score, width=BAR_WIDTH, color="green" if place == 0 else "blue")
+        first = "green" if place == 0 else "blue"
+        colour = first if row.threshold is None else "green" if row.score >= row.threshold else "grey50"
+        bar = Bar(1.0, 0.0, row.score, width=BAR_WIDTH, color=colour)
         table.add_row(Text(visible(row.class_name)), bar, f"{row.score:.1%}", str(row.index))
     return table

@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 from hypothesis import settings
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from train.progressive.budget import Pace
 from zoo import http
@@ -204,6 +204,66 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     sizes = {"epochs": 4, "image_size": 32, "batch_size": 32}
     train_model(TrainOptions(model="tiny", out=folder, device="cpu", learning_rate=1e-2, **sizes))
+    return folder
+
+
+SHAPES = {"circle": (220, 60, 40), "square": (50, 190, 70), "triangle": (60, 80, 230)}
+
+
+def write_shapes(root: Path, count: int, *, seed: int = 0) -> Path:
+    """Write `count` pictures with several coloured shapes or none, and labels.csv; returns that file.
+
+    The first four fifths are for training, of the rest one half to validate on and one to test.
+    """
+    rng = np.random.default_rng(seed)
+    lines = ["path,labels,split"]
+    for number in range(count):
+        image = Image.fromarray(rng.integers(90, 130, (32, 32, 3), np.uint8))
+        pen = ImageDraw.Draw(image)
+        there = [name for name in SHAPES if rng.random() < 0.5]
+        for name in there:
+            left, top = (int(side) for side in rng.integers(0, 20, 2))
+            box = (left, top, left + 11, top + 11)
+            if name == "circle":
+                pen.ellipse(box, fill=SHAPES[name])
+            elif name == "square":
+                pen.rectangle(box, fill=SHAPES[name])
+            else:
+                pen.polygon([(left, top + 11), (left + 6, top), (left + 11, top + 11)], fill=SHAPES[name])
+        image.save(root / f"{number:03d}.png")
+        split = "train" if number < 0.8 * count else "val" if number < 0.9 * count else "test"
+        lines.append(f"{number:03d}.png,{';'.join(there)},{split}")
+    labels = root / "labels.csv"
+    labels.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return labels
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """labels.csv of 200 pictures of coloured shapes, several in a picture, or none."""
+    return write_shapes(tmp_path_factory.mktemp("shapes"), 200)
+
+
+@pytest.fixture(scope="session")
+def shapes_run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
+    """The run folder of `tiny`, trained briefly on the shapes: a checkpoint that answers several labels."""
+    from train.options import TrainOptions
+    from train.session import train_model
+
+    folder = tmp_path_factory.mktemp("runs") / "shapes"
+    sizes = {"epochs": 8, "image_size": 32, "batch_size": 16}
+    gentle = ("crop_scale=0.6,1", "stages.all.randaugment_magnitude=0", "test_size=32")
+    options = TrainOptions(
+        model="tiny",
+        data=str(shapes),
+        out=folder,
+        device="cpu",
+        workers=0,
+        learning_rate=1e-2,
+        overrides=gentle,
+        **sizes,
+    )
+    train_model(options)
     return folder
 
 

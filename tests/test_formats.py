@@ -63,10 +63,14 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def ask(zoo: Callable[..., Any], in_folder: Path, picture_folder: Path, tiny_run: Path) -> Ask:
+def ask(
+    zoo: Callable[..., Any], in_folder: Path, picture_folder: Path, tiny_run: Path, shapes: Path, shapes_run: Path
+) -> Ask:
     """`ask("show tiny")`: what the command prints with --json, parsed; in a folder with some pictures and a run."""
     shutil.copytree(picture_folder, in_folder / "pictures")
     shutil.copytree(tiny_run, in_folder / "of-ten-classes")
+    shutil.copytree(shapes.parent, in_folder / "shapes")
+    shutil.copytree(shapes_run, in_folder / "of-several-labels")
 
     def run(command: str) -> Any:
         answer = zoo(*command.split(), "--json")
@@ -108,9 +112,15 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
     """The way from pictures to an artifact and its answers, and the files it leaves."""
     yield "zoo train --plan", ask("train tiny --plan")
     yield "zoo train", ask(f"train tiny --data pictures {TRAIN}")
-    for line in Path("runs/tiny/metrics.jsonl").read_text().splitlines():
-        yield "metrics.jsonl", json.loads(line)
-    for run in ("runs/tiny", "of-ten-classes"):  # the first has every answer right, and so no temperature
+    yield "zoo train", ask(f"train tiny --data shapes/labels.csv -o several {TRAIN}")
+    for run in ("runs/tiny", "several"):
+        for line in Path(run, "metrics.jsonl").read_text().splitlines():
+            yield "metrics.jsonl", json.loads(line)
+    for run in (
+        "runs/tiny",
+        "of-ten-classes",
+        "of-several-labels",
+    ):  # the first has every answer right, and so no temperature
         with safe_open(f"{run}/checkpoint.safetensors", framework="pt") as file:
             yield "checkpoint.safetensors", json.loads(file.metadata()["zoo"])
     yield "zoo compare", ask("compare runs/tiny runs/tiny")
@@ -120,7 +130,9 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
     yield "MODEL.onnx", json.loads(metadata)
     yield "zoo evaluate", ask("evaluate tiny.onnx --data pictures")
     yield "zoo evaluate", ask("evaluate of-ten-classes")
+    yield "zoo evaluate", ask("evaluate of-several-labels --data shapes/labels.csv")
     yield "zoo predict", ask("predict tiny.onnx pictures/val/red/000.jpg")
+    yield "zoo predict", ask("predict of-several-labels shapes/000.png --top 3")
 
 
 def results(ask: Ask) -> Iterator[tuple[str, Any]]:

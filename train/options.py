@@ -11,7 +11,7 @@ from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Some
 
 # Which weights a run ends with, and what the best of them are the best in.
 Keep = Literal["best", "last"]
-Metric = Literal["top1", "loss", "balanced_accuracy", "macro_f1"]
+Metric = Literal["top1", "loss", "balanced_accuracy", "macro_f1", "map"]
 # What training computes in; fp32 is full precision, the others are mixed with it.
 MixedPrecision = Literal["fp32", "bf16", "fp16"]
 # Where pictures are flipped and RandAugmented: as batches on the device, or one by one in the decoding processes.
@@ -54,8 +54,8 @@ class TrainOptions(Row):
     data: Annotated[
         str,
         Opt(
-            "digits; a folder: train/ and val/, or one folder per class; shards of `zoo data pack` or `index`, also by "
-            "their https:// address; an .npz file."
+            "digits; a folder: train/ and val/, or one folder per class; a file of labels: .csv, .tsv, .jsonl or "
+            ".parquet; shards of `zoo data pack` or `index`, also by their https:// address; an .npz file."
         ),
     ] = "digits"
     group_by: GroupBy = None
@@ -91,7 +91,9 @@ class TrainOptions(Row):
     distill_alpha: Annotated[Share | None, Opt("The teacher's share of the loss  [default: 0.5]")] = None
     temperature: Annotated[Positive | None, Opt("Softens both sides of distillation  [default: 1]")] = None
     keep: Annotated[Keep | None, Opt("Which epoch at the final size the checkpoint has  [default: best]")] = None
-    metric: Annotated[Metric | None, Opt("What the best epoch is the best in  [default: top1]")] = None
+    metric: Annotated[
+        Metric | None, Opt("What the best epoch is the best in  [default: top1; map of several labels]")
+    ] = None
     patience: Annotated[Count | None, Opt("Stop after so many epochs at the final size without a better one.")] = None
     seed: Annotated[Seed, Opt("Decides initialisation, order, augmentation and split.")] = 0
     device: DeviceChoice = "auto"

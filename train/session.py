@@ -16,12 +16,13 @@ from rich.markup import escape
 from train.folder import CHECKPOINT, STATE, Found, find_run, keep_last_good, move_aside
 from train.learn.distill import Teacher
 from train.learn.job import Job, Start, TrainAndVal, make_job, with_recipe
+from train.learn.label_answers import LabelValidation
 from train.learn.loop import fit
 from train.learn.memory import fit_to_memory
 from train.learn.pace import amount_of, measure_pace
-from train.learn.run import Epoch, HeadStart, Run, start_run
+from train.learn.run import Epoch, HeadStart, Run, merit_name, merit_of, start_run
 from train.learn.state import load_state, recipe_of_state
-from train.learn.validation import Validation, validate_together
+from train.learn.validation import Judged, validate_together
 from train.learn.watcher import Watcher, Watchers
 from train.lock import locked
 from train.options import TrackerRow, TrainOptions
@@ -36,6 +37,7 @@ from train.watch.trackers import find_trackers, open_trackers
 from zoo.data.open import remarks
 from zoo.errors import CheckpointError, DivergedError
 from zoo.files import check_folder
+from zoo.label_scores import DEFAULT_THRESHOLD
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import run_folder
 from zoo.wording import duration
@@ -50,11 +52,11 @@ class Outcome:
     """
 
     folder: Path
-    result: Validation
+    result: Judged
     history: tuple[Epoch, ...]
     size: int
     best_epoch: int
-    test: Validation | None = None
+    test: Judged | None = None
     head_start: HeadStart | None = None
 
     @property
@@ -69,10 +71,10 @@ class Outcome:
         which = "the head start" if not self.best_epoch else f"epoch {self.best_epoch} of {epochs}"
         chosen = "" if self.best_epoch == epochs else f", of {which}"
         if self.test is None:
-            return f"{100 * self.result.top1:.2f} % top-1 at {self.size} px{chosen}"
+            return f"{_figure(self.result)} at {self.size} px{chosen}"
         return (
-            f"{100 * self.test.top1:.2f} % top-1 at {self.size} px on {len(self.test.answers.label):,} test pictures "
-            f"({100 * self.result.top1:.2f} % in validation){chosen}"
+            f"{_figure(self.test)} at {self.size} px on {len(self.test.answers.index):,} test pictures "
+            f"({100 * merit_of(self.result.top1, self.result.map):.2f} % in validation){chosen}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +88,14 @@ class Outcome:
             "best_epoch": self.best_epoch,
             "test_top1": self.test.top1 if self.test else None,
             "test_loss": self.test.loss if self.test else None,
+            "map": self.result.map,
+            "test_map": self.test.map if self.test else None,
         }
+
+
+def _figure(result: Judged) -> str:
+    """“92.50 % top-1”, or “71.30 % mAP” of several labels."""
+    return f"{100 * merit_of(result.top1, result.map):.2f} % {merit_name(result.map)}"
 
 
 def train_model(
@@ -166,6 +175,7 @@ def _train(
         preprocessing=job.preprocessing,
         padding=run.model.padding,
         recipe=job.recipe.to_dict(),
+        thresholds=(DEFAULT_THRESHOLD,) * len(job.classes) if job.multi_label else None,
     )
     record = RunRecord(folder, job, console)
     with ExitStack() as stack:
@@ -185,6 +195,8 @@ def _train(
     best = run.best.epoch if run.best and job.recipe.keep == "best" else len(run.history)
     if is_first:
         with signals_held():  # the training is done, and only seconds of drawing and writing are left
+            if isinstance(result, LabelValidation):
+                card = replace(card, thresholds=tuple(result.thresholds.tolist()))
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
     return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test, run.head_start)
 
@@ -200,7 +212,7 @@ def _budgeted(job: Job, options: TrainOptions, began: float, seconds: float, con
     pace = gather(job.settings.world, measure_pace(job))[0]
     amount, at = amount_of(job), began + seconds
     left = at - time.monotonic()
-    recipe = recipe_for_budget(options, job.variant, job.recipe, amount, pace, left)
+    recipe = recipe_for_budget(options, job.variant, job.recipe, amount, pace, left, multi_label=job.multi_label)
     sizes = " → ".join(f"{stage.image_size}" for stage in recipe.stages)
     seen = recipe.epochs * (recipe.epoch_pictures or amount.train)
     console.print(
@@ -239,6 +251,5 @@ def _say_where_it_begins(run: Run, job: Job, folder: Path, resume: bool, console
         steps = f" and {run.partial.steps} steps" if run.partial else ""
         console.print(f"Resuming {escape(str(folder))} after epoch {len(run.history)}{steps} of {job.recipe.epochs}.")
     elif job.start:
-        same = job.start.card.classes == job.classes
-        head = "same classes" if same else "other classes: the classifier is new"
+        head = "same classes" if job.keeps_classifier else "other classes: the classifier is new"
         console.print(f"Starting from the weights of {escape(job.start.label)}; {head}.")

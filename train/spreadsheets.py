@@ -32,6 +32,9 @@ class Answered(NamedTuple):
 
 
 HEADS = ("split", "picture", "class", "predicted", "class_score", "score")
+# Of pictures that may have several labels; between those of a picture, and between their scores, stands the separator.
+LABEL_HEADS = ("split", "picture", "labels", "predicted", "scores")
+LABEL_SEPARATOR = ";"
 
 
 def sheet(heads: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> str:
@@ -52,6 +55,11 @@ def read_predictions(path: Path) -> list[Answered]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             heads, *rows = list(csv.reader(file, strict=True)) or [[]]
+        if tuple(heads) == LABEL_HEADS:
+            raise DataError(
+                f"{path} is of pictures with several labels; what is right is compared of one class a picture.",
+                "metrics.jsonl and report.html beside it have the mAP of the run.",
+            )
         if tuple(heads) != HEADS:
             raise ValueError(f"its columns are {', '.join(heads)}")
         return [_answered(row) for row in rows]

@@ -61,7 +61,12 @@ class TorchRunner:
         """
         choose_device(device)  # a missing GPU is an error before a large file is read
         network, card, _ = load_model(model)
-        contract = Contract(model=card.variant.id, classes=card.classes, preprocessing=card.preprocessing)
+        contract = Contract(
+            model=card.variant.id,
+            classes=card.classes,
+            preprocessing=card.preprocessing,
+            thresholds=card.thresholds,
+        )
         temperature = recorded_temperature(card.provenance)
         return cls(network, contract, artifact=model, device=device, threads=threads, temperature=temperature)
 

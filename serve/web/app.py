@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from export.predict import best_of
+from export.predict import answer_of
 from serve.core.failures import SlowBodyError, UnavailableError, find_failure
 from serve.core.metrics import CONTENT_TYPE
 from serve.core.service import Limits, Service
@@ -28,7 +28,6 @@ from serve.core.slot import Slot
 from serve.web.access import AccessMiddleware
 from serve.web.examples import find_examples
 from serve.web.intake import check_media_type, read_body, read_top, while_connected
-from zoo.data.preprocess import softmax
 from zoo.errors import ZooError
 from zoo.files import json_text
 
@@ -98,7 +97,8 @@ async def predict(request: Request) -> Response:
         answer, decode_ms = await while_connected(
             request, service.classify(engine, body, deadline_s=deadline_s), deadline_s=deadline_s
         )
-    best = best_of(softmax(answer.logits), engine.contract.classes, top)
+    best = answer_of(answer.logits, engine.contract, top)
+    task = {} if engine.contract.thresholds is None else {"task": engine.contract.task}
     total_ms = (time.monotonic() - began_s) * 1000.0
     service.metrics.observe_prediction(decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=total_ms)
     taken_ms = {"decode": decode_ms, "queue": answer.queue_ms, "compute": answer.compute_ms, "total": total_ms}
@@ -108,6 +108,7 @@ async def predict(request: Request) -> Response:
     return JsonAnswer(
         {
             "model": engine.contract.model,
+            **task,
             "predictions": [one.to_dict() for one in best],
             "timings_ms": timings_ms,
             "batch_size": answer.batch_size,

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from export.options import PredictOptions
 from serve.core.failures import (
     ClientGoneError,
     DeadlineError,
@@ -25,13 +24,15 @@ RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded"
 T = TypeVar("T")
 
 
-def read_top(request: Request) -> int:
-    """How many classes the client wants: `?top=N`, else as many as `zoo predict` names.
+def read_top(request: Request) -> int | None:
+    """How many classes the client wants: `?top=N`; None: as many as `zoo predict` names.
 
     Raises:
         ParameterError: not a whole number from 1 to 999,999,999.
     """
-    text = request.query_params.get("top", str(PredictOptions.top))
+    text = request.query_params.get("top")
+    if text is None:
+        return None
     if not (text.isascii() and text.isdigit() and 0 < len(text) <= 9 and int(text) > 0):
         raise ParameterError(
             f"The parameter top is {text[:40]!r}; expected a whole number from 1 to 999999999.",

@@ -174,3 +174,19 @@ def test_broken_pictures_are_passed_over(picture_folder: Path, tmp_path: Path) -
         victim.write_bytes(b"no picture")
     with pytest.raises(DataError, match=f"None of {len(victims)} pictures"):
         choose_pictures(None, SMALL, data=str(folder))
+
+
+def test_several_labels_are_compared_as_sets() -> None:
+    """A label that is crossed is a difference, unless the reference is as near to its threshold as rounding."""
+    tolerance = find_precision("fp32").tolerance
+    reference = np.array([[4.0, -1.0], [2.0, 1e-5], [0.0, 3.0]], np.float32)
+    same = judge(reference, reference, tolerance, thresholds=(0.5, 0.5))
+    assert (same.top1_agreement, same.compared, same.passed) == (1.0, "labels", True)
+    tie = judge(reference, reference - np.float32(2e-5), tolerance, thresholds=(0.3, 0.5))
+    assert (tie.top1_agreement, tie.ties, tie.passed) == (pytest.approx(2 / 3), 1, True)
+    # exp(1) / (1 + exp(1)) = 0.731: the logit 2 is one above that threshold.
+    other = reference.copy()
+    other[1, 0] = 0.9
+    found = judge(reference, other, tolerance, thresholds=(0.7310586, 0.5))
+    assert found.failures[-1] == "1 of 3 pictures get other labels, beyond any tie"
+    assert "same labels on" in found.summary()

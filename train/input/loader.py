@@ -33,6 +33,8 @@ from zoo.errors import BrokenPictureError, DataError, ZooError
 from zoo.model.spec import Preprocessing
 
 Read = Callable[[], Stored]
+# A picture's class, or its row of `Pictures.targets`, (K,) bool.
+Label = int | NDArray[np.bool_]
 # Decoding processes that do not wait for a server have ended by themselves within this time.
 GRACE_S = 1.0
 
@@ -41,6 +43,7 @@ GRACE_S = 1.0
 class Batch:
     """Pictures (N, S, S, 3) uint8, labels (N,) int64, and a message for each picture that could not be decoded.
 
+    Where a picture may have several labels, they are (N, K) bool.
     `positions` (N,) int64 are the readable pictures' places in the batch that was asked for. `draws` (N, 1 + 2L) int8
     is what is still to be done to them, `train.augment.host.Draws` each; None if nothing is.
     """
@@ -72,7 +75,7 @@ class Item(NamedTuple):
     """One picture (S, S, 3) uint8, its label, and what is still to be done to it, if anything."""
 
     pixels: NDArray[np.uint8]
-    label: int
+    label: Label
     draws: Draws | None = None
 
 
@@ -80,7 +83,7 @@ class _Drawn(NamedTuple):
     """One picture, decoded, its label, and what was drawn for it."""
 
     crop: Crop
-    label: int
+    label: Label
     draws: Draws
 
 
@@ -160,7 +163,7 @@ class Augmented(_Made):
             magnitude=self.stage.randaugment_magnitude,
             num_layers=self.recipe.randaugment_layers,
         )
-        return _Drawn(crop, int(self.pictures.labels[index]), draws)
+        return _Drawn(crop, self.pictures.label_of(index), draws)
 
     def _finish(self, drawn: list[_Drawn | str]) -> list[Item | str]:
         """Resize what was decoded, then flip and RandAugment it, unless the device does that."""
@@ -198,7 +201,7 @@ class Prepared(_Made):
     def _prepare(self, index: int, read: Read) -> Item | str:
         try:
             image = self.pictures.decode(index, read())
-            return Item(prepare(image, self.preprocessing).copy(), int(self.pictures.labels[index]))
+            return Item(prepare(image, self.preprocessing).copy(), self.pictures.label_of(index))
         except BrokenPictureError as error:
             return error.problem
 
@@ -210,7 +213,7 @@ def collate(items: list[Item | str] | ZooError) -> Batch | ZooError:
     good = [item for item in items if not isinstance(item, str)]
     positions = torch.tensor([place for place, item in enumerate(items) if not isinstance(item, str)], dtype=torch.long)
     broken = tuple(item for item in items if isinstance(item, str))
-    labels = torch.tensor([item.label for item in good], dtype=torch.long)
+    labels = _labels([item.label for item in good])
     # In a worker PyTorch's own collation stacks into shared memory, which saves a copy.
     pictures: Tensor = (
         default_collate([torch.from_numpy(item.pixels) for item in good])
@@ -219,6 +222,12 @@ def collate(items: list[Item | str] | ZooError) -> Batch | ZooError:
     )
     draws = [item.draws for item in good if item.draws is not None]
     return Batch(pictures, labels, broken, positions, torch.from_numpy(np.stack(draws)) if draws else None)
+
+
+def _labels(labels: list[Label]) -> Tensor:
+    """Labels as `Batch` has them."""
+    several = [label for label in labels if isinstance(label, np.ndarray)]
+    return torch.from_numpy(np.stack(several)) if several else torch.tensor(labels, dtype=torch.long)
 
 
 def epoch_batches(

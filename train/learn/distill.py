@@ -65,6 +65,11 @@ def load_teacher(
         ZooError: its classes are not those the student learns. CheckpointError: as `load_model`.
     """
     network, card, label = load_model(model)
+    if card.thresholds is not None:
+        raise ZooError(
+            f"The teacher {label} answers several labels a picture, and distillation compares answers of one class.",
+            "Choose a teacher that was trained on one class a picture.",
+        )
     if card.classes != classes:
         theirs, ours = (", ".join(names[:3]) for names in (card.classes, classes))
         raise ZooError(

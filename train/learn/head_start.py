@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from train.learn.job import Job
 from train.learn.run import HeadStart, Run, finite_or_none
-from train.learn.validation import Validation, each_batch, validate_together
+from train.learn.validation import Judged, each_batch, validate_together
 from train.progressive.budget import MOST_PICTURES, features_seen
 from zoo.errors import DataError
 
@@ -26,7 +26,7 @@ PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 ITERATIONS = 60
 
 
-def begin_with_fitted_head(run: Run, job: Job) -> tuple[HeadStart, Validation]:
+def begin_with_fitted_head(run: Run, job: Job) -> tuple[HeadStart, Judged]:
     """Fit the classifier of a run that has not begun; the average gets it too. Returns the better one's validation.
 
     Raises:
@@ -34,8 +34,7 @@ def begin_with_fitted_head(run: Run, job: Job) -> tuple[HeadStart, Validation]:
     """
     began = time.monotonic()
     classifier = run.average.model.classifier
-    known = job.start is not None and job.start.card.classes == job.classes
-    before = _validate(run, job) if known else None
+    before = _validate(run, job) if job.keeps_classifier else None
     features, labels = features_of(run, job)
     penalty = choose_penalty(features, labels, len(job.classes))
     own = classifier.weight.detach().clone(), classifier.bias.detach().clone()
@@ -52,16 +51,18 @@ def begin_with_fitted_head(run: Run, job: Job) -> tuple[HeadStart, Validation]:
         penalty=penalty,
         seconds=time.monotonic() - began,
         kept=kept,
+        map=result.map,
     ), result
 
 
-def _validate(run: Run, job: Job) -> Validation:
+def _validate(run: Run, job: Job) -> Judged:
     return validate_together(run.average.model, job.val_set, job.preprocessing, job.settings)
 
 
 @torch.no_grad()
 def features_of(run: Run, job: Job) -> tuple[Tensor, Tensor]:
-    """Features (N, C) float32 of the training pictures as validation sees them, and their labels (N,), on the CPU.
+    """Features (N, C) float32 of the training pictures as validation sees them, on the CPU, and their labels: (N,), or
+    (N, K) bool where there may be several.
 
     Of more than `MOST_PICTURES` a random part; of `FEW_PICTURES` or fewer also mirrored, if that keeps the class.
     """
@@ -80,7 +81,7 @@ def features_of(run: Run, job: Job) -> tuple[Tensor, Tensor]:
     with closing(each_batch(seen, pictures, job.preprocessing, settings, width=views * width)) as made:
         for found, batch in made:
             features.append(found.reshape(-1, width))
-            labels.append(batch.labels.repeat_interleave(views))
+            labels.append(batch.labels.repeat_interleave(views, dim=0))
     if not sum(map(len, labels)):
         raise DataError("Not one training picture could be decoded.", "The files are damaged, or not pictures.")
     return torch.cat(features), torch.cat(labels)
@@ -94,12 +95,14 @@ def choose_penalty(features: Tensor, labels: Tensor, num_classes: int) -> float:
     losses = {}
     for penalty in PENALTIES:
         weight, bias = fit_classifier(features[:cut], labels[:cut], num_classes, penalty)
-        losses[penalty] = F.cross_entropy(F.linear(features[cut:], weight, bias), labels[cut:]).item()
+        losses[penalty] = _loss(F.linear(features[cut:], weight, bias), labels[cut:]).item()
     return min(losses, key=lambda penalty: losses[penalty])
 
 
 def fit_classifier(features: Tensor, labels: Tensor, num_classes: int, penalty: float) -> tuple[Tensor, Tensor]:
     """Logistic regression by L-BFGS: weight (K, C) and bias (K,) for features (N, C) and labels (N,).
+
+    With several labels, (N, K) bool, it is one of yes or no for each class.
 
     Features are standardised while it is fitted; what is returned takes them as they are.
     """
@@ -111,7 +114,7 @@ def fit_classifier(features: Tensor, labels: Tensor, num_classes: int, penalty: 
 
     def loss() -> Tensor:
         solver.zero_grad()
-        value = F.cross_entropy(F.linear(standard, weight, bias), labels) + penalty * weight.square().sum()
+        value = _loss(F.linear(standard, weight, bias), labels) + penalty * weight.square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
@@ -119,6 +122,13 @@ def fit_classifier(features: Tensor, labels: Tensor, num_classes: int, penalty: 
         solver.step(loss)  # type: ignore[no-untyped-call]
     raw = weight.detach() / deviation
     return raw, bias.detach() - raw @ mean
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over pictures; of several labels the sum over the classes, so that each is fitted as if it were alone."""
+    if labels.dim() == 1:
+        return F.cross_entropy(logits, labels)
+    return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none").sum(1).mean()
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from train.learn.losses import resolve_class_weights
 from train.options import TrainOptions
 from train.processes.distributed import World
 from train.progressive.cost import RunCost, estimate
-from train.progressive.overrides import choose_recipe
+from train.progressive.overrides import check_task, choose_recipe
 from train.progressive.recipe import Recipe
 from train.settings import Settings, choose_settings
 from zoo.data.fingerprint import fingerprint
@@ -65,6 +65,18 @@ class Job:
         """The classes' names."""
         return self.train_set.classes
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may have several labels, or none."""
+        return self.train_set.multi_label
+
+    @property
+    def keeps_classifier(self) -> bool:
+        """Whether the run begins with the classifier of its start: it answers the same classes in the same way."""
+        card = self.start.card if self.start else None
+        same_task = card is not None and (card.thresholds is not None) == self.multi_label
+        return card is not None and same_task and card.classes == self.classes
+
     @cached_property
     def fingerprints(self) -> tuple[str, str]:
         """What tells the training and the validation pictures from others: `zoo.data.fingerprint`."""
@@ -93,7 +105,8 @@ def make_job(
     """
     variant = find_model_variant(options.model)
     train_set, val_set = pictures or open_splits(options.data, seed=options.seed, group_by=options.group_by)
-    recipe = choose_recipe(options, variant, recipe, counts=(len(train_set), len(train_set.classes)))
+    counts = len(train_set), len(train_set.classes)
+    recipe = choose_recipe(options, variant, recipe, counts=counts, multi_label=train_set.multi_label)
     settings = choose_settings(options, train_set, world)
     _refuse_without_effect(options, has_teacher=bool(teacher or recipe.teacher), device=settings.device.type)
     start = start or find_start(options.model)
@@ -102,8 +115,10 @@ def make_job(
             f"The recipe {recipe.name} freezes the backbone, and {variant.id} begins without trained weights.",
             f"Begin from weights: `zoo list` shows them, `zoo pull {variant.id}` fetches some; or a checkpoint's path.",
         )
-    weights = resolve_class_weights(recipe.class_weights, train_set.classes, train_set.labels)
+    weights = resolve_class_weights(recipe.class_weights, train_set.classes, train_set.class_counts())
     recipe = replace(recipe, class_weights=weights)
+    if teacher and train_set.multi_label:
+        check_task(replace(recipe, teacher="the one given"), multi_label=True)
     if teacher is None and recipe.teacher:
         share = {"alpha": recipe.distill_alpha, "temperature": recipe.temperature}
         teacher = load_teacher(recipe.teacher, train_set.classes, settings.device, **share)

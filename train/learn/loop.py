@@ -23,7 +23,7 @@ from train.learn.run import DIVERGED_HINT, Best, Epoch, PartialEpoch, Run, enter
 from train.learn.scores import score_of
 from train.learn.state import keep_random_state, restore_random_state, save_state
 from train.learn.step import train_step
-from train.learn.validation import Validation, validate_together
+from train.learn.validation import Judged, validate_together
 from train.learn.watcher import Watcher
 from train.processes.distributed import agreed, gather, share_of, sum_over, wait_for_all
 from train.processes.stopping import Interrupted, RunStopped, StopRequest
@@ -47,7 +47,7 @@ def fit(
     watcher: Watcher,
     stop: StopRequest | None = None,
     deadline: Deadline | None = None,
-) -> Validation:
+) -> Judged:
     """Train from where `run` stands to the end of the recipe.
 
     Args:
@@ -71,7 +71,7 @@ def fit(
         if deadline:
             loop.keep(deadline, run.head_start.seconds)
         loop.rest("before the first epoch")
-    result: Validation | None = None
+    result: Judged | None = None
     entered: int | None = None
     for epoch in range(len(run.history), recipe.epochs):
         if loop.is_hopeless():
@@ -107,7 +107,7 @@ class _Loop:
         self.unread: list[tuple[str, list[int], Tensor, int]] = []
         self.between_steps = True  # False while some parts of an accumulated batch have been used and others not
 
-    def run_epoch(self, index: int, epoch: int) -> Validation:
+    def run_epoch(self, index: int, epoch: int) -> Judged:
         """Train through an epoch, or what is left of it, validate, and tell the watcher."""
         run, job, recipe = self.run, self.job, self.job.recipe
         stage = recipe.stages[index]
@@ -129,13 +129,14 @@ class _Loop:
             image_size=stage.image_size,
             learning_rate=learning_rate(recipe, epoch + 1, stage.batch_size * self.world.size),
             train_loss=finite_or_none(loss_sum / seen),
-            train_top1=right_sum / seen,
+            train_top1=None if job.multi_label else right_sum / seen,
             val_loss=finite_or_none(result.loss),
             val_top1=result.top1,
             val_size=preprocessing.image_size,
             pictures_per_second=seen / done.seconds,
             seconds=done.seconds,
             broken=len(run.broken),
+            val_map=result.map,
         )
         run.history.append(line)
         run.partial = None
@@ -148,7 +149,7 @@ class _Loop:
         self.watcher.on_epoch(run, line)
         return result
 
-    def keep_best(self, result: Validation, *, epoch: int) -> None:
+    def keep_best(self, result: Judged, *, epoch: int) -> None:
         """Keep the averaged weights if no epoch at the final size was better."""
         run, score = self.run, score_of(result, self.job.recipe.metric)
         if run.best is None or score > run.best.score:

@@ -20,16 +20,25 @@ from zoo.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """The loss of a run. `class_weights` is (K,) or None; `teacher` adds distillation."""
+    """The loss of a run. `class_weights` is (K,) or None; `teacher` adds distillation.
+
+    `prior` (K,), of pictures that may have several labels, are the logits of who only knows how frequent they are.
+    """
 
     num_classes: int
     kind: LossName
     label_smoothing: float
     class_weights: Tensor | None = None
     teacher: Teacher | None = None
+    prior: Tensor | None = None
 
     def targets(self, labels: Tensor) -> Tensor:
-        """Smoothed one-hot targets (N, K) of labels (N,): 1 − s + s/K for the class, s/K for the others."""
+        """Smoothed one-hot targets (N, K) of labels (N,): 1 − s + s/K for the class, s/K for the others.
+
+        Of several labels (N, K) bool: 1 − s/2 for what is there, s/2 for what is not.
+        """
+        if labels.dim() == 2:
+            return labels.float() * (1.0 - self.label_smoothing) + self.label_smoothing / 2
         hot = F.one_hot(labels, self.num_classes).float()
         return hot * (1.0 - self.label_smoothing) + self.label_smoothing / self.num_classes
 
@@ -38,7 +47,8 @@ class Objective:
 
         cross_entropy   mean over pictures of −Σ_k w_k t_k log p_k
         bce             mean over pictures of Σ_k w_k BCE(sigmoid(logit_k), t_k): classes are summed, as in big_vision's
-                        sigmoid_xent, so that the rate need not grow with the number of classes
+                        sigmoid_xent (and in the loss of ASL, Ridnik et al. 2021, arXiv 2009.14119), so that the rate
+                        need not grow with the number of classes
         With a teacher: (1 − α) of that and α of `distillation_loss`.
         """
         if self.kind == "bce":
@@ -51,8 +61,28 @@ class Objective:
         soft = distillation_loss(logits, teacher_logits, self.teacher.temperature)
         return torch.lerp(hard, soft, self.teacher.alpha)
 
+    def guess(self, logits: Tensor) -> Tensor:
+        """The logits (N, K) of who has not looked at the pictures: all alike, or the `prior`."""
+        guessed = torch.zeros_like(logits, dtype=torch.float32)
+        return guessed if self.prior is None else guessed + self.prior
 
-def make_objective(recipe: Recipe, num_classes: int, device: torch.device, teacher: Teacher | None = None) -> Objective:
+
+def prior_logits(counts: NDArray[np.int64], total: int) -> Tensor:
+    """log((n + 1) / (N − n + 1)) of each class that n of N pictures have: the logits that cost least without a look.
+
+    A classifier that begins there need not first learn that most labels are rare (Lin et al. 2017, arXiv 1708.02002,
+    §4.1). Of 9 in 98 pictures: log(10 / 90) = −2.20.
+    """
+    return torch.from_numpy(np.log((counts + 1) / (total - counts + 1))).float()
+
+
+def make_objective(
+    recipe: Recipe,
+    num_classes: int,
+    device: torch.device,
+    teacher: Teacher | None = None,
+    prior: Tensor | None = None,
+) -> Objective:
     """The recipe's loss on a device; its class weights are numbers already (`resolve_class_weights`)."""
     weights = recipe.class_weights
     return Objective(
@@ -61,18 +91,21 @@ def make_objective(recipe: Recipe, num_classes: int, device: torch.device, teach
         label_smoothing=recipe.label_smoothing,
         class_weights=torch.tensor(weights, device=device) if isinstance(weights, tuple) else None,
         teacher=teacher,
+        prior=None if prior is None else prior.to(device),
     )
 
 
 def resolve_class_weights(
-    asked: str | tuple[float, ...] | None, classes: Sequence[str], labels: NDArray[np.int64]
+    asked: str | tuple[float, ...] | None, classes: Sequence[str], counts: NDArray[np.int64]
 ) -> tuple[float, ...] | None:
     """Weights in the order of the classes.
 
     Args:
         asked: None; "balanced": pictures / (classes · pictures of the class), so that every class counts the same and
-            the mean picture counts 1; the path of a JSON file {"class": weight, …}, in which missing classes get 1; or
+            the mean picture (of several labels, the mean label) counts 1; the path of a JSON file {"class": weight, …},
+            in which missing classes get 1; or
             weights already in order.
+        counts: training pictures of each class, (K,).
 
     Raises:
         DataError: a class to balance has no pictures; the file cannot be read, or names an unknown class.
@@ -85,12 +118,11 @@ def resolve_class_weights(
     if asked is None or isinstance(asked, tuple):
         return asked
     if asked != "balanced":
-        return resolve_class_weights(_weights_of_file(Path(asked), classes), classes, labels)
-    counts = np.bincount(labels, minlength=len(classes))
+        return resolve_class_weights(_weights_of_file(Path(asked), classes), classes, counts)
     if not counts.all():
         empty = [name for name, count in zip(classes, counts, strict=True) if not count]
         raise DataError(f"Class weights: {', '.join(empty[:5])} has no training pictures.", "Add some.")
-    return tuple(float(weight) for weight in len(labels) / (len(classes) * counts))
+    return tuple(float(weight) for weight in counts.sum() / (len(classes) * counts))
 
 
 def _weights_of_file(path: Path, classes: Sequence[str]) -> tuple[float, ...]:

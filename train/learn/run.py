@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from train.learn.ema import WeightAverage
 from train.learn.job import Job
-from train.learn.losses import Objective, make_objective
+from train.learn.losses import Objective, make_objective, prior_logits
 from train.learn.optim import make_optimizer
 from train.processes.distributed import data_parallel, synchronize_norms
 from train.progressive.recipe import TrainingStage
@@ -35,20 +35,46 @@ def finite_or_none(value: float) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch(Row):
-    """One line of `metrics.jsonl`. Accuracies in 0…1; `val_size` in pixels; throughput includes data loading."""
+    """One line of `metrics.jsonl`. Accuracies in 0…1; `val_size` in pixels; throughput includes data loading.
+
+    Of pictures with several labels the accuracies are None, and `val_map` is what validation reached.
+    """
 
     epoch: Count
     stage: Count
     image_size: Count
     learning_rate: NotNegative
     train_loss: Loss
-    train_top1: Share
+    train_top1: Share | None
     val_loss: Loss
-    val_top1: Share
+    val_top1: Share | None
     val_size: Count
     pictures_per_second: NotNegative
     seconds: NotNegative
     broken: CountOrNone
+    val_map: Share | None = None
+
+    @property
+    def merit(self) -> float:
+        """What validation reached: top-1 or, of several labels, mAP; 0…1."""
+        return merit_of(self.val_top1, self.val_map)
+
+    @property
+    def merit_name(self) -> str:
+        """“top-1”, or “mAP”."""
+        return merit_name(self.val_map)
+
+
+def merit_of(top1: float | None, map: float | None) -> float:
+    """The one of the two figures that there is."""
+    found = top1 if map is None else map
+    assert found is not None, "a validation has one of the two"
+    return found
+
+
+def merit_name(map: float | None) -> str:
+    """What `merit_of` is called."""
+    return "top-1" if map is None else "mAP"
 
 
 @dataclass
@@ -73,12 +99,18 @@ class HeadStart(Row):
     It was fitted to `features`, in `seconds`. `kept` is False where the weights' own classifier is better and stays.
     """
 
-    top1: Share
+    top1: Share | None
     loss: Loss
     features: Count
     penalty: Positive
     seconds: NotNegative
     kept: bool
+    map: Share | None = None
+
+    @property
+    def merit(self) -> float:
+        """Top-1 or, of several labels, mAP; 0…1."""
+        return merit_of(self.top1, self.map)
 
 
 @dataclass
@@ -131,14 +163,18 @@ def start_run(job: Job) -> Run:
     model = build_network(job.variant, len(job.classes), padding=start.card.padding if start else None)
     nn.init.zeros_(model.classifier.bias)
     nn.init.zeros_(model.classifier.weight)  # undecided: the first loss is what chance costs, ln K, for any K
+    prior = prior_logits(job.train_set.class_counts(), len(job.train_set)) if job.multi_label else None
+    if prior is not None:  # what the labels' frequencies cost, a little less than K ln 2
+        with torch.no_grad():
+            model.classifier.bias.copy_(prior)
     if recipe.short_run_init:
         initialize_for_short_run(model)
     if recipe.norm_momentum is not None:
         for norm in model.norms():
             norm.momentum = recipe.norm_momentum
     if start:
-        same_classes = start.card.classes == job.classes
-        kept = {k: v for k, v in start.network.state_dict().items() if same_classes or not k.startswith("classifier.")}
+        keeps = job.keeps_classifier
+        kept = {k: v for k, v in start.network.state_dict().items() if keeps or not k.startswith("classifier.")}
         model.load_state_dict(model.state_dict() | kept)
     if settings.device.type == "cuda" and not settings.world.is_alone:
         synchronize_norms(model)
@@ -147,7 +183,7 @@ def start_run(job: Job) -> Run:
         model,
         WeightAverage(model, recipe.ema_decay),
         make_optimizer(model, recipe),
-        make_objective(recipe, len(job.classes), settings.device, job.teacher),
+        make_objective(recipe, len(job.classes), settings.device, job.teacher, prior),
         torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16"),
         portion=(0, recipe.epoch_pictures) if recipe.epoch_pictures else None,
     )

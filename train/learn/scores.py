@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from train.learn.validation import Answers, Validation
+from train.learn.label_answers import LabelValidation
+from train.learn.validation import Answers, Judged, Validation
 from train.options import Metric
 
 Counts = NDArray[np.int64]
@@ -64,6 +65,8 @@ SCORES: dict[Metric, Callable[[Validation], float]] = {
 }
 
 
-def score_of(result: Validation, metric: Metric) -> tuple[float, float]:
+def score_of(result: Judged, metric: Metric) -> tuple[float, float]:
     """What decides which of two validations is better, the larger one: the metric, then the loss."""
+    if isinstance(result, LabelValidation):
+        return (-result.loss if metric == "loss" else result.map), -result.loss
     return SCORES[metric](result), -result.loss

@@ -33,6 +33,7 @@ def _identity(job: Job) -> dict[str, Any]:
     what is learnt, and only fp16's loss scaling has a state.
     """
     recipe, pictures = job.recipe, job.train_set
+    labels = pictures.labels if pictures.targets is None else pictures.targets
     whole = replace(recipe, stages=tuple(replace(stage, accumulate=1) for stage in recipe.stages))
     return {
         "recipe": whole.to_dict(),
@@ -40,7 +41,7 @@ def _identity(job: Job) -> dict[str, Any]:
         "precision": job.settings.precision,
         "classes": list(pictures.classes),
         "pictures": len(pictures),
-        "labels": hashlib.sha256(pictures.labels.tobytes()).hexdigest(),  # in order: steps are counted in it
+        "labels": hashlib.sha256(labels.tobytes()).hexdigest(),  # in order: steps are counted in it
         **dict(zip(FILES, job.fingerprints, strict=True)),
     }
 

@@ -34,7 +34,8 @@ def train_step(
     Several processes exchange gradients once, with the last part.
 
     Returns:
-        Sum of the losses and number of right answers (scalars, left on the device), and the number of pictures.
+        Sum of the losses and number of right answers (scalars, left on the device; of several labels the latter is 0),
+        and the number of pictures.
         If no part has two readable pictures, nothing is learnt and that number is 0.
 
     Raises:
@@ -89,12 +90,11 @@ def _backward(
         taught = teacher.answer(pictures, preprocessing) if teacher else None
     loss = run.objective.loss(logits.float(), targets, taught)
     if run.step == 0 and run.first_loss is None:
-        run.first_loss = (
-            loss.detach(),
-            run.objective.loss(torch.zeros_like(logits, dtype=torch.float32), targets, taught),
-        )
+        run.first_loss = (loss.detach(), run.objective.loss(run.objective.guess(logits), targets, taught))
     run.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
-    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+    # Of several labels no answer is the first, and mAP needs all of them at once: training has its loss alone.
+    right = loss.new_zeros(()) if labels.dim() == 2 else (logits.detach().argmax(1) == labels).sum()
+    return loss.detach(), right
 
 
 def normalize(pictures: Tensor, preprocessing: Preprocessing) -> Tensor:

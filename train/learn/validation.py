@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from train.input.loader import Batch, load_validation
+from train.learn.label_answers import LabelAnswers, LabelValidation, merge_label_validations
 from train.learn.run import DIVERGED_HINT
 from train.learn.step import autocast, normalize
 from train.processes.distributed import gather
@@ -62,24 +63,34 @@ class Validation:
     answers: Answers
     unusable: int = 0
     sample: Sample | None = None
+    map: None = None
 
 
-def validate_together(
-    model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings
-) -> Validation:
-    """`validate`, of which every process does a share; all of them return the whole result.
+# What a network is worth on pictures of one class each, or of several labels.
+Judged = Validation | LabelValidation
+
+
+def validate_together(model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings) -> Judged:
+    """`validate`, or `validate_labels`, of which every process does a share; all of them return the whole result.
 
     Raises:
         DivergedError: answers are not finite: says of how many pictures. Among NaN the first class is the likeliest,
         so there would be figures.
     """
     world = settings.world
+    result: Judged
     if world.is_alone or len(pictures) < world.size:
-        result = validate(model, pictures, preprocessing, settings)
+        ask = validate_labels if pictures.multi_label else validate
+        result = ask(model, pictures, preprocessing, settings)
     else:
         shares = [np.arange(rank, len(pictures), world.size) for rank in range(world.size)]
-        own = validate(model, pictures.at(shares[world.rank]), preprocessing, settings)
-        result = merge_validations(gather(world, own), shares)
+        share = pictures.at(shares[world.rank])
+        if pictures.multi_label:
+            labelled = validate_labels(model, share, preprocessing, settings)
+            result = merge_label_validations(gather(world, labelled), shares)
+        else:
+            own = validate(model, share, preprocessing, settings)
+            result = merge_validations(gather(world, own), shares)
     if result.unusable:
         raise DivergedError(
             f"The network answers {result.unusable} of {len(result.answers.index)} validation pictures with logits "
@@ -145,10 +156,43 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
             first += len(labels) + len(batch.broken)
     count = sum(len(part.index) for part in parts)
     if not count:
-        raise DataError("Not one validation picture could be decoded.", "The files are damaged, or not pictures.")
+        raise _none_decoded()
     answers = _join(parts)
     top1 = float((answers.label == answers.predicted).mean())
     return Validation(loss_sum / count, top1, tuple(broken), answers, unusable, _join_samples(samples))
+
+
+@torch.inference_mode()
+def validate_labels(
+    model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings
+) -> LabelValidation:
+    """`validate` of pictures that may have several labels. It keeps all scores: 5 bytes for each picture and class.
+
+    Raises:
+        DataError: no picture could be decoded.
+    """
+    loss_sum = 0.0
+    broken: list[str] = []
+    columns: list[tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float32]]] = []
+    first = unusable = 0
+    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes)
+    with closing(loading) as answered:
+        for logits, batch in answered:
+            broken += batch.broken
+            if len(batch.labels):
+                unusable += int((~logits.isfinite().all(dim=1)).sum())
+                loss = F.binary_cross_entropy_with_logits(logits, batch.labels.float(), reduction="sum")
+                loss_sum += loss.item()
+                columns.append(((first + batch.positions).numpy(), batch.labels.numpy(), logits.sigmoid().numpy()))
+            first += len(batch.labels) + len(batch.broken)
+    if not columns:
+        raise _none_decoded()
+    index, targets, scores = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return LabelValidation(loss_sum / len(index), tuple(broken), LabelAnswers(index, targets, scores), unusable)
+
+
+def _none_decoded() -> DataError:
+    return DataError("Not one validation picture could be decoded.", "The files are damaged, or not pictures.")
 
 
 def each_batch(

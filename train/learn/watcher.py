@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 from train.learn.run import Epoch, HeadStart, Run
-from train.learn.validation import Validation
+from train.learn.validation import Judged
 from train.progressive.recipe import TrainingStage
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -39,7 +39,7 @@ class Watcher:
     def on_head_start(self, found: HeadStart) -> None:
         """A classifier was fitted before the first step: its accuracy is what every epoch has to beat."""
 
-    def on_validation(self, result: Validation) -> None:
+    def on_validation(self, result: Judged) -> None:
         """The validation of an epoch ended; `on_epoch` follows."""
 
     def on_epoch(self, run: Run, epoch: Epoch) -> None:

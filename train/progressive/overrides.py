@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from typing import Any
 
 from train.options import TrainOptions
 from train.progressive.budget import Amount, Pace, fit_to_budget
@@ -27,6 +28,9 @@ from zoo.weights.table import weights_of
 # What a recipe is, not how it trains.
 FIXED = ("name", "source", "stages")
 EVERY_STAGE = "all"
+# What every recipe becomes where pictures may have several labels. Targets are not smoothed: with K classes of which
+# few are true, s/2 of each of the others would be most of the loss.
+SEVERAL_LABELS: dict[str, Any] = {"loss": "bce", "metric": "map", "label_smoothing": 0.0}
 # Options that are fields of a recipe, where they are given.
 FIELDS = ("learning_rate", "class_weights", "teacher", "distill_alpha", "temperature", "keep", "metric", "patience")
 
@@ -38,6 +42,7 @@ def choose_recipe(
     *,
     counts: tuple[int, int] | None = None,
     epoch_pictures: int | None = None,
+    multi_label: bool = False,
 ) -> Recipe:
     """The recipe that a run's options name, or the one of its situation, as the other options change it.
 
@@ -45,6 +50,7 @@ def choose_recipe(
         base: take this recipe instead of the one that is named.
         counts: how many pictures of how many classes there are to train on, for recipes that adapt to it.
         epoch_pictures: of how many pictures an epoch is, for the same recipes; None: all of them.
+        multi_label: pictures may have several labels: the recipe's loss and metric become theirs.
 
     Raises:
         UnknownNameError: there is no such recipe or setting. ZooError: the recipe does not fit the network or itself.
@@ -58,8 +64,39 @@ def choose_recipe(
     recipe = base or find_recipe(name, variant, _situation(options, variant, counts, epoch_pictures))
     if base or not adapts(name):
         recipe = _fit_to_flags(recipe, options, variant)
+    if multi_label:
+        recipe = replace(recipe, **SEVERAL_LABELS)
     given = {name: value for name in FIELDS if (value := getattr(options, name)) is not None}
-    return check_recipe(apply_overrides(replace(recipe, **given), options.overrides), variant)
+    recipe = check_recipe(apply_overrides(replace(recipe, **given), options.overrides), variant)
+    check_task(recipe, multi_label=multi_label)
+    return recipe
+
+
+def check_task(recipe: Recipe, *, multi_label: bool) -> None:
+    """Refuse what does not go with the labels of the pictures.
+
+    Raises:
+        ZooError: a loss, a metric or a teacher of one class a picture for several labels, or the reverse.
+    """
+    if not multi_label:
+        if recipe.metric == "map":
+            raise ZooError("The metric map is for pictures with several labels.", "For example --metric macro_f1.")
+        return
+    if recipe.loss != "bce":
+        raise ZooError(
+            f"The loss {recipe.loss} makes classes compete, and these pictures may have several labels.",
+            "Leave it out: theirs is bce.",
+        )
+    if recipe.metric not in ("map", "loss"):
+        raise ZooError(
+            f"The metric {recipe.metric} is for one class a picture, and these may have several labels.",
+            "Use --metric map, which is the default here, or loss.",
+        )
+    if recipe.teacher:
+        raise ZooError(
+            "Distillation compares answers of one class, and these pictures may have several labels.",
+            "Leave --teacher out.",
+        )
 
 
 def recipe_for_budget(
@@ -69,20 +106,24 @@ def recipe_for_budget(
     amount: Amount,
     pace: Pace,
     seconds: float,
+    *,
+    multi_label: bool = False,
 ) -> Recipe:
     """The recipe that fills `seconds` at a pace: epochs, and sizes unless the user has fixed them.
 
     Args:
         suited: the recipe without a budget.
+        multi_label: as in `choose_recipe`.
 
     Raises:
         ZooError: as `fit_to_budget`.
     """
     base = None if adapts(suited.name) else suited
+    counts = amount.train, amount.classes
 
     def make(epochs: int, pictures: int, size: int) -> Recipe:
         told = replace(options, budget=None, epochs=max(epochs, len(base.stages) if base else 1), image_size=size)
-        made = choose_recipe(told, variant, base, counts=(amount.train, amount.classes), epoch_pictures=pictures)
+        made = choose_recipe(told, variant, base, counts=counts, epoch_pictures=pictures, multi_label=multi_label)
         return replace(made, epoch_pictures=pictures)
 
     recipe = fit_to_budget(make, suited, amount, pace, seconds, sizes=options.image_size is None)

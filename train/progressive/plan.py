@@ -35,6 +35,7 @@ class Plan(Row):
     recipe: Recipe
     cost: RunCost
     amount: Amount
+    multi_label: bool = False
 
 
 def plan_training(options: TrainOptions) -> Plan:
@@ -49,7 +50,7 @@ def plan_training(options: TrainOptions) -> Plan:
     variant = find_model_variant(options.model)
     found = count_pictures(options.data, seed=options.seed, group_by=options.group_by)
     counts = found.train, found.classes
-    recipe = choose_recipe(options, variant, counts=counts)
+    recipe = choose_recipe(options, variant, counts=counts, multi_label=found.multi_label)
     starts = has_weights(options.model)
     features = features_seen(found.train, flip_keeps_class=found.flip_keeps_class) if starts else 0
     return Plan(
@@ -57,6 +58,7 @@ def plan_training(options: TrainOptions) -> Plan:
         recipe=recipe,
         cost=estimate(variant, recipe, *counts),
         amount=Amount(classes=found.classes, train=found.train, validate=found.val, test=found.test, features=features),
+        multi_label=found.multi_label,
     )
 
 
@@ -67,7 +69,8 @@ def plan_for_budget(plan: Plan, options: TrainOptions, pace: Pace) -> Plan:
         ZooError: as `fit_to_budget`.
     """
     variant, amount, seconds = plan.variant, plan.amount, read_duration(options.budget or "")
-    recipe = recipe_for_budget(options, variant, plan.recipe, amount, pace, seconds)
+    own = plan.multi_label
+    recipe = recipe_for_budget(options, variant, plan.recipe, amount, pace, seconds, multi_label=own)
     return replace(plan, recipe=recipe, cost=estimate(variant, recipe, amount.train, amount.classes))
 
 

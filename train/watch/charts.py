@@ -51,12 +51,12 @@ def stage_bands(recipe: Recipe) -> list[Band]:
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The epoch with the highest validation accuracy, the earliest of several."""
-    return max(history, key=lambda line: line.val_top1)
+    """The epoch with the highest validation accuracy, or mAP, the earliest of several."""
+    return max(history, key=lambda line: line.merit)
 
 
 def progress_charts(history: Sequence[Epoch], recipe: Recipe, width_px: int = 1000) -> list[Drawing]:
-    """Accuracy and loss, training beside validation."""
+    """Accuracy, or mAP of several labels, and loss, training beside validation."""
     bands, best = stage_bands(recipe), history.index(best_epoch(history))
 
     def curve(
@@ -66,14 +66,14 @@ def progress_charts(history: Sequence[Epoch], recipe: Recipe, width_px: int = 10
         return Curve(label=label, colour=colour, points=points, shown=shown, dot=dot)
 
     last = history[-1]
-    trained, validated = f"{100 * last.train_top1:.1f} %", f"{100 * last.val_top1:.1f} %"
+    curves = [curve("validation", "blue", lambda line: 100 * line.merit, f"{100 * last.merit:.1f} %", dot=best)]
+    if last.train_top1 is not None:
+        trained = f"{100 * last.train_top1:.1f} %"
+        curves.insert(0, curve("training (augmented)", "grey", lambda line: 100 * (line.train_top1 or 0.0), trained))
     accuracy = curve_chart(
-        [
-            curve("training (augmented)", "grey", lambda line: 100 * line.train_top1, trained),
-            curve("validation", "blue", lambda line: 100 * line.val_top1, validated, dot=best),
-        ],
+        curves,
         bands,
-        title="Top-1 accuracy, %",
+        title="Mean average precision, %" if last.val_map is not None else "Top-1 accuracy, %",
         description="The dot is the best epoch; shades are stages.",
         unit=" %",
         x_name="epoch",
@@ -122,8 +122,8 @@ def schedule_charts(recipe: Recipe, width_px: int = 1000) -> list[Drawing]:
 
 def draw_curves(history: Sequence[Epoch], recipe: Recipe, title: str) -> str:
     """`curves.svg`: accuracy and loss, and under them what changes from stage to stage."""
-    top1 = f"{100 * history[-1].val_top1:.2f} % top-1 at {history[-1].val_size} px"
-    subtitle = f"{recipe.name} recipe, {len(history)} epochs, {top1}"
+    reached = f"{100 * history[-1].merit:.2f} % {history[-1].merit_name} at {history[-1].val_size} px"
+    subtitle = f"{recipe.name} recipe, {len(history)} epochs, {reached}"
     charts = [*progress_charts(history, recipe, WHOLE_PX), *schedule_charts(recipe, THIRD_PX)]
     return render_charts(charts, title=title, subtitle=subtitle)
 

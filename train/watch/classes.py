@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
 from train.learn.job import Job
-from train.learn.scores import count_classes
+from train.learn.scores import ClassCounts, count_classes
 from train.learn.validation import Answers
 from zoo.intervals import share_interval
+from zoo.label_scores import LabelCounts
 from zoo.page.elements import table
 from zoo.page.markup import Child, Markup, join, tag
 from zoo.visible import visible
@@ -69,12 +68,11 @@ class ClassLine(NamedTuple):
         return Estimate(*(2 * share / (1 + share) for share in overlap)) if overlap else None
 
 
-def class_lines(job: Job, answers: Answers) -> list[ClassLine]:
+def class_lines(job: Job, counts: ClassCounts | LabelCounts) -> list[ClassLine]:
     """Every class, those with the lowest F1 first; at the end those that have no picture to be judged by."""
     size = len(job.classes)
-    counts = count_classes(answers, size)
-    train, val = (np.bincount(pictures.labels, minlength=size) for pictures in (job.train_set, job.val_set))
-    test = np.bincount(job.test_set.labels, minlength=size) if job.test_set else None
+    train, val = job.train_set.class_counts(), job.val_set.class_counts()
+    test = job.test_set.class_counts() if job.test_set else None
     lines = [
         ClassLine(
             name=job.classes[place],
@@ -92,7 +90,7 @@ def class_lines(job: Job, answers: Answers) -> list[ClassLine]:
 
 def classes_section(job: Job, answers: Answers, split: str) -> Markup:
     """The classes as a table, the weakest first; `split` is what the answers are of: validation or test."""
-    lines = class_lines(job, answers)
+    lines = class_lines(job, count_classes(answers, len(job.classes)))
     most = max(max(line.train for line in lines), 1)
     judged: list[Child] = ["class", "F1", "recall", "precision", "n"]
     heads = [*judged, "training", "", "validation", *(["test"] if job.test_set else [])]
@@ -121,10 +119,16 @@ def classes_section(job: Job, answers: Answers, split: str) -> Markup:
 def csv_rows(job: Job, answers: Answers, split: str) -> Iterator[list[str | int | float | None]]:
     """The same as lines of classes.csv, in the order of the classes' names in the data."""
     order = {name: place for place, name in enumerate(job.classes)}
-    for line in sorted(class_lines(job, answers), key=lambda line: order[line.name]):
-        figures = ((None,) * 3 if each is None else each for each in (line.precision, line.recall, line.f1))
-        pictures = (line.train, line.val, line.test, split, line.pictures, line.answers, line.right)
-        yield [visible(line.name), *pictures, *(value for each in figures for value in each)]
+    lines = class_lines(job, count_classes(answers, len(job.classes)))
+    for line in sorted(lines, key=lambda line: order[line.name]):
+        yield csv_row(line, split)
+
+
+def csv_row(line: ClassLine, split: str) -> list[str | int | float | None]:
+    """One class as a line of classes.csv."""
+    figures = ((None,) * 3 if each is None else each for each in (line.precision, line.recall, line.f1))
+    pictures = (line.train, line.val, line.test, split, line.pictures, line.answers, line.right)
+    return [visible(line.name), *pictures, *(value for each in figures for value in each)]
 
 
 def estimate(right: int, total: int) -> Estimate | None:

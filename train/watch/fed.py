@@ -75,7 +75,7 @@ def fed_pictures(job: Job, index: int) -> tuple[NDArray[np.uint8], NDArray[np.fl
     if isinstance(batch, ZooError):
         raise batch
     pictures = normalize(batch.pictures, job.preprocessing)
-    labels = F.one_hot(batch.labels, len(job.classes)).float()
+    labels = batch.labels.float() if job.multi_label else F.one_hot(batch.labels, len(job.classes)).float()
     rng = np.random.default_rng((seed, epoch, 7, 0))
     erase(pictures, stage.random_erasing_prob, recipe, rng)
     mix_batch(pictures, labels, mixup_alpha=stage.mixup_alpha, cutmix_alpha=stage.cutmix_alpha, rng=rng)
@@ -85,14 +85,15 @@ def fed_pictures(job: Job, index: int) -> tuple[NDArray[np.uint8], NDArray[np.fl
 
 
 def mixed_label(shares: NDArray[np.float32], classes: Sequence[str]) -> Markup:
-    """“cat”, or “cat 70 % + dog 30 %”, the larger share first."""
+    """“cat”, or “cat 70 % + dog 30 %”, the larger share first; of several labels, “cat + dog”, or “no label”."""
     order = [place for place in np.argsort(-shares, kind="stable") if shares[place] >= LEAST_SHARE]
-    if len(order) == 1:
-        return join(classes[order[0]])
+    if not order:
+        return tag("span", "no label", class_="muted")
     parts: list[Child] = []
     for place in order:
-        share = tag("span", percent(float(shares[place])), class_="muted")
-        parts += [" + " if parts else None, classes[place], " ", share]
+        is_whole = shares[place] > 1 - LEAST_SHARE
+        share = None if is_whole else tag("span", percent(float(shares[place])), class_="muted")
+        parts += [" + " if parts else None, classes[place], " " if share else None, share]
     return join(*parts)
 
 

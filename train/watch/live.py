@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from train.learn.run import Epoch, HeadStart, Run
+from train.learn.run import Epoch, HeadStart, Run, merit_name
 from train.learn.watcher import Watcher
 from train.progressive.recipe import Recipe, TrainingStage
 from train.watch.charts import SETTING_NAMES, stage_settings
@@ -86,8 +86,8 @@ class LiveView(Watcher):
         """Say what every epoch has to beat."""
         whose = "a classifier fitted to the weights' features" if found.kept else "the weights' own classifier"
         self.console.print(
-            f"Head start: {whose} has top-1 [bold]{100 * found.top1:.1f} %[/], loss {_loss(found.loss)}, after "
-            f"{found.seconds:.0f} s: what every epoch has to beat."
+            f"Head start: {whose} has {merit_name(found.map)} [bold]{100 * found.merit:.1f} %[/], loss "
+            f"{_loss(found.loss)}, after {found.seconds:.0f} s: what every epoch has to beat."
         )
 
     def on_broken(self, message: str) -> None:
@@ -102,7 +102,7 @@ class LiveView(Watcher):
         self.console.print(
             f" epoch {epoch.epoch:>{len(str(total))}}/{total}  {epoch.image_size:>3} px "
             f"{epoch.pictures_per_second:>6.0f}/s  loss {_loss(epoch.train_loss)}  val {_loss(epoch.val_loss)}  "
-            f"top-1 [bold]{100 * epoch.val_top1:5.1f} %[/] at {epoch.val_size} px",
+            f"{epoch.merit_name} [bold]{100 * epoch.merit:5.1f} %[/] at {epoch.val_size} px",
         )
 
     def _time_left(self, epoch: int, share: float, seconds: float) -> str:

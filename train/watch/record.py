@@ -14,14 +14,16 @@ from rich.markup import escape
 from train.folder import CHECKPOINT, CLASSES, CONFUSION, CURVES, METRICS, PREDICTIONS, REPORT, STATE
 from train.learn.calibration import fit_temperature
 from train.learn.job import Job
+from train.learn.label_answers import LabelValidation
 from train.learn.run import Epoch, Run, finite_or_none
 from train.learn.scores import count_confusion
-from train.learn.validation import Answers, Validation
+from train.learn.validation import Answers, Judged, Validation
 from train.learn.watcher import Watcher
 from train.processes.stopping import RunStopped
-from train.spreadsheets import HEADS, Answered, sheet
+from train.spreadsheets import HEADS, LABEL_HEADS, Answered, sheet
 from train.watch.charts import draw_curves
 from train.watch.classes import CSV_HEADS, csv_rows
+from train.watch.labels import LABEL_CSV_HEADS, label_csv_rows, label_predictions
 from train.watch.report import RunState, RunStatus, render_report
 from train.watch.thumbnails import Drawn
 from zoo.data.fingerprint import name_below
@@ -51,8 +53,8 @@ class RunRecord(Watcher):
         self.job = job
         self.console = console
         self._run: Run | None = None
-        self._result: Validation | None = None
-        self._test: Validation | None = None
+        self._result: Judged | None = None
+        self._test: Judged | None = None
         self._remarks: list[str] = []
         self._drawn = Drawn()
         self._reported_at = -REPORT_INTERVAL_S
@@ -61,7 +63,7 @@ class RunRecord(Watcher):
         """Keep it for the page."""
         self._remarks.append(remark)
 
-    def on_validation(self, result: Validation) -> None:
+    def on_validation(self, result: Judged) -> None:
         """Keep the latest for the page."""
         self._result = result
 
@@ -82,7 +84,7 @@ class RunRecord(Watcher):
         elif error:  # a signal
             self._write_report("interrupted", error.where if isinstance(error, RunStopped) else "")
 
-    def finish(self, run: Run, card: Checkpoint, result: Validation, test: Validation | None = None) -> None:
+    def finish(self, run: Run, card: Checkpoint, result: Judged, test: Judged | None = None) -> None:
         """Write the checkpoint, which took longest to make, then page and pictures; then drop the state.
 
         Raises:
@@ -93,13 +95,32 @@ class RunRecord(Watcher):
         self._write_report("finished")
         title = self.job.title
         self._attempt(CURVES, lambda: draw_curves(run.history, self.job.recipe, title))
-        if len(card.classes) <= DRAWN_CLASSES:
-            confusion = count_confusion(result.answers, len(card.classes))
-            self._attempt(CONFUSION, lambda: draw_matrix(confusion, card.classes, title))
+        if isinstance(result, LabelValidation):
+            self._write_labels(result, test if isinstance(test, LabelValidation) else None)
+        else:
+            self._write_classes(result, test if isinstance(test, Validation) else None, title)
+        (self.folder / STATE).unlink(missing_ok=True)
+
+    def _write_classes(self, result: Validation, test: Validation | None, title: str) -> None:
+        """Confusion and spreadsheets of pictures with one class each."""
+        classes = self.job.classes
+        if len(classes) <= DRAWN_CLASSES:
+            confusion = count_confusion(result.answers, len(classes))
+            self._attempt(CONFUSION, lambda: draw_matrix(confusion, classes, title))
         self._attempt(PREDICTIONS, lambda: sheet(HEADS, self._predictions(result, test)))
         judged = ("test", test) if test else ("val", result)
         self._attempt(CLASSES, lambda: sheet(CSV_HEADS, csv_rows(self.job, judged[1].answers, judged[0])))
-        (self.folder / STATE).unlink(missing_ok=True)
+
+    def _write_labels(self, result: LabelValidation, test: LabelValidation | None) -> None:
+        """Spreadsheets of pictures with several labels, by the thresholds of the validation pictures."""
+        job, thresholds = self.job, result.thresholds
+        rows = [*label_predictions("val", job.val_set, result.answers, thresholds)]
+        if test and job.test_set:
+            rows += label_predictions("test", job.test_set, test.answers, thresholds)
+        self._attempt(PREDICTIONS, lambda: sheet(LABEL_HEADS, rows))
+        split, judged = ("test", test) if test else ("val", result)
+        lines = label_csv_rows(job, judged.answers, thresholds, split)
+        self._attempt(CLASSES, lambda: sheet(LABEL_CSV_HEADS, lines))
 
     def _predictions(self, result: Validation, test: Validation | None) -> Iterator[Answered]:
         """The lines of predictions.csv: every readable picture of val and test."""
@@ -141,7 +162,7 @@ def _answered(split: str, pictures: Pictures, answers: Answers) -> Iterator[Answ
         yield Answered(split, name_below(pictures, index), names[label], names[predicted], label_score, score)
 
 
-def provenance(job: Job, run: Run, result: Validation, test: Validation | None = None) -> dict[str, Any]:
+def provenance(job: Job, run: Run, result: Judged, test: Judged | None = None) -> dict[str, Any]:
     """Where a checkpoint's weights come from, as plain JSON types."""
     return {
         "data": job.data,
@@ -159,8 +180,10 @@ def provenance(job: Job, run: Run, result: Validation, test: Validation | None =
         "val_top1": result.top1,
         "val_loss": finite_or_none(result.loss),
         "test_top1": test.top1 if test else None,
-        "test_pictures": len(test.answers.label) if test else None,
-        "temperature": fit_temperature(result.sample),
+        "test_pictures": len(test.answers.index) if test else None,
+        "val_map": result.map,
+        "test_map": test.map if test else None,
+        "temperature": fit_temperature(result.sample) if isinstance(result, Validation) else None,
         "val_pictures": len(job.val_set) - len(result.broken),
         "broken_pictures": len(run.broken),
         "environment": environment(),

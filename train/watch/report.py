@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from train.learn.job import Job
-from train.learn.run import Epoch, HeadStart
-from train.learn.validation import Answers, Validation
+from train.learn.label_answers import LabelValidation
+from train.learn.run import Epoch, HeadStart, merit_name, merit_of
+from train.learn.validation import Judged, Validation
 from train.progressive.recipe import Recipe
 from train.watch.charts import (
     pictures_of,
@@ -21,6 +22,7 @@ from train.watch.charts import (
 )
 from train.watch.classes import classes_section
 from train.watch.fed import fed_sections
+from train.watch.labels import label_headlines, labels_sections
 from train.watch.mistakes import mistakes_sections, most_confused
 from train.watch.thumbnails import Drawn
 from train.watch.trust import calibration_section
@@ -48,12 +50,12 @@ class RunStatus:
 
     state: RunState
     history: Sequence[Epoch]
-    result: Validation
+    result: Judged
     broken: Iterable[str] = ()
     reason: str = ""
     head_start: HeadStart | None = None
     best_epoch: int | None = None
-    test: Validation | None = None
+    test: Judged | None = None
     remarks: Sequence[str] = ()
 
 
@@ -77,9 +79,7 @@ def render_report(job: Job, status: RunStatus, drawn: Drawn | None = None) -> st
             tag("p", first, class_="headline"),
             tag("ul", *(tag("li", sentence) for sentence in others), class_="headlines") if others else None,
             *(chart.as_figure() for chart in progress_charts(status.history, job.recipe)),
-            classes_section(job, *judged_by(status)),
-            *mistakes_sections(job, status.result.answers, drawn),
-            calibration_section(status.result, status.test),
+            *_answers_sections(job, status, drawn),
             *fed_sections(job, status.history[-1].stage, drawn),
             tag("section", tag("h2", "What changes from stage to stage"), tag("div", *small, class_="multiples")),
             throughput_chart(status.history),
@@ -93,9 +93,18 @@ def render_report(job: Job, status: RunStatus, drawn: Drawn | None = None) -> st
     )
 
 
-def judged_by(status: RunStatus) -> tuple[Answers, str]:
-    """The answers that say how good the network is, and of which split: the test pictures' where there are any."""
-    return (status.test.answers, "test") if status.test else (status.result.answers, "validation")
+def _answers_sections(job: Job, status: RunStatus, drawn: Drawn) -> list[Markup | None]:
+    """How good the network is, by the test pictures where there are any, what it gets wrong, and its scores."""
+    result, test = status.result, status.test
+    if isinstance(result, LabelValidation):
+        return [*labels_sections(job, result, test if isinstance(test, LabelValidation) else None, drawn)]
+    single = test if isinstance(test, Validation) else None
+    judged, split = (single, "test") if single else (result, "validation")
+    return [
+        classes_section(job, judged.answers, split),
+        *mistakes_sections(job, result.answers, drawn),
+        calibration_section(result, single),
+    ]
 
 
 def described(job: Job) -> dict[str, Any]:
@@ -119,18 +128,21 @@ def headlines(job: Job, status: RunStatus) -> list[str]:
 
 
 def _about_accuracy(job: Job, status: RunStatus) -> Iterator[str]:
-    last, test = status.history[-1], status.test
-    count, top1 = len(status.result.answers.label), status.result.top1
+    last, test, result = status.history[-1], status.test, status.result
+    count = len(result.answers.index)
     if test:
         yield (
-            f"{_accuracy(test.top1)} top-1 on {len(test.answers.label):,} test pictures at {last.val_size} px, which "
+            f"{_figure(test)} on {len(test.answers.index):,} test pictures at {last.val_size} px, which "
             "were looked at once, at the end."
         )
     done = status.state == "finished"
     where = f"at {last.val_size} px" + ("" if done else f" after epoch {last.epoch} of {job.recipe.epochs}")
-    yield f"{_accuracy(top1)} top-1 on {count:,} validation pictures {where}."
+    yield f"{_figure(result)} on {count:,} validation pictures {where}."
     yield from _about_choice(job, status)
-    error = (top1 * (1 - top1) / count) ** 0.5
+    if isinstance(result, LabelValidation):
+        yield from label_headlines(result, test if isinstance(test, LabelValidation) else None)
+        return
+    error = (result.top1 * (1 - result.top1) / count) ** 0.5
     if error:
         yield f"With {count:,} pictures, the standard error of that accuracy is {100 * error:.2g} percentage points."
 
@@ -139,11 +151,11 @@ def _about_choice(job: Job, status: RunStatus) -> Iterator[str]:
     """What the head start reached, and which epoch's weights these are."""
     found, best = status.head_start, status.best_epoch
     if found:
-        head = f"A classifier on the features of the weights as they were reached {_accuracy(found.top1)}"
+        head = f"A classifier on the features of the weights as they were reached {_accuracy(found.merit)}"
         yield f"{head} in {duration(found.seconds)}: what every epoch had to beat."
     if best is None or status.state != "finished":
         return
-    metric = {"top1": "top-1"}.get(job.recipe.metric, job.recipe.metric.replace("_", " "))
+    metric = {"top1": "top-1", "map": "mAP"}.get(job.recipe.metric, job.recipe.metric.replace("_", " "))
     whose = f"after epoch {best} of {len(status.history)}" if best else "at the head start: no epoch was better"
     yield f"The checkpoint has the averaged weights {whose}, the best in {metric} at the final size."
     if not status.test:
@@ -186,14 +198,20 @@ def share_of_fixed_time(history: Sequence[Epoch], recipe: Recipe) -> float | Non
 
 
 def _about_mistakes(job: Job, status: RunStatus) -> Iterator[str]:
-    answers = status.result.answers
-    for true, taken, count in most_confused(answers, 1):
-        total = int((answers.label == true).sum())
-        yield f"Most confused: {job.classes[true]} taken for {job.classes[taken]}, {count} of {total}."
+    if isinstance(status.result, Validation):
+        answers = status.result.answers
+        for true, taken, count in most_confused(answers, 1):
+            total = int((answers.label == true).sum())
+            yield f"Most confused: {job.classes[true]} taken for {job.classes[taken]}, {count} of {total}."
     broken = len(list(status.broken))
     if broken:
         which = "One picture" if broken == 1 else f"{broken:,} pictures"
         yield f"{which} could not be decoded and {'is' if broken == 1 else 'are'} left out."
+
+
+def _figure(result: Judged) -> str:
+    """“92.50 % top-1”, or “71.30 % mAP”."""
+    return f"{_accuracy(merit_of(result.top1, result.map))} {merit_name(result.map)}"
 
 
 def _accuracy(share: float) -> str:
@@ -216,14 +234,22 @@ def _state_line(job: Job, status: RunStatus) -> Markup:
 def _stages_table(job: Job, status: RunStatus) -> Markup:
     """The recipe's stages: what each of them has taken so far, then what it sets."""
     settings, measured = stage_settings(job.recipe), stage_throughput(status.history)
-    heads = ["stage", "top-1 at its end", "time", "pictures/s", "share of MACs", "steps", *settings]
+    heads = [
+        "stage",
+        f"{status.history[-1].merit_name} at its end",
+        "time",
+        "pictures/s",
+        "share of MACs",
+        "steps",
+        *settings,
+    ]
     rows: list[list[Child]] = []
     for number, cost in enumerate(job.cost.stages, start=1):
         taken: list[Child] = ["", "", ""]
         if number in measured:
             _, rate, seconds = measured[number]
             last = [line for line in status.history if line.stage == number][-1]
-            taken = [f"{100 * last.val_top1:.1f} % at {last.val_size} px", duration(seconds), digits(rate)]
+            taken = [f"{100 * last.merit:.1f} % at {last.val_size} px", duration(seconds), digits(rate)]
         planned = [percent(cost.macs / job.cost.macs), f"{cost.steps:,}"]
         rows.append([str(number), *taken, *planned, *(f"{values[number - 1]:.3g}" for values in settings.values())])
     return tag("section", tag("h2", "Stages"), table(heads, rows))

@@ -89,17 +89,21 @@ class Tracker(Watcher):
 
 
 def epoch_values(epoch: Epoch, recipe: Recipe) -> dict[str, float]:
-    """The figures of an epoch by name, but losses that are no number; names with the same first word share a panel."""
+    """The figures of an epoch by name, but those that are no number; names with the same first word share a panel."""
     settings = recipe.stages[epoch.stage - 1].to_dict()
     schedule = {
         f"schedule/{name}": float(value)
         for name, value in settings.items()
         if name != "epochs" and isinstance(value, int | float)
     }
-    losses = {"loss/train": epoch.train_loss, "loss/val": epoch.val_loss}
-    return {name: loss for name, loss in losses.items() if loss is not None} | {
+    known = {
+        "loss/train": epoch.train_loss,
+        "loss/val": epoch.val_loss,
         "top1/train": epoch.train_top1,
         "top1/val": epoch.val_top1,
+        "map/val": epoch.val_map,
+    }
+    return {name: value for name, value in known.items() if value is not None} | {
         "schedule/learning_rate": epoch.learning_rate,
         "schedule/stage": float(epoch.stage),
         **schedule,

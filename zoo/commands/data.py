@@ -207,7 +207,7 @@ def _class_table(report: Report) -> Table:
     table = FittingTable("class")
     for column in (*report.splits, "share"):
         table.add_column(column, justify="right")
-    total = sum(row[split] for row in report.classes for split in report.splits) or 1
+    total = sum(report.splits.values()) - len(report.broken) or 1
     for row in report.classes:
         counts = [row[split] for split in report.splits]
         table.add_row(escape(row["class"]), *(f"{count:,}" for count in counts), f"{sum(counts) / total:.1%}")

@@ -25,11 +25,14 @@ LOOK_AT_SIZE = 32
 
 @dataclass(frozen=True)
 class Seen:
-    """One picture as the check saw it, or what is wrong with it; duplicates share their `fingerprint`."""
+    """One picture as the check saw it, or what is wrong with it; duplicates share their `fingerprint`.
+
+    `labels` are the indices of its classes: one, unless the data set may have several.
+    """
 
     split: str
     name: str
-    label: int
+    labels: tuple[int, ...]
     width: int = 0
     height: int = 0
     fingerprint: bytes = b""
@@ -38,7 +41,7 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a data set is. `duplicates` are groups of names; `conflicts` those whose members differ in class."""
+    """What a data set is. `duplicates` are groups of names; `conflicts` those whose members differ in their labels."""
 
     splits: dict[str, int]
     remarks: tuple[str, ...]
@@ -71,7 +74,7 @@ def check(splits: dict[str, Pictures], *, workers: int, on_picture: Callable[[],
     good = [one for one in seen if not one.problem]
     groups = _duplicate_groups(good)
     across = [group for group in groups if len({one.split for one in group}) > 1]
-    counts = Counter((one.split, one.label) for one in good)
+    counts = Counter((one.split, label) for one in good for label in one.labels)
     totals = [sum(counts[split, label] for split in splits) for label in range(len(classes))]
     return Report(
         splits={split: len(pictures) for split, pictures in splits.items()},
@@ -84,12 +87,12 @@ def check(splits: dict[str, Pictures], *, workers: int, on_picture: Callable[[],
         sizes=_sizes(good),
         duplicates_within=_names(group for group in groups if len({one.split for one in group}) == 1),
         duplicates_across=_names(across),
-        conflicts=_names(group for group in groups if len({one.label for one in group}) > 1),
+        conflicts=_names(group for group in groups if len({one.labels for one in group}) > 1),
     )
 
 
 def _look(split: str, pictures: Pictures, index: int) -> Seen:
-    name, label = pictures.describe(index), int(pictures.labels[index])
+    name, labels = pictures.describe(index), pictures.places_of(index)
     try:
         source = pictures.read(index)
         if isinstance(source, bytes):
@@ -97,8 +100,8 @@ def _look(split: str, pictures: Pictures, index: int) -> Seen:
         else:
             image, width, height = Image.fromarray(source), source.shape[1], source.shape[0]
     except BrokenPictureError as error:
-        return Seen(split, name, label, problem=error.problem)
-    return Seen(split, name, label, width, height, _fingerprint(source, image, width, height))
+        return Seen(split, name, labels, problem=error.problem)
+    return Seen(split, name, labels, width, height, _fingerprint(source, image, width, height))
 
 
 def _fingerprint(source: bytes | NDArray[np.uint8], image: Image.Image, width: int, height: int) -> bytes:

@@ -33,11 +33,11 @@ def name_below(pictures: Pictures, index: int) -> str:
     source = pictures.sources[index]
     if isinstance(source, np.ndarray):
         return f"picture {index} {zlib.crc32(source.tobytes()):08x}"
-    return visible(_below(str(source), pictures.name))
+    return visible(_below(str(source), pictures.root or pictures.name))
 
 
 def _parts(pictures: Pictures) -> Iterator[bytes]:
-    sources, root = pictures.sources, pictures.name
+    sources, root = pictures.sources, pictures.root or pictures.name
     if isinstance(sources, PackedSources):
         yield _lengths(sources.shards, root)
         yield np.ascontiguousarray(sources.rows).tobytes()

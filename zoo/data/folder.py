@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.decode import picture_suffixes, read_suffixes
-from zoo.data.hold_out import choose_held_out, only_on_one_side
+from zoo.data.fingerprint import name_below
+from zoo.data.hold_out import choose_held_out, only_on_one_side, rarest_label
 from zoo.data.pictures import Pictures
 from zoo.errors import DataError
 from zoo.visible import visible
@@ -31,7 +32,10 @@ def hold_out(everything: Pictures, data: str, seed: int, group_by: str | None = 
         DataError: too few pictures, or as `choose_held_out`.
     """
     names = [_name_in_class(everything, index) for index in range(len(everything))]
-    held_out = choose_held_out(names, everything.labels, everything.classes, seed=seed, group_by=group_by)
+    strata, classes = everything.labels, everything.classes
+    if everything.targets is not None:
+        strata, classes = rarest_label(everything.targets), ("",) * (len(classes) + 1)
+    held_out = choose_held_out(names, strata, classes, seed=seed, group_by=group_by)
     train, val = everything.at(np.flatnonzero(~held_out)), everything.at(np.flatnonzero(held_out))
     if not len(val) or not len(train):
         raise DataError(
@@ -43,9 +47,7 @@ def hold_out(everything: Pictures, data: str, seed: int, group_by: str | None = 
 
 def classes_on_one_side(train: Pictures, val: Pictures) -> tuple[str, ...]:
     """What to say of classes that are in one of two splits only, a line each."""
-    labels = np.concatenate([train.labels, val.labels])
-    in_val = np.arange(len(labels)) >= len(train)
-    lonely = only_on_one_side(labels, in_val, train.classes)
+    lonely = only_on_one_side(train.class_counts(), val.class_counts(), train.classes)
     if not lonely:
         return ()
     named = ", ".join(lonely[:5]) + (f" and {len(lonely) - 5} more" if len(lonely) > 5 else "")
@@ -184,8 +186,10 @@ def _size_of(entry: os.DirEntry[str]) -> int | None:
 
 
 def _name_in_class(pictures: Pictures, index: int) -> str:
-    """A picture's path below its class's folder; of a picture that is no file, its number."""
+    """A picture's path below its class's folder, or its file of labels; of a picture that is no file, its number."""
     source = pictures.sources[index]
     if not isinstance(source, Path):
         return str(index)
+    if pictures.root is not None:
+        return name_below(pictures, index)
     return source.relative_to(pictures.name).as_posix().partition("/")[2]

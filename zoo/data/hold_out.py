@@ -48,11 +48,21 @@ def choose_held_out(
     return _by_group(_groups(names, labels, classes, group_by), labels, seed)
 
 
-def only_on_one_side(labels: NDArray[np.int64], held_out: NDArray[np.bool_], classes: Sequence[str]) -> list[str]:
-    """The classes of which nothing is held out, or everything."""
-    total = np.bincount(labels, minlength=len(classes))
-    held = np.bincount(labels[held_out], minlength=len(classes))
-    return [name for name, all_of, some in zip(classes, total, held, strict=True) if some in (0, all_of)]
+def only_on_one_side(train: NDArray[np.int64], val: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
+    """The classes that have no picture on one of two sides; `train` and `val` count each class's pictures, (K,)."""
+    return [name for name, here, there in zip(classes, train, val, strict=True) if not (here and there)]
+
+
+def rarest_label(targets: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Of each picture with several labels the one that fewest pictures have; K for a picture without. (N, K) → (N,).
+
+    Held out a fifth each by these, rare classes are parted as well as can be, and frequent ones, which have thousands
+    of pictures in every part, nearly so.
+    """
+    rarest_first = np.argsort(targets.sum(0), kind="stable")
+    found = targets[:, rarest_first]
+    rarest: NDArray[np.int64] = rarest_first[found.argmax(1)]
+    return np.where(found.any(1), rarest, targets.shape[1])
 
 
 def _target(count: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.hold_out import first_fifth, hash_of
-from zoo.data.open import TEST_NAME, VAL_NAMES
+from zoo.data.pictures import TEST_NAME, VAL_NAMES
 from zoo.data.shards import INDEX_ROW, MANIFEST, Manifest, ShardEntry, SplitEntries, SplitEntry, is_inside, write_rows
 from zoo.data.tar_samples import walk_samples
 from zoo.errors import DataError

@@ -72,8 +72,13 @@ def pack(
         on_picture: called after each picture.
 
     Raises:
-        DataError: the folder is in use, or a split without one readable picture.
+        DataError: the folder is in use, pictures with several labels, or a split without one readable picture.
     """
+    if any(pictures.multi_label for pictures in splits.values()):
+        raise DataError(
+            "Shards hold one class a picture, and these pictures may have several.",
+            "Train on the file of labels itself.",
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         left = next(folder.glob("*.tar"), None) if folder.is_dir() and not (folder / MANIFEST).exists() else None
         hint = (

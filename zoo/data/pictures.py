@@ -28,6 +28,9 @@ from zoo.model.spec import Preprocessing
 from zoo.visible import visible
 
 Split = Literal["train", "val"]
+# What folders, tar files and columns call the part to validate on, and the one that nothing is chosen by.
+VAL_NAMES = ("val", "valid", "validation")
+TEST_NAME = "test"
 
 
 # A picture as it is stored: a file's bytes, or (H, W, 3) uint8.
@@ -41,6 +44,8 @@ class Pictures:
     `sources` are files, places in shards or (H, W, 3) uint8 arrays; `labels` (N,) int64 index `classes`.
     `flip_keeps_class` says whether a mirrored picture still belongs to its class: not for digits. `left_out` says, a
     line each, what was found beside the pictures and not taken. `sizes` (N,) int64 are files' bytes when listed.
+    Where a picture may have several labels or none, `targets` (N, K) bool has them, and `labels` is −1 throughout.
+    `root` is the folder that pictures' names are below, where that is not `name`.
     """
 
     name: str
@@ -50,9 +55,40 @@ class Pictures:
     flip_keeps_class: bool = True
     left_out: tuple[str, ...] = ()
     sizes: NDArray[np.int64] | None = None
+    targets: NDArray[np.bool_] | None = None
+    root: str | None = None
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may have several labels, or none."""
+        return self.targets is not None
+
+    def label_of(self, index: int) -> int | NDArray[np.bool_]:
+        """One picture's class; of pictures with several labels its row of `targets`, (K,) bool."""
+        return int(self.labels[index]) if self.targets is None else self.targets[index]
+
+    def all_targets(self) -> NDArray[np.bool_]:
+        """`targets` (N, K) bool, also of pictures with one class each."""
+        if self.targets is not None:
+            return self.targets
+        hot: NDArray[np.bool_] = np.arange(len(self.classes)) == self.labels[:, None]
+        return hot
+
+    def places_of(self, index: int) -> tuple[int, ...]:
+        """The indices of all classes of one picture."""
+        if self.targets is None:
+            return (int(self.labels[index]),)
+        return tuple(np.flatnonzero(self.targets[index]).tolist())
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """How many pictures each class has, (K,) int64; one with several labels counts for each of them."""
+        if self.targets is None:
+            return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
+        counts: NDArray[np.int64] = self.targets.sum(0, dtype=np.int64)
+        return counts
 
     def describe(self, index: int) -> str:
         """Name one picture for a message."""
@@ -142,7 +178,8 @@ class Pictures:
         """The pictures at `indices`."""
         sources = [self.sources[index] for index in indices]
         sizes = None if self.sizes is None else self.sizes[indices]
-        return replace(self, sources=sources, labels=self.labels[indices], sizes=sizes)
+        targets = None if self.targets is None else self.targets[indices]
+        return replace(self, sources=sources, labels=self.labels[indices], sizes=sizes, targets=targets)
 
 
 def load_prepared(pictures: Pictures, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], list[int], list[str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+from zoo.errors import RowError
 from zoo.rows import Matching, Row, Share, Some, Text, Within
 
 Operator = Literal["mbconv", "fused_mbconv", "bottleneck"]
@@ -97,3 +98,32 @@ class Variant(Row):
     def num_features(self) -> int:
         """Number of pooled features that the classifier takes."""
         return self.head_channels or self.stages[-1].out_channels
+
+
+# The scores (sigmoid) from which on each class is answered, where a picture may have several labels.
+Thresholds = tuple[Share, ...] | None
+
+
+def task_of(thresholds: Thresholds) -> str:
+    """What a network answers, in a word for those who read its card."""
+    return "single-label" if thresholds is None else "multi-label"
+
+
+def check_thresholds(thresholds: Thresholds, classes: tuple[str, ...]) -> None:
+    """Refuse thresholds that are not one for each class.
+
+    Raises:
+        RowError: there are more or fewer.
+    """
+    if thresholds is not None and len(thresholds) != len(classes):
+        raise RowError(f"There are {len(thresholds)} thresholds for {len(classes)} classes.", "Each class has one.")
+
+
+def without_thresholds(fields: dict[str, Any]) -> dict[str, Any]:
+    """A card's fields; without those of several labels where it is of one class a picture.
+
+    Whoever does not know these fields must not read such a card, and can read the others as before.
+    """
+    if fields["thresholds"] is None:
+        del fields["thresholds"], fields["task"]
+    return fields

@@ -17,7 +17,15 @@ from safetensors import SafetensorError, safe_open
 from zoo import __version__
 from zoo.errors import CheckpointError
 from zoo.files import replacing, writing_errors
-from zoo.model.spec import Padding, Preprocessing, Variant
+from zoo.model.spec import (
+    Padding,
+    Preprocessing,
+    Thresholds,
+    Variant,
+    check_thresholds,
+    task_of,
+    without_thresholds,
+)
 from zoo.rows import Row
 
 if TYPE_CHECKING:
@@ -33,10 +41,11 @@ class Checkpoint(Row):
     """What the header of a checkpoint says about its network: the card.
 
     `recipe` is the resolved recipe as plain JSON types ({} for imported weights); `provenance` says where the
-    weights come from: data, seed, versions, accuracy.
+    weights come from: data, seed, versions, accuracy. `thresholds` (K,), of a network that answers several labels a
+    picture, are the scores (sigmoid) from which on each class is answered; None of one that answers one class.
     """
 
-    written_too = ("format", "zoo_version")
+    written_too = ("format", "zoo_version", "task")
 
     variant: Variant
     classes: tuple[str, ...]
@@ -44,6 +53,20 @@ class Checkpoint(Row):
     padding: Padding
     recipe: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    thresholds: Thresholds = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_thresholds(self.thresholds, self.classes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; of one class a picture they are what earlier versions read too."""
+        return without_thresholds(super().to_dict())
+
+    @property
+    def task(self) -> str:
+        """“multi-label” or “single-label”, for those who read the header."""
+        return task_of(self.thresholds)
 
     @property
     def format(self) -> str:

@@ -152,6 +152,11 @@ def _whose(given: Mapping[str, Tensor]) -> str:
 def _constructor(card: Checkpoint, origin: Origin) -> tuple[str, tuple[str, ...]]:
     """The call that makes the project's network for these weights, and notes on what the call cannot express."""
     variant, notes = card.variant, []
+    if card.thresholds is not None:
+        notes.append(
+            "These weights answer several labels: a class is one where the sigmoid of its logit reaches its threshold. "
+            "The file does not hold the thresholds; the checkpoint's card does."
+        )
     call = origin.constructor.format(network=origin.networks[variant.id], num_classes=len(card.classes))
     arguments = []
     if variant.batch_norm_eps != origin.eps_of(variant.id):

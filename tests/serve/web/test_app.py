@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -471,3 +472,22 @@ def spy_on_submit(running: Any) -> queue.Queue[tuple[int, Future[Answer]]]:
 
     running.batcher.submit = submit_and_tell
     return seen
+
+
+def test_several_labels_are_those_that_reach_their_thresholds(start_server: Start, fake: Any) -> None:
+    """The fake's logits of a byte are 0 to 1, and 3 + byte / 64 for its own class: scores of 0.5 to 0.73, and 0.95."""
+    classes = tuple("abcdefghij")
+    thresholds = (0.9,) * 9 + (0.7,)
+    preprocessing = Preprocessing(image_size=8)
+    contract = Contract(model="fake", classes=classes, preprocessing=preprocessing, thresholds=thresholds)
+    running = start_server(fake(contract=contract))
+    answer = running.post(fake.png(3)).json()
+    assert answer["task"] == "multi-label"
+    assert [(one["class"], one["threshold"]) for one in answer["predictions"]] == [("d", 0.9), ("j", 0.7)]
+    assert answer["predictions"][0]["score"] == pytest.approx(1 / (1 + np.exp(-3 - 3 / 64)))
+    likeliest = running.post(fake.png(3), params={"top": 3}).json()["predictions"]
+    assert [one["class"] for one in likeliest] == ["d", "j", "i"]
+    info = running.client.get("/info").json()
+    assert (info["task"], info["thresholds"]) == ("multi-label", list(thresholds))
+    strict = replace(contract, thresholds=(1.0,) * 10)
+    assert start_server(fake(contract=strict)).post(fake.png(3)).json()["predictions"] == []

@@ -83,6 +83,18 @@ def test_a_classifier_is_fitted_to_what_can_be_told_apart() -> None:
     assert choose_penalty(features, noise, 5) == max(PENALTIES)  # nothing to learn: the most cautious
 
 
+def test_several_labels_get_a_regression_each() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(500, 3, generator=generator) < 0.3
+    directions = torch.randn(3, 64, generator=generator)
+    features = 2.0 + labels.float() @ directions * 3 + torch.randn(500, 64, generator=generator)
+    weight, bias = fit_classifier(features[:400], labels[:400], 3, 1e-2)
+    scores = F.linear(features[400:], weight, bias).sigmoid()
+    assert ((scores > 0.5) == labels[400:]).float().mean() > 0.98
+    noise = torch.rand(500, 3, generator=generator) < 0.3
+    assert choose_penalty(features, noise, 3) == max(PENALTIES)
+
+
 def test_known_classes_keep_a_classifier_that_is_better(tiny_run: Path, small: Callable, tmp_path: Path) -> None:
     """A run that goes on from its own weights does not forget its classifier for a linear one."""
     options = TrainOptions(model=str(tiny_run), recipe="finetune", epochs=1, batch_size=64, device="cpu", workers=0)

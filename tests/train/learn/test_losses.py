@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from train.learn.distill import Teacher, affine_between, distillation_loss, load_teacher
-from train.learn.losses import Objective, resolve_class_weights
+from train.learn.losses import Objective, prior_logits, resolve_class_weights
 from zoo.errors import DataError, ZooError
 from zoo.model.spec import Preprocessing
 from zoo.weights.checkpoint import load_checkpoint, read_card
@@ -50,7 +50,7 @@ def test_class_weights_count_a_mixed_picture_by_its_shares() -> None:
 
 def test_balanced_classes_count_the_same() -> None:
     labels = np.array([0] * 6 + [1] * 3 + [2], np.int64)
-    weights = resolve_class_weights("balanced", ("a", "b", "c"), labels)
+    weights = resolve_class_weights("balanced", ("a", "b", "c"), np.bincount(labels))
     assert weights is not None
     np.testing.assert_allclose(np.bincount(labels) * weights, [10 / 3] * 3)
     assert np.mean(np.array(weights)[labels]) == pytest.approx(1.0)
@@ -86,7 +86,7 @@ def test_weights_in_order_are_as_many_as_classes() -> None:
 
 def test_a_class_without_pictures_cannot_be_balanced() -> None:
     with pytest.raises(DataError, match="b has no training pictures"):
-        resolve_class_weights("balanced", ("a", "b"), np.zeros(3, np.int64))
+        resolve_class_weights("balanced", ("a", "b"), np.array([3, 0]))
 
 
 def test_distillation_is_zero_for_the_same_answer_and_scales_with_temperature() -> None:
@@ -146,3 +146,20 @@ def test_a_teacher_of_other_classes_is_refused(tiny_run: Path) -> None:
     assert len(card.classes) == 10
     with pytest.raises(ZooError, match="knows 10 classes, not the 2"):
         load_teacher(str(tiny_run), ("cat", "dog"), torch.device("cpu"), alpha=0.5, temperature=1.0)
+
+
+def test_several_labels_begin_at_their_frequencies_and_cost_less_than_guessing() -> None:
+    """Of a class that 9 of 98 pictures have the prior is log(10 / 90); its loss is the entropy of that frequency."""
+    prior = prior_logits(np.array([9, 49]), 98)
+    assert prior.tolist() == pytest.approx([np.log(10 / 90), 0.0])
+    objective = Objective(num_classes=2, kind="bce", label_smoothing=0.0, prior=prior)
+    labels = torch.zeros(98, 2, dtype=torch.bool)
+    labels[:9, 0] = labels[:49, 1] = True
+    targets = objective.targets(labels)
+    guessed = objective.loss(objective.guess(torch.ones(98, 2)), targets)
+    share = torch.tensor([0.1, 0.5])
+    expected = -(labels * share.log() + ~labels * (1 - share).log()).sum(1).mean()
+    assert guessed.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert guessed < 2 * np.log(2)
+    smoothed = Objective(num_classes=2, kind="bce", label_smoothing=0.2).targets(labels[:1])
+    assert smoothed.tolist() == [[pytest.approx(0.9), pytest.approx(0.9)]]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from zoo.data.hold_out import choose_held_out, only_on_one_side
+from zoo.data.hold_out import choose_held_out, only_on_one_side, rarest_label
 from zoo.errors import DataError
 
 Sizes = st.lists(st.integers(0, 40), min_size=1, max_size=8)
@@ -30,7 +30,8 @@ def test_every_class_is_on_both_sides_within_one_picture_of_a_fifth(sizes: list[
         if size >= 2:
             assert 0 < held < size
         assert held < max(size, 1)
-    assert only_on_one_side(labels, held_out, classes) == [
+    train, val = (np.bincount(labels[side], minlength=len(sizes)) for side in (~held_out, held_out))
+    assert only_on_one_side(train, val, classes) == [
         name for name, size in zip(classes, sizes, strict=True) if size < 2
     ]
 
@@ -88,3 +89,9 @@ def test_a_pattern_that_fits_nothing_is_an_error() -> None:
     names, labels, classes = data_of([5, 5])
     with pytest.raises(DataError, match=r"finds no group in names such as '0/photo0.jpg'"):
         choose_held_out(names, labels, classes, seed=0, group_by="object")
+
+
+def test_pictures_with_several_labels_are_parted_by_their_rarest() -> None:
+    targets = np.array([[1, 1, 0], [1, 0, 1], [1, 1, 1], [0, 0, 0], [1, 0, 0]], np.bool_)
+    # Class 0 has four pictures, 1 and 2 have two each: of equal ones the first counts as the rarer.
+    assert rarest_label(targets).tolist() == [1, 2, 1, 3, 0]
