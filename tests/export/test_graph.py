@@ -54,6 +54,22 @@ def test_graph_has_no_padding_shape_arithmetic_or_batch_norm(tiny_graph: ModelPr
     assert operators["Cast"] == operators["Transpose"] == operators["Gemm"] == 1
 
 
+def test_pictures_are_rearranged_before_they_are_normalised(tiny_graph: ModelProto) -> None:
+    """TensorRT rejects a Transpose of uint8, and ONNX Runtime is slow where the three colours are the last axis."""
+    first = [node.name for node in tiny_graph.graph.node[:5]]
+    steps = [f"preprocessing/{operator}" for operator in ("Cast", "Transpose", "Mul", "Add")]
+    assert first == [*steps, "stem.conv/Conv"]
+    shapes = {weight.name: list(weight.dims) for weight in tiny_graph.graph.initializer}
+    assert shapes["preprocessing.scale"] == shapes["preprocessing.shift"] == [3, 1, 1]
+
+
+def test_the_same_network_is_the_same_file(
+    tiny_graph: ModelProto, tiny_model: tuple[EfficientNet, Checkpoint], tiny_contract: Contract
+) -> None:
+    again = export_onnx(tiny_model[0], tiny_contract, checkpoint={"source": "test"})
+    assert again.SerializeToString() == tiny_graph.SerializeToString()
+
+
 def test_same_padding_is_folded_into_the_convolutions() -> None:
     variant = find_variant("tiny")
     contract = Contract(model="tiny", classes=("a", "b", "c"), preprocessing=variant.preprocessing.at(40))
