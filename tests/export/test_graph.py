@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from export.contract import Contract
-from export.graph import export_onnx, name_by_module
+from export.graph import check_structure, export_onnx, name_by_module
 from export.runners.pytorch import TorchRunner
 from zoo.errors import ArtifactError
 from zoo.model.efficientnet import EfficientNet
@@ -68,6 +68,20 @@ def test_the_same_network_is_the_same_file(
 ) -> None:
     again = export_onnx(tiny_model[0], tiny_contract, checkpoint={"source": "test"})
     assert again.SerializeToString() == tiny_graph.SerializeToString()
+
+
+def test_a_graph_that_is_not_its_networks_is_refused(
+    tiny_graph: ModelProto, tiny_model: tuple[EfficientNet, Checkpoint]
+) -> None:
+    check_structure(tiny_graph, tiny_model[0])
+    damaged = ModelProto()
+    damaged.CopyFrom(tiny_graph)
+    next(node for node in damaged.graph.node if node.name == "stem.conv/Conv").name = "stray/Conv"
+    next(node for node in damaged.graph.node if node.op_type == "Add").op_type = "Pad"
+    with pytest.raises(ArtifactError) as caught:
+        check_structure(damaged, tiny_model[0])
+    for said in ("nodes of Pad;", "lacks the convolutions stem.conv;", "not the network's: stray."):
+        assert said in caught.value.problem
 
 
 def test_same_padding_is_folded_into_the_convolutions() -> None:
