@@ -16,7 +16,7 @@ from zoo.rows import Count, Positive, Row, Some, Text
 from zoo.wording import digits, milliseconds, percent
 
 EVEN_WITHIN = 0.02
-PASSES = {"forward": "forward", "step": "forward and backward"}
+PASSES = {"forward": "forward", "step": "forward and backward", "exported": "in ONNX Runtime"}
 _COLOURS = {"faster": "good", "even": "even", "slower": "warning"}
 
 
