@@ -2,9 +2,11 @@
 
     python benchmarks/peers.py                     the processor: small sizes, fp32
     python benchmarks/peers.py --device cuda       bf16 autocast at evaluation sizes
+    python benchmarks/peers.py --exported          ONNX Runtime, one picture and one thread, beside timm's own export
 
 Two passes are timed: `forward` in evaluation mode without gradients, and `step`, forward and backward in training mode
 with dropout and stochastic depth off. Nothing is compiled and nothing folded: this compares the modules as written.
+Of exported graphs both take a uint8 picture, as it was decoded: ours normalises inside, NumPy does it for timm's.
 A machine's pace may drift by half within a minute, so the two take turns call by call; the ratio is taken of each such
 pair, and the median over all pairs is what counts, with the interval that holds it at 95 %.
 """
@@ -14,19 +16,25 @@ from __future__ import annotations
 import argparse
 import gc
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+import onnx
+import onnxruntime
 import timm
 import torch
 import torchvision
 from torch import nn
 
+from export.contract import Contract
+from export.graph import OPSET, export_onnx
 from serve.bench.kinds.peers import PeerRow, PeersData, Ratio
-from serve.bench.measure.timing import Schedule, pooled, time_call, time_cuda, time_in_turn
+from serve.bench.measure.timing import Call, Schedule, Timer, pooled, time_call, time_cuda, time_in_turn
 from serve.bench.report.report import keep_result
 from zoo.machine import processor_name
 from zoo.model.network import Network
@@ -36,6 +44,8 @@ from zoo.weights.convert import to_network
 from zoo.weights.origins import ORIGINS, Origin
 
 HERE = Path(__file__).parent
+MODULES_MODE = "channels last, eager, same weights; step is forward and backward without the optimizer"
+EXPORTED_MODE = "ONNX Runtime, same weights, from a uint8 picture to logits; theirs is normalised by NumPy"
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ CPU_CASES = (
     Case("lite0", 224, 8),
     Case("resnet50", 224, 4),
 )
+EXPORTED_CASES = (Case("lite0", 224, 1), Case("b0", 224, 1), Case("s", 384, 1))
 GPU_CASES = (
     *(Case("s", 384, batch) for batch in (1, 32, 128)),
     Case("m", 480, 32),
@@ -69,6 +80,7 @@ def main() -> None:
     """Measure every case against every peer that has it, and write one result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--exported", action="store_true", help="graphs in ONNX Runtime, on the processor")
     parser.add_argument("--rounds", type=int, default=100, help="calls of each network per pair and pass")
     parser.add_argument("--only", nargs="*", help="networks to measure")
     parser.add_argument("--image-size", type=int, help="px, for a quick look; the result is named after it")
@@ -79,41 +91,41 @@ def main() -> None:
     each = {"duration_ms": 0.0, "visit_warmup_iterations": 0} if device.type == "cpu" else {"duration_ms": 20_000.0}
     schedule = Schedule(rounds=options.rounds, min_iterations=options.rounds, **each)
     rows: list[PeerRow] = []
-    for case in CPU_CASES if device.type == "cpu" else GPU_CASES:
+    cpu_cases, measure = (EXPORTED_CASES, measure_exported) if options.exported else (CPU_CASES, measure_modules)
+    for case in cpu_cases if device.type == "cpu" else GPU_CASES:
         if options.only and case.network not in options.only:
             continue
         if options.image_size:
             case = replace(case, image_size=options.image_size)
-        for peer in ("torchvision", "timm"):
+        for peer in ("timm",) if options.exported else ("torchvision", "timm"):
             if case.network in ORIGINS[peer].networks:
                 rows += measure(case, ORIGINS[peer], device, schedule)
     name = torch.cuda.get_device_name() if device.type == "cuda" else processor_name()
-    precision, size = (
-        "fp32" if device.type == "cpu" else "bf16",
-        f"{options.image_size}px" if options.image_size else "",
-    )
+    precision = "fp32" if device.type == "cpu" else "bf16"
+    size = f"{options.image_size}px" if options.image_size else ""
+    what = "exported" if options.exported else ""
     subject = Subject(
-        name=" ".join(filter(None, (*dict.fromkeys(row.network for row in rows), size))),
+        name=" ".join(filter(None, (what, *dict.fromkeys(row.network for row in rows), size))),
         precision=precision,
         threads=torch.get_num_threads() if device.type == "cpu" else None,
     )
     result = Result(
         kind="peers",
-        name="-".join(filter(None, (precision, size))),
+        name="-".join(filter(None, (what, precision, size))),
         environment=measured_on(name),
         settings={
             "subjects": [subject.to_dict()],
             "schedule": schedule.to_dict(),
             "threads": subject.threads,
-            "mode": "channels last, eager, same weights; step is forward and backward without the optimizer",
+            "mode": EXPORTED_MODE if options.exported else MODULES_MODE,
         },
         data=PeersData(rows=tuple(rows)).to_dict(),
     )
     keep_result(result, options.out)
 
 
-def measure(case: Case, peer: Origin, device: torch.device, schedule: Schedule) -> list[PeerRow]:
-    """Both passes of one pair, timed in turn."""
+def measure_modules(case: Case, peer: Origin, device: torch.device, schedule: Schedule) -> list[PeerRow]:
+    """Both passes of one pair of modules."""
     theirs, ours = pair(case, peer)
     rows = []
     pictures = torch.randn(case.batch_size, 3, case.image_size, case.image_size)
@@ -123,31 +135,82 @@ def measure(case: Case, peer: Origin, device: torch.device, schedule: Schedule) 
     for mode, call in (("forward", forward), ("step", step)):
         for network in (theirs, ours):
             network.train(mode == "step")
-        calls: list[Callable[[], object]] = [partial(call, network, pictures) for network in (ours, theirs)]
-        timer = time_cuda if device.type == "cuda" else time_call
-        visits = time_in_turn(calls, schedule, timer)
-        of_ours, of_theirs = (summarize(pooled(of_one)) for of_one in visits)
-        ratios = [median(one.ms) / median(other.ms) for one, other in zip(*visits, strict=True)]
-        low, ratio, high = median_with_interval(ratios)
-        rows.append(
-            PeerRow(
-                **asdict(case),
-                peer=peer.id,
-                peer_name=peer.networks[case.network],
-                mode=mode,
-                ours_over_theirs=Ratio(p50=ratio, low=low, high=high, n=len(ratios)),
-                ours=of_ours,
-                theirs=of_theirs,
-            )
-        )
-        print(
-            f"{case.network:9} {case.image_size} px, batch {case.batch_size:3}  {mode:8} ours {of_ours.p50_ms:8.2f}  "
-            f"{peer.id:11} {of_theirs.p50_ms:8.2f}  ratio {ratio:.3f} ({low:.3f} to {high:.3f})  "
-            f"n {of_ours.n} + {of_theirs.n}",
-            flush=True,
-        )
+        calls: list[Call] = [partial(call, network, pictures) for network in (ours, theirs)]
+        rows.append(time_pair(case, peer, mode, calls, schedule, time_cuda if device.type == "cuda" else time_call))
     gc.collect()
     return rows
+
+
+def measure_exported(case: Case, peer: Origin, device: torch.device, schedule: Schedule) -> list[PeerRow]:
+    """One pair of graphs, each by its own project's exporter, from a uint8 picture to logits."""
+    theirs, ours = pair(case, peer)
+    preprocessing = ours.variant.preprocessing.at(case.image_size)
+    contract = Contract(model=case.network, classes=tuple(map(str, range(1000))), preprocessing=preprocessing)
+    our_session = open_session(export_onnx(ours, contract, checkpoint={}))
+    their_session = open_session(export_plainly(theirs, case.image_size))
+    shape = (case.batch_size, case.image_size, case.image_size, 3)
+    pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    mean, std = (np.float32(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+    scale = 1 / std
+
+    def call_ours() -> object:
+        return our_session.run(None, {"pictures": pictures})
+
+    def call_theirs() -> object:
+        # The fastest of NumPy's ways: planes first, then in place.
+        planes = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2), dtype=np.float32)
+        planes -= mean
+        planes *= scale
+        return their_session.run(None, {"pictures": planes})
+
+    return [time_pair(case, peer, "exported", [call_ours, call_theirs], schedule, time_call)]
+
+
+def open_session(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """A session on the processor, with as many threads as PyTorch has here."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def export_plainly(network: nn.Module, image_size: int) -> onnx.ModelProto:
+    """What `torch.onnx.export` makes of a network that takes normalised planes, as timm's onnx_export.py calls it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own internals
+        program = torch.onnx.export(
+            network.eval(),
+            (torch.zeros(2, 3, image_size, image_size),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["pictures"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def time_pair(case: Case, peer: Origin, mode: str, calls: Sequence[Call], schedule: Schedule, timer: Timer) -> PeerRow:
+    """Time ours and theirs in turn, and print what came out."""
+    visits = time_in_turn(calls, schedule, timer)
+    of_ours, of_theirs = (summarize(pooled(of_one)) for of_one in visits)
+    ratios = [median(one.ms) / median(other.ms) for one, other in zip(*visits, strict=True)]
+    low, ratio, high = median_with_interval(ratios)
+    print(
+        f"{case.network:9} {case.image_size} px, batch {case.batch_size:3}  {mode:8} ours {of_ours.p50_ms:8.2f}  "
+        f"{peer.id:11} {of_theirs.p50_ms:8.2f}  ratio {ratio:.3f} ({low:.3f} to {high:.3f})  "
+        f"n {of_ours.n} + {of_theirs.n}",
+        flush=True,
+    )
+    return PeerRow(
+        **asdict(case),
+        peer=peer.id,
+        peer_name=peer.networks[case.network],
+        mode=mode,
+        ours_over_theirs=Ratio(p50=ratio, low=low, high=high, n=len(ratios)),
+        ours=of_ours,
+        theirs=of_theirs,
+    )
 
 
 def median_with_interval(values: Sequence[float]) -> tuple[float, float, float]:

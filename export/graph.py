@@ -17,6 +17,7 @@ from typing import Any
 import onnx
 import torch
 from onnx import ModelProto, NodeProto
+from torch import nn
 from torch.export import Dim
 
 from export.contract import GRAPH_FORMAT, GRAPH_KEY, Contract
@@ -25,6 +26,7 @@ from zoo.errors import ArtifactError
 from zoo.files import json_text
 from zoo.model.build import FromPictures
 from zoo.model.network import Network
+from zoo.wording import joined
 
 # 20 is the exporter's own target (torch 2.11 and later); TensorRT 10.0 and later read it.
 OPSET = 20
@@ -36,6 +38,8 @@ PREPROCESSING = "preprocessing"
 _WRAPPED = "model"
 _OUTERMOST = {"": PREPROCESSING, _WRAPPED: "pool"}
 _SCOPES = "pkg.torch.onnx.name_scopes"
+# What the exporter leaves where it could not fold a padding, a batch norm or a shape.
+LEFT_OVERS = frozenset(("Pad", "BatchNormalization", "Shape", "Gather", "Slice", "Concat", "Unsqueeze", "Identity"))
 
 
 def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, Any]) -> ModelProto:
@@ -50,7 +54,7 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
         checkpoint: where the weights come from, as plain JSON types.
 
     Raises:
-        ArtifactError: the exporter left a node that belongs to no module of ours.
+        ArtifactError: the exporter left a node that belongs to no module of ours, or as `check_structure`.
     """
     size = contract.preprocessing.image_size
     wrapped = FromPictures(model, contract.preprocessing).eval()
@@ -72,6 +76,7 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
     assert program is not None  # only None for the TorchScript exporter's in-place form
     graph = program.model_proto
     name_by_module(graph)
+    check_structure(graph, model)
     _drop_exporter_notes(graph)
     graph.graph.name = contract.model
     graph.producer_name, graph.producer_version = "zoo", __version__
@@ -112,6 +117,30 @@ def name_by_module(model: ModelProto) -> None:
         node.output[:] = [renamed[tensor] for tensor in node.output]
     for named in (*graph.initializer, *graph.value_info):
         named.name = renamed.get(named.name, named.name)
+
+
+def check_structure(graph: ModelProto, model: nn.Module) -> None:
+    """Check that a graph is its network's: every convolution once, none added, and nothing that computes shapes.
+
+    Such nodes compute the right answer, so that no parity gate finds them, and cost time in every engine.
+
+    Raises:
+        ArtifactError: names what is there or missing.
+    """
+    nodes = graph.graph.node
+    found = Counter(node.name.removesuffix("/Conv") for node in nodes if node.op_type == "Conv")
+    wanted = Counter(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    problems = {
+        "it has nodes of": {node.op_type for node in nodes} & LEFT_OVERS,
+        "it lacks the convolutions": wanted - found,
+        "it has convolutions that are not the network's:": found - wanted,
+    }
+    said = [f"{problem} {joined(sorted(names)[:3])}" for problem, names in problems.items() if names]
+    if said:
+        raise ArtifactError(
+            f"torch {torch.__version__} did not export the network as it is: {'; '.join(said)}.",
+            "Use a torch release this version of zoo was tested with.",
+        )
 
 
 def _module_of(node: NodeProto, weights: Mapping[str, str]) -> str:

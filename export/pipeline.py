@@ -10,7 +10,7 @@ from typing import Any
 from onnx import ModelProto
 
 from export.engine.build import build_plan, check_targets, choose_builder
-from export.engine.builders import BatchProfile, BuildCard
+from export.engine.builders import BatchProfile, BuildCard, check_batches
 from export.graph import export_onnx
 from export.options import ExportOptions
 from export.parity import Gate, Probe, choose_pictures, infer_all
@@ -24,6 +24,7 @@ from export.watch import Watch
 from zoo.errors import EngineBuildError, MissingCapabilityError, ZooError
 from zoo.files import check_folder, check_temporary_folder, write_bytes
 from zoo.machine import cuda_driver, environment
+from zoo.model.counts import largest_map
 from zoo.rows import Row
 
 FP32 = find_precision("fp32")
@@ -63,6 +64,9 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
         with suppress(MissingCapabilityError):  # said when the .onnx is written, which needs no builder
             check_targets(choose_builder(options.builder, targets=options.targets), options.targets)
     source = find_source(options, watch)
+    if options.trt:
+        image_size = source.contract.preprocessing.image_size
+        check_batches(options.profile, largest_map(source.network.variant, image_size), image_size)
     stem = stem_given or source.contract.model
     check_free(folder, stem)
     with staging(folder, stem) as made:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from export.contract import Contract
 from export.options import ExportOptions
@@ -22,8 +23,15 @@ from zoo.model.spec import Preprocessing, Variant
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import checkpoint_path, find_model_variant, load_model
 
-# Of a network with random weights: ImageNet's number of classes, and the pictures its batch norms are settled on.
-NUM_CLASSES, NUM_BATCHES, BATCH_SIZE = 1000, 8, 2
+# Of a network with random weights: ImageNet's number of classes.
+NUM_CLASSES = 1000
+# What its residual branches add to their input is scaled by this. Undamped, every block amplifies the last bit of its
+# input: at 96 px fp32 computes XL to 5e-3 of its logits, beyond any gate, and damped to 7e-6. All networks:
+# docs/benchmarks.md, “Can random weights be compared?”.
+BRANCH_SCALE = 0.2
+# Pixels that settle its batch norms at once, 16 pictures of 224 px: small pictures need many, because a norm on 3×3
+# maps of two pictures knows 18 values a channel. Of large ones it is as many as the parity gate runs at once.
+PIXELS_AT_ONCE, FEWEST_AT_ONCE = 16 * 224**2, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,16 +91,25 @@ def _random_source(options: ExportOptions, watch: Watch) -> Source:
     )
 
 
-def make_random_network(variant: Variant, preprocessing: Preprocessing, *, seed: int = 0) -> Network:
+def make_random_network(
+    variant: Variant, preprocessing: Preprocessing, *, seed: int = 0, branch_scale: float = BRANCH_SCALE
+) -> Network:
     """Build `variant` with seeded random weights and batch norms settled on photographs, in evaluation mode on the CPU.
 
-    The global random state is left as it was.
+    Its residual branches are damped, so that fp32 is accurate enough to be compared: what it computes costs what the
+    trained network costs, but what it answers means nothing. The global random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_network(variant, NUM_CLASSES)
-    pictures, _, _ = load_prepared(sample_photographs().head(NUM_BATCHES * BATCH_SIZE), preprocessing)
-    settle_batch_norms(FromPictures(model, preprocessing), torch.split(torch.tensor(pictures), BATCH_SIZE))
+    for norm in model.residual_norms():
+        nn.init.constant_(norm.weight, branch_scale)
+    pictures, _, _ = load_prepared(sample_photographs(), preprocessing)
+    at_once = max(PIXELS_AT_ONCE // preprocessing.image_size**2, FEWEST_AT_ONCE)
+    # Neighbours are of one photograph. Where every batch is of one, norms miss how the two differ and activations grow:
+    # B6 at 528 px to logits of 80 instead of 1, and fp32 is 10 times less accurate.
+    step = -(-len(pictures) // at_once)
+    settle_batch_norms(FromPictures(model, preprocessing), (torch.tensor(pictures[i::step]) for i in range(step)))
     return model
 
 

@@ -51,7 +51,7 @@ def staging(folder: Path, stem: str) -> Iterator[Path]:
         ZooError: the destination cannot be made or written to, or the disk is full: what is there stays as it was.
             Errors of the block name files as if they were in the destination already.
     """
-    is_new = not folder.exists()
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = TemporaryDirectory(prefix=f".{stem}-export-", dir=folder)
@@ -65,8 +65,9 @@ def staging(folder: Path, stem: str) -> Iterator[Path]:
             raise
         raise type(error)(error.problem.replace(made, str(folder)), error.hint) from error
     finally:
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
+        for path in new:  # the innermost first; what was published into stays
+            if not any(path.iterdir()):
+                path.rmdir()
 
 
 def publish(made: Path, folder: Path, stem: str, watch: Watch) -> None:

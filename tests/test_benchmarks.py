@@ -33,7 +33,8 @@ def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]
 
 def test_committed_results_are_read_and_shown_whatever_version_wrote_them() -> None:
     results = read_results([ROOT / "benchmarks"], find_kinds())
-    assert {"decoding", "latency", "loader", "peers", "progressive", "stages"} <= {result.kind for result in results}
+    kinds = {"conditioning", "decoding", "latency", "loader", "peers", "progressive", "stages"}
+    assert kinds <= {result.kind for result in results}
     page = render_page(group_by_device(results))
     for result in results:
         assert result.name in page
@@ -53,6 +54,24 @@ def test_peers_are_measured_in_both_passes(tmp_path: Path) -> None:
         ("lite0", "timm", "step", 32),
     }
     assert all(row.ours.n >= 5 and row.theirs.n >= 5 for row in rows)
+
+
+@pytest.mark.slow
+def test_exported_graphs_are_measured_beside_timms(tmp_path: Path) -> None:
+    done = run("peers.py", "--exported", "--only", "lite0", "--image-size", "32", "--rounds", "5", "-o", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (runs,) = group_by_device(read_results([tmp_path]))
+    (row,) = runs.of("peers")[0].data.rows
+    assert (row.network, row.peer, row.mode, row.batch_size) == ("lite0", "timm", "exported", 1)
+
+
+def test_conditioning_is_measured_damped_and_not(tmp_path: Path) -> None:
+    done = run("conditioning.py", "--only", "tiny", "--image-size", "32", "--undamped", "-o", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (runs,) = group_by_device(read_results([tmp_path]))
+    rows = runs.of("conditioning")[0].data.rows
+    assert [(row.network, row.image_size, row.branch_scale) for row in rows] == [("tiny", 32, 1.0), ("tiny", 32, 0.2)]
+    assert all(row.passed and row.n == 30 for row in rows)
 
 
 @pytest.mark.skipif(cuda_driver() is not None, reason="there is an NVIDIA driver: this is about machines without")

@@ -15,6 +15,7 @@ import click
 from zoo import __version__
 from zoo.errors import ZooError
 from zoo.files import FULL_DISK
+from zoo.stopping import Stopped, stop_signals
 from zoo.visible import visible, visible_lines
 
 # "module:attribute" of each command and the line `zoo --help` shows for it. Being data, the table points upwards
@@ -139,7 +140,8 @@ def main() -> None:
     # nearly twice (S at 44 px on two idle cores: 78 pictures/s by default, 77 with this count, 43 with PASSIVE).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch is imported
     try:
-        code = cli(prog_name="zoo", standalone_mode=False)
+        with stop_signals():
+            code = cli(prog_name="zoo", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)  # click returns the code of ctx.exit()
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
@@ -148,9 +150,9 @@ def main() -> None:
         error.show(said)
         click.echo(visible_lines(said.getvalue()), nl=False, err=True)
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stopped:
         click.echo("Stopped.", err=True)
-        sys.exit(130)
+        sys.exit(stopped.exit_code if isinstance(stopped, Stopped) else 130)
     except ZooError as error:
         _tell(error)
         sys.exit(error.exit_code)

@@ -9,12 +9,14 @@ import zoo.errors
 from made.markdown import code, table, table_with_words
 from serve.core.failures import FAILURES
 from zoo.errors import ZooError
+from zoo.stopping import STOPPING, Stopped
 
 
 def exit_codes(rest: str, body: str) -> str:
-    """The codes of our errors, and those that click and Ctrl-C bring."""
+    """The codes of our errors, and those that click and signals bring."""
     own = {kind.exit_code for _, kind in inspect.getmembers(zoo.errors, inspect.isclass) if issubclass(kind, ZooError)}
-    return table_with_words(["exit code", ""], [[str(number)] for number in sorted({0, 2, 130} | own)], body)
+    signals = {Stopped(number).exit_code for number in STOPPING}
+    return table_with_words(["exit code", ""], [[str(number)] for number in sorted({0, 2} | own | signals)], body)
 
 
 def statuses(rest: str, body: str) -> str:

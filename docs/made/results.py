@@ -10,6 +10,7 @@ from typing import Any
 
 from made.markdown import table as markdown_table
 from serve.bench.kind import read_data
+from serve.bench.kinds.peers import PASSES
 from zoo.results import read_results
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -27,15 +28,29 @@ def table(rest: str, body: str) -> str:
 
 
 def peers(results: Sequence[Any]) -> str:
-    """Ours over theirs, a line a pair of networks."""
+    """Ours over theirs, a line a pair of networks, a column for each pass."""
     rows: Rows = results[0]["data"]["rows"]
-    pairs = dict.fromkeys((row["network"], row["peer"]) for row in rows)
+    modes = list(dict.fromkeys(row["mode"] for row in rows))
     lines = []
-    for pair in pairs:
+    for pair in dict.fromkeys((row["network"], row["peer"]) for row in rows):
         by_mode = {row["mode"]: row["ours_over_theirs"] for row in rows if (row["network"], row["peer"]) == pair}
-        ratios = (by_mode["forward"], by_mode["step"])
+        ratios = [by_mode[mode] for mode in modes]
         lines.append([", ".join(pair), *(f"{r['p50']:.3f} ({r['low']:.3f} – {r['high']:.3f})" for r in ratios)])
-    return markdown_table(["", "forward", "forward and backward"], lines, right=(1, 2))
+    return markdown_table(["", *(PASSES[mode] for mode in modes)], lines, right=range(1, len(modes) + 1))
+
+
+def conditioning(results: Sequence[Any]) -> str:
+    """RMS errors of fp32 against fp64, a line a network: undamped, and as exported at the small and its own size."""
+    rows: Rows = results[0]["data"]["rows"]
+    lines = []
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = [row for row in rows if row["network"] == network]
+        cells = [f"{row['relative_rms_error']:.1e}{'' if row['passed'] else ' (refused)'}" for row in own]
+        cells[2:] = [f"{cell}, {row['image_size']} px" for cell, row in zip(cells[2:], own[2:], strict=True)]
+        lines.append([network, *cells, *[""] * (3 - len(cells)), f"{own[1]['classes']} of {own[1]['n']}"])
+    small = rows[0]["image_size"]
+    heads = ["", f"undamped, {small} px", f"as exported, {small} px", "at its own size", "different first classes"]
+    return markdown_table(heads, lines, right=(1, 2, 3, 4))
 
 
 def progressive(results: Sequence[Any]) -> str:
@@ -93,6 +108,7 @@ def headlines(rest: str, body: str) -> str:
 
 TABLES: dict[str, Callable[..., str]] = {
     "peers": peers,
+    "conditioning": conditioning,
     "progressive": progressive,
     "loader": loader,
     "decoding": decoding,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from zoo.errors import look_up
+from zoo.errors import ZooError, look_up
 from zoo.rows import Ascending, Count, NotNegative, Row, Some, Text, Within, read
 
 
@@ -50,6 +50,26 @@ else:
 
 # The smallest batch, the one to tune for, and the largest.
 Batches = Annotated[tuple[int, int, int], Within(1), Ascending()]
+
+
+# Numbers in a tensor that TensorRT's convolutions take: "Volume Limits" of its operator reference, and
+# https://github.com/NVIDIA/TensorRT/issues/4123 of 10.4. Beyond it a build fails after minutes, without a reason.
+LARGEST_TENSOR = 2**31 - 1
+
+
+def check_batches(batches: tuple[int, int, int], largest_map: int, image_size: int) -> None:
+    """Check, before long work, that the largest batch of a profile fits TensorRT's tensors.
+
+    Raises:
+        ZooError: it does not; says the largest one that does. `largest_map` is as `zoo.model.counts` has it.
+    """
+    most = LARGEST_TENSOR // largest_map
+    if batches[-1] > most:
+        raise ZooError(
+            f"A batch of {batches[-1]:,} is too large: at {image_size} px the network makes {largest_map:,} numbers of "
+            f"one picture, and TensorRT's convolutions take at most {LARGEST_TENSOR:,} of all together.",
+            f"The largest batch is {most:,}: --profile {batches[0]} {min(batches[1], most)} {most}, or less.",
+        )
 
 
 def find_builder(id: str) -> Builder:

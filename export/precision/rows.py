@@ -63,9 +63,9 @@ class Precision(Row):
 #                                                               fp32 max  mean     fp16 max  mean     fp16 flips
 #   lite0, its ImageNet weights, 252 crops of 18 photographs     2.3e-6  1.4e-7    1.6e-2  6.7e-4   3, ≤ 0.8e-2
 #   S at 80 px, trained briefly on the digits, 360 digits        6.0e-7  1.3e-7   4.1e-4  8.5e-5   0
-#   S at 384 px, random weights with settled norms, 30 tiles     1.1e-5  1.4e-7    1.2e-2  1.4e-4   0
-#   resnet50 at 32 px, random weights with settled norms    1.9e-5  6.2e-6
-#   tiny at 40 px, random weights with settled norms, 30 tiles   4.5e-7  4.2e-8    9.3e-4  8.0e-5   0
+#   S at 384 px, random weights, undamped, 30 tiles              1.1e-5  1.4e-7    1.2e-2  1.4e-4   0
+#   resnet50 at 32 px, random weights, undamped             1.9e-5  6.2e-6
+#   tiny at 40 px, random weights, undamped, 30 tiles            4.5e-7  4.2e-8    9.3e-4  8.0e-5   0
 # "Flips" are pictures whose first class changes, with the reference's preference for its own class. The bounds are two
 # to ten times the worst figure; a flip is a tie up to the largest preference that a correct fp16 graph overturned.
 PRECISIONS = (

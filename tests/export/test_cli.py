@@ -107,6 +107,7 @@ def test_options_without_effect_are_wrong_uses(
             "Unknown compute capability '8.55'",
             marks=pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed"),
         ),
+        (("--trt", "fp16", "--profile", 1, 8, 10**6), "A batch of 1,000,000 is too large"),
         (("--data", "nowhere"), "There is no folder nowhere."),
         (("-o", "/proc/nowhere"), "Cannot write to /proc/nowhere"),
         (("-o", "taken.onnx"), "Cannot write taken.onnx: it is a folder."),
@@ -115,7 +116,7 @@ def test_options_without_effect_are_wrong_uses(
     ],
 )
 def test_what_cannot_end_well_fails_before_the_export(
-    arguments: tuple[str, ...],
+    arguments: tuple[str | int, ...],
     said: str,
     tiny_checkpoint: Path,
     in_folder: Path,

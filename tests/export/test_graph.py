@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from export.contract import Contract
-from export.graph import export_onnx, name_by_module
+from export.graph import check_structure, export_onnx, name_by_module
 from export.runners.pytorch import TorchRunner
 from zoo.errors import ArtifactError
 from zoo.model.efficientnet import EfficientNet
@@ -52,6 +52,36 @@ def test_graph_has_no_padding_shape_arithmetic_or_batch_norm(tiny_graph: ModelPr
     operators = Counter(node.op_type for node in tiny_graph.graph.node)
     assert not operators.keys() & {"Pad", "Shape", "Gather", "Unsqueeze", "Concat", "BatchNormalization", "Identity"}
     assert operators["Cast"] == operators["Transpose"] == operators["Gemm"] == 1
+
+
+def test_pictures_are_rearranged_before_they_are_normalised(tiny_graph: ModelProto) -> None:
+    """TensorRT rejects a Transpose of uint8, and ONNX Runtime is slow where the three colours are the last axis."""
+    first = [node.name for node in tiny_graph.graph.node[:5]]
+    steps = [f"preprocessing/{operator}" for operator in ("Cast", "Transpose", "Mul", "Add")]
+    assert first == [*steps, "stem.conv/Conv"]
+    shapes = {weight.name: list(weight.dims) for weight in tiny_graph.graph.initializer}
+    assert shapes["preprocessing.scale"] == shapes["preprocessing.shift"] == [3, 1, 1]
+
+
+def test_the_same_network_is_the_same_file(
+    tiny_graph: ModelProto, tiny_model: tuple[EfficientNet, Checkpoint], tiny_contract: Contract
+) -> None:
+    again = export_onnx(tiny_model[0], tiny_contract, checkpoint={"source": "test"})
+    assert again.SerializeToString() == tiny_graph.SerializeToString()
+
+
+def test_a_graph_that_is_not_its_networks_is_refused(
+    tiny_graph: ModelProto, tiny_model: tuple[EfficientNet, Checkpoint]
+) -> None:
+    check_structure(tiny_graph, tiny_model[0])
+    damaged = ModelProto()
+    damaged.CopyFrom(tiny_graph)
+    next(node for node in damaged.graph.node if node.name == "stem.conv/Conv").name = "stray/Conv"
+    next(node for node in damaged.graph.node if node.op_type == "Add").op_type = "Pad"
+    with pytest.raises(ArtifactError) as caught:
+        check_structure(damaged, tiny_model[0])
+    for said in ("nodes of Pad;", "lacks the convolutions stem.conv;", "not the network's: stray."):
+        assert said in caught.value.problem
 
 
 def test_same_padding_is_folded_into_the_convolutions() -> None:

@@ -37,20 +37,20 @@ class FromPictures(nn.Module):
     """A network with its preprocessing inside: uint8 pictures in, logits out.
 
     Input (N, S, S, 3) uint8 in RGB order, already S pixels a side; output (N, K) float32. The order of operations is
-    what TensorRT accepts: cast before the permute (it rejects a uint8 Transpose), then one affine that folds
-    mean and std, then a contiguous permute.
+    what TensorRT accepts, cast before the permute (it rejects a uint8 Transpose), and what is fast: one affine, which
+    folds mean and std, over whole planes. Over the three interleaved colours of a pixel, ONNX Runtime's loop is three
+    numbers long: B0 at 224 px took a tenth longer.
     """
 
     def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.model = model
         std = torch.tensor(preprocessing.std)
-        self.register_buffer("scale", 1.0 / std, persistent=False)
-        self.register_buffer("shift", -torch.tensor(preprocessing.mean) / std, persistent=False)
+        self.register_buffer("scale", (1.0 / std)[:, None, None], persistent=False)
+        self.register_buffer("shift", (-torch.tensor(preprocessing.mean) / std)[:, None, None], persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Normalise, rearrange, classify."""
-        scale, shift = self.get_buffer("scale"), self.get_buffer("shift")
-        x = pictures.to(torch.float32) * scale + shift
-        logits: Tensor = self.model(x.permute(0, 3, 1, 2).contiguous())
+        """Rearrange, normalise, classify."""
+        planes = pictures.to(torch.float32).permute(0, 3, 1, 2).contiguous()
+        logits: Tensor = self.model(planes * self.get_buffer("scale") + self.get_buffer("shift"))
         return logits

@@ -167,6 +167,28 @@ def parts(variant: Variant, *, image_size: int | None = None, num_classes: int =
     )
 
 
+def largest_map(variant: Variant, image_size: int) -> int:
+    """Numbers in the largest tensor of one picture: its input, or what a convolution makes of it.
+
+    S at 384 px: 48 · 4 channels of 96 × 96 px in stage 2 are 1,769,472.
+    """
+    stem_size = output_size(image_size, 2)
+    maps = [3 * image_size**2, variant.stem_channels * stem_size**2]
+    size = output_size(stem_size, 2) if variant.is_resnet else stem_size  # its max-pool
+    channels = variant.stem_channels
+    for stage in variant.stages:
+        out_size = output_size(size, stage.stride)
+        if stage.operator == "bottleneck":
+            maps += [stage.out_channels // stage.expand_ratio * size**2, stage.out_channels * out_size**2]
+        else:
+            # An MBConv expands before its stride, a Fused-MBConv with it.
+            maps.append(channels * stage.expand_ratio * (size if stage.operator == "mbconv" else out_size) ** 2)
+            widest = stage.expand_ratio if stage.num_layers > 1 else 1
+            maps.append(stage.out_channels * widest * out_size**2)
+        channels, size = stage.out_channels, out_size
+    return max(*maps, variant.num_features * size**2)
+
+
 def count_params(variant: Variant, num_classes: int = 1000) -> int:
     """Trainable parameters."""
     return sum(part.num_params for part in parts(variant, num_classes=num_classes))

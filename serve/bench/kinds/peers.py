@@ -13,10 +13,10 @@ from zoo.page.figures import Figures, to_page
 from zoo.page.markup import Markup, tag
 from zoo.results import Summary
 from zoo.rows import Count, Positive, Row, Some, Text
-from zoo.wording import digits, milliseconds, percent
+from zoo.wording import digits, joined, milliseconds, percent
 
 EVEN_WITHIN = 0.02
-PASSES = {"forward": "forward", "step": "forward and backward"}
+PASSES = {"forward": "forward", "step": "forward and backward", "exported": "in ONNX Runtime"}
 _COLOURS = {"faster": "good", "even": "even", "slower": "warning"}
 
 
@@ -63,6 +63,11 @@ class PeersData(Row):
 
     rows: Annotated[tuple[PeerRow, ...], Some()]
 
+    @property
+    def peers(self) -> str:
+        """“torchvision and timm”: the other projects, in the order measured."""
+        return joined(dict.fromkeys(row.peer for row in self.rows))
+
 
 def section(run: Measured[PeersData]) -> Markup:
     """Ours beside the same networks of other projects: one group a network and pass, one bar a project."""
@@ -85,7 +90,7 @@ def section(run: Measured[PeersData]) -> Markup:
         axis="ms",
         legend=[("series-1", "zoo"), ("series-4", "the other project")],
     )
-    title = f"Beside torchvision and timm, {run.result.name}"
+    title = f"Beside {run.data.peers}, {run.result.name}"
     return tag("section", tag("h3", title), chart, *to_page(figures(run)))
 
 
@@ -111,7 +116,7 @@ def headlines(runs: Sequence[Measured[PeersData]]) -> Iterator[str]:
             f"slower than its twin by more than 2 % in {slower}" if slower else "nowhere slower than its twin by 2 %"
         )
         yield (
-            f"Beside torchvision and timm ({run.result.name}), over {len(ratios)} pairs, a network of the zoo takes "
+            f"Beside {run.data.peers} ({run.result.name}), over {len(ratios)} pairs, a network of the zoo takes "
             f"{percent(min(ratios))} to {percent(max(ratios))} of its twin's time: {worst}."
         )
 

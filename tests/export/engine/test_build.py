@@ -8,11 +8,13 @@ import pytest
 from onnx import ModelProto
 
 from export.engine.build import build_plan, choose_builder, compute_capabilities
-from export.engine.builders import CLASSIC, RTX, BatchProfile, Builder, find_builder
+from export.engine.builders import CLASSIC, RTX, BatchProfile, Builder, check_batches, find_builder
 from export.engine.tensorrt_api import Log, load_tensorrt
 from export.precision.fp16 import to_fp16
 from zoo.errors import EngineBuildError, MissingCapabilityError, UnknownNameError, ZooError
 from zoo.machine import Driver, Gpu
+from zoo.model.counts import largest_map
+from zoo.model.variants import find_variant
 
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
 
@@ -32,6 +34,14 @@ HOPPER = Driver("13.0", (Gpu("NVIDIA H100", 80 * 2**30, (9, 0)),))
 def test_unordered_batch_profile_is_refused(batches: tuple[int, int, int], said: str) -> None:
     with pytest.raises(ZooError, match=said):
         BatchProfile(min=batches[0], opt=batches[1], max=batches[2])
+
+
+def test_a_batch_beyond_tensorrts_tensors_is_refused_with_the_largest() -> None:
+    of_s = largest_map(find_variant("s"), 384)
+    check_batches((1, 8, 1213), of_s, 384)
+    with pytest.raises(ZooError, match=r"1,769,472 numbers .* at most 2,147,483,647") as caught:
+        check_batches((1, 8, 1214), of_s, 384)
+    assert caught.value.hint == "The largest batch is 1,213: --profile 1 8 1213, or less."
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, driver: Driver | None, *installed: Builder) -> None:

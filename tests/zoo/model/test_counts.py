@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from zoo.model.build import build_network
-from zoo.model.counts import count_macs, count_params, padding_of, parts
+from zoo.model.counts import count_macs, count_params, largest_map, padding_of, parts
 from zoo.model.layers import Conv2dSame
+from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS, find_variant
 
 # Trainable parameters at 1,000 classes and GMACs (convolutions and dense) at the eval size. Parameters are
@@ -95,3 +96,16 @@ def test_same_padding_puts_the_odd_pixel_last() -> None:
     assert padding_of(3, 2, 225, "same") == (1, 1)
     assert padding_of(5, 2, 56, "same") == (1, 2)
     assert padding_of(5, 2, 56, "symmetric") == (2, 2)
+
+
+@pytest.mark.parametrize("size", [97, 224])
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.id)
+def test_the_largest_map_is_that_of_the_modules(variant: Variant, size: int) -> None:
+    made = [3 * size**2]
+    with torch.device("meta"):
+        model = build_network(variant, 7).eval()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_hook(lambda _module, _inputs, output: made.append(output.numel()))
+        model(torch.zeros(1, 3, size, size))
+    assert largest_map(variant, size) == max(made)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from export.staging import staging
+from zoo.files import replacing
+from zoo.stopping import STOPPING, Stopped, stop_signals
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_unwinds_what_is_being_written(number: int, tmp_path: Path) -> None:
+    before = signal.getsignal(number)
+    with (
+        pytest.raises(Stopped) as stopped,
+        stop_signals(),
+        staging(tmp_path / "new", "s") as made,
+        replacing(made / "s.onnx") as temporary,
+    ):
+        temporary.write_bytes(b"half")
+        send(number)
+    assert stopped.value.exit_code == 128 + number
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_counts_whatever_error_a_library_makes_of_it() -> None:
+    with pytest.raises(Stopped) as stopped, stop_signals():
+        try:
+            send(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("failed to export the model") from error
+    assert stopped.value.exit_code == 130
+    assert isinstance(stopped.value.__cause__, RuntimeError)
+
+
+def test_the_first_signal_counts_and_a_second_one_leaves_the_tidying_up_alone() -> None:
+    tidy = False
+    with pytest.raises(Stopped) as stopped, stop_signals():
+        try:
+            send(signal.SIGTERM)
+        finally:
+            send(signal.SIGTERM)
+            tidy = True
+    assert stopped.value.number == signal.SIGTERM and tidy
+
+
+def test_a_second_ctrl_c_stops_the_tidying_up_too() -> None:
+    with pytest.raises(Stopped), stop_signals():
+        try:
+            send(signal.SIGINT)
+        finally:
+            send(signal.SIGINT)
+            pytest.fail("went on")
+
+
+def test_what_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals():
+            send(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_forked_process_dies_of_the_signal() -> None:
+    with stop_signals():
+        child = os.fork()
+        if child == 0:
+            send(signal.SIGTERM)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
+
+
+def test_another_thread_than_the_first_installs_nothing() -> None:
+    handlers: list[object] = []
+
+    def look() -> None:
+        with stop_signals():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGTERM)]

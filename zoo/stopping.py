@@ -1,0 +1,71 @@
+"""Owns how a command is stopped from outside: Ctrl-C, SIGTERM and SIGHUP unwind it, so that nothing half made is left.
+
+By themselves SIGTERM and SIGHUP end a process where it stands: hidden folders and temporary files stay. A training run,
+which saves its state first, and a server, which answers what it has taken, bring handlers of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# SIGHUP, which a terminal sends when it is closed, is a signal of Unix.
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal stopped the command; everything that must happen after Ctrl-C happens after the others as well."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell says of a process that a signal ended: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+        return 128 + self.number
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """Let signals raise `Stopped` in the main thread while the block runs; elsewhere nothing is installed.
+
+    A signal that is ignored already, as under `nohup`, stays ignored. Of several signals the first one counts: Slurm
+    sends some twice, and the second must not interrupt the tidying up; a second Ctrl-C may.
+
+    Raises:
+        Stopped: a signal came, whatever the error was that ended the block after it. torch's exporter and click turn
+            what is raised inside them into errors of their own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a process forked in the block, which tidies nothing up
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        came.append(number)
+        if len(came) == 1 or number == signal.SIGINT:
+            raise Stopped(came[0])
+
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: handler for number in STOPPING if (handler := signal.getsignal(number)) in usual}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    except BaseException as error:
+        if came and not isinstance(error, Stopped):
+            raise Stopped(came[0]) from error
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
