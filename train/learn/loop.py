@@ -23,11 +23,12 @@ from train.learn.run import DIVERGED_HINT, Best, Epoch, PartialEpoch, Run, enter
 from train.learn.scores import score_of
 from train.learn.state import keep_random_state, restore_random_state, save_state
 from train.learn.step import train_step
+from train.learn.timekeeper import Timekeeper
 from train.learn.validation import Judged, validate_together
 from train.learn.watcher import Watcher
 from train.processes.distributed import agreed, gather, share_of, sum_over, wait_for_all
 from train.processes.stopping import Interrupted, RunStopped, StopRequest
-from train.progressive.budget import Deadline, Taken, pictures_left_an_epoch, slower_in_epoch, slower_in_head_start
+from train.progressive.budget import Deadline
 from train.progressive.recipe import TrainingStage, tested_size
 from train.progressive.schedule import learning_rate, stage_of_epoch, steps_per_epoch
 from zoo.errors import DataError, DivergedError, WorkerError
@@ -63,13 +64,13 @@ def fit(
         `stop` has a wish; the state is saved. ZooError: the state cannot be written.
     """
     recipe = job.recipe
-    loop = _Loop(run, job, state_path, watcher, stop or StopRequest())
+    timekeeper = Timekeeper(run, job, deadline)
+    loop = _Loop(run, job, state_path, watcher, stop or StopRequest(), timekeeper)
     if recipe.head_start and job.start and run.step == 0 and not run.head_start:
         run.head_start, beginning = begin_with_fitted_head(run, job)
         loop.keep_best(beginning, epoch=0)
         watcher.on_head_start(run.head_start)
-        if deadline:
-            loop.keep(deadline, run.head_start.seconds)
+        timekeeper.after_head_start(run.head_start.seconds)
         loop.rest("before the first epoch")
     result: Judged | None = None
     entered: int | None = None
@@ -83,8 +84,7 @@ def fit(
             entered = index
         began = time.monotonic()
         result = loop.run_epoch(index, epoch)
-        if deadline:
-            loop.keep(deadline, time.monotonic() - began)
+        timekeeper.after_epoch(time.monotonic() - began)
         if epoch + 1 < recipe.epochs:
             loop.rest(f"after epoch {epoch + 1} of {recipe.epochs}")
     if recipe.keep == "best" and run.best and run.best.epoch != len(run.history):
@@ -96,13 +96,16 @@ def fit(
 class _Loop:
     """The epochs and steps of a run, and the state it saves between two steps."""
 
-    def __init__(self, run: Run, job: Job, state_path: Path, watcher: Watcher, stop: StopRequest) -> None:
+    def __init__(
+        self, run: Run, job: Job, state_path: Path, watcher: Watcher, stop: StopRequest, timekeeper: Timekeeper
+    ) -> None:
         self.run = run
         self.job = job
         self.world = job.settings.world
         self.state_path = state_path
         self.watcher = watcher
         self.stop = stop
+        self.timekeeper = timekeeper
         self.saved_at = time.monotonic()
         self.unread: list[tuple[str, list[int], Tensor, int]] = []
         self.between_steps = True  # False while some parts of an accumulated batch have been used and others not
@@ -156,21 +159,6 @@ class _Loop:
             weights = {name: tensor.clone() for name, tensor in run.average.model.state_dict().items()}
             run.best = Best(epoch, score, weights)
 
-    def keep(self, deadline: Deadline, seconds: float) -> None:
-        """After the head start or an epoch that took `seconds`: choose how long the epochs left are, to end in time."""
-        run, recipe, done = self.run, self.job.recipe, len(self.run.history)
-        if run.portion is None or done == recipe.epochs:
-            return
-        if done:
-            last = run.history[-1]
-            pictures, rest = round(last.pictures_per_second * last.seconds), max(seconds - last.seconds, 0.0)
-            taken = Taken(pictures=pictures, training_s=last.seconds, rest_s=rest)
-            slower = slower_in_epoch(recipe, deadline, done - 1, taken)
-        else:
-            slower = slower_in_head_start(recipe, deadline, seconds)
-        count = pictures_left_an_epoch(recipe, deadline, slower, done=done, seconds=deadline.at - time.monotonic())
-        run.portion = run.portion[0], run.portion[0] + gather(self.world, count)[0]
-
     def is_hopeless(self) -> bool:
         """Whether the recipe's patience is over: so many epochs at the final size without a better one."""
         run, recipe = self.run, self.job.recipe
@@ -193,8 +181,12 @@ class _Loop:
         began = time.monotonic() - done.seconds
         with closing(self._load(steps[done.steps :], stage, epoch)) as loaded:
             for step in range(done.steps, len(steps)):
+                fitting = self.timekeeper.steps_in_time(done, len(steps))
+                if step >= fitting and run.portion:
+                    run.portion = run.portion[0], run.portion[0] + sum(map(len, batches[:step]))
+                    break
                 for group in run.optimizer.param_groups:
-                    progress = epoch + (step + 1) / len(steps)
+                    progress = epoch + (step + 1) / fitting
                     group["lr"] = group["lr_scale"] * learning_rate(job.recipe, progress, stage.batch_size * world.size)
                 rng = np.random.default_rng((seed, epoch, 7, step, *((world.rank,) if world.rank else ())))
                 parts = self._fetch(loaded, len(steps[step]), done)

@@ -207,6 +207,12 @@ def pictures_left_an_epoch(recipe: Recipe, deadline: Deadline, slower: Slower, *
     return max(least, floor(free / (slower.training * _seconds_a_picture(recipe, pace, done))))
 
 
+def seconds_after_last_step(recipe: Recipe, deadline: Deadline, slower: Slower) -> float:
+    """What a run takes after its last step: a validation, the look at the test pictures, drawing and writing."""
+    looking = _seconds_of_looking(recipe, deadline.amount, deadline.pace, recipe.epochs - 1)
+    return slower.rest * looking + FINISH_S
+
+
 def slower_in_epoch(recipe: Recipe, deadline: Deadline, epoch: int, taken: Taken) -> Slower:
     """How an epoch (from 0) went, against the pace."""
     stage, amount, pace = recipe.stages[stage_of_epoch(recipe.stages, epoch)], deadline.amount, deadline.pace
