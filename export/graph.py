@@ -43,7 +43,9 @@ LEFT_OVERS = frozenset(("Pad", "BatchNormalization", "Shape", "Gather", "Slice",
 
 
 def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, Any]) -> ModelProto:
-    """Export a network, on the CPU, as one self-contained ONNX graph. Leaves the network in evaluation mode.
+    """Export a network, on the CPU, as one self-contained ONNX graph.
+
+    Leaves the network in evaluation mode and its weights contiguous.
 
     Input `pictures` (batch, S, S, 3) uint8 RGB, output `logits` (batch, K) float32; the batch is the only dynamic
     axis, S is the contract's image size, normalisation is inside. Batch norms are folded into the convolutions.
@@ -57,6 +59,8 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
         ArtifactError: the exporter left a node that belongs to no module of ours, or as `check_structure`.
     """
     size = contract.preprocessing.image_size
+    # Of weights in channels-last order, as a runner leaves them, the exporter makes a flatten that computes shapes.
+    model.to(memory_format=torch.contiguous_format)
     wrapped = FromPictures(model, contract.preprocessing).eval()
     # Two pictures, because an example of one would make the batch a constant.
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)

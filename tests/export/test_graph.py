@@ -84,6 +84,15 @@ def test_a_graph_that_is_not_its_networks_is_refused(
         assert said in caught.value.problem
 
 
+def test_a_network_that_a_runner_had_is_the_same_file(
+    tiny_graph: ModelProto, tiny_model: tuple[EfficientNet, Checkpoint], tiny_contract: Contract
+) -> None:
+    """Runners change the order of weights in memory."""
+    tiny_model[0].to(memory_format=torch.channels_last)
+    again = export_onnx(tiny_model[0], tiny_contract, checkpoint={"source": "test"})
+    assert again.SerializeToString() == tiny_graph.SerializeToString()
+
+
 def test_same_padding_is_folded_into_the_convolutions() -> None:
     variant = find_variant("tiny")
     contract = Contract(model="tiny", classes=("a", "b", "c"), preprocessing=variant.preprocessing.at(40))
