@@ -125,6 +125,18 @@ def test_a_resumed_run_is_bit_identical(
     assert not (folder / "state.pt").exists()
 
 
+def test_epochs_that_are_parts_of_passes_resume_bit_identical(
+    small: Callable, picture_folder: Path, tmp_path: Path, killed_after: Callable
+) -> None:
+    parts = {"overrides": ("epoch_pictures=20",)}
+    train_model(small(picture_folder, tmp_path / "whole", **parts))
+    with killed_after(3):
+        train_model(small(picture_folder, tmp_path / "cut", save_every_s=0, **parts))
+    train_model(small(picture_folder, tmp_path / "cut", resume=True, **parts))
+    whole, resumed = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
 def test_a_compiled_run_resumes_bit_identical(
     small: Callable, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: Callable
 ) -> None:
@@ -388,6 +400,17 @@ def test_every_epoch_sees_every_picture_in_another_order() -> None:
     together = epoch_batches(len(train), recipe.stages[0], seed=0, epoch=0, processes=2)
     assert {len(indices) for indices in together} == {64}
     assert len(together) == steps_per_epoch(1437, 32, processes=2) == 22
+
+
+def test_parts_in_a_row_are_passes_in_a_row() -> None:
+    stage = replace(small_recipe("digits").stages[0], batch_size=4)
+    portions = [(0, 7), (7, 14), (14, 30)]
+    parts = [epoch_batches(10, stage, seed=3, epoch=e, portion=portion) for e, portion in enumerate(portions)]
+    assert [sum(map(len, batches)) for batches in parts] == [7, 7, 16]
+    order = [index for batches in parts for batch in batches for index in batch]
+    assert [sorted(order[start:][:10]) for start in (0, 10, 20)] == [list(range(10))] * 3
+    # A whole pass is what an epoch is without portions.
+    assert epoch_batches(10, stage, seed=3, epoch=0, portion=(10, 20)) == epoch_batches(10, stage, seed=3, epoch=1)
 
 
 @pytest.mark.parametrize(("pictures", "batch"), [(2, 2), (3, 2), (5, 2), (7, 8), (9, 8), (17, 8), (236, 16)])
