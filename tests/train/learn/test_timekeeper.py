@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def run_of(small: Callable, picture_folder: Path, tmp_path: Path) -> Callable[..
         options = small(picture_folder, tmp_path / "run", overrides=("epoch_pictures=20",))
         job = make_job(options, ALONE, None, None, None, None)
         run = start_run(job)
-        line: dict[str, Any] = {name: 1 for name, field in Epoch.__dataclass_fields__.items() if field.init}
+        line: dict[str, Any] = {field.name: 1 for field in fields(Epoch)}
         line |= {"train_top1": 0.5, "val_top1": 0.5, "pictures_per_second": 50.0, "seconds": 0.4}
         run.history = [Epoch(**line)] * done
         return run, job
