@@ -13,9 +13,10 @@ from zoo.intervals import difference_interval, share_interval
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.figures import Figures, to_page
 from zoo.page.markup import Markup, tag
-from zoo.rows import CountOrNone, Positive, Row, Some, Text
+from zoo.rows import CountOrNone, Positive, Row, Some, Text, Within
 from zoo.wording import duration
 
+Points = Annotated[float, Within(-101, 101)]  # an interval may reach a little beyond what can be
 COLOURS = ("series-1", "series-2", "series-3", "series-4")
 
 
@@ -39,9 +40,9 @@ class TrainedRow(Row):
 class Difference(Row):
     """How much better than a peer the first contender is on one set, in points, with its 95 % interval."""
 
-    points: float
-    low: float
-    high: float
+    points: Points
+    low: Points
+    high: Points
 
     @property
     def verdict(self) -> str:

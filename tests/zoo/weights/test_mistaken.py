@@ -98,8 +98,8 @@ def test_an_artifact_that_is_not_there(command: str, name: str, things: Path, zo
     ("name", "said"),
     [
         ("photo.jpg", ("photo.jpg is one picture", "`zoo predict ARTIFACT photo.jpg`")),
-        ("note.txt", ("note.txt is a file, and neither a folder nor an .npz",)),
-        ("made.onnx", ("made.onnx is a file, and neither a folder nor an .npz",)),
+        ("note.txt", ("note.txt is a file, and neither of labels nor an .npz",)),
+        ("made.onnx", ("made.onnx is a file, and neither of labels nor an .npz",)),
         ("shards.tar", ("shards.tar is one tar file", "`zoo data index FOLDER`")),
         ("nowhere", ("There is no folder nowhere", "Expected `digits`")),
         ("pictures/red", ("12 pictures, but none in a sub-folder", "pass the folder it is in")),
