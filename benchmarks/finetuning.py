@@ -85,7 +85,7 @@ def run(contender: str, data: Path, weights: Path, name: str, seed: int, options
         found = json.loads(answers.read_text(encoding="utf-8"))
     seconds = time.monotonic() - began
     pictures = sorted(path.relative_to(data / "test").as_posix() for path in (data / "test").rglob("*.*"))
-    right = tuple(found[picture] == picture.partition("/")[0] for picture in pictures)
+    right = "".join(str(int(found[picture] == picture.partition("/")[0])) for picture in pictures)
     row = TrainedRow(contender=contender, data=name, seed=seed, seconds=seconds, right=right)
     write_json(kept, row.to_dict())
     print(f"{name:8} seed {seed}  {contender:26} {100 * row.top1:5.1f} %  {seconds:4.0f} s", flush=True)

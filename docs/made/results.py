@@ -10,6 +10,7 @@ from typing import Any
 
 from made.markdown import table as markdown_table
 from serve.bench.kind import read_data
+from serve.bench.kinds.finetuning import FinetuningData
 from serve.bench.kinds.peers import PASSES
 from zoo.results import read_results
 
@@ -67,6 +68,21 @@ def progressive(results: Sequence[Any]) -> str:
     return markdown_table(head, lines, right=(1, 2, 3))
 
 
+def finetuning(results: Sequence[Any]) -> str:
+    """Accuracy of every contender on every set, %, and how far the first one is ahead of it, in points."""
+    data = FinetuningData.from_dict(results[0]["data"])
+    ours, lines = data.contenders[0], []
+    for contender in data.contenders:
+        cells = []
+        for name in data.sets:
+            right, ahead = data.right(contender, name), data.difference(ours, contender, name)
+            interval = "" if contender == ours else f" ({ahead.low:+.1f} … {ahead.high:+.1f})"
+            cells.append(f"{100 * sum(right) / len(right):.1f}{interval}")
+        lines.append([contender.replace("_", " "), *cells])
+    heads = [f"{name}, {len(data.right(ours, name)):,} pictures" for name in data.sets]
+    return markdown_table(["", *heads], lines, right=range(1, len(heads) + 1))
+
+
 def share(own: Rows, base: Rows, key: str) -> float:
     """One arm's time as a share of the other's, seed by seed."""
     of_seed = {row["seed"]: row[key] for row in base}
@@ -109,6 +125,7 @@ def headlines(rest: str, body: str) -> str:
 TABLES: dict[str, Callable[..., str]] = {
     "peers": peers,
     "conditioning": conditioning,
+    "finetuning": finetuning,
     "progressive": progressive,
     "loader": loader,
     "decoding": decoding,

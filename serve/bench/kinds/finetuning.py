@@ -13,7 +13,7 @@ from zoo.intervals import difference_interval, share_interval
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.figures import Figures, to_page
 from zoo.page.markup import Markup, tag
-from zoo.rows import CountOrNone, Positive, Row, Some, Text, Within
+from zoo.rows import CountOrNone, Matching, Positive, Row, Some, Text, Within
 from zoo.wording import duration
 
 Points = Annotated[float, Within(-101, 101)]  # an interval may reach a little beyond what can be
@@ -28,12 +28,12 @@ class TrainedRow(Row):
     data: Text
     seed: CountOrNone
     seconds: Positive
-    right: Annotated[tuple[bool, ...], Some()]
+    right: Annotated[str, Matching("[01]+", "a 1 for each picture that is right, else a 0")]
 
     @property
     def top1(self) -> float:
         """Accuracy on the test pictures, 0…1."""
-        return sum(self.right) / len(self.right)
+        return self.right.count("1") / len(self.right)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +78,8 @@ class FinetuningData(Row):
         return sorted(found, key=lambda row: (row.data, row.seed))
 
     def right(self, contender: str, data: str) -> list[bool]:
-        """Its answers to the test pictures of all splits of a set."""
-        return [answer for row in self.of(contender, data) for answer in row.right]
+        """Which test pictures of all splits of a set it has right."""
+        return [answer == "1" for row in self.of(contender, data) for answer in row.right]
 
     def difference(self, ours: str, peer: str, data: str) -> Difference:
         """Paired picture by picture, over the splits of a set."""
