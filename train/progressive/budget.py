@@ -15,7 +15,7 @@ from zoo.wording import duration
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # What a run plans with of its time, and what drawing and writing take at its end, seconds.
-PLANNED_SHARE, FINISH_S = 0.97, 2.0
+PLANNED_SHARE, FINISH_S = 0.97, 3.0
 # Sizes that a budget may choose, as shares of the recipe's largest: 6/7 of 224 px are 192, 4/7 are 128, 2/7 are 64.
 SIZE_SHARES = tuple(sevenths / 7 for sevenths in (7, 6, 5, 4, 3, 2))
 # No time is worth pictures smaller than this, unless the recipe itself has them: in them nothing can be seen.
@@ -52,13 +52,15 @@ def read_duration(text: str) -> float:
 class Pace(Row):
     """How fast a machine is with a network: seconds a picture, as a part that is the same for any size and one in px².
 
-    `train` and `validate` parts come in that order: seconds, and seconds per square pixel.
+    `train` and `validate` parts come in that order: seconds, and seconds per square pixel. `start_s` is what decoding
+    processes take to begin, which they do before each epoch, each validation and the head start's features.
     """
 
     train_s: NotNegative
     train_s_per_px: NotNegative
     validate_s: NotNegative
     validate_s_per_px: NotNegative
+    start_s: NotNegative = 0.0
 
     def training(self, size: int) -> float:
         """Seconds for a picture of `size` px a side, decoded, forward, backward and its share of the optimizer."""
@@ -127,16 +129,22 @@ def _seconds_a_picture(recipe: Recipe, pace: Pace, done: int) -> float:
 
 def _seconds_besides(recipe: Recipe, amount: Amount, pace: Pace) -> float:
     """What a run takes besides training."""
-    started = (
-        (amount.features + amount.validate) * pace.validation(recipe.test_size) if _fits_head(recipe, amount) else 0
-    )
-    return started + _seconds_of_looking(recipe, amount, pace, 0)
+    starting = pace.start_s * recipe.epochs + (_seconds_of_head(recipe, amount, pace) if recipe.head_start else 0.0)
+    return starting + _seconds_of_looking(recipe, amount, pace, 0)
+
+
+def _seconds_of_head(recipe: Recipe, amount: Amount, pace: Pace) -> float:
+    """What a head start takes; 0 without features."""
+    if not amount.features:
+        return 0.0
+    return (amount.features + amount.validate) * pace.validation(recipe.test_size) + 2 * pace.start_s
 
 
 def _seconds_of_looking(recipe: Recipe, amount: Amount, pace: Pace, done: int) -> float:
     """What validations after the first `done` epochs take, and the look at the test pictures."""
-    looks = sum(amount.validate * pace.validation(tested_size(recipe, stage)) for stage in _stages_left(recipe, done))
-    return looks + amount.test * pace.validation(recipe.test_size)
+    left = _stages_left(recipe, done)
+    looks = sum(amount.validate * pace.validation(tested_size(recipe, stage)) + pace.start_s for stage in left)
+    return looks + amount.test * pace.validation(recipe.test_size) + (pace.start_s if amount.test else 0.0)
 
 
 def _stages_left(recipe: Recipe, done: int) -> list[TrainingStage]:
@@ -174,7 +182,9 @@ def fit_to_budget(
         size = suited.largest_size
         if share < 1:
             size = min(max(round(share * size / 8) * 8, SMALLEST_PX), size)
-        looking = amount.validate * pace.validation(round(suited.test_size * size / suited.largest_size))
+        looking = 2 * pace.start_s + amount.validate * pace.validation(
+            round(suited.test_size * size / suited.largest_size)
+        )
         most = max(least, min(MOST_EPOCHS, floor(VALIDATION_SHARE * planned / max(looking, 1e-9))))
         draft = make(most, amount.train, size)
         each = floor((planned - _seconds_besides(draft, amount, pace)) / _seconds_a_picture(draft, pace, 0))
@@ -202,7 +212,8 @@ def pictures_left_an_epoch(recipe: Recipe, deadline: Deadline, slower: Slower, *
         seconds: what is left.
     """
     amount, pace = deadline.amount, deadline.pace
-    free = seconds - FINISH_S - slower.rest * _seconds_of_looking(recipe, amount, pace, done)
+    starting = slower.training * pace.start_s * (recipe.epochs - done)
+    free = seconds - FINISH_S - starting - slower.rest * _seconds_of_looking(recipe, amount, pace, done)
     least = min(stage.batch_size for stage in recipe.stages)
     return max(least, floor(free / (slower.training * _seconds_a_picture(recipe, pace, done))))
 
@@ -216,12 +227,12 @@ def seconds_after_last_step(recipe: Recipe, deadline: Deadline, slower: Slower) 
 def slower_in_epoch(recipe: Recipe, deadline: Deadline, epoch: int, taken: Taken) -> Slower:
     """How an epoch (from 0) went, against the pace."""
     stage, amount, pace = recipe.stages[stage_of_epoch(recipe.stages, epoch)], deadline.amount, deadline.pace
-    planned = amount.validate * pace.validation(tested_size(recipe, stage))
-    trained = taken.pictures * pace.training(stage.image_size)
+    planned = amount.validate * pace.validation(tested_size(recipe, stage)) + pace.start_s
+    trained = taken.pictures * pace.training(stage.image_size) + pace.start_s
     return Slower(training=taken.training_s / trained, rest=taken.rest_s / max(planned, 1e-9))
 
 
 def slower_in_head_start(recipe: Recipe, deadline: Deadline, seconds: float) -> Slower:
     """How a head start of so many seconds went, against the pace; nothing else of a run has gone yet."""
-    planned = (deadline.amount.features + deadline.amount.validate) * deadline.pace.validation(recipe.test_size)
+    planned = _seconds_of_head(recipe, deadline.amount, deadline.pace)
     return Slower(training=seconds / planned, rest=seconds / planned)
