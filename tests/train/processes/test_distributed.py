@@ -164,6 +164,7 @@ def test_after_a_process_dies_all_go_on_from_the_last_state(script: Path, tmp_pa
 
 # One optimizer step after the other on the same pictures, in as many parts as asked; counts what gloo adds up.
 ACCUMULATE = """
+import os
 import json, sys
 from pathlib import Path
 import numpy as np
@@ -226,6 +227,7 @@ with joined(world, cpu):
         folder.mkdir()
         torch.save(run.model.state_dict(), folder / "weights.pt")
         (folder / "counts.json").write_text(json.dumps(counts))
+os._exit(0)  # a hook in Python keeps threads of PyTorch, at whose end some processes of this script abort
 """
 
 
