@@ -63,7 +63,8 @@ def test_a_run_whose_decoding_process_is_ended_goes_on_bit_for_bit(
     flags = (*FLAGS, "--data", str(picture_folder))
     ended = run_process(SCRIPT, *flags, str(int(number)))
     assert ended.returncode == 1
-    assert "Traceback" not in ended.stderr
+    # None of the command's: another decoding process, just handing over a batch, may tell of its lost connection.
+    assert "zoo/cli.py" not in ended.stderr
     assert cause in ended.stderr
     assert "--resume" in ended.stderr
     state = torch.load(in_folder / "run" / "state.pt", weights_only=True)
