@@ -1,7 +1,7 @@
 """The default command beside what experts write, in the same time on the same cores: from weights, or from nothing.
 
     python benchmarks/finetuning.py lite0.safetensors --seconds 90           from weights: three sets, three seeds
-    python benchmarks/finetuning.py tiny --seconds 90 --peers plain          from nothing
+    python benchmarks/finetuning.py b0 --seconds 90 --peers plain            from nothing
 
 Ours is `zoo train MODEL --data SET --budget SECONDS`, with no other option, and again in half the time. The peers are
 in `finetuning_peers/`, 40 lines each at most; the sets in `sets.py`, another split for each seed. Each answers to the
@@ -32,8 +32,8 @@ from zoo.weights.resolve import find_model_variant, has_weights
 HERE = Path(__file__).parent
 PEERS = HERE / "finetuning_peers"
 OURS, OURS_HALF = "zoo train", "zoo train, half the time"
-# What timm calls the networks that are trained from nothing; of `tiny` it has none.
-TIMM = {"b0": "tf_efficientnetv2_b0"}
+# What timm calls the networks that are trained from nothing, and the size its peer takes, px. Of `tiny` timm has none.
+FROM_NOTHING = {"b0": ("tf_efficientnetv2_b0", 96)}
 
 
 def main() -> None:
@@ -47,10 +47,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/finetuning"), help="where sets and runs are kept")
     parser.add_argument("-o", "--out", type=Path, default=HERE)
     options = parser.parse_args()
-    weights = options.work / f"{Path(options.model).stem}-timm.safetensors"
+    weights = None
     options.work.mkdir(parents=True, exist_ok=True)
     if has_weights(options.model):
+        weights = options.work / f"{Path(options.model).stem}-timm.safetensors"
         call("zoo", "convert", options.model, "--to", "timm", "-o", str(weights))
+    elif options.model not in FROM_NOTHING or options.peers != ["plain"]:
+        parser.error(f"from nothing there are {', '.join(FROM_NOTHING)}, with --peers plain.")
     rows = []
     for seed in options.seeds:
         for name in options.sets:
@@ -66,22 +69,26 @@ def call(module: str, *arguments: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def run(contender: str, data: Path, weights: Path, name: str, seed: int, options: argparse.Namespace) -> TrainedRow:
-    """One contender on one split, or what is kept of it."""
-    kept = options.work / f"{contender.replace(' ', '-')}-{Path(options.model).stem}-{name}-{seed}.json"
+def run(
+    contender: str, data: Path, weights: Path | None, name: str, seed: int, options: argparse.Namespace
+) -> TrainedRow:
+    """One contender on one split, or what is kept of it; `weights` in timm's keys, None: from nothing."""
+    who = f"{contender.replace(', ', '-').replace(' ', '-')}-{Path(options.model).stem}-{options.seconds:g}s"
+    kept = options.work / f"{who}-{name}-{seed}.json"
     if kept.is_file():
         return TrainedRow.from_dict(json.loads(kept.read_text(encoding="utf-8")))
-    began, answers = time.monotonic(), kept.with_suffix(".answers")
+    began, answers = time.monotonic(), options.work / f"{who}-{name}-{seed}.answers"
     if contender in (OURS, OURS_HALF):
-        seconds = options.seconds / (2 if contender == OURS_HALF else 1)
-        out = kept.with_suffix("")
-        call("zoo", "train", options.model, "--data", str(data), "--budget", f"{seconds:g}s", "--out", str(out))
+        budget, out = options.seconds / (2 if contender == OURS_HALF else 1), options.work / f"{who}-{name}-{seed}"
+        call("zoo", "train", options.model, "--data", str(data), "--budget", f"{budget:g}s", "--out", str(out))
         with (out / "predictions.csv").open(encoding="utf-8") as file:
             found = {row["picture"]: row["predicted"] for row in csv.DictReader(file) if row["split"] == "test"}
     else:
-        told = [str(weights if weights.is_file() else "none"), f"{options.seconds:g}", str(seed), str(answers)]
-        network = [] if weights.is_file() else ["96", TIMM.get(options.model, options.model)]
-        call(str(PEERS / f"{contender}.py"), str(data), *told, *network)
+        told = [str(weights or "none"), f"{options.seconds:g}", str(seed), str(answers)]
+        if weights is None:
+            network, size = FROM_NOTHING[options.model]
+            told += [str(size), network]
+        call(str(PEERS / f"{contender}.py"), str(data), *told)
         found = json.loads(answers.read_text(encoding="utf-8"))
     seconds = time.monotonic() - began
     pictures = sorted(path.relative_to(data / "test").as_posix() for path in (data / "test").rglob("*.*"))
