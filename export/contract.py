@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-from zoo.model.spec import Preprocessing, Thresholds, check_thresholds, task_of, without_thresholds
-from zoo.rows import Row, Some, Text
+from zoo.model.spec import Card, Preprocessing, Thresholds
+from zoo.rows import Some, Text
 
 # Where a graph carries its contract: JSON under this key of the ONNX metadata.
 GRAPH_KEY = "zoo"
@@ -14,7 +14,7 @@ GRAPH_FORMAT = "zoo-graph-1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contract(Row):
+class Contract(Card):
     """What a client must know of an artifact: which network, which classes, which pictures it takes.
 
     `thresholds` (K,), if a picture may have several labels, are the scores, the sigmoid of the logits, from which on
@@ -27,16 +27,3 @@ class Contract(Row):
     classes: Annotated[tuple[str, ...], Some()]
     preprocessing: Preprocessing
     thresholds: Thresholds = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_thresholds(self.thresholds, self.classes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; of one class a picture they are what earlier versions read too."""
-        return without_thresholds(super().to_dict())
-
-    @property
-    def task(self) -> str:
-        """“multi-label” or “single-label”, for those who read it as JSON."""
-        return task_of(self.thresholds)

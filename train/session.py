@@ -40,7 +40,7 @@ from zoo.files import check_folder
 from zoo.label_scores import DEFAULT_THRESHOLD
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import run_folder
-from zoo.wording import duration
+from zoo.wording import digits, duration
 
 
 @dataclass(frozen=True)
@@ -215,9 +215,10 @@ def _budgeted(job: Job, options: TrainOptions, began: float, seconds: float, con
     recipe = recipe_for_budget(options, job.variant, job.recipe, amount, pace, left, multi_label=job.multi_label)
     sizes = " → ".join(f"{stage.image_size}" for stage in recipe.stages)
     seen = recipe.epochs * (recipe.epoch_pictures or amount.train)
+    epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
     console.print(
-        f"{duration(seconds)} are {seen / amount.train:.2g} passes over the pictures here, at {sizes} px, validated "
-        f"{recipe.epochs} times. Without a budget: {job.recipe.epochs} passes up to {job.recipe.largest_size} px, "
+        f"{duration(seconds)} are {digits(seen / amount.train, 2)} passes over the pictures here, at {sizes} px, in "
+        f"{epochs}. Without a budget: {job.recipe.epochs} passes up to {job.recipe.largest_size} px, "
         f"{duration(seconds_of(job.recipe, amount, pace))}."
     )
     return with_recipe(job, recipe), Deadline(at=at, pace=pace, amount=amount)

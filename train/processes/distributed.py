@@ -20,6 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from zoo.errors import ZooError
+from zoo.model.network import Network
 from zoo.rows import Count, CountOrNone, Row
 
 
@@ -141,14 +142,13 @@ def sharing_gradients(module: nn.Module | None, *, wanted: bool) -> AbstractCont
     return nullcontext()
 
 
-def synchronize_norms(model: nn.Module) -> None:
+def synchronize_norms(model: Network) -> None:
     """Let every batch norm see the batch of all processes, in place. Works on GPUs only.
 
     A network whose norms have a class of their own (ResNets) stays as it is, because PyTorch's conversion would replace
     that class: its norms see this process's share of the batch.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    if all(type(norm) is nn.BatchNorm2d for norm in norms):
+    if all(type(norm) is nn.BatchNorm2d for norm in model.norms()):
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
 
 

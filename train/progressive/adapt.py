@@ -36,7 +36,7 @@ def suited_batch(situation: Situation, epochs: int) -> int:
     """The user's batch, or the power of two that comes nearest to `ENOUGH_STEPS` steps, from 8 to 64."""
     if situation.batch_size is not None:
         return situation.batch_size
-    wanted = (situation.epoch_pictures or situation.pictures) * epochs / ENOUGH_STEPS
+    wanted = situation.an_epoch * epochs / ENOUGH_STEPS
     return min(max(1 << round(log2(max(wanted, 1.0))), SMALLEST_BATCH), LARGEST_BATCH)
 
 

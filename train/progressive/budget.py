@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor
 
+from train.progressive.adapt import SMALLEST_BATCH
 from train.progressive.recipe import Recipe, TrainingStage, tested_size
 from train.progressive.schedule import stage_of_epoch
 from zoo.errors import ZooError
@@ -25,7 +26,6 @@ SMALLEST_PX = 64
 ENOUGH_PICTURES, ENOUGH_OF_A_CLASS, ENOUGH_FROM_NOTHING = 1000, 10, 0.5
 # More validations than this tell no more, and they take no more of the time than this.
 MOST_EPOCHS, VALIDATION_SHARE = 20, 0.1
-SMALLEST_BATCH = 8
 # More features make a linear classifier little better, and cost as much as training on them; few pictures are seen
 # mirrored as well.
 MOST_PICTURES, FEW_PICTURES = 20_000, 2_000
@@ -129,13 +129,13 @@ def _seconds_a_picture(recipe: Recipe, pace: Pace, done: int) -> float:
 
 def _seconds_besides(recipe: Recipe, amount: Amount, pace: Pace) -> float:
     """What a run takes besides training."""
-    starting = pace.start_s * recipe.epochs + (_seconds_of_head(recipe, amount, pace) if recipe.head_start else 0.0)
-    return starting + _seconds_of_looking(recipe, amount, pace, 0)
+    starting = pace.start_s * recipe.epochs
+    return starting + _seconds_of_head(recipe, amount, pace) + _seconds_of_looking(recipe, amount, pace, 0)
 
 
 def _seconds_of_head(recipe: Recipe, amount: Amount, pace: Pace) -> float:
-    """What a head start takes; 0 without features."""
-    if not amount.features:
+    """What a head start takes; 0 where there is none."""
+    if not _fits_head(recipe, amount):
         return 0.0
     return (amount.features + amount.validate) * pace.validation(recipe.test_size) + 2 * pace.start_s
 

@@ -143,6 +143,11 @@ class Situation(Row):
     image_size: Annotated[int, Within(16)] | None = None
     epoch_pictures: Count | None = None
 
+    @property
+    def an_epoch(self) -> int:
+        """How many pictures an epoch is: all of them, unless it is told."""
+        return self.epoch_pictures or self.pictures
+
 
 def recipe_names() -> tuple[str, ...]:
     """Every file of `train/recipes/`, in alphabetical order."""

@@ -1,9 +1,9 @@
 """Your own pictures from trained weights: a fitted classifier first, then all layers, the lower ones more slowly.
 
 The classifier begins as a logistic regression on the features of the weights as they are, which takes seconds; then two
-stages of progressive learning, at 80 % and 100 % of the largest size. Epochs, batch, warm-up, the
-average's decay and the crops follow the number of pictures (`train/progressive/adapt.py`). Batch norms keep the
-statistics of the weights: those of small batches would undo the fitted classifier.
+stages of progressive learning, at 80 % and 100 % of the largest size. Epochs, batch, warm-up, the average's decay and
+the crops follow the number of pictures (`train/progressive/adapt.py`). Batch norms keep the statistics of the weights:
+those of small batches would undo the fitted classifier.
 
 Source     this project; layer decay 0.75 as in ConvNeXt's and BEiT's fine-tuning, here per stage of the network
 Command    zoo train s.timm-in1k --data PICTURES
@@ -33,8 +33,7 @@ def adapt(situation: Situation) -> Recipe:
     factor = size / variant.train_size
     epochs = suited_epochs(situation, of_1000=20)
     batch = suited_batch(situation, epochs)
-    an_epoch = situation.epoch_pictures or situation.pictures
-    steps = epochs * steps_per_epoch(an_epoch, batch)
+    steps = epochs * steps_per_epoch(situation.an_epoch, batch)
     large = TrainingStage(
         epochs=epochs,
         image_size=size,
@@ -63,6 +62,6 @@ def adapt(situation: Situation) -> Recipe:
         layer_decay=0.75,
         clip_grad_norm=1.0,
         ema_decay=average_decay(steps),
-        crop_scale=(smallest_crop(epochs * an_epoch / situation.pictures), 1.0),
+        crop_scale=(smallest_crop(epochs * situation.an_epoch / situation.pictures), 1.0),
         head_start=True,
     )

@@ -32,11 +32,7 @@ def adapt(situation: Situation) -> Recipe:
     epochs = suited_epochs(situation, of_1000=100, least=LEAST_EPOCHS)
     suited = suited_batch(situation, epochs)
     batches = [suited if situation.batch_size else min(suited, most) for most in BATCHES[: min(len(BATCHES), epochs)]]
-    steps = (
-        sum(steps_per_epoch(situation.epoch_pictures or situation.pictures, batch) for batch in batches)
-        * epochs
-        // len(batches)
-    )
+    steps = sum(steps_per_epoch(situation.an_epoch, batch) for batch in batches) * epochs // len(batches)
     own = max(round_test_size(variant.train_size, variant.max_size), variant.eval_size)
     return Recipe(
         name="folder",

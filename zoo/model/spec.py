@@ -104,26 +104,30 @@ class Variant(Row):
 Thresholds = tuple[Share, ...] | None
 
 
-def task_of(thresholds: Thresholds) -> str:
-    """What a network answers, in a word for those who read its card."""
-    return "single-label" if thresholds is None else "multi-label"
+class Card(Row):
+    """What the cards of a checkpoint and of an artifact say alike of what is answered; both write their `task` too."""
 
+    classes: tuple[str, ...]
+    thresholds: Thresholds
 
-def check_thresholds(thresholds: Thresholds, classes: tuple[str, ...]) -> None:
-    """Refuse thresholds that are not one for each class.
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.thresholds is not None and len(self.thresholds) != len(self.classes):
+            raise RowError(
+                f"There are {len(self.thresholds)} thresholds for {len(self.classes)} classes.", "Each class has one."
+            )
 
-    Raises:
-        RowError: there are more or fewer.
-    """
-    if thresholds is not None and len(thresholds) != len(classes):
-        raise RowError(f"There are {len(thresholds)} thresholds for {len(classes)} classes.", "Each class has one.")
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; of one class a picture they are what earlier versions read too.
 
+        Whoever does not know the fields of several labels must not read such a card, and can read the others as before.
+        """
+        fields = super().to_dict()
+        if self.thresholds is None:
+            del fields["thresholds"], fields["task"]
+        return fields
 
-def without_thresholds(fields: dict[str, Any]) -> dict[str, Any]:
-    """A card's fields; without those of several labels where it is of one class a picture.
-
-    Whoever does not know these fields must not read such a card, and can read the others as before.
-    """
-    if fields["thresholds"] is None:
-        del fields["thresholds"], fields["task"]
-    return fields
+    @property
+    def task(self) -> str:
+        """“multi-label” or “single-label”, for those who read it as JSON."""
+        return "single-label" if self.thresholds is None else "multi-label"

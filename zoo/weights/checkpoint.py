@@ -17,16 +17,7 @@ from safetensors import SafetensorError, safe_open
 from zoo import __version__
 from zoo.errors import CheckpointError
 from zoo.files import replacing, writing_errors
-from zoo.model.spec import (
-    Padding,
-    Preprocessing,
-    Thresholds,
-    Variant,
-    check_thresholds,
-    task_of,
-    without_thresholds,
-)
-from zoo.rows import Row
+from zoo.model.spec import Card, Padding, Preprocessing, Thresholds, Variant
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +28,7 @@ FORMAT = "zoo-checkpoint-1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint(Row):
+class Checkpoint(Card):
     """What the header of a checkpoint says about its network: the card.
 
     `recipe` is the resolved recipe as plain JSON types ({} for imported weights); `provenance` says where the
@@ -54,19 +45,6 @@ class Checkpoint(Row):
     recipe: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     thresholds: Thresholds = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_thresholds(self.thresholds, self.classes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; of one class a picture they are what earlier versions read too."""
-        return without_thresholds(super().to_dict())
-
-    @property
-    def task(self) -> str:
-        """“multi-label” or “single-label”, for those who read the header."""
-        return task_of(self.thresholds)
 
     @property
     def format(self) -> str:
