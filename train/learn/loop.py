@@ -299,7 +299,8 @@ class _Loop:
         settings = self.job.settings
         torch.manual_seed(settings.seed * 100_003 + epoch + 1_000_000_007 * self.world.rank)
         pictures, recipe = self.job.train_set, self.job.recipe
-        dataset = Augmented(pictures, recipe, stage, settings.seed, epoch, settings.augment_on)
+        channels = self.job.preprocessing.channels
+        dataset = Augmented(pictures, recipe, stage, settings.seed, epoch, settings.augment_on, channels)
         parts = list(chain.from_iterable(steps))
         return load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")
 

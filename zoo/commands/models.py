@@ -64,8 +64,9 @@ def _published(weights: Weights) -> dict[str, Any]:
 @click.command("show")
 @click.argument("model")
 @click.option("--image-size", type=click.IntRange(16), help="Pixels a side  [default: the eval size]")
+@click.option("--channels", type=click.Choice(["1", "3", "4"]), help="Planes of a picture  [default: MODEL's own, 3]")
 @json_option
-def show_model(model: str, image_size: int | None, as_json: bool) -> None:
+def show_model(model: str, image_size: int | None, channels: str | None, as_json: bool) -> None:
     """Show MODEL stage by stage: operator, channels, layers, stride, parameters, MACs."""
     from rich.markup import escape
 
@@ -73,7 +74,7 @@ def show_model(model: str, image_size: int | None, as_json: bool) -> None:
     from zoo.model.counts import parts
     from zoo.weights.resolve import find_model_variant
 
-    variant = find_model_variant(model)
+    variant = find_model_variant(model, int(channels) if channels else None)
     size = image_size or variant.eval_size
     stages = list(parts(variant, image_size=size))
     if as_json:
