@@ -89,7 +89,7 @@ class TrainOptions(Row):
         str | None, Opt('Count rare classes more; FILE is {"class": weight, …}.', (), "balanced|FILE")
     ] = None
     channels: Annotated[
-        Channels | None, Opt("Planes of a picture: 1 grey, 3 RGB, 4 RGBA  [default: MODEL's own, 3]", metavar="1|3|4")
+        Channels | None, Opt("Planes of a picture: 1 grey, 3 RGB, 4 RGBA  [default: MODEL's own, 3]")
     ] = None
     teacher: Annotated[str | None, Opt("Distil from trained weights of the same classes.", metavar="MODEL")] = None
     distill_alpha: Annotated[Share | None, Opt("The teacher's share of the loss  [default: 0.5]")] = None

@@ -22,7 +22,7 @@ from zoo.model.network import Network
 from zoo.model.spec import Preprocessing, Variant
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import find_model_variant, has_weights, load_model
-from zoo.weights.stem import in_planes
+from zoo.weights.stem import for_channels
 
 TrainAndVal = tuple[Pictures, Pictures]  # train, val
 
@@ -176,7 +176,7 @@ def start_in_planes(start: Start, channels: int) -> Start:
     Raises:
         CheckpointError: its weights take neither these nor RGB.
     """
-    network, card = in_planes(start.network, start.card, channels)
+    network, card = for_channels(start.network, start.card, channels)
     if network is start.network:
         return start
     how = "summed over" if channels == 1 else "repeated and scaled from"

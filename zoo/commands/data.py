@@ -30,7 +30,7 @@ class CheckOptions(Row):
     data: Annotated[str, Arg("DATA")]
     seed: Annotated[Seed | None, Opt("Splits a folder without train/ and val/, as in training.  [default: 0]")] = None
     group_by: GroupBy = None
-    channels: Annotated[Channels, Opt("Planes of a picture: 1 grey, 3 RGB, 4 RGBA.", metavar="1|3|4")] = RGB
+    channels: Annotated[Channels, Opt("Planes of a picture: 1 grey, 3 RGB, 4 RGBA.")] = RGB
     workers: Annotated[Count | None, Opt("Pictures decoded at once  [default: one a core]")] = None
 
 

@@ -61,6 +61,10 @@ _TURNS = {
 }
 
 
+# What people call Pillow's modes, where that is another name.
+_CALLED = {"1": "black and white", "L": "grey", "P": "a palette"}
+
+
 @cache
 def reads_heif() -> bool:
     """Whether the package that reads HEIC is installed: the `heic` extra."""
@@ -195,7 +199,7 @@ def _four_planes(image: Image.Image, name: str) -> Image.Image:
     if image.mode == MODES[4]:
         return image
     if not image.has_transparency_data:
-        raise wrong_planes(name, f"has no fourth plane, but is {image.mode}", 4)
+        raise wrong_planes(name, f"has no fourth plane, it is {_CALLED.get(image.mode, image.mode)}", 4)
     return Image.merge(MODES[4], image.convert("RGBA").split())
 
 

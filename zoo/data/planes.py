@@ -51,7 +51,7 @@ def wrong_planes(name: str, has: str, channels: int) -> BrokenPictureError:
     """The error of a picture that `has` other planes than those asked for."""
     wanted = f"{channels} ({COLOR_ORDERS[channels]}) {'is' if channels == 1 else 'are'} expected"
     return BrokenPictureError(
-        f"{name} {has}; {wanted}.", "`zoo train --channels` says how many planes are trained on: 1, 3 or 4."
+        f"{name} {has}; {wanted}.", "`zoo train --channels` decides how many planes a network takes: 1, 3 or 4."
     )
 
 

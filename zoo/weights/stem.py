@@ -51,7 +51,7 @@ def adapt_stem(weight: Tensor, channels: int) -> Tensor:
     return repeated * (RGB / channels)
 
 
-def in_planes(network: Network, card: Checkpoint, channels: int) -> tuple[Network, Checkpoint]:
+def for_channels(network: Network, card: Checkpoint, channels: int) -> tuple[Network, Checkpoint]:
     """A network with RGB's weights for pictures of `channels` planes, and its card; itself where it has as many.
 
     Raises:
