@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +92,7 @@ class Comparison(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class PictureTimes(Row):
-    """What happens before the artifact: decoding one JPEG, and resizing it by the contract to `image_size` pixels."""
+    """What happens before the artifact: decoding one file, and resizing it by the contract to `image_size` pixels."""
 
     source: Text
     width_px: Count
@@ -101,6 +101,14 @@ class PictureTimes(Row):
     image_size: Count
     decode: Summary
     prepare: Summary
+    format: Literal["JPEG", "PNG"] = "JPEG"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; of a JPEG they are those of the first version."""
+        fields = super().to_dict()
+        if self.format == "JPEG":
+            del fields["format"]
+        return fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +202,7 @@ def measure_picture(preprocessing: Preprocessing, schedule: Schedule | None = No
 
     The picture is scikit-learn's photograph `china.jpg`, 640 × 427 pixels; for four planes it is a PNG of it.
     """
-    encoded, source = _photograph(preprocessing.channels)
+    encoded, format = _photograph(preprocessing.channels)
     decode_it = partial(open_picture, encoded, channels=preprocessing.channels)
     image = decode_it()
     decode, resize = time_in_turn(
@@ -203,25 +211,26 @@ def measure_picture(preprocessing: Preprocessing, schedule: Schedule | None = No
         time_call,
     )
     return PictureTimes(
-        source=source,
+        source="china.jpg of scikit-learn",
         width_px=image.width,
         height_px=image.height,
         encoded_bytes=len(encoded),
         image_size=preprocessing.image_size,
         decode=summarize(pooled(decode)),
         prepare=summarize(pooled(resize)),
+        format=format,
     )
 
 
-def _photograph(channels: int) -> tuple[bytes, str]:
-    """The bytes of a file with so many planes, and what it is."""
+def _photograph(channels: int) -> tuple[bytes, Literal["JPEG", "PNG"]]:
+    """The photograph as a file with so many planes, and its format: of four the last is its grey."""
     encoded = resources.files("sklearn.datasets.images").joinpath("china.jpg").read_bytes()
     if channels != 4:
-        return encoded, "china.jpg of scikit-learn"
+        return encoded, "JPEG"
     image, buffer = open_picture(encoded), io.BytesIO()
     image.putalpha(image.convert("L"))
     image.save(buffer, "PNG")
-    return buffer.getvalue(), "china.jpg of scikit-learn as a PNG, its grey the fourth plane"
+    return buffer.getvalue(), "PNG"
 
 
 def compare_rows(rows: Sequence[LatencyRow]) -> tuple[Comparison, ...]:
