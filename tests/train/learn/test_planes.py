@@ -58,14 +58,14 @@ def test_arrays_with_other_planes_are_refused(there: int, channels: int) -> None
 def test_a_grey_run_resumes_bit_identical_and_not_in_colour(
     small: Callable, tmp_path: Path, killed_after: Callable
 ) -> None:
-    """Digits, which are grey, in one plane; augmented on the device as well as by the workers."""
+    """Digits, which are grey, in one plane; augmented on the device, with workers, as without."""
     sizes = {"batch_size": 128, "channels": 1}
     train_model(small("digits", tmp_path / "whole", **sizes))
     with killed_after(2):
         train_model(small("digits", tmp_path / "cut", **sizes, save_every_s=0))
     with pytest.raises(CheckpointError, match=r"other channels \(1, here 3\)"):
         train_model(small("digits", tmp_path / "cut", **sizes | {"channels": None}, resume=True))
-    train_model(small("digits", tmp_path / "cut", **sizes, resume=True, augment_on="device"))
+    train_model(small("digits", tmp_path / "cut", **sizes, resume=True, augment_on="device", workers=2))
     whole, cut = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "cut"))
     assert whole["stem.conv.weight"].shape[1] == 1
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
