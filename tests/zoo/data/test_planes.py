@@ -75,6 +75,23 @@ def test_colours_become_grey_as_pillow_has_it() -> None:
     assert np.array_equal(in_planes(RGB, 1, name=""), expected)
 
 
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        *((mode, "PNG") for mode in ("1", "L", "LA", "P", "RGBA")),
+        *((mode, "TIFF") for mode in ("CMYK", "YCbCr")),
+        ("L", "GIF"),
+        ("RGB", "WEBP"),
+    ],
+)
+def test_every_mode_has_a_grey(mode: str, kind: str) -> None:
+    image = Image.fromarray(RGBA if mode == "LA" else RGB)
+    data = encode(image.convert(mode), kind)
+    expected = np.asarray(open_picture(data).convert("L"))
+    away = np.abs(opened(data, 1)[..., 0].astype(int) - expected).max()
+    assert away <= (1 if mode == "YCbCr" else 0)  # its own luma, which by way of RGB is rounded twice
+
+
 def test_what_is_transparent_is_black_in_one_plane_and_stays_in_four() -> None:
     data = encode(Image.fromarray(RGBA))
     on_black = open_picture(data).convert("L")
