@@ -19,6 +19,7 @@ CHECKPOINT, STATE, LAST_GOOD = "checkpoint.safetensors", "state.pt", "last-good.
 METRICS, REPORT, CURVES, CONFUSION = "metrics.jsonl", "report.html", "curves.svg", "confusion.svg"
 PREDICTIONS, CLASSES = spreadsheets.PREDICTIONS, spreadsheets.CLASSES
 TRACKER_IDS = "trackers.json"
+RANGE_TEST = "learning-rate.json"
 Found = Literal["interrupted", "finished", "nothing"]
 
 

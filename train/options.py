@@ -71,6 +71,9 @@ class TrainOptions(Row):
     ] = None
     batch_size: Annotated[BatchSize | None, Opt("Pictures a step, in every stage.")] = None
     learning_rate: Annotated[Positive | None, Opt("Peak learning rate.", flags=("--lr",))] = None
+    find_lr: Annotated[
+        bool, Opt("Choose the peak learning rate by a range test of 40 to 100 steps before the first epoch.")
+    ] = False
     image_size: Annotated[
         LargestSize | None, Opt("Size of the largest stage, px; the others keep their shares of it.")
     ] = None

@@ -141,6 +141,9 @@ def train_model(
         deadline = None
         if seconds is not None and resume:
             job = with_recipe(job, recipe_of_state(folder / STATE))
+        elif resume and job.recipe.find_lr:  # the rate that was found is the state's
+            rate = recipe_of_state(folder / STATE).learning_rate
+            job = with_recipe(job, replace(job.recipe, learning_rate=rate))
         elif seconds is not None:
             job, deadline = _budgeted(job, options, began, seconds, console)
         if job.settings.device.type == "cuda":
@@ -189,16 +192,24 @@ def _train(
         try:
             result = fit(run, job, state_path=folder / STATE, watcher=Watchers(watchers), stop=stop, deadline=deadline)
         except DivergedError as error:
-            kept = keep_last_good(folder, card, error) if is_first else ""
+            kept = keep_last_good(folder, _at_found_rate(card, run), error) if is_first else ""
             raise DivergedError(error.problem, f"{error.hint} {kept}".strip()) from error
     test = validate_together(run.average.model, job.test_set, job.preprocessing, job.settings) if job.test_set else None
     best = run.best.epoch if run.best and job.recipe.keep == "best" else len(run.history)
+    card = _at_found_rate(card, run)
     if is_first:
         with signals_held():  # the training is done, and only seconds of drawing and writing are left
             if isinstance(result, LabelValidation):
                 card = replace(card, thresholds=tuple(result.thresholds.tolist()))
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
     return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test, run.head_start)
+
+
+def _at_found_rate(card: Checkpoint, run: Run) -> Checkpoint:
+    """The card with the learning rate that the run's range test chose, if it made one."""
+    if run.range_test is None:
+        return card
+    return replace(card, recipe={**card.recipe, "learning_rate": run.range_test.rate})
 
 
 def measure_pace_of(options: TrainOptions) -> Pace:

@@ -11,6 +11,7 @@ from train.options import TrainOptions
 from train.progressive.budget import Amount, Pace, features_seen, read_duration
 from train.progressive.cost import RunCost, StageCost, estimate
 from train.progressive.overrides import choose_recipe, recipe_for_budget
+from train.progressive.rate_range import range_steps
 from train.progressive.recipe import Recipe
 from train.progressive.schedule import batch_factor
 from zoo.console import FittingTable, results_console
@@ -21,7 +22,7 @@ from zoo.weights.resolve import find_model_variant, has_weights
 from zoo.wording import digits
 
 # Shown in every plan, in the table or under it; other settings only if they differ from the recipe's default.
-SHOWN = ("name", "source", "stages", "test_size", "learning_rate", "schedule", "optimizer", "lr_scaling")
+SHOWN = ("name", "source", "stages", "test_size", "learning_rate", "schedule", "optimizer", "lr_scaling", "find_lr")
 
 # Columns that are left out if every stage has this in them.
 UNUSED = {"parts": "1", "frozen": "", "erasing": "0"}
@@ -98,6 +99,12 @@ def print_plan(plan: Plan) -> None:
         f"Tested at {recipe.test_size} px.",
     )
     console.print(_rate(recipe))
+    if recipe.find_lr:
+        steps = range_steps(plan.amount.train, recipe.stages[0].batch_size)
+        console.print(
+            f"Before the first epoch a range test of at most {steps} steps chooses the rate: the one above is the "
+            "recipe's own."
+        )
     special = unusual_settings(recipe)
     if special:
         console.print("Also: " + ", ".join(f"{name} {value}" for name, value in special.items()) + ".")
