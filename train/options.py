@@ -98,6 +98,11 @@ class TrainOptions(Row):
         Metric | None, Opt("What the best epoch is the best in  [default: top1; map of several labels]")
     ] = None
     patience: Annotated[Count | None, Opt("Stop after so many epochs at the final size without a better one.")] = None
+    folds: Annotated[
+        Count | None,
+        Opt("Cross-validate: divide all pictures into so many folds, and train once for each, holding it out."),
+    ] = None
+    fold: Count | None = None  # which of `folds` this run holds out: `train.folds.run` sets it
     seed: Annotated[Seed, Opt("Decides initialisation, order, augmentation and split.")] = 0
     device: DeviceChoice = "auto"
     precision: PrecisionOption = "auto"

@@ -35,7 +35,7 @@ from train.watch.live import LiveView
 from train.watch.record import RunRecord, provenance
 from train.watch.trackers import find_trackers, open_trackers
 from zoo.data.open import remarks
-from zoo.errors import CheckpointError, DivergedError
+from zoo.errors import CheckpointError, DivergedError, ZooError
 from zoo.files import check_folder
 from zoo.label_scores import DEFAULT_THRESHOLD
 from zoo.weights.checkpoint import Checkpoint
@@ -63,6 +63,11 @@ class Outcome:
     def checkpoint(self) -> Path:
         """The file other commands take."""
         return self.folder / CHECKPOINT
+
+    @property
+    def result_file(self) -> Path:
+        """What to look at next."""
+        return self.checkpoint
 
     @property
     def summary(self) -> str:
@@ -123,6 +128,10 @@ def train_model(
         cannot be run as it is, or does not fit the device's memory. RunStopped: SIGTERM or Ctrl-C; the state is saved.
         RunFinished: with `auto_resume`, or restarted by torchrun: the run is finished.
     """
+    if options.folds and not options.fold:
+        raise ZooError(
+            "train_model trains one run.", "train.folds.run.cross_validate trains one for each of the folds."
+        )
     began = time.monotonic()
     seconds = None if options.budget is None else read_duration(options.budget)
     world = find_world()

@@ -174,7 +174,7 @@ def provenance(job: Job, run: Run, result: Judged, test: Judged | None = None) -
     """Where a checkpoint's weights come from, as plain JSON types."""
     return {
         "data": job.data,
-        "hold_out": RULE,
+        "hold_out": job.fold or RULE,
         "group_by": job.group_by,
         "started_from": job.start.label if job.start else None,
         "seed": job.settings.seed,
