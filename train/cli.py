@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -43,7 +44,11 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
     log = log_console()
     log.quiet = not is_first
     try:
-        outcome = train_model(options, console=log) if options.folds is None else cross_validate(options, console=log)
+        outcome = (
+            train_model(options, console=log)
+            if options.folds is None or options.fold
+            else cross_validate(options, console=log)
+        )
     except RunFinished as finished:
         log.print(
             escape(f"{finished} Without --auto-resume a new run begins, and this one is kept under another name.")
@@ -66,8 +71,9 @@ def _plan(options: TrainOptions, *, as_json: bool) -> None:
     from zoo.console import log_console, print_json, results_console
     from zoo.wording import duration
 
-    options = one_fold(options) if options.folds is not None else options
-    plan = plan_training(options)
+    folds = options.folds if options.fold is None else None
+    options = options if folds is None else one_fold(options)
+    plan = replace(plan_training(options), folds=folds)
     if int(os.environ.get("RANK", 0)):
         return  # torchrun: the first process prints for all
     if not as_json and options.budget is None:

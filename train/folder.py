@@ -24,6 +24,11 @@ FOLDS, SUMMARY = "folds.json", "summary.json"
 Found = Literal["interrupted", "finished", "nothing"]
 
 
+def fold_name(number: int) -> str:
+    """The folder of a fold's run inside that of its cross-validation."""
+    return f"fold-{number}"
+
+
 def find_run(folder: Path) -> Found:
     """What an earlier run left in a folder. The state is removed last, when everything else is written."""
     if (folder / STATE).is_file():

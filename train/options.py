@@ -102,7 +102,9 @@ class TrainOptions(Row):
         Count | None,
         Opt("Cross-validate: divide all pictures into so many folds, and train once for each, holding it out."),
     ] = None
-    fold: Count | None = None  # which of `folds` this run holds out: `train.folds.run` sets it
+    fold: Annotated[
+        Count | None, Opt("Train the run of this fold alone, as one of several machines does.", needs="folds")
+    ] = None
     seed: Annotated[Seed, Opt("Decides initialisation, order, augmentation and split.")] = 0
     device: DeviceChoice = "auto"
     precision: PrecisionOption = "auto"

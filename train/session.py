@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from train.folder import CHECKPOINT, STATE, Found, find_run, keep_last_good, move_aside
+from train.folder import CHECKPOINT, STATE, Found, find_run, fold_name, keep_last_good, move_aside
 from train.learn.distill import Teacher
 from train.learn.job import Job, Start, TrainAndVal, make_job, with_recipe
 from train.learn.label_answers import LabelValidation
@@ -128,10 +128,7 @@ def train_model(
         cannot be run as it is, or does not fit the device's memory. RunStopped: SIGTERM or Ctrl-C; the state is saved.
         RunFinished: with `auto_resume`, or restarted by torchrun: the run is finished.
     """
-    if options.folds and not options.fold:
-        raise ZooError(
-            "train_model trains one run.", "train.folds.run.cross_validate trains one for each of the folds."
-        )
+    _check_fold(options)
     began = time.monotonic()
     seconds = None if options.budget is None else read_duration(options.budget)
     world = find_world()
@@ -139,6 +136,8 @@ def train_model(
     trackers = find_trackers(options.trackers)
     job = make_job(options, world, recipe, pictures, start, teacher)
     folder = run_folder(job.variant.id, options.out)
+    if options.fold and options.out is None:
+        folder /= fold_name(options.fold)
     if world.is_first:
         check_folder(folder)
     console.print(_headline(job))
@@ -212,6 +211,20 @@ def _train(
                 card = replace(card, thresholds=tuple(result.thresholds.tolist()))
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
     return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test, run.head_start)
+
+
+def _check_fold(options: TrainOptions) -> None:
+    """Refuse folds where one run is to be trained.
+
+    Raises:
+        ZooError: no fold is named, or of no folds.
+    """
+    if options.folds and not options.fold:
+        raise ZooError(
+            "train_model trains one run.", "train.folds.run.cross_validate trains one for each of the folds."
+        )
+    if options.fold and not options.folds:
+        raise ZooError("--fold has no effect without --folds.", "Say of how many folds it is one.")
 
 
 def _at_found_rate(card: Checkpoint, run: Run) -> Checkpoint:

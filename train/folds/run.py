@@ -12,9 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from train.folder import FOLDS, PREDICTIONS, REPORT, SUMMARY, find_run, move_aside
+from train.folder import FOLDS, PREDICTIONS, REPORT, SUMMARY, find_run, fold_name, move_aside
 from train.folds.page import render_summary
-from train.folds.summary import Summary, read_out_of_fold, run_name, summarize
+from train.folds.summary import Summary, read_out_of_fold, summarize
 from train.lock import locked
 from train.options import TrainOptions
 from train.processes.distributed import find_world
@@ -83,12 +83,12 @@ def cross_validate(options: TrainOptions, *, console: Console | None = None) -> 
         console.print(escape(remark))
     with locked(folder):
         asked = _identity(options, folds)
-        if _must_resume(options, folder):
-            _refuse_others(folder / FOLDS, asked)
-        else:
+        if not _must_resume(options, folder):
             move_aside(folder, console)
-            write_json(folder / FOLDS, asked)
-        left = [number for number in range(1, count + 1) if find_run(folder / run_name(number)) != "finished"]
+        elif (folder / FOLDS).is_file():
+            _refuse_others(folder / FOLDS, asked)
+        write_json(folder / FOLDS, asked)
+        left = [number for number in range(1, count + 1) if find_run(folder / fold_name(number)) != "finished"]
         deadline = None if seconds is None else time.monotonic() + seconds * len(left) / count
         for done, number in enumerate(left):
             share = None if deadline is None else max(deadline - time.monotonic(), 1.0) / (len(left) - done)
@@ -98,7 +98,7 @@ def cross_validate(options: TrainOptions, *, console: Console | None = None) -> 
 
 def _train_fold(options: TrainOptions, number: int, folder: Path, seconds: float | None, console: Console) -> None:
     """One run, from its beginning or from where it was interrupted."""
-    own = folder / run_name(number)
+    own = folder / fold_name(number)
     part = "" if seconds is None else f", {duration(seconds)} of the budget"
     console.print(f"[bold]Fold {number} of {options.folds}[/]{part}")
     train_model(
@@ -140,7 +140,8 @@ def _refuse(options: TrainOptions) -> None:
     if not find_world().is_alone:
         raise ZooError(
             "--folds trains its runs one after the other in one process, and torchrun has started several.",
-            "Leave torchrun out; or train on several GPUs without --folds.",
+            f"Train each under torchrun with --fold 1 … {options.folds}; then --folds {options.folds} --resume without "
+            "torchrun puts them together.",
         )
     if options.extend:
         raise ZooError("--extend has no effect with --folds: its finished runs stay as they are.", "Leave it out.")
@@ -158,7 +159,9 @@ def _must_resume(options: TrainOptions, folder: Path) -> bool:
     Raises:
         RunFinished: it is finished, and only to be resumed if it is not. CheckpointError: there is nothing to resume.
     """
-    begun, finished = (folder / FOLDS).is_file(), (folder / SUMMARY).is_file()
+    finished = (folder / SUMMARY).is_file()
+    runs = (folder / fold_name(number) for number in range(1, (options.folds or 0) + 1))
+    begun = (folder / FOLDS).is_file() or any(find_run(run) != "nothing" for run in runs)  # they may come by --fold
     if options.auto_resume and finished:
         raise RunFinished(f"{folder} is finished.")
     if options.resume and (finished or not begun):

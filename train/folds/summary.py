@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
-from train.folder import CHECKPOINT, PREDICTIONS
+from train.folder import CHECKPOINT, PREDICTIONS, fold_name
 from train.learn.scores import balanced_accuracy, macro_f1
 from train.learn.validation import Answers
 from train.options import Metric
 from train.spreadsheets import FOLD, HEADS, LABEL_HEADS, read_sheet
 from zoo.data.fingerprint import name_below
-from zoo.data.folds import Folds
-from zoo.errors import DataError
+from zoo.data.folds import Folds, fold_rule
+from zoo.errors import CheckpointError, DataError
 from zoo.intervals import share_interval
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Some, Text, Within
 from zoo.visible import visible
@@ -121,11 +121,6 @@ class OutOfFold:
     answers: Answers | None
 
 
-def run_name(number: int) -> str:
-    """The folder of a fold's run inside that of the cross-validation."""
-    return f"fold-{number}"
-
-
 def read_out_of_fold(folder: Path, folds: Folds) -> OutOfFold:
     """Put the predictions of all folds' runs together.
 
@@ -136,7 +131,7 @@ def read_out_of_fold(folder: Path, folds: Folds) -> OutOfFold:
     heads = LABEL_HEADS if several else HEADS
     found: dict[int, tuple[int, list[str]]] = {}
     for number in range(1, folds.count + 1):
-        path = folder / run_name(number) / PREDICTIONS
+        path = folder / fold_name(number) / PREDICTIONS
         own, rows = read_sheet(path)
         if own != heads:
             raise DataError(f"{path} has the columns {', '.join(own)}.", f"Expected {', '.join(heads)}.")
@@ -171,9 +166,15 @@ def summarize(folder: Path, data: str, folds: Folds, answered: OutOfFold) -> Sum
     """The figures of all folds' runs.
 
     Raises:
-        CheckpointError: a run has no checkpoint that can be read.
+        CheckpointError: a run has no checkpoint that can be read, or it is not of its fold.
     """
-    cards = [read_card(folder / run_name(number) / CHECKPOINT) for number in range(1, folds.count + 1)]
+    cards = []
+    for number in range(1, folds.count + 1):
+        path = folder / fold_name(number) / CHECKPOINT
+        card, rule = read_card(path), fold_rule(number, folds.count)
+        if card.provenance.get("hold_out") != rule:
+            raise CheckpointError(f"{path} is not of {rule}.", "Move that run away; --resume trains it anew.")
+        cards.append(card)
     results = tuple(
         _result(number, card, folds, _of_fold(answered, folds, number)) for number, card in enumerate(cards, start=1)
     )
@@ -221,7 +222,7 @@ def _result(number: int, card: Checkpoint, folds: Folds, answers: Answers | None
     held_out = len(folds.places(number))
     return FoldResult(
         fold=number,
-        run=run_name(number),
+        run=fold_name(number),
         train=len(folds.pictures) - held_out,
         val=held_out,
         broken=said["broken_pictures"],

@@ -62,7 +62,6 @@ def plan_training(options: TrainOptions) -> Plan:
         cost=estimate(variant, recipe, *counts),
         amount=Amount(classes=found.classes, train=found.train, validate=found.val, test=found.test, features=features),
         multi_label=found.multi_label,
-        folds=options.folds,
     )
 
 

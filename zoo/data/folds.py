@@ -95,6 +95,8 @@ def open_fold(
     data: str, number: int, count: int, *, seed: int = 0, group_by: str | None = None
 ) -> tuple[Pictures, Pictures]:
     """(train, val) of the run that holds one fold out; arguments and errors are those of `open_folds`."""
+    if number > count:
+        raise DataError(f"There is no fold {number} of {count}.", f"Use --fold 1 … {count}.")
     return open_folds(data, count, seed=seed, group_by=group_by).splits(number)
 
 

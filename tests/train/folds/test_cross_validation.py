@@ -204,6 +204,42 @@ def test_torchrun_is_refused(small: Options, pictures: Path, tmp_path: Path, mon
         cross_validate(small(pictures, tmp_path, folds=3))
 
 
+def test_runs_of_single_folds_are_put_together(
+    zoo: Callable[..., Any], in_folder: Path, pictures: Path, small: Options
+) -> None:
+    """As several machines share the work."""
+    sizes = ("--epochs", 4, "--batch-size", 8, "--image-size", 24, "--workers", 0, "--device", "cpu")
+    asked = ("train", "tiny", "--data", pictures, *sizes, "--folds", 2)
+    assert "Cross-validation" not in zoo(*asked, "--fold", 2, "--plan").out
+    for number in (2, 1):
+        answer = zoo(*asked, "--fold", number)
+        assert answer.code == 0, answer.err
+        assert Path(f"runs/tiny/fold-{number}/checkpoint.safetensors").is_file()
+    answer = zoo(*asked, "--resume", "--json")
+    assert answer.code == 0, answer.err
+    assert "Fold" not in answer.err  # nothing was left to train
+    cross_validate(small(pictures, Path("whole"), folds=2))
+    there, here = answers(Path("whole")), answers(Path("runs/tiny"))
+    assert [line["predicted"] for line in there] == [line["predicted"] for line in here]
+    Path("runs/tiny/summary.json").unlink()
+    Path("runs/tiny/fold-1").rename("runs/tiny/third")
+    Path("runs/tiny/fold-2").rename("runs/tiny/fold-1")
+    Path("runs/tiny/third").rename("runs/tiny/fold-2")
+    mixed = zoo(*asked, "--resume")
+    assert mixed.code == 1 and "not in fold 1" in mixed.err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [(("--fold", 2), "--fold has no effect without --folds"), (("--folds", 2, "--fold", 3), "no fold 3 of 2")],
+)
+def test_a_fold_that_is_none_is_refused(
+    zoo: Callable[..., Any], in_folder: Path, pictures: Path, more: tuple[Any, ...], said: str
+) -> None:
+    answer = zoo("train", "tiny", "--data", pictures, "--device", "cpu", *more)
+    assert answer.code in (1, 2) and said in " ".join(answer.err.split())
+
+
 def test_one_run_is_not_asked_for_folds(small: Options, pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="train_model trains one run"):
         train_model(small(pictures, tmp_path, folds=3))
