@@ -17,7 +17,8 @@ from itertools import chain, count
 import numpy as np
 import torch
 
-from train.input.loader import Augmented, Batch, epoch_batches, load
+from train.input.decoders import load
+from train.input.loader import Augmented, Batch, epoch_batches
 from train.learn.job import Job, with_recipe
 from train.learn.run import Run, enter_stage
 from train.learn.state import keep_random_state, restore_random_state

@@ -51,7 +51,7 @@ def test_a_run_is_as_if_the_test_had_not_been_but_for_the_rate(
     train_model(plain)
     own = read_card(tmp_path / "plain" / "checkpoint.safetensors").recipe["learning_rate"]
     monkeypatch.setattr("train.learn.find_rate.choose_rate", at(own))
-    outcome = train_model(replace(plain, out=tmp_path / "found", find_lr=True))
+    outcome = train_model(replace(plain, out=tmp_path / "found", find_lr=True, workers=2))
     assert len(outcome.history) == 4
     there, here = weights(tmp_path / "plain"), weights(tmp_path / "found")
     assert all(torch.equal(there[name], here[name]) for name in there)
