@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from train.folder import PREDICTIONS, REPORT, SUMMARY
 from train.folds.summary import METRIC_NAMES, OutOfFold, Summary
 from train.options import Metric
+from train.spreadsheets import LABEL_SEPARATOR
+from train.watch.classes import SHOWN_CLASSES, ClassLine, with_interval
 from train.watch.mistakes import NUM_PAIRS, confusion_section, most_confused
 from zoo import __version__
 from zoo.machine import environment
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.elements import environment_table, render_document, table
 from zoo.page.markup import Child, Markup, tag
+from zoo.visible import visible
 from zoo.wording import digits_or_dash, duration
+
+_STYLE = Path(__file__).parents[1] / "watch" / "report.css"
 
 _COLUMNS: tuple[Metric, ...] = ("top1", "balanced_accuracy", "macro_f1", "map", "loss")
 
@@ -35,11 +42,13 @@ def render_summary(summary: Summary, answered: OutOfFold, classes: Sequence[str]
             tag("ul", *(tag("li", sentence) for sentence in others), class_="headlines"),
             _chart(summary),
             _folds_table(summary),
+            _classes_section(answered, classes),
             confusion,
             tag("section", tag("h2", "Where it comes from"), environment_table(known)),
         ],
         footer=f"Made by `zoo train --folds` {__version__}. {SUMMARY} beside this page has its figures, {PREDICTIONS} "
         "every picture's answer by the run that had not seen it.",
+        style=_STYLE,
     )
 
 
@@ -55,7 +64,8 @@ def headlines(summary: Summary) -> list[str]:
         "The folds' runs share most of their training pictures, so the deviation says how much a figure moves with the "
         "pictures held out; it is no standard error of the mean (Bengio and Grandvalet 2004)."
     )
-    said.append("Each run's epoch was chosen by the pictures of its own fold, which flatters the figures a little.")
+    if summary.keep == "best":
+        said.append("Each run's epoch was chosen by the pictures of its own fold, which flatters the figures a little.")
     seconds = sum(result.training_seconds for result in summary.folds)
     said.append(f"Training took {duration(seconds)} in all, validation apart.")
     return [sentence.replace(" %", "\N{NO-BREAK SPACE}%") for sentence in said]
@@ -94,6 +104,34 @@ def _folds_table(summary: Summary) -> Markup:
         rows.append([link, *figures, f"{result.val:,}", f"{result.train:,}", best, rate, time])
     note = "A fold's name leads to the page of its run."
     return tag("section", tag("h2", "Folds"), tag("p", note, class_="note"), table(heads, rows))
+
+
+def _classes_section(answered: OutOfFold, classes: Sequence[str]) -> Markup:
+    """How every class is told from the others by the runs that had not seen its pictures, the weakest first."""
+    pictures, answers, right = Counter[str](), Counter[str](), Counter[str]()
+    for row in answered.rows:
+        own, found = (
+            {str(cell)} if answered.answers else set(filter(None, str(cell).split(LABEL_SEPARATOR)))
+            for cell in row[2:4]
+        )
+        pictures.update(own)
+        answers.update(found)
+        right.update(own & found)
+    lines = [
+        ClassLine(
+            name=name, train=0, val=0, test=None, pictures=pictures[name], answers=answers[name], right=right[name]
+        )
+        for name in map(visible, classes)
+    ]
+    weakest = sorted(lines, key=lambda line: line.f1.value if line.f1 else 2.0)[:SHOWN_CLASSES]
+    rows: list[list[Child]] = [
+        [line.name, *map(with_interval, (line.f1, line.recall, line.precision)), f"{line.pictures:,}"]
+        for line in weakest
+    ]
+    more = f"; the {SHOWN_CLASSES} weakest are shown" if len(lines) > SHOWN_CLASSES else ""
+    note = f"{len(lines):,} classes, the lowest F1 first{more}. 95 % intervals are Wilson's."
+    shown = table(["class", "F1", "recall", "precision", "n"], rows)
+    return tag("section", tag("h2", "Classes"), tag("p", note, class_="note"), shown, class_="classes")
 
 
 def _figure(metric: Metric, value: float | None) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from train.folder import CHECKPOINT, PREDICTIONS, fold_name
 from train.learn.scores import balanced_accuracy, macro_f1
 from train.learn.validation import Answers
-from train.options import Metric
+from train.options import Keep, Metric
 from train.spreadsheets import FOLD, HEADS, LABEL_HEADS, read_sheet
 from zoo.data.fingerprint import name_below
 from zoo.data.folds import Folds, fold_rule
@@ -79,6 +79,7 @@ class Summary(Row):
     seed: CountOrNone
     group_by: str | None
     metric: Metric
+    keep: Keep
     n: Count
     mean: float
     std: NotNegative
@@ -189,6 +190,7 @@ def summarize(folder: Path, data: str, folds: Folds, answered: OutOfFold) -> Sum
         seed=first.provenance["seed"],
         group_by=first.provenance["group_by"],
         metric=metric,
+        keep=first.recipe["keep"],
         n=len(figures),
         mean=fmean(figures),
         std=stdev(figures),
