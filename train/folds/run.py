@@ -77,7 +77,7 @@ def cross_validate(options: TrainOptions, *, console: Console | None = None) -> 
     _refuse(options)
     seconds = None if options.budget is None else read_duration(options.budget)
     folds = open_folds(options.data, count, seed=options.seed, group_by=options.group_by)
-    folder = run_folder(find_model_variant(options.model).id, options.out)
+    folder = run_folder(find_model_variant(options.model, options.channels).id, options.out)
     check_folder(folder)
     for remark in folds.remarks():
         console.print(escape(remark))

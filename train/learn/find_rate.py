@@ -97,7 +97,8 @@ def _batches(job: Job, stage: TrainingStage) -> Generator[list[Batch], None, Non
     for number in count(FIRST_PASS):
         order = epoch_batches(len(pictures), stage, seed=settings.seed, epoch=number, processes=world.size)
         steps = [parts_of(share_of(batch, world), stage.accumulate) for batch in order]
-        dataset = Augmented(pictures, job.recipe, stage, settings.seed, number, settings.augment_on)
+        channels = job.preprocessing.channels
+        dataset = Augmented(pictures, job.recipe, stage, settings.seed, number, settings.augment_on, channels)
         parts = list(chain.from_iterable(steps))
         with closing(load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")) as loaded:
             for own in steps:

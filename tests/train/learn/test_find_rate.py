@@ -246,3 +246,8 @@ def test_several_processes_agree(tmp_path: Path) -> None:
     subprocess.run([*command, str(tmp_path)], check=True, env=environment, capture_output=True)
     assert (tmp_path / "rate-0").read_text() == (tmp_path / "rate-1").read_text()
     assert (tmp_path / "run" / "checkpoint.safetensors").is_file()
+
+
+def test_grey_pictures_have_a_test_too(small: Options, picture_folder: Path, tmp_path: Path) -> None:
+    train_model(small(picture_folder, tmp_path / "run", find_lr=True, channels=1))
+    assert (tmp_path / "run" / "learning-rate.json").is_file()
