@@ -14,6 +14,7 @@ from export.contract import Contract
 from export.options import EvaluateOptions
 from export.passport import check_exists, passport_path, read_passport
 from export.runners.runner import Runner, are_finite, not_finite
+from zoo.data.folds import fold_rule, open_fold, read_fold_rule
 from zoo.data.hold_out import RULE
 from zoo.data.http import AUTHORIZATION_VARIABLE, authorization, is_address
 from zoo.data.open import has_split, is_held_out, open_val, was_recorded
@@ -269,6 +270,9 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None, group
             f"If that is right: --data {chosen}",
         )
     own = recorded if seed is None and recorded and recorded.is_of(chosen) else None
+    fold = read_fold_rule(own.hold_out) if own else None
+    if own and fold:
+        return _open_fold(own, chosen, fold, group_by)
     held_out = is_held_out(chosen)
     if own and held_out and own.hold_out != RULE:
         raise DataError(
@@ -289,6 +293,18 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None, group
         return pictures
     which = "all of them" if seed is None else f"the fifth that training with seed {seed} holds out"
     return replace(pictures, name=f"{pictures.name}, {which}")
+
+
+def _open_fold(recorded: Recorded, data: str, fold: tuple[int, int], group_by: str | None) -> Pictures:
+    """The pictures that the run of a fold was validated on.
+
+    Raises:
+        DataError: as `open_folds`, or `group_by` is another one.
+    """
+    if group_by not in (None, recorded.group_by):
+        raise DataError("--group-by has no effect: the artifact is of a fold, which is recorded.", "Leave it out.")
+    pictures = open_fold(data, *fold, seed=recorded.seed, group_by=recorded.group_by)[1]
+    return replace(pictures, name=f"{data}, {fold_rule(*fold)}", root=pictures.root or pictures.name)
 
 
 def _unrecorded(artifact: str, recorded: Recorded | None) -> DataError:

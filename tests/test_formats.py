@@ -113,6 +113,10 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
     yield "zoo train --plan", ask("train tiny --plan")
     yield "zoo train", ask(f"train tiny --data pictures {TRAIN}")
     yield "zoo train", ask(f"train tiny --data shapes/labels.csv -o several {TRAIN}")
+    yield "zoo train --folds", ask(f"train tiny --data pictures --folds 2 -o cv {TRAIN}")
+    yield "zoo train --folds", ask(f"train tiny --data shapes/labels.csv --folds 2 -o cv-several {TRAIN}")
+    ask(f"train tiny --find-lr -o at-found-rate {TRAIN}")
+    yield "learning-rate.json", read("at-found-rate/learning-rate.json")
     for run in ("runs/tiny", "several"):
         for line in Path(run, "metrics.jsonl").read_text().splitlines():
             yield "metrics.jsonl", json.loads(line)

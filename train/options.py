@@ -72,6 +72,9 @@ class TrainOptions(Row):
     ] = None
     batch_size: Annotated[BatchSize | None, Opt("Pictures a step, in every stage.")] = None
     learning_rate: Annotated[Positive | None, Opt("Peak learning rate.", flags=("--lr",))] = None
+    find_lr: Annotated[
+        bool, Opt("Choose the peak learning rate by a range test of 40 to 100 steps before the first epoch.")
+    ] = False
     image_size: Annotated[
         LargestSize | None, Opt("Size of the largest stage, px; the others keep their shares of it.")
     ] = None
@@ -99,6 +102,13 @@ class TrainOptions(Row):
         Metric | None, Opt("What the best epoch is the best in  [default: top1; map of several labels]")
     ] = None
     patience: Annotated[Count | None, Opt("Stop after so many epochs at the final size without a better one.")] = None
+    folds: Annotated[
+        Count | None,
+        Opt("Cross-validate: divide all pictures into so many folds, and train once for each, holding it out."),
+    ] = None
+    fold: Annotated[
+        Count | None, Opt("Train the run of this fold alone, as one of several machines does.", needs="folds")
+    ] = None
     seed: Annotated[Seed, Opt("Decides initialisation, order, augmentation and split.")] = 0
     device: DeviceChoice = "auto"
     precision: PrecisionOption = "auto"

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from train.folder import CHECKPOINT, STATE, Found, find_run, keep_last_good, move_aside
+from train.folder import CHECKPOINT, STATE, Found, find_run, fold_name, keep_last_good, move_aside
 from train.input.decoders import decoders_kept
 from train.learn.distill import Teacher
 from train.learn.job import Job, Start, TrainAndVal, make_job, with_recipe
@@ -36,7 +36,7 @@ from train.watch.live import LiveView
 from train.watch.record import RunRecord, provenance
 from train.watch.trackers import find_trackers, open_trackers
 from zoo.data.open import remarks
-from zoo.errors import CheckpointError, DivergedError
+from zoo.errors import CheckpointError, DivergedError, ZooError
 from zoo.files import check_folder
 from zoo.label_scores import DEFAULT_THRESHOLD
 from zoo.model.spec import RGB
@@ -65,6 +65,11 @@ class Outcome:
     def checkpoint(self) -> Path:
         """The file other commands take."""
         return self.folder / CHECKPOINT
+
+    @property
+    def result_file(self) -> Path:
+        """What to look at next."""
+        return self.checkpoint
 
     @property
     def summary(self) -> str:
@@ -125,6 +130,7 @@ def train_model(
         cannot be run as it is, or does not fit the device's memory. RunStopped: SIGTERM or Ctrl-C; the state is saved.
         RunFinished: with `auto_resume`, or restarted by torchrun: the run is finished.
     """
+    _check_fold(options)
     began = time.monotonic()
     seconds = None if options.budget is None else read_duration(options.budget)
     world = find_world()
@@ -132,6 +138,8 @@ def train_model(
     trackers = find_trackers(options.trackers)
     job = make_job(options, world, recipe, pictures, start, teacher)
     folder = run_folder(job.variant.id, options.out)
+    if options.fold and options.out is None:
+        folder /= fold_name(options.fold)
     if world.is_first:
         check_folder(folder)
     console.print(_headline(job))
@@ -146,6 +154,9 @@ def train_model(
         deadline = None
         if seconds is not None and resume:
             job = with_recipe(job, recipe_of_state(folder / STATE))
+        elif resume and job.recipe.find_lr:  # the rate that was found is the state's
+            rate = recipe_of_state(folder / STATE).learning_rate
+            job = with_recipe(job, replace(job.recipe, learning_rate=rate))
         elif seconds is not None:
             job, deadline = _budgeted(job, options, began, seconds, console)
         if job.settings.device.type == "cuda":
@@ -194,16 +205,38 @@ def _train(
         try:
             result = fit(run, job, state_path=folder / STATE, watcher=Watchers(watchers), stop=stop, deadline=deadline)
         except DivergedError as error:
-            kept = keep_last_good(folder, card, error) if is_first else ""
+            kept = keep_last_good(folder, _at_found_rate(card, run), error) if is_first else ""
             raise DivergedError(error.problem, f"{error.hint} {kept}".strip()) from error
     test = validate_together(run.average.model, job.test_set, job.preprocessing, job.settings) if job.test_set else None
     best = run.best.epoch if run.best and job.recipe.keep == "best" else len(run.history)
+    card = _at_found_rate(card, run)
     if is_first:
         with signals_held():  # the training is done, and only seconds of drawing and writing are left
             if isinstance(result, LabelValidation):
                 card = replace(card, thresholds=tuple(result.thresholds.tolist()))
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
     return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test, run.head_start)
+
+
+def _check_fold(options: TrainOptions) -> None:
+    """Refuse folds where one run is to be trained.
+
+    Raises:
+        ZooError: no fold is named, or of no folds.
+    """
+    if options.folds and not options.fold:
+        raise ZooError(
+            "train_model trains one run.", "train.folds.run.cross_validate trains one for each of the folds."
+        )
+    if options.fold and not options.folds:
+        raise ZooError("--fold has no effect without --folds.", "Say of how many folds it is one.")
+
+
+def _at_found_rate(card: Checkpoint, run: Run) -> Checkpoint:
+    """The card with the learning rate that the run's range test chose, if it made one."""
+    if run.range_test is None:
+        return card
+    return replace(card, recipe={**card.recipe, "learning_rate": run.range_test.rate})
 
 
 def _decoders_kept(job: Job) -> AbstractContextManager[None]:

@@ -15,6 +15,7 @@ from train.progressive.overrides import check_task, choose_recipe
 from train.progressive.recipe import Recipe
 from train.settings import Settings, choose_settings
 from zoo.data.fingerprint import fingerprint
+from zoo.data.folds import fold_rule, open_fold
 from zoo.data.open import open_splits, open_test
 from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
@@ -46,7 +47,8 @@ class Job:
 
     `data` is the name the pictures were opened by, `group_by` what was kept on one side of their split; `preprocessing`
     is that of the trained weights, at the recipe's test size. Without `start` the network is freshly initialised;
-    `teacher` adds distillation. `test_set` is looked at once, at the end.
+    `teacher` adds distillation. `test_set` is looked at once, at the end. `fold` says which one is held out of a
+    cross-validation, "" where there is none.
     """
 
     variant: Variant
@@ -60,11 +62,12 @@ class Job:
     start: Start | None = None
     teacher: Teacher | None = None
     test_set: Pictures | None = None
+    fold: str = ""
 
     @property
     def title(self) -> str:
         """The run's name, as people read it."""
-        return f"{self.variant.name} on {self.data}"
+        return f"{self.variant.name} on {self.data}" + (f", {self.fold}" if self.fold else "")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -110,7 +113,7 @@ def make_job(
         UnknownNameError, DataError, CheckpointError, MissingCapabilityError: something named is missing or unusable.
     """
     variant = find_model_variant(options.model, options.channels)
-    train_set, val_set = pictures or open_splits(options.data, seed=options.seed, group_by=options.group_by)
+    train_set, val_set = pictures or _open_pictures(options)
     counts = len(train_set), len(train_set.classes)
     recipe = choose_recipe(options, variant, recipe, counts=counts, multi_label=train_set.multi_label)
     settings = choose_settings(options, train_set, world)
@@ -149,8 +152,17 @@ def make_job(
         group_by=options.group_by,
         start=start,
         teacher=teacher,
-        test_set=None if pictures else open_test(options.data, train_set.classes),
+        test_set=None if pictures or options.fold else open_test(options.data, train_set.classes),
+        fold=fold_rule(options.fold, options.folds) if options.fold and options.folds else "",
     )
+
+
+def _open_pictures(options: TrainOptions) -> TrainAndVal:
+    """The pictures of a run, or of the run of one fold."""
+    seed, group_by = options.seed, options.group_by
+    if options.fold and options.folds:
+        return open_fold(options.data, options.fold, options.folds, seed=seed, group_by=group_by)
+    return open_splits(options.data, seed=seed, group_by=group_by)
 
 
 def _refuse_without_effect(options: TrainOptions, *, has_teacher: bool, device: str) -> None:

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from train.input.decoders import load
 from train.input.loader import Augmented, Batch, epoch_batches
+from train.learn.find_rate import find_rate, with_rate
 from train.learn.head_start import begin_with_fitted_head
 from train.learn.job import Job
 from train.learn.run import DIVERGED_HINT, Best, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
 from train.learn.scores import score_of
 from train.learn.state import keep_random_state, restore_random_state, save_state
-from train.learn.step import train_step
+from train.learn.step import parts_of, train_step
 from train.learn.timekeeper import Timekeeper
 from train.learn.validation import Judged, validate_together
 from train.learn.watcher import Watcher
@@ -72,6 +73,13 @@ def fit(
         loop.keep_best(beginning, epoch=0)
         watcher.on_head_start(run.head_start)
         timekeeper.after_head_start(run.head_start.seconds)
+        loop.rest("before the first epoch")
+    if recipe.find_lr and run.step == 0 and not run.range_test:
+        run.range_test = find_rate(run, job, loop.stop)
+        if run.range_test:
+            loop.job = with_rate(job, run.range_test)
+            watcher.on_range_test(run.range_test)
+            timekeeper.after_range_test()
         loop.rest("before the first epoch")
     result: Judged | None = None
     entered: int | None = None
@@ -179,7 +187,7 @@ class _Loop:
         batches = epoch_batches(
             len(job.train_set), stage, seed=seed, epoch=epoch, processes=world.size, portion=run.portion
         )
-        steps = [_parts(share_of(batch, world), stage.accumulate) for batch in batches]
+        steps = [parts_of(share_of(batch, world), stage.accumulate) for batch in batches]
         run.part_sizes = frozenset(len(part) for parts in steps for part in parts)
         # Sums stay on the device, so that no step waits.
         done = run.partial = run.partial or PartialEpoch(torch.zeros(2, device=device))
@@ -363,8 +371,3 @@ class _Loop:
         largest = torch.stack([tensor.abs().max() for tensor in tensors if tensor.is_floating_point()]).max()
         if not torch.isfinite(largest):
             raise DivergedError(f"Weights became {largest.item()} {where}.", DIVERGED_HINT)
-
-
-def _parts(batch: list[int], count: int) -> list[list[int]]:
-    """A batch in `count` parts that differ by a picture at most; fewer, if some would be of a single picture."""
-    return [part.tolist() for part in np.array_split(np.array(batch), max(1, min(count, len(batch) // 2)))]

@@ -15,6 +15,7 @@ from train.learn.job import Job
 from train.learn.losses import Objective, make_objective, prior_logits
 from train.learn.optim import make_optimizer
 from train.processes.distributed import data_parallel, synchronize_norms
+from train.progressive.rate_range import RangeTest
 from train.progressive.recipe import TrainingStage
 from train.settings import Settings
 from zoo.heap import keep_freed_memory
@@ -146,6 +147,7 @@ class Run:
     broken: set[str] = field(default_factory=set)
     partial: PartialEpoch | None = None
     head_start: HeadStart | None = None
+    range_test: RangeTest | None = None
     best: Best | None = None
     first_loss: tuple[Tensor, Tensor] | None = None
     part_sizes: frozenset[int] = frozenset()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from train.learn.job import Job
 from train.learn.run import Best, Epoch, HeadStart, PartialEpoch, Run
+from train.progressive.rate_range import RangeTest
 from train.progressive.recipe import Recipe
 from zoo.errors import CheckpointError, RowError
 from zoo.files import replacing, writing_errors
@@ -61,6 +62,7 @@ def save_state(run: Run, job: Job, path: Path) -> None:
         "broken": sorted(run.broken),
         "identity": _identity(job),
         "head_start": run.head_start.to_dict() if run.head_start else None,
+        "range_test": run.range_test.to_dict() if run.range_test else None,
         "best": vars(run.best) if run.best else None,
         "portion": run.portion,
     }
@@ -114,9 +116,13 @@ def _changed_settings(there: Mapping[str, Any], recipe: Recipe) -> dict[str, str
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """Every setting of a recipe by its path, as `--set` has them; `accumulate` is the machine's."""
+    """Every setting of a recipe by its path, as `--set` has them; `accumulate` is the machine's.
+
+    Whether the rate was found is told by the state itself; what matters is the rate.
+    """
     fields = recipe.to_dict()
     stages = fields.pop("stages")
+    fields.pop("find_lr")
     of_stages = {
         f"stages.{number}.{name}": value
         for number, stage in enumerate(stages, start=1)
@@ -140,6 +146,8 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
         for key, value in _identity(job).items()
         if key != "recipe" and there.get(key) != value and (key in there or key not in FILES)
     ]
+    if job.recipe.find_lr and state["step"] and not state.get("range_test"):
+        changed.append("find_lr (its rate was given, here it is to be found)")
     settings = _changed_settings(there["recipe"], job.recipe)
     has_meaning = all(name.rpartition(".")[2] in EXTENDED for name in settings)
     changed += [f"{name} ({values})" for name, values in settings.items() if not (extend and has_meaning)]
@@ -158,6 +166,7 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
     run.history = [Epoch.from_dict(line) for line in state["history"]]
     run.broken = set(state["broken"])
     run.head_start = HeadStart.from_dict(state["head_start"]) if state.get("head_start") else None
+    run.range_test = RangeTest.from_dict(state["range_test"]) if state.get("range_test") else None
     run.best = Best(**state["best"]) if state.get("best") else None
     run.portion = state.get("portion")
     partial = PartialEpoch(**state["partial"]) if state["partial"] else None

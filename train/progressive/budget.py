@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import floor
 
 from train.progressive.adapt import SMALLEST_BATCH
+from train.progressive.rate_range import range_pictures
 from train.progressive.recipe import Recipe, TrainingStage, tested_size, validated_pictures
 from train.progressive.schedule import stage_of_epoch
 from zoo.errors import ZooError
@@ -129,7 +130,13 @@ def _seconds_a_picture(recipe: Recipe, pace: Pace, done: int) -> float:
 
 def _seconds_besides(recipe: Recipe, amount: Amount, pace: Pace) -> float:
     """What a run takes besides training."""
-    return _seconds_of_head(recipe, amount, pace) + _seconds_of_looking(recipe, amount, pace, 0)
+    beginning = _seconds_of_head(recipe, amount, pace) + _seconds_of_range_test(recipe, amount, pace)
+    return beginning + _seconds_of_looking(recipe, amount, pace, 0)
+
+
+def _seconds_of_range_test(recipe: Recipe, amount: Amount, pace: Pace) -> float:
+    """What the range test of a learning rate takes, if it goes to its end; 0 where there is none."""
+    return range_pictures(recipe, amount.train) * pace.training(recipe.stages[0].image_size)
 
 
 def _seconds_of_head(recipe: Recipe, amount: Amount, pace: Pace) -> float:

@@ -67,9 +67,27 @@ def choose_recipe(
     if multi_label:
         recipe = replace(recipe, **SEVERAL_LABELS)
     given = {name: value for name in FIELDS if (value := getattr(options, name)) is not None}
+    given |= {"find_lr": True} if options.find_lr else {}
     recipe = check_recipe(apply_overrides(replace(recipe, **given), options.overrides), variant)
+    _check_rate(recipe, options)
     check_task(recipe, multi_label=multi_label)
     return recipe
+
+
+def _check_rate(recipe: Recipe, options: TrainOptions) -> None:
+    """Refuse a rate that is given where one is to be found.
+
+    Raises:
+        ZooError: both.
+    """
+    given = options.learning_rate is not None or any(
+        text.partition("=")[0].strip() == "learning_rate" for text in options.overrides
+    )
+    if recipe.find_lr and given:
+        raise ZooError(
+            "--find-lr chooses the learning rate, and --lr (or --set learning_rate) gives it.",
+            "Leave one of them out; the range test is about the recipe's own rate.",
+        )
 
 
 def check_task(recipe: Recipe, *, multi_label: bool) -> None:

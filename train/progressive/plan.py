@@ -11,17 +11,19 @@ from train.options import TrainOptions
 from train.progressive.budget import Amount, Pace, features_seen, read_duration
 from train.progressive.cost import RunCost, StageCost, estimate
 from train.progressive.overrides import choose_recipe, recipe_for_budget
+from train.progressive.rate_range import range_steps
 from train.progressive.recipe import Recipe
 from train.progressive.schedule import batch_factor
 from zoo.console import FittingTable, results_console
-from zoo.data.open import count_pictures
+from zoo.data.folds import open_fold
+from zoo.data.open import Counted, count_pictures
 from zoo.model.spec import Variant
-from zoo.rows import Row
+from zoo.rows import Count, Row
 from zoo.weights.resolve import find_model_variant, has_weights
 from zoo.wording import digits
 
 # Shown in every plan, in the table or under it; other settings only if they differ from the recipe's default.
-SHOWN = ("name", "source", "stages", "test_size", "learning_rate", "schedule", "optimizer", "lr_scaling")
+SHOWN = ("name", "source", "stages", "test_size", "learning_rate", "schedule", "optimizer", "lr_scaling", "find_lr")
 
 # Columns that are left out if every stage has this in them.
 UNUSED = {"parts": "1", "frozen": "", "erasing": "0"}
@@ -36,6 +38,7 @@ class Plan(Row):
     cost: RunCost
     amount: Amount
     multi_label: bool = False
+    folds: Count | None = None
 
 
 def plan_training(options: TrainOptions) -> Plan:
@@ -48,7 +51,7 @@ def plan_training(options: TrainOptions) -> Plan:
     if options.budget is not None:
         read_duration(options.budget)  # said before anything is measured
     variant = find_model_variant(options.model, options.channels)
-    found = count_pictures(options.data, seed=options.seed, group_by=options.group_by)
+    found = _count(options)
     counts = found.train, found.classes
     recipe = choose_recipe(options, variant, counts=counts, multi_label=found.multi_label)
     starts = has_weights(options.model)
@@ -60,6 +63,26 @@ def plan_training(options: TrainOptions) -> Plan:
         amount=Amount(classes=found.classes, train=found.train, validate=found.val, test=found.test, features=features),
         multi_label=found.multi_label,
     )
+
+
+def one_fold(options: TrainOptions) -> TrainOptions:
+    """The options of the first run of a cross-validation, with its part of the budget.
+
+    Raises:
+        ZooError: the budget is no time.
+    """
+    budget, folds = options.budget, options.folds or 1
+    share = None if budget is None else f"{read_duration(budget) / folds:.1f}s"
+    return replace(options, fold=1, budget=share)
+
+
+def _count(options: TrainOptions) -> Counted:
+    """How many pictures a run has; one of a cross-validation looks at no test pictures."""
+    seed, group_by = options.seed, options.group_by
+    if not (options.fold and options.folds):
+        return count_pictures(options.data, seed=seed, group_by=group_by)
+    train, val = open_fold(options.data, options.fold, options.folds, seed=seed, group_by=group_by)
+    return Counted(len(train), len(val), 0, len(train.classes), train.flip_keeps_class, train.multi_label)
 
 
 def plan_for_budget(plan: Plan, options: TrainOptions, pace: Pace) -> Plan:
@@ -75,7 +98,7 @@ def plan_for_budget(plan: Plan, options: TrainOptions, pace: Pace) -> Plan:
 
 
 def plan_as_json(plan: Plan, seconds: float | None) -> dict[str, Any]:
-    """What `zoo train --plan --json` prints: every setting by name, and how long the run takes, if that is known."""
+    """What `zoo train --plan --json` prints: every setting by name, and how long all takes, if that is known."""
     settings = plan.recipe.to_dict()
     stages = settings.pop("stages")
     return {
@@ -84,6 +107,7 @@ def plan_as_json(plan: Plan, seconds: float | None) -> dict[str, Any]:
         "stages": stages,
         "settings": settings,
         "seconds": seconds,
+        "folds": plan.folds,
     }
 
 
@@ -98,6 +122,17 @@ def print_plan(plan: Plan) -> None:
         f"Tested at {recipe.test_size} px.",
     )
     console.print(_rate(recipe))
+    if plan.folds:
+        console.print(
+            f"Cross-validation: {plan.folds} such runs, each of which holds another fold of {plan.amount.validate:,} "
+            f"pictures out and trains on the other {plan.amount.train:,} (one more or less)."
+        )
+    if recipe.find_lr:
+        steps = range_steps(plan.amount.train, recipe.stages[0].batch_size)
+        console.print(
+            f"Before the first epoch a range test of at most {steps} steps chooses the rate: the one above is the "
+            "recipe's own."
+        )
     special = unusual_settings(recipe)
     if special:
         console.print("Also: " + ", ".join(f"{name} {value}" for name, value in special.items()) + ".")

@@ -66,7 +66,8 @@ class Recipe(Row):
     crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the side beyond the picture, where it is
     black. `teacher` names the weights to distil from. `short_run_init` is `zoo.model.build.initialize_for_short_run`;
     `norm_momentum` is how far batch norms move in a step, None: as the network's row has it. With `head_start` the
-    classifier begins as `train/learn/head_start.py` finds it. An epoch is one pass over the pictures, or the next
+    classifier begins as `train/learn/head_start.py` finds it; with `find_lr` a range test chooses the peak
+    `learning_rate` (`train/progressive/rate_range.py`). An epoch is one pass over the pictures, or the next
     `epoch_pictures` of passes that follow one another; a run with a budget changes that number as it goes. Epochs below
     the final size are validated on `glance_pictures` drawn by the seed, or on all. A run ends
     with the averaged weights of its `keep` epoch at the final size, the best in `metric`, and ends early after
@@ -113,6 +114,7 @@ class Recipe(Row):
     short_run_init: bool = False
     norm_momentum: Annotated[float, Within(above=0, high=1)] | None = None
     head_start: bool = False
+    find_lr: bool = False
     epoch_pictures: Count | None = None
     glance_pictures: Count | None = None
     keep: Keep = "best"

@@ -11,6 +11,7 @@ from train.learn.job import Job
 from train.learn.label_answers import LabelValidation
 from train.learn.run import Epoch, HeadStart, merit_name, merit_of
 from train.learn.validation import Judged, Validation
+from train.progressive.rate_range import RangeTest
 from train.progressive.recipe import Recipe
 from train.watch.charts import (
     pictures_of,
@@ -24,6 +25,7 @@ from train.watch.classes import classes_section
 from train.watch.fed import fed_sections
 from train.watch.labels import label_headlines, labels_sections
 from train.watch.mistakes import mistakes_sections, most_confused
+from train.watch.rate import rate_section
 from train.watch.thumbnails import Drawn
 from train.watch.trust import calibration_section
 from zoo import __version__
@@ -54,6 +56,7 @@ class RunStatus:
     broken: Iterable[str] = ()
     reason: str = ""
     head_start: HeadStart | None = None
+    range_test: RangeTest | None = None
     best_epoch: int | None = None
     test: Judged | None = None
     remarks: Sequence[str] = ()
@@ -81,6 +84,7 @@ def render_report(job: Job, status: RunStatus, drawn: Drawn | None = None) -> st
             *(chart.as_figure() for chart in progress_charts(status.history, job.recipe)),
             *_answers_sections(job, status, drawn),
             *fed_sections(job, status.history[-1].stage, drawn),
+            rate_section(status.range_test),
             tag("section", tag("h2", "What changes from stage to stage"), tag("div", *small, class_="multiples")),
             throughput_chart(status.history),
             _stages_table(job, status),
@@ -123,7 +127,14 @@ def described(job: Job) -> dict[str, Any]:
 
 def headlines(job: Job, status: RunStatus) -> list[str]:
     """What a run says of itself, the result first."""
-    said = [*_about_accuracy(job, status), *status.remarks, *_about_cost(job, status), *_about_mistakes(job, status)]
+    rate = [status.range_test.sentence] if status.range_test else []
+    said = [
+        *_about_accuracy(job, status),
+        *status.remarks,
+        *rate,
+        *_about_cost(job, status),
+        *_about_mistakes(job, status),
+    ]
     return [sentence.replace(" %", "\N{NO-BREAK SPACE}%") for sentence in said]
 
 

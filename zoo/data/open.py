@@ -52,6 +52,17 @@ def open_splits(data: str, *, seed: int = 0, group_by: str | None = None) -> tup
     return divided
 
 
+def open_parts(data: str) -> tuple[Pictures, ...]:
+    """All pictures to learn from: train and val of data that has both, else one part; never test.
+
+    Raises:
+        DataError: as `open_splits`.
+    """
+    _check_name(data)
+    divided = _open_divided(data)
+    return (divided,) if isinstance(divided, Pictures) else divided
+
+
 def _open_divided(data: str) -> tuple[Pictures, Pictures] | Pictures:
     """Train and val of data that has both; else what they have to be made of."""
     root = Path(data)
