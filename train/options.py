@@ -12,6 +12,8 @@ from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Some
 # Which weights a run ends with, and what the best of them are the best in.
 Keep = Literal["best", "last"]
 Metric = Literal["top1", "loss", "balanced_accuracy", "macro_f1", "map"]
+# Which pictures an epoch draws: each of them once, or of every class equally many.
+Sampler = Literal["shuffle", "balanced"]
 # What training computes in; fp32 is full precision, the others are mixed with it.
 MixedPrecision = Literal["fp32", "bf16", "fp16"]
 # Where pictures are flipped and RandAugmented: as batches on the device, or one by one in the decoding processes.
@@ -84,8 +86,15 @@ class TrainOptions(Row):
             metavar="PATH=VALUE",
         ),
     ] = ()
+    sampler: Annotated[
+        Sampler | None,
+        Opt("shuffle: an epoch has every picture once; balanced: every class equally often  [default: shuffle]"),
+    ] = None
     class_weights: Annotated[
         str | None, Opt('Count rare classes more; FILE is {"class": weight, …}.', (), "balanced|FILE")
+    ] = None
+    focal_gamma: Annotated[
+        NotNegative | None, Opt("Focal loss: easy pictures count less; usual is 2, 0 is without.", metavar="GAMMA")
     ] = None
     teacher: Annotated[str | None, Opt("Distil from trained weights of the same classes.", metavar="MODEL")] = None
     distill_alpha: Annotated[Share | None, Opt("The teacher's share of the loss  [default: 0.5]")] = None

@@ -28,6 +28,7 @@ from train.lock import locked
 from train.options import TrackerRow, TrainOptions
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
+from train.progressive.balance import balance_remarks, classes_seen
 from train.progressive.budget import Deadline, Pace, read_duration, seconds_of
 from train.progressive.overrides import better_start, recipe_for_budget
 from train.progressive.recipe import Recipe
@@ -133,7 +134,10 @@ def train_model(
     if world.is_first:
         check_folder(folder)
     console.print(_headline(job))
-    for remark in (*remarks(job.train_set, job.val_set), *filter(None, (better_start(options, job.variant),))):
+    seen = classes_seen(job.train_set, job.recipe)
+    balanced = balance_remarks(seen, job.recipe, multi_label=job.multi_label)
+    known = (*remarks(job.train_set, job.val_set), *balanced)
+    for remark in (*known, *filter(None, (better_start(options, job.variant),))):
         console.print(escape(remark))
     with locked(folder) if world.is_first else nullcontext(), joined(world, job.settings.device):
         # The first process decides for all: the others may see its files later, or other ones.

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.input.loader import Augmented, Batch, epoch_batches, load
+from train.input.loader import Augmented, Batch, load
+from train.input.order import epoch_draws, picture_of
 from train.learn.head_start import begin_with_fitted_head
 from train.learn.job import Job
 from train.learn.run import DIVERGED_HINT, Best, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
@@ -171,8 +172,9 @@ class _Loop:
         """One pass over the pictures, or what is left of it; returns the sums of the whole pass."""
         run, job, world, device = self.run, self.job, self.world, self.job.settings.device
         seed = job.settings.seed
-        batches = epoch_batches(
-            len(job.train_set), stage, seed=seed, epoch=epoch, processes=world.size, portion=run.portion
+        pictures, recipe = job.train_set, job.recipe
+        batches = epoch_draws(
+            pictures, recipe, stage, seed=seed, epoch=epoch, processes=world.size, portion=run.portion
         )
         steps = [_parts(share_of(batch, world), stage.accumulate) for batch in batches]
         run.part_sizes = frozenset(len(part) for parts in steps for part in parts)
@@ -332,7 +334,9 @@ class _Loop:
         self._judge_first_loss()
         for value, (where, indices, _, _) in zip(values, self.unread, strict=True):
             if not math.isfinite(value):
-                named = ", ".join(self.job.train_set.describe(index) for index in indices[:NAMED_PICTURES])
+                pictures = self.job.train_set
+                chosen = (picture_of(draw, len(pictures)) for draw in indices[:NAMED_PICTURES])
+                named = ", ".join(map(pictures.describe, chosen))
                 more = f" and {len(indices) - NAMED_PICTURES} more" if len(indices) > NAMED_PICTURES else ""
                 raise DivergedError(f"The loss became {value} in {where}, with {named}{more}.", DIVERGED_HINT)
         latest: float = values[-1] / self.unread[-1][3]

@@ -15,6 +15,7 @@ from train.learn.job import Job
 from train.learn.losses import Objective, make_objective, prior_logits
 from train.learn.optim import make_optimizer
 from train.processes.distributed import data_parallel, synchronize_norms
+from train.progressive.balance import counts_seen
 from train.progressive.recipe import TrainingStage
 from train.settings import Settings
 from zoo.heap import keep_freed_memory
@@ -163,7 +164,7 @@ def start_run(job: Job) -> Run:
     model = build_network(job.variant, len(job.classes), padding=start.card.padding if start else None)
     nn.init.zeros_(model.classifier.bias)
     nn.init.zeros_(model.classifier.weight)  # undecided: the first loss is what chance costs, ln K, for any K
-    prior = prior_logits(job.train_set.class_counts(), len(job.train_set)) if job.multi_label else None
+    prior = prior_logits(counts_seen(job.train_set, recipe), len(job.train_set)) if job.multi_label else None
     if prior is not None:  # what the labels' frequencies cost, a little less than K ln 2
         with torch.no_grad():
             model.classifier.bias.copy_(prior)

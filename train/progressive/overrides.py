@@ -32,7 +32,10 @@ EVERY_STAGE = "all"
 # few are true, s/2 of each of the others would be most of the loss.
 SEVERAL_LABELS: dict[str, Any] = {"loss": "bce", "metric": "map", "label_smoothing": 0.0}
 # Options that are fields of a recipe, where they are given.
-FIELDS = ("learning_rate", "class_weights", "teacher", "distill_alpha", "temperature", "keep", "metric", "patience")
+FIELDS = (
+    *("learning_rate", "sampler", "class_weights", "focal_gamma", "teacher", "distill_alpha", "temperature"),
+    *("keep", "metric", "patience"),
+)
 
 
 def choose_recipe(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from train.options import Keep, Metric
+from train.options import Keep, Metric, Sampler
 from zoo.errors import ZooError, unknown_name
 from zoo.model.spec import ImageSize, Resize, Variant
 from zoo.rows import Ascending, Count, NotNegative, Positive, Row, Share, Some, Text, Within
@@ -67,7 +67,9 @@ class Recipe(Row):
     black. `teacher` names the weights to distil from. `short_run_init` is `zoo.model.build.initialize_for_short_run`;
     `norm_momentum` is how far batch norms move in a step, None: as the network's row has it. With `head_start` the
     classifier begins as `train/learn/head_start.py` finds it. An epoch is one pass over the pictures, or the next
-    `epoch_pictures` of passes that follow one another; a run with a budget changes that number as it goes. A run ends
+    `epoch_pictures` of passes that follow one another; a run with a budget changes that number as it goes. With a
+    `sampler` that is balanced as many pictures are drawn, of every class equally many. `focal_gamma` is that of
+    `train.learn.losses.Objective.loss`, 0: no focal loss. A run ends
     with the averaged weights of its `keep` epoch at the final size, the best in `metric`, and ends early after
     `patience` such epochs without a better one.
     """
@@ -99,6 +101,7 @@ class Recipe(Row):
     loss: LossName = "cross_entropy"
     label_smoothing: BelowOne = 0.1
     class_weights: str | tuple[NotNegative, ...] | None = None
+    focal_gamma: NotNegative = 0.0
     teacher: str | None = None
     distill_alpha: Share = 0.5
     temperature: Positive = 1.0
@@ -113,6 +116,7 @@ class Recipe(Row):
     norm_momentum: Annotated[float, Within(above=0, high=1)] | None = None
     head_start: bool = False
     epoch_pictures: Count | None = None
+    sampler: Sampler = "shuffle"
     keep: Keep = "best"
     metric: Metric = "top1"
     patience: Count | None = None
