@@ -99,11 +99,17 @@ class TrainOptions(Row):
     teacher: Annotated[str | None, Opt("Distil from trained weights of the same classes.", metavar="MODEL")] = None
     distill_alpha: Annotated[Share | None, Opt("The teacher's share of the loss  [default: 0.5]")] = None
     temperature: Annotated[Positive | None, Opt("Softens both sides of distillation  [default: 1]")] = None
+    ema: Annotated[
+        bool,
+        Opt("Validate and keep the weights as they are, not their moving average: ema_decay=0.", flags=("--no-ema",)),
+    ] = True
     keep: Annotated[Keep | None, Opt("Which epoch at the final size the checkpoint has  [default: best]")] = None
     metric: Annotated[
         Metric | None, Opt("What the best epoch is the best in  [default: top1; map of several labels]")
     ] = None
-    patience: Annotated[Count | None, Opt("Stop after so many epochs at the final size without a better one.")] = None
+    patience: Annotated[
+        Count | None, Opt("Stop after so many epochs at the final size without one better than those before.")
+    ] = None
     seed: Annotated[Seed, Opt("Decides initialisation, order, augmentation and split.")] = 0
     device: DeviceChoice = "auto"
     precision: PrecisionOption = "auto"

@@ -116,7 +116,7 @@ class HeadStart(Row):
 
 @dataclass
 class Best:
-    """The best averaged weights at the final size so far: after which epoch (0: the head start), and how good."""
+    """The best weights at the final size so far: after which epoch (0: the head start), and how good."""
 
     epoch: int
     score: tuple[float, float]
@@ -128,6 +128,7 @@ class Run:
     """Everything that changes while training, and all that a resumed run needs.
 
     `first_loss` is the first step's loss and what guessing would have cost, left on the device, until they are read.
+    `best_trained` is the number and the score of the best epoch at the final size, whatever the head start reached.
     `part_sizes` are the numbers of pictures that the parts of this epoch's batches have; none: the stage's own.
     `portion` is this epoch's part of the passes in a row, (start, end), of a recipe with `epoch_pictures`.
     `eager` is the model as a training step calls it, wrapped where several processes train; `forward` is the same,
@@ -145,6 +146,7 @@ class Run:
     partial: PartialEpoch | None = None
     head_start: HeadStart | None = None
     best: Best | None = None
+    best_trained: tuple[int, tuple[float, float]] | None = None
     first_loss: tuple[Tensor, Tensor] | None = None
     part_sizes: frozenset[int] = frozenset()
     portion: tuple[int, int] | None = None

@@ -70,6 +70,8 @@ def choose_recipe(
     if multi_label:
         recipe = replace(recipe, **SEVERAL_LABELS)
     given = {name: value for name in FIELDS if (value := getattr(options, name)) is not None}
+    if not options.ema:
+        given["ema_decay"] = 0.0
     recipe = check_recipe(apply_overrides(replace(recipe, **given), options.overrides), variant)
     check_task(recipe, multi_label=multi_label)
     return recipe

@@ -16,6 +16,8 @@ from zoo.rows import Ascending, Count, NotNegative, Positive, Row, Share, Some, 
 RateSchedule = Literal["cosine", "exponential", "constant"]
 OptimizerName = Literal["adamw", "sgd", "rmsprop", "lamb"]
 LossName = Literal["cross_entropy", "bce"]
+# Of which weights a run's figures and its checkpoint are: of their moving average, or as the steps leave them.
+KeptWeights = Literal["averaged", "raw"]
 BatchRule = Literal["none", "linear", "sqrt"]
 ErasingFill = Literal["zero", "noise"]
 BelowOne = Annotated[float, Within(0, below=1)]
@@ -69,9 +71,9 @@ class Recipe(Row):
     classifier begins as `train/learn/head_start.py` finds it. An epoch is one pass over the pictures, or the next
     `epoch_pictures` of passes that follow one another; a run with a budget changes that number as it goes. With a
     `sampler` that is balanced as many pictures are drawn, of every class equally many. `focal_gamma` is that of
-    `train.learn.losses.Objective.loss`, 0: no focal loss. A run ends
-    with the averaged weights of its `keep` epoch at the final size, the best in `metric`, and ends early after
-    `patience` such epochs without a better one.
+    `train.learn.losses.Objective.loss`, 0: no focal loss. A run ends with the averaged weights (`ema_decay` 0: with the
+    weights as they are) of its `keep` epoch at the final size, the best in `metric`, and ends early after `patience`
+    such epochs without one better than those before.
     """
 
     name: Text
@@ -120,6 +122,11 @@ class Recipe(Row):
     keep: Keep = "best"
     metric: Metric = "top1"
     patience: Count | None = None
+
+    @property
+    def kept_weights(self) -> KeptWeights:
+        """Which weights validation, checkpoint and export have."""
+        return "averaged" if self.ema_decay else "raw"
 
     @property
     def epochs(self) -> int:

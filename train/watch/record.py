@@ -172,6 +172,7 @@ def provenance(job: Job, run: Run, result: Judged, test: Judged | None = None) -
         "seed": job.settings.seed,
         "precision": job.settings.precision,
         "device": job.settings.device_name,
+        "kept_weights": job.recipe.kept_weights,
         "epochs": len(run.history),
         "best_epoch": run.best.epoch if run.best else None,
         "head_start": run.head_start.to_dict() if run.head_start else None,
