@@ -41,11 +41,14 @@ if TYPE_CHECKING:
 else:
     TrackerName = Literal[tuple(row.name for row in TRACKERS)]
 
-# Options that both commands have.
+# Options that several commands have.
 BatchSize = Annotated[int, Within(2)]
 LargestSize = Annotated[int, Within(16)]
 PrecisionOption = Annotated[Literal["auto", MixedPrecision], Opt("auto: bf16 or fp16 on a GPU.")]
 CompileOption = Annotated[bool, Opt("torch.compile the network, once for each stage.")]
+CheckpointActivations = Annotated[
+    bool, Opt("Compute each block again for its gradient instead of keeping it: less memory, a third more computing.")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,7 @@ class TrainOptions(Row):
         Opt("Who flips and RandAugments; auto: the device if it is a GPU. The pictures are the same."),
     ] = "auto"
     auto_batch: Annotated[bool, Opt("If a stage does not fit the GPU's memory, take its batches in parts.")] = False
+    checkpoint_activations: CheckpointActivations = False
     compile: CompileOption = False
     save_every_s: Annotated[
         NotNegative, Opt("How often what --resume needs is saved; 0: after every step.", ("--save-every",), "SECONDS")
@@ -156,6 +160,7 @@ class BenchTrainOptions(Row):
     augment_on: Annotated[
         Literal["auto", AugmentOn], Opt("With device the steps flip and RandAugment; auto: if it is a GPU.")
     ] = "auto"
+    checkpoint_activations: CheckpointActivations = False
     compile: CompileOption = False
     out: Annotated[Path, Opt("Folder of the results.", ("-o", "--out"), "DIRECTORY")] = RESULTS
 
@@ -163,4 +168,5 @@ class BenchTrainOptions(Row):
     def training(self) -> TrainOptions:
         """The run whose steps are timed."""
         shared = ("model", "recipe", "batch_size", "image_size", "device", "precision", "augment_on", "compile")
-        return TrainOptions(**{name: getattr(self, name) for name in shared}, workers=0)
+        same = {name: getattr(self, name) for name in (*shared, "checkpoint_activations")}
+        return TrainOptions(**same, workers=0)

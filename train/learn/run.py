@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from train.learn.checkpointing import checkpoint_blocks
 from train.learn.ema import WeightAverage
 from train.learn.job import Job
 from train.learn.losses import Objective, make_objective, prior_logits
@@ -182,9 +183,12 @@ def start_run(job: Job) -> Run:
     if settings.device.type == "cuda" and not settings.world.is_alone:
         synchronize_norms(model)
     model.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = WeightAverage(model, recipe.ema_decay)  # the copy that is validated keeps nothing for a gradient
+    if settings.checkpoint_activations:
+        checkpoint_blocks(model)
     return Run(
         model,
-        WeightAverage(model, recipe.ema_decay),
+        average,
         make_optimizer(model, recipe),
         make_objective(recipe, len(job.classes), settings.device, job.teacher, prior),
         torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16"),

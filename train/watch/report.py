@@ -118,6 +118,7 @@ def described(job: Job) -> dict[str, Any]:
         "device": settings.device_name if settings.device.type == "cuda" else "CPU",
         "decoding processes": settings.workers,
         "flip and RandAugment": f"by the {settings.augment_on}",
+        "activations": "computed again for gradients" if settings.checkpoint_activations else "kept for gradients",
         "validated and kept": WEIGHTS[job.recipe.kept_weights],
     }
     return said if settings.world.is_alone else said | {"training processes": settings.world.size}
