@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, *, checkpoint: bool) -> dict[str, object]:
-    """Bytes at the peak of a few steps beyond those before the first, and each later step's processor time in seconds."""
+    """Bytes at the peak of a few steps beyond those before, and each later step's processor time in seconds."""
     variant = find_variant(options.model)
     recipe = find_recipe("folder", variant)
     stage = replace(recipe.stages[-1], image_size=options.image_size, batch_size=options.batch_size)
