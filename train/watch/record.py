@@ -166,6 +166,7 @@ def provenance(job: Job, run: Run, result: Judged, test: Judged | None = None) -
     """Where a checkpoint's weights come from, as plain JSON types."""
     return {
         "data": job.data,
+        "flip_keeps_class": job.train_set.flip_keeps_class,
         "hold_out": RULE,
         "group_by": job.group_by,
         "started_from": job.start.label if job.start else None,
