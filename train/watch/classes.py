@@ -19,7 +19,7 @@ from zoo.wording import percent, times
 # Rows of the page; classes.csv has all.
 SHOWN_CLASSES = 40
 # The column of balanced sampling, and what it is.
-SEEN_HEADS = ("seen an epoch",)
+SEEN = "seen an epoch"
 SEEN_NOTE = " Balanced sampling sees each training picture so often in an epoch, on average."
 CSV_HEADS = (
     *("class", "train_pictures", "val_pictures", "test_pictures", "split", "pictures", "answers", "right"),
@@ -98,7 +98,7 @@ def classes_section(job: Job, answers: Answers, split: str) -> Markup:
     most = max(max(line.train for line in lines), 1)
     judged: list[Child] = ["class", "F1", "recall", "precision", "n"]
     seen = times_seen_by_name(job)
-    heads = [*judged, "training", "", *SEEN_HEADS[: bool(seen)], "validation", *(["test"] if job.test_set else [])]
+    heads = [*judged, "training", "", *([SEEN] if seen else []), "validation", *(["test"] if job.test_set else [])]
     rows: list[list[Child]] = []
     for line in lines[:SHOWN_CLASSES]:
         often = [seen.get(line.name, "–")] if seen else []

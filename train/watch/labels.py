@@ -14,7 +14,7 @@ from train.learn.label_answers import LabelAnswers, LabelValidation
 from train.spreadsheets import LABEL_SEPARATOR
 from train.watch.classes import (
     CSV_HEADS,
-    SEEN_HEADS,
+    SEEN,
     SEEN_NOTE,
     SHOWN_CLASSES,
     ClassLine,
@@ -83,7 +83,7 @@ def label_headlines(validation: LabelValidation, test: LabelValidation | None) -
 def _classes_section(job: Job, lines: Sequence[LabelLine], split: str) -> Markup:
     seen = times_seen_by_name(job)
     heads = ["class", "AP", "F1", "recall", "precision", "n", "threshold", "training"]
-    heads += [*SEEN_HEADS[: bool(seen)], "validation"]
+    heads += [SEEN, "validation"] if seen else ["validation"]
     heads += ["test"] if job.test_set else []
     rows: list[list[Child]] = []
     for line in sorted(lines, key=lambda line: 2.0 if math.isnan(line.average_precision) else line.average_precision):

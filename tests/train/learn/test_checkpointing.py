@@ -200,3 +200,31 @@ def test_a_compiled_network_decides_by_itself(zoo: Callable, in_folder: Path) ->
     assert answer.code == 1
     assert "--checkpoint-activations does not go with --compile" in answer.err
     assert list(in_folder.iterdir()) == []
+
+
+def test_gradients_are_exchanged_as_ever(tmp_path: Path) -> None:
+    """In the wrapper of several processes, of which one is enough to see its hooks on every gradient."""
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    recipe = a_recipe(TINY)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    try:
+        found = []
+        for on in (False, True):
+            settings = replace(PLAIN, checkpoint_activations=on)
+            run = start_run(a_job(recipe, TINY, settings))
+            enter_stage(run, recipe.stages[0], settings)
+            torch.manual_seed(5)
+            nn.init.normal_(run.model.classifier.weight)  # at 0, as it begins, no gradient would reach a block
+            wrapped = DistributedDataParallel(run.model)
+            for _ in range(2):
+                wrapped(
+                    torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+                ).square().mean().backward()
+            found.append(run)
+    finally:
+        distributed.destroy_process_group()
+    assert_same(*found)
+    gradients = [parameter.grad for parameter in found[1].model.stages.parameters()]
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
