@@ -47,8 +47,9 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
 
     Leaves the network in evaluation mode and its weights contiguous.
 
-    Input `pictures` (batch, S, S, 3) uint8 RGB, output `logits` (batch, K) float32; the batch is the only dynamic
-    axis, S is the contract's image size, normalisation is inside. Batch norms are folded into the convolutions.
+    Input `pictures` (batch, S, S, C) uint8, output `logits` (batch, K) float32; the batch is the only dynamic axis, S
+    and C are the contract's image size and planes, normalisation is inside. Batch norms are folded into the
+    convolutions.
 
     Args:
         model: the network, its K equal to the number of the contract's classes.
@@ -58,12 +59,12 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
     Raises:
         ArtifactError: the exporter left a node that belongs to no module of ours, or as `check_structure`.
     """
-    size = contract.preprocessing.image_size
+    size, channels = contract.preprocessing.image_size, contract.preprocessing.channels
     # Of weights in channels-last order, as a runner leaves them, the exporter makes a flatten that computes shapes.
     model.to(memory_format=torch.contiguous_format)
     wrapped = FromPictures(model, contract.preprocessing).eval()
     # Two pictures, because an example of one would make the batch a constant.
-    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    example = torch.zeros((2, size, size, channels), dtype=torch.uint8)
     with warnings.catch_warnings():
         # The exporter warns of its own internals (deprecated calls inside torch and onnxscript), never of our network.
         warnings.simplefilter("ignore")

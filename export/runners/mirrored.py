@@ -33,7 +33,7 @@ class Mirrored:
         self.threads = runner.threads
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, 3) uint8 pictures, each seen twice: logits (N, K) float32 of the mean probabilities."""
+        """Classify (N, S, S, C) uint8 pictures, each seen twice: logits (N, K) float32 of the mean probabilities."""
         views = (pictures, np.ascontiguousarray(pictures[:, :, ::-1]))
         answers = [self._runner.infer(view) for view in views]
         return mean_of_views(answers, several_labels=self.contract.thresholds is not None)

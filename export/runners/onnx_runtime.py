@@ -110,7 +110,7 @@ class OnnxRunner:
         return session
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, 3) uint8 pictures: logits (N, K) float32. Waits for the device."""
+        """Classify (N, S, S, C) uint8 pictures: logits (N, K) float32. Waits for the device."""
         logits: NDArray[np.float32] = self._session.run(None, {self._session.get_inputs()[0].name: pictures})[0]
         return logits
 

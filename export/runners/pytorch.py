@@ -71,7 +71,7 @@ class TorchRunner:
         return cls(network, contract, artifact=model, device=device, threads=threads, temperature=temperature)
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, 3) uint8 pictures: logits (N, K) float32. Waits for the device."""
+        """Classify (N, S, S, C) uint8 pictures: logits (N, K) float32. Waits for the device."""
         with torch.inference_mode():
             logits = self._network(torch.tensor(pictures, device=self._device))
             result: NDArray[np.float32] = logits.float().cpu().numpy()  # the copy back is the one synchronisation

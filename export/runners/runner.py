@@ -30,7 +30,7 @@ class Runner(AbstractContextManager["Runner"], Protocol):
     threads: int | None  # of the processor, in effect and not as asked for; None on a GPU, or where nobody can tell
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, 3) uint8 RGB pictures already at the contract's size: logits (N, K) float32."""
+        """Classify (N, S, S, C) uint8 pictures, already of the contract's size and planes: logits (N, K) float32."""
         ...
 
 

@@ -113,7 +113,7 @@ class TensorRTRunner:
         return _Tensor(name, shape, dtype, self._cuda.allocate(num_bytes), self._cuda.allocate_pinned(num_bytes))
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, 3) uint8 pictures: logits (N, K) float32. Waits for the GPU once, at the end.
+        """Classify (N, S, S, C) uint8 pictures: logits (N, K) float32. Waits for the GPU once, at the end.
 
         Raises:
             ZooError: more pictures than the engine's largest batch, or of another size.

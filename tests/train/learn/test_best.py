@@ -56,7 +56,7 @@ def test_a_run_that_gets_no_better_ends_and_keeps_its_head_start(
     import train.learn.loop as loop
 
     monkeypatch.setattr(head_start, "validate_together", judged_as(0.8))
-    monkeypatch.setattr(loop, "validate_together", judged_as(0.5, 0.4, 0.5, 0.8))
+    monkeypatch.setattr(loop, "validate_together", judged_as(0.5, 0.4, 0.45, 0.8))
     outcome = fine_tuned(small, tiny_run, picture_folder, tmp_path / "run")
     assert (len(outcome.history), outcome.best_epoch) == (3, 0)
 
