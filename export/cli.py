@@ -71,7 +71,7 @@ def predict(options: PredictOptions, as_json: bool) -> None:
     # On a terminal the answers themselves show how far it is.
     shown = len(pictures) > BATCH_SIZE and not results.is_terminal
     with (
-        open_runner(options.artifact, device=options.device) as runner,
+        open_runner(options.artifact, device=options.device, flip=options.flip) as runner,
         watching(log) if shown else nullcontext(Watch()) as watch,
     ):
         answered = predict_pictures(runner, pictures, top=options.top, calibrated=options.calibrated)
@@ -109,7 +109,8 @@ def evaluate(options: EvaluateOptions, as_json: bool) -> None:
     from zoo.console import log_console, print_json, results_console
 
     pictures = open_data(options.artifact, options.data, seed=options.seed, group_by=options.group_by)
-    with open_runner(options.artifact, device=options.device) as runner, watching(log_console()) as watch:
+    opened = open_runner(options.artifact, device=options.device, flip=options.flip)
+    with opened as runner, watching(log_console()) as watch:
         watch.step(f"Evaluate {options.artifact} on {pictures.name}, {runner.device}")
         found = evaluate_runner(
             runner,
@@ -121,5 +122,6 @@ def evaluate(options: EvaluateOptions, as_json: bool) -> None:
     if as_json:
         print_json(found.to_dict(), indent=None)
         return
-    over = f"on {found.n} pictures of {pictures.name}"
+    mirrored = ", each with its mirror image" if found.flip else ""
+    over = f"on {found.n} pictures of {pictures.name}{mirrored}"
     results_console().print(Text.assemble((found.artifact, "bold"), f"  {evaluation_words(found)}  {over}"))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.contract import Contract
 from export.options import EvaluateOptions
-from export.passport import check_exists, passport_path, read_passport
+from export.passport import check_exists, passport_path, provenance_of
+from export.runners.mirrored import Mirrored
 from export.runners.runner import Runner, are_finite, not_finite
 from zoo.data.folds import fold_rule, open_fold, read_fold_rule
 from zoo.data.hold_out import RULE
@@ -22,8 +22,8 @@ from zoo.data.pictures import Pictures, load_prepared
 from zoo.errors import DataError
 from zoo.label_scores import binary_cross_entropy, count_labels, mean_average_precision, sigmoid
 from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Text
-from zoo.weights.mistaken import ARTIFACT, EXPORTED_SUFFIXES
-from zoo.weights.resolve import check_name, checkpoint_path
+from zoo.weights.mistaken import EXPORTED_SUFFIXES
+from zoo.weights.resolve import check_name
 
 TOP = 5
 
@@ -32,7 +32,8 @@ TOP = 5
 class Evaluation(Row):
     """What `zoo evaluate --json` prints: accuracies, mean cross-entropy in nats, and the number of pictures.
 
-    `top5` is None where there are no more than five classes: it would be 1 whatever the answers.
+    `top5` is None where there are no more than five classes: it would be 1 whatever the answers. With `flip`
+    each answer is the mean of those to a picture and to its mirror image.
     """
 
     top1: Share
@@ -40,6 +41,7 @@ class Evaluation(Row):
     loss: NotNegative
     n: Count
     artifact: Text
+    flip: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,7 @@ class LabelEvaluation(Row):
     classes: CountOrNone
     n: Count
     artifact: Text
+    flip: bool = False
 
     @property
     def task(self) -> str:
@@ -77,7 +80,7 @@ def evaluate(
     """Measure a runner on labelled pictures, leaving out the broken ones.
 
     Args:
-        runner: any back end.
+        runner: any back end, or one that asks it for mirror images too (`open_runner` with `flip`).
         pictures: their classes are matched with the artifact's by name. An artifact that answers several labels takes
             pictures of one class too: that is their only label.
         batch_size: at most this many at once, fewer where the runner takes fewer.
@@ -85,15 +88,17 @@ def evaluate(
         on_broken: called with what is wrong with a picture that cannot be decoded.
 
     Raises:
-        DataError: a class the artifact does not know, several labels where it answers one, or no picture that can be
-            decoded.
+        DataError: a class the artifact does not know, several labels where it answers one, mirror images of pictures
+            that are of another class then, or no picture that can be decoded.
         ArtifactError: logits that are not finite, of how many pictures.
     """
-    contract = runner.contract
+    contract, flip = runner.contract, isinstance(runner, Mirrored)
+    if flip and not pictures.flip_keeps_class:
+        raise DataError(f"Mirrored, the pictures of {pictures.name} are of another class.", "Leave --flip out.")
     index_of = match_classes(pictures, contract.classes)
     answered = _answers(runner, pictures, min(batch_size, runner.max_batch_size or batch_size), on_progress, on_broken)
     if contract.thresholds is not None:
-        return _judge_labels(answered, index_of, contract, runner.artifact)
+        return _judge_labels(answered, index_of, contract, runner.artifact, flip=flip)
     if pictures.multi_label:
         raise DataError(
             f"{runner.artifact} answers one class a picture, and those of {pictures.name} may have several.",
@@ -112,6 +117,7 @@ def evaluate(
         loss=float(np.concatenate(losses).mean()),
         n=len(rank),
         artifact=runner.artifact,
+        flip=flip,
     )
 
 
@@ -120,6 +126,8 @@ def _judge_labels(
     index_of: NDArray[np.int64],
     contract: Contract,
     artifact: str,
+    *,
+    flip: bool,
 ) -> LabelEvaluation:
     scores: list[NDArray[np.float32]] = []
     targets: list[NDArray[np.bool_]] = []
@@ -140,6 +148,7 @@ def _judge_labels(
         classes=int((counts.pictures > 0).sum()),
         n=len(score),
         artifact=artifact,
+        flip=flip,
     )
 
 
@@ -327,7 +336,7 @@ def _unrecorded(artifact: str, recorded: Recorded | None) -> DataError:
 
 def recorded_data(artifact: str) -> Recorded | None:
     """The data that an artifact's checkpoint or passport records, if any."""
-    provenance = _provenance(artifact)
+    provenance = provenance_of(artifact)
     data, by_name = provenance.get("data"), Path(artifact).suffix in EXPORTED_SUFFIXES
     if not data:
         return None
@@ -338,13 +347,3 @@ def recorded_data(artifact: str) -> Recorded | None:
         hold_out=provenance.get("hold_out"),
         group_by=provenance.get("group_by"),
     )
-
-
-def _provenance(artifact: str) -> Mapping[str, Any]:
-    path = Path(artifact)
-    if path.suffix in EXPORTED_SUFFIXES:
-        return read_passport(path).checkpoint.provenance if passport_path(path).is_file() else {}
-    from zoo.weights.checkpoint import read_card
-
-    checkpoint = checkpoint_path(artifact, ARTIFACT)
-    return read_card(checkpoint).provenance if checkpoint else {}

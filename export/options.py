@@ -12,6 +12,9 @@ from zoo.model.spec import ImageSize
 from zoo.options import Arg, DeviceChoice, GroupBy, Opt
 from zoo.rows import Count, CountOrNone, Row, Some
 
+Flip = Annotated[
+    bool, Opt("Answer with the mean of the scores of each picture and of its mirror image, in twice the time.")
+]
 # How many classes are named where a picture has one.
 TOP = 5
 
@@ -58,6 +61,7 @@ class PredictOptions(Row):
     calibrated: Annotated[
         bool, Opt("Scores that say how often such answers are right, by the temperature that `zoo train` fitted.")
     ] = False
+    flip: Flip = False
     device: DeviceChoice = "auto"
 
 
@@ -75,4 +79,5 @@ class EvaluateOptions(Row):
     seed: Annotated[CountOrNone | None, Opt("Split of a folder that has none, as `zoo train --seed` made it.")] = None
     group_by: GroupBy = None
     batch_size: Annotated[Count, Opt("Pictures at once, at most.")] = 32
+    flip: Flip = False
     device: DeviceChoice = "auto"

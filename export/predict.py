@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from export.contract import Contract
 from export.options import TOP
+from export.runners.mirrored import Mirrored
 from export.runners.runner import Runner, are_finite, not_finite
 from zoo.data.decode import open_picture
 from zoo.data.named import Named
@@ -47,17 +48,20 @@ class Prediction:
 class Classification:
     """The predictions for one picture, best first; or why there are none.
 
-    `multi_label`: the predictions are all labels of the picture, of which there may be none.
+    `multi_label`: the predictions are all labels of the picture, of which there may be none. `flip`: its mirror image
+    was looked at, too.
     """
 
     picture: Path | str
     predictions: tuple[Prediction, ...] = ()
     error: BrokenPictureError | None = None
     multi_label: bool = False
+    flip: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """One line of `zoo predict --json`, which broken pictures have none of."""
-        task = {"task": "multi-label"} if self.multi_label else {}
+        task: dict[str, Any] = {"task": "multi-label"} if self.multi_label else {}
+        task |= {"flip": True} if self.flip else {}
         return {"picture": str(self.picture), **task, "predictions": [row.to_dict() for row in self.predictions]}
 
 
@@ -67,15 +71,15 @@ def predict(
     """Classify pictures in batches, in their order; a broken one does not stop the rest.
 
     Args:
-        runner: any back end.
+        runner: any back end, or one that asks it for mirror images too (`open_runner` with `flip`).
         pictures: files, or what `zoo.data.named.find_pictures` found; those of an address are fetched a batch at once.
         top: how many classes are named; None: `TOP` or, where a picture may have several labels, all that reach their
             thresholds.
         calibrated: scores are the softmax of logits divided by the temperature that the artifact carries.
 
     Raises:
-        ArtifactError: no temperature where one is asked for, or it answers several labels. Or logits that are not
-            finite: at the end, after the classes of all other pictures.
+        ArtifactError: no temperature where one is asked for, or it answers several labels, or from two views. Or logits
+            that are not finite: at the end, after the classes of all other pictures.
     """
     temperature = _temperature_of(runner) if calibrated else 1.0
     step = min(BATCH_SIZE, runner.max_batch_size or BATCH_SIZE)
@@ -96,6 +100,12 @@ def _temperature_of(runner: Runner) -> float:
         raise ArtifactError(
             f"{runner.artifact} answers several labels, each by a score of its own; no temperature is fitted to them.",
             "Leave --calibrated out.",
+        )
+    if isinstance(runner, Mirrored):
+        raise ArtifactError(
+            f"The temperature of {runner.artifact} is fitted to answers to one picture, not to the mean with those to "
+            "its mirror image.",
+            "Leave --calibrated or --flip out.",
         )
     if runner.temperature is None:
         raise ArtifactError(
@@ -135,7 +145,8 @@ def _predict_batch(
             yield None
             continue
         found = answer_of(row / np.float32(temperature), runner.contract, top)
-        yield Classification(picture=picture, predictions=found, multi_label=runner.contract.thresholds is not None)
+        several, flip = runner.contract.thresholds is not None, isinstance(runner, Mirrored)
+        yield Classification(picture=picture, predictions=found, multi_label=several, flip=flip)
 
 
 def _stored(picture: Path | Named) -> Path | bytes | BrokenPictureError:

@@ -29,9 +29,10 @@ from train.lock import locked
 from train.options import TrackerRow, TrainOptions
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
+from train.progressive.balance import balance_remarks, classes_seen
 from train.progressive.budget import Deadline, Pace, read_duration, seconds_of
 from train.progressive.overrides import better_start, recipe_for_budget
-from train.progressive.recipe import Recipe
+from train.progressive.recipe import KeptWeights, Recipe
 from train.watch.live import LiveView
 from train.watch.record import RunRecord, provenance
 from train.watch.trackers import find_trackers, open_trackers
@@ -60,6 +61,7 @@ class Outcome:
     best_epoch: int
     test: Judged | None = None
     head_start: HeadStart | None = None
+    kept_weights: KeptWeights = "averaged"
 
     @property
     def checkpoint(self) -> Path:
@@ -93,6 +95,7 @@ class Outcome:
             "image_size": self.size,
             "epochs": len(self.history),
             "best_epoch": self.best_epoch,
+            "kept_weights": self.kept_weights,
             "test_top1": self.test.top1 if self.test else None,
             "test_loss": self.test.loss if self.test else None,
             "map": self.result.map,
@@ -143,7 +146,10 @@ def train_model(
     if world.is_first:
         check_folder(folder)
     console.print(_headline(job))
-    for remark in (*remarks(job.train_set, job.val_set), *filter(None, (better_start(options, job.variant),))):
+    seen = classes_seen(job.train_set, job.recipe)
+    balanced = balance_remarks(seen, job.recipe, multi_label=job.multi_label)
+    known = (*remarks(job.train_set, job.val_set), *balanced)
+    for remark in (*known, *filter(None, (better_start(options, job.variant),))):
         console.print(escape(remark))
     with ExitStack() as stack:
         stack.enter_context(locked(folder) if world.is_first else nullcontext())
@@ -215,7 +221,8 @@ def _train(
             if isinstance(result, LabelValidation):
                 card = replace(card, thresholds=tuple(result.thresholds.tolist()))
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
-    return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test, run.head_start)
+    size, kept = job.preprocessing.image_size, job.recipe.kept_weights
+    return Outcome(folder, result, tuple(run.history), size, best, test, run.head_start, kept)
 
 
 def _check_fold(options: TrainOptions) -> None:

@@ -224,7 +224,7 @@ def test_evaluate_takes_checkpoint_and_graph_alike(
 ) -> None:
     answers = [json.loads(zoo("evaluate", artifact, "--json").out) for artifact in (tiny_checkpoint, "tiny.onnx")]
     reference, candidate = answers
-    assert reference.keys() == {"top1", "top5", "loss", "n", "artifact"}
+    assert reference.keys() == {"top1", "top5", "loss", "n", "artifact", "flip"}
     assert reference["n"] == candidate["n"] == 360
     assert candidate["artifact"] == "tiny.onnx"
     assert candidate["loss"] == pytest.approx(reference["loss"], abs=1e-4)

@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from train.input.loader import Augmented, epoch_batches
+from train.input.loader import Augmented
+from train.input.order import epoch_batches
 from train.learn.job import find_start
 from train.learn.validation import Validation, validate_together
 from train.options import TrainOptions

@@ -15,11 +15,11 @@ from torch.utils.data import Dataset, default_collate
 
 from train.augment.host import Draws, augment, draw_augmentation, random_crop_box
 from train.input.decode import Crop, CropDecoder
+from train.input.order import picture_of
 from train.input.streams import Streams
 from train.options import AugmentOn
 from train.processes.workers import out_of_memory
 from train.progressive.recipe import Recipe, TrainingStage
-from train.progressive.schedule import steps_per_epoch
 from zoo.data.jpeg import Box
 from zoo.data.pictures import Pictures, Stored
 from zoo.data.preprocess import prepare
@@ -89,7 +89,7 @@ class Made(Dataset[Item | str]):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> Item | str:
-        return self.make([index], [partial(self.pictures.read, index)])[0]
+        return self.make([index], [partial(self.pictures.read, picture_of(index, len(self)))])[0]
 
     def __getitems__(self, indices: list[int]) -> list[Item | str] | ZooError:
         """The items of a batch, whose pictures are read together; `DataLoader` calls it.
@@ -97,7 +97,7 @@ class Made(Dataset[Item | str]):
         An error that is not one picture's is returned: raised in a worker, it would arrive as the text of a traceback.
         """
         try:
-            with self.pictures.reading(indices) as reads:
+            with self.pictures.reading([picture_of(index, len(self)) for index in indices]) as reads:
                 return self.make(indices, reads)
         except DataError as error:
             return error
@@ -105,7 +105,7 @@ class Made(Dataset[Item | str]):
             return out_of_memory()
 
     def make(self, indices: Sequence[int], reads: Sequence[Read]) -> list[Item | str]:
-        """The items of pictures, which `reads` read."""
+        """The items of pictures, or of draws of them (`train.input.order`), which `reads` read."""
         raise NotImplementedError
 
 
@@ -129,26 +129,26 @@ class Augmented(Made):
         object.__setattr__(self, "streams", Streams(self.seed, self.epoch))
 
     def make(self, indices: Sequence[int], reads: Sequence[Read]) -> list[Item | str]:
-        """Crop and augment pictures, as seed, epoch and index decide.
+        """Crop and augment pictures, as seed, epoch and draw decide.
 
         A few pictures at a time are all decoded, then all resized, then all augmented, so that the processor finds each
         step's code in its caches. That saves a tenth of the time.
         """
         items: list[Item | str] = []
         drawn: list[_Drawn | str] = []
-        for index, read in zip(indices, reads, strict=True):
-            drawn.append(self._decode(index, read))
+        for draw, read in zip(indices, reads, strict=True):
+            drawn.append(self._decode(draw, read))
             if self.decoder.is_full:
                 items += self._finish(drawn)
                 drawn = []
         return items + self._finish(drawn)
 
-    def _decode(self, index: int, read: Read) -> _Drawn | str:
-        rng = self.streams.of(index)
+    def _decode(self, draw: int, read: Read) -> _Drawn | str:
+        rng, index = self.streams.of(draw), picture_of(draw, len(self))
         size, name = self.stage.image_size, self.pictures.describe(index)
         try:
-            draw = partial(self._draw_crop, rng)
-            crop = self.decoder.decode(read(), draw, size, name=name, channels=self.channels)
+            box = partial(self._draw_crop, rng)
+            crop = self.decoder.decode(read(), box, size, name=name, channels=self.channels)
         except BrokenPictureError as error:
             return error.problem
         draws = draw_augmentation(
@@ -222,29 +222,3 @@ def _labels(labels: list[Label]) -> Tensor:
     """Labels as `Batch` has them."""
     several = [label for label in labels if isinstance(label, np.ndarray)]
     return torch.from_numpy(np.stack(several)) if several else torch.tensor(labels, dtype=torch.long)
-
-
-def epoch_batches(
-    num_pictures: int,
-    stage: TrainingStage,
-    *,
-    seed: int,
-    epoch: int,
-    processes: int = 1,
-    portion: tuple[int, int] | None = None,
-) -> list[list[int]]:
-    """Order of one epoch: a permutation by (seed, epoch), cut into batches of the stage's size, or one picture fewer.
-
-    With a `portion`, (start, end), the epoch is that part of the permutations by (seed, 0), (seed, 1), … in a row.
-
-    Equal batches, because a small last one would weigh its few pictures as much as the others, and one of a single
-    picture has no variance for batch norm. A data set smaller than a batch is one batch. If several `processes` train
-    together, each has a batch of its own, these are all of them together, and all of them are full.
-    """
-    start, end = portion or (epoch * num_pictures, (epoch + 1) * num_pictures)
-    passes = range(start // num_pictures, -(-end // num_pictures))
-    order = np.concatenate([np.random.default_rng((seed, number)).permutation(num_pictures) for number in passes])
-    order = order[start - passes.start * num_pictures :][: end - start]
-    steps, size = steps_per_epoch(len(order), stage.batch_size, processes), stage.batch_size * processes
-    batches = np.array_split(order, steps) if processes == 1 else [order[s * size :][:size] for s in range(steps)]
-    return [batch.tolist() for batch in batches]

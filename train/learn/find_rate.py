@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from train.input.decoders import load
-from train.input.loader import Augmented, Batch, epoch_batches
+from train.input.loader import Augmented, Batch
+from train.input.order import epoch_draws
 from train.learn.job import Job, with_recipe
 from train.learn.run import Run, enter_stage
 from train.learn.state import keep_random_state, restore_random_state
@@ -95,7 +96,7 @@ def _batches(job: Job, stage: TrainingStage) -> Generator[list[Batch], None, Non
     """The parts of batches as an epoch of the stage has them, pass after pass."""
     settings, world, pictures = job.settings, job.settings.world, job.train_set
     for number in count(FIRST_PASS):
-        order = epoch_batches(len(pictures), stage, seed=settings.seed, epoch=number, processes=world.size)
+        order = epoch_draws(pictures, job.recipe, stage, seed=settings.seed, epoch=number, processes=world.size)
         steps = [parts_of(share_of(batch, world), stage.accumulate) for batch in order]
         channels = job.preprocessing.channels
         dataset = Augmented(pictures, job.recipe, stage, settings.seed, number, settings.augment_on, channels)

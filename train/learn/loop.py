@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from train.input.decoders import load
-from train.input.loader import Augmented, Batch, epoch_batches
+from train.input.loader import Augmented, Batch
+from train.input.order import epoch_draws, picture_of
+from train.learn.best import is_hopeless, keep_best
 from train.learn.find_rate import find_rate, with_rate
 from train.learn.head_start import begin_with_fitted_head
 from train.learn.job import Job
-from train.learn.run import DIVERGED_HINT, Best, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
-from train.learn.scores import score_of
+from train.learn.run import DIVERGED_HINT, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
 from train.learn.state import keep_random_state, restore_random_state, save_state
 from train.learn.step import parts_of, train_step
 from train.learn.timekeeper import Timekeeper
@@ -58,7 +59,8 @@ def fit(
         deadline: of a recipe with `epoch_pictures`: the epochs that are left are made longer or shorter to keep it.
 
     Returns:
-        The averaged weights' validation at the recipe's test size. The weights are in `run.average.model`.
+        The validation of the averaged weights, of a run without an average of the weights themselves, at the recipe's
+        test size. They are in `run.average.model`.
 
     Raises:
         DataError: no picture could be decoded. WorkerError: the system ended a decoding process; the state is saved.
@@ -70,7 +72,7 @@ def fit(
     loop = _Loop(run, job, state_path, watcher, stop or StopRequest(), timekeeper)
     if recipe.head_start and job.start and run.step == 0 and not run.head_start:
         run.head_start, beginning = begin_with_fitted_head(run, job)
-        loop.keep_best(beginning, epoch=0)
+        keep_best(run, recipe, beginning, epoch=0)
         watcher.on_head_start(run.head_start)
         timekeeper.after_head_start(run.head_start.seconds)
         loop.rest("before the first epoch")
@@ -84,7 +86,7 @@ def fit(
     result: Judged | None = None
     entered: int | None = None
     for epoch in range(len(run.history), recipe.epochs):
-        if loop.is_hopeless():
+        if is_hopeless(run, recipe, job.preprocessing.image_size):
             break
         index = stage_of_epoch(recipe.stages, epoch)
         if index != entered:  # a resumed run enters its stage in the middle
@@ -160,32 +162,18 @@ class _Loop:
             start, end = run.portion
             run.portion = end, 2 * end - start
         if preprocessing == job.preprocessing:
-            self.keep_best(result, epoch=epoch + 1)
+            keep_best(run, recipe, result, epoch=epoch + 1)
         self.watcher.on_validation(result)
         self.watcher.on_epoch(run, line)
         return result
-
-    def keep_best(self, result: Judged, *, epoch: int) -> None:
-        """Keep the averaged weights if no epoch at the final size was better."""
-        run, score = self.run, score_of(result, self.job.recipe.metric)
-        if run.best is None or score > run.best.score:
-            weights = {name: tensor.clone() for name, tensor in run.average.model.state_dict().items()}
-            run.best = Best(epoch, score, weights)
-
-    def is_hopeless(self) -> bool:
-        """Whether the recipe's patience is over: so many epochs at the final size without a better one."""
-        run, recipe = self.run, self.job.recipe
-        if recipe.patience is None or run.best is None:
-            return False
-        final = [line.epoch for line in run.history if line.val_size == self.job.preprocessing.image_size]
-        return sum(epoch > run.best.epoch for epoch in final) >= recipe.patience
 
     def _train_epoch(self, stage: TrainingStage, epoch: int) -> PartialEpoch:
         """One pass over the pictures, or what is left of it; returns the sums of the whole pass."""
         run, job, world, device = self.run, self.job, self.world, self.job.settings.device
         seed = job.settings.seed
-        batches = epoch_batches(
-            len(job.train_set), stage, seed=seed, epoch=epoch, processes=world.size, portion=run.portion
+        pictures, recipe = job.train_set, job.recipe
+        batches = epoch_draws(
+            pictures, recipe, stage, seed=seed, epoch=epoch, processes=world.size, portion=run.portion
         )
         steps = [parts_of(share_of(batch, world), stage.accumulate) for batch in batches]
         run.part_sizes = frozenset(len(part) for parts in steps for part in parts)
@@ -344,7 +332,9 @@ class _Loop:
         self._judge_first_loss()
         for value, (where, indices, _, _) in zip(values, self.unread, strict=True):
             if not math.isfinite(value):
-                named = ", ".join(self.job.train_set.describe(index) for index in indices[:NAMED_PICTURES])
+                pictures = self.job.train_set
+                chosen = (picture_of(draw, len(pictures)) for draw in indices[:NAMED_PICTURES])
+                named = ", ".join(map(pictures.describe, chosen))
                 more = f" and {len(indices) - NAMED_PICTURES} more" if len(indices) > NAMED_PICTURES else ""
                 raise DivergedError(f"The loss became {value} in {where}, with {named}{more}.", DIVERGED_HINT)
         latest: float = values[-1] / self.unread[-1][3]

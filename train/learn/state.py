@@ -64,6 +64,7 @@ def save_state(run: Run, job: Job, path: Path) -> None:
         "head_start": run.head_start.to_dict() if run.head_start else None,
         "range_test": run.range_test.to_dict() if run.range_test else None,
         "best": vars(run.best) if run.best else None,
+        "best_trained": run.best_trained,
         "portion": run.portion,
     }
     with replacing(path) as temporary, writing_errors(RuntimeError), temporary.open("wb") as file:
@@ -168,6 +169,9 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
     run.head_start = HeadStart.from_dict(state["head_start"]) if state.get("head_start") else None
     run.range_test = RangeTest.from_dict(state["range_test"]) if state.get("range_test") else None
     run.best = Best(**state["best"]) if state.get("best") else None
+    # Earlier versions knew the best of all alone: an epoch, unless it was the head start.
+    own = (run.best.epoch, run.best.score) if run.best and run.best.epoch else None
+    run.best_trained = state.get("best_trained", own)
     run.portion = state.get("portion")
     partial = PartialEpoch(**state["partial"]) if state["partial"] else None
     # Another number of processes has other batches: it begins the epoch again.

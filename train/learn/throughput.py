@@ -65,7 +65,7 @@ def measure_training(options: BenchTrainOptions, *, console: Console | None = No
             console.print(f"stage {index}/{len(recipe.stages)}: {stage.image_size} px, batch {stage.batch_size}")
         rows.append({"stage": index} | _measure_stage(run, job, stage, options.steps))
     on_gpu = settings.device.type == "cuda"
-    compiled = "-compiled" if settings.compile else ""
+    compiled = "-compiled" if settings.compile else "-checkpointed" if settings.checkpoint_activations else ""
     subject = Subject(
         name=f"{variant.id}-{recipe.name}-{recipe.largest_size}px-augmented-on-{settings.augment_on}{compiled}",
         batch_sizes=tuple(dict.fromkeys(stage.batch_size for stage in recipe.stages)),
@@ -85,6 +85,7 @@ def measure_training(options: BenchTrainOptions, *, console: Console | None = No
             "threads": subject.threads,
             "memory_format": "channels_last",
             "compiled": settings.compile,
+            "checkpoint_activations": settings.checkpoint_activations,
             "augment_on": settings.augment_on,
             "optimizer": recipe.optimizer,
             "steps": options.steps,

@@ -32,7 +32,10 @@ EVERY_STAGE = "all"
 # few are true, s/2 of each of the others would be most of the loss.
 SEVERAL_LABELS: dict[str, Any] = {"loss": "bce", "metric": "map", "label_smoothing": 0.0}
 # Options that are fields of a recipe, where they are given.
-FIELDS = ("learning_rate", "class_weights", "teacher", "distill_alpha", "temperature", "keep", "metric", "patience")
+FIELDS = (
+    *("learning_rate", "sampler", "class_weights", "focal_gamma", "teacher", "distill_alpha", "temperature"),
+    *("keep", "metric", "patience"),
+)
 
 
 def choose_recipe(
@@ -68,6 +71,8 @@ def choose_recipe(
         recipe = replace(recipe, **SEVERAL_LABELS)
     given = {name: value for name in FIELDS if (value := getattr(options, name)) is not None}
     given |= {"find_lr": True} if options.find_lr else {}
+    if not options.ema:
+        given["ema_decay"] = 0.0
     recipe = check_recipe(apply_overrides(replace(recipe, **given), options.overrides), variant)
     _check_rate(recipe, options)
     check_task(recipe, multi_label=multi_label)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 
 from train.options import TrainOptions
+from train.progressive.balance import ClassSeen, balance_remarks, classes_seen
 from train.progressive.budget import Amount, Pace, features_seen, read_duration
 from train.progressive.cost import RunCost, StageCost, estimate
 from train.progressive.overrides import choose_recipe, recipe_for_budget
@@ -16,7 +17,8 @@ from train.progressive.recipe import Recipe
 from train.progressive.schedule import batch_factor
 from zoo.console import FittingTable, results_console
 from zoo.data.folds import open_fold
-from zoo.data.open import Counted, count_pictures
+from zoo.data.open import Counted, count_pictures, open_splits
+from zoo.data.pictures import Pictures
 from zoo.model.spec import Variant
 from zoo.rows import Count, Row
 from zoo.weights.resolve import find_model_variant, has_weights
@@ -31,7 +33,10 @@ UNUSED = {"parts": "1", "frozen": "", "erasing": "0"}
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Row):
-    """A run before it begins: the network, the recipe with all options applied, and what it costs."""
+    """A run before it begins: the network, the recipe with all options applied, and what it costs.
+
+    `seen` is how often balanced sampling sees the pictures of each class.
+    """
 
     variant: Variant
     recipe: Recipe
@@ -39,6 +44,7 @@ class Plan(Row):
     amount: Amount
     multi_label: bool = False
     folds: Count | None = None
+    seen: tuple[ClassSeen, ...] = ()
 
 
 def plan_training(options: TrainOptions) -> Plan:
@@ -55,6 +61,7 @@ def plan_training(options: TrainOptions) -> Plan:
     counts = found.train, found.classes
     recipe = choose_recipe(options, variant, counts=counts, multi_label=found.multi_label)
     starts = has_weights(options.model)
+    training = _training(options, recipe, found)
     features = features_seen(found.train, flip_keeps_class=found.flip_keeps_class) if starts else 0
     return Plan(
         variant=variant,
@@ -62,6 +69,7 @@ def plan_training(options: TrainOptions) -> Plan:
         cost=estimate(variant, recipe, *counts),
         amount=Amount(classes=found.classes, train=found.train, validate=found.val, test=found.test, features=features),
         multi_label=found.multi_label,
+        seen=classes_seen(training, recipe) if training else (),
     )
 
 
@@ -82,7 +90,15 @@ def _count(options: TrainOptions) -> Counted:
     if not (options.fold and options.folds):
         return count_pictures(options.data, seed=seed, group_by=group_by)
     train, val = open_fold(options.data, options.fold, options.folds, seed=seed, group_by=group_by)
-    return Counted(len(train), len(val), 0, len(train.classes), train.flip_keeps_class, train.multi_label)
+    kinds = train.flip_keeps_class, train.multi_label
+    return Counted(len(train), len(val), 0, len(train.classes), *kinds, training=train)
+
+
+def _training(options: TrainOptions, recipe: Recipe, found: Counted) -> Pictures | None:
+    """The training pictures, where the plan has to say how often they are seen."""
+    if recipe.sampler == "shuffle":
+        return None
+    return found.training or open_splits(options.data, seed=options.seed, group_by=options.group_by)[0]
 
 
 def plan_for_budget(plan: Plan, options: TrainOptions, pace: Pace) -> Plan:
@@ -94,7 +110,10 @@ def plan_for_budget(plan: Plan, options: TrainOptions, pace: Pace) -> Plan:
     variant, amount, seconds = plan.variant, plan.amount, read_duration(options.budget or "")
     own = plan.multi_label
     recipe = recipe_for_budget(options, variant, plan.recipe, amount, pace, seconds, multi_label=own)
-    return replace(plan, recipe=recipe, cost=estimate(variant, recipe, amount.train, amount.classes))
+    cost = estimate(variant, recipe, amount.train, amount.classes)
+    longer = (recipe.epoch_pictures or amount.train) / (plan.recipe.epoch_pictures or amount.train)
+    seen = tuple(replace(row, times=row.times * longer) for row in plan.seen)
+    return replace(plan, recipe=recipe, cost=cost, seen=seen)
 
 
 def plan_as_json(plan: Plan, seconds: float | None) -> dict[str, Any]:
@@ -108,6 +127,7 @@ def plan_as_json(plan: Plan, seconds: float | None) -> dict[str, Any]:
         "settings": settings,
         "seconds": seconds,
         "folds": plan.folds,
+        "seen": [row.to_dict() for row in plan.seen],
     }
 
 
@@ -136,6 +156,8 @@ def print_plan(plan: Plan) -> None:
     special = unusual_settings(recipe)
     if special:
         console.print("Also: " + ", ".join(f"{name} {value}" for name, value in special.items()) + ".")
+    for remark in balance_remarks(plan.seen, recipe, multi_label=plan.multi_label):
+        console.print(escape(remark))
 
 
 def unusual_settings(recipe: Recipe) -> dict[str, str]:

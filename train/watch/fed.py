@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from train.augment.erasing import erase
 from train.augment.mixing import mix_batch
-from train.input.loader import Augmented, collate, epoch_batches
+from train.input.loader import Augmented, collate
+from train.input.order import epoch_draws
 from train.learn.job import Job
 from train.learn.step import normalize
 from train.progressive.recipe import TrainingStage
@@ -72,7 +73,7 @@ def fed_pictures(job: Job, index: int) -> tuple[NDArray[np.uint8], NDArray[np.fl
     """
     recipe, seed = job.recipe, job.settings.seed
     stage, epoch = recipe.stages[index], sum(stage.epochs for stage in recipe.stages[:index])
-    first = epoch_batches(len(job.train_set), stage, seed=seed, epoch=epoch)[0][:NUM_FED]
+    first = epoch_draws(job.train_set, recipe, stage, seed=seed, epoch=epoch)[0][:NUM_FED]
     channels = job.preprocessing.channels
     made = Augmented(job.train_set, recipe, stage, seed, epoch, channels=channels).__getitems__(first)
     batch = collate(made)

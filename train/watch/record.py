@@ -174,12 +174,14 @@ def provenance(job: Job, run: Run, result: Judged, test: Judged | None = None) -
     """Where a checkpoint's weights come from, as plain JSON types."""
     return {
         "data": job.data,
+        "flip_keeps_class": job.train_set.flip_keeps_class,
         "hold_out": job.fold or RULE,
         "group_by": job.group_by,
         "started_from": job.start.label if job.start else None,
         "seed": job.settings.seed,
         "precision": job.settings.precision,
         "device": job.settings.device_name,
+        "kept_weights": job.recipe.kept_weights,
         "epochs": len(run.history),
         "best_epoch": run.best.epoch if run.best else None,
         "head_start": run.head_start.to_dict() if run.head_start else None,

@@ -12,7 +12,7 @@ from train.learn.label_answers import LabelValidation
 from train.learn.run import Epoch, HeadStart, merit_name, merit_of
 from train.learn.validation import Judged, Validation
 from train.progressive.rate_range import RangeTest
-from train.progressive.recipe import Recipe
+from train.progressive.recipe import KeptWeights, Recipe
 from train.watch.charts import (
     pictures_of,
     progress_charts,
@@ -40,6 +40,7 @@ _STYLE = Path(__file__).with_name("report.css")
 # A browser that has the page of a running run open reads it again this often.
 REFRESH_S = 30
 SHOWN_BROKEN, SHOWN_VALUES = 50, 8
+WEIGHTS: dict[KeptWeights, str] = {"averaged": "the averaged weights", "raw": "the weights themselves (no average)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,8 @@ def described(job: Job) -> dict[str, Any]:
         "device": settings.device_name if settings.device.type == "cuda" else "CPU",
         "decoding processes": settings.workers,
         "flip and RandAugment": f"by the {settings.augment_on}",
+        "activations": "computed again for gradients" if settings.checkpoint_activations else "kept for gradients",
+        "validated and kept": WEIGHTS[job.recipe.kept_weights],
     }
     return said if settings.world.is_alone else said | {"training processes": settings.world.size}
 
@@ -164,11 +167,15 @@ def _about_choice(job: Job, status: RunStatus) -> Iterator[str]:
     if found:
         head = f"A classifier on the features of the weights as they were reached {_accuracy(found.merit)}"
         yield f"{head} in {duration(found.seconds)}: what every epoch had to beat."
-    if best is None or status.state != "finished":
+    if status.state != "finished":
+        return
+    weights = WEIGHTS[job.recipe.kept_weights]
+    if best is None:
+        yield f"The checkpoint has {weights} after the last epoch."
         return
     metric = {"top1": "top-1", "map": "mAP"}.get(job.recipe.metric, job.recipe.metric.replace("_", " "))
     whose = f"after epoch {best} of {len(status.history)}" if best else "at the head start: no epoch was better"
-    yield f"The checkpoint has the averaged weights {whose}, the best in {metric} at the final size."
+    yield f"The checkpoint has {weights} {whose}, the best in {metric} at the final size."
     if not status.test:
         yield "They were chosen by the same pictures, which flatters the figure a little; a test/ folder would not."
 
