@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from zoo.model.spec import Card, Preprocessing, Thresholds
-from zoo.rows import Some, Text
+from zoo.rows import Count, Row, Some, Text, Within
 
 # Where a graph carries its contract: JSON under this key of the ONNX metadata.
 GRAPH_KEY = "zoo"
 GRAPH_FORMAT = "zoo-graph-1"
+# 20 is the exporter's own target (torch 2.11 and later); TensorRT 10.0 and later read it. The exporter has no operators
+# below 18, and onnx 1.18, the oldest this project takes, knows none above 23.
+OPSET = 20
+Opset = Annotated[int, Within(18, 23)]
+
+
+InputForm = Literal["uint8", "float"]
+TOP_SCORES, TOP_CLASSES = "top_scores", "top_classes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form(Row):
+    """How much of the work around the network a graph does itself.
+
+    `input`: "uint8" takes pictures (N, S, S, 3) in RGB order and normalises them inside; "float" takes planes
+    (N, 3, S, S) float32 that the client has normalised, (value − mean) / std of the contract's preprocessing, where a
+    value is 0…255. `output`: "probabilities" are the softmax of the logits or, of a network that answers several
+    labels, their sigmoid. `topk`: the so many highest of the outputs follow as outputs of their own, highest first:
+    (N, k) float32 and the indices of their classes (N, k) int64.
+    """
+
+    input: InputForm = "uint8"
+    output: Literal["logits", "probabilities"] = "logits"
+    topk: Count | None = None
+
+    @property
+    def input_name(self) -> str:
+        """What the graph calls its input."""
+        return "pictures" if self.input == "uint8" else "planes"
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What the graph calls its outputs: scores of all classes first."""
+        return (self.output,) if self.topk is None else (self.output, TOP_SCORES, TOP_CLASSES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,3 +61,11 @@ class Contract(Card):
     classes: Annotated[tuple[str, ...], Some()]
     preprocessing: Preprocessing
     thresholds: Thresholds = None
+    form: Form = Form()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; of a graph of the usual form they are what earlier versions read too."""
+        fields = super().to_dict()
+        if self.form == Form():
+            del fields["form"]
+        return fields

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from export.contract import OPSET, Form, InputForm, Opset
 from export.engine.builders import AUTO, Batches, BuilderId
 from export.precision.rows import PrecisionId
 from zoo.model.spec import ImageSize
@@ -31,7 +32,17 @@ class ExportOptions(Row):
         tuple[str, ...],
         Opt("Compute capability to build for (tensorrt-rtx); repeatable.", ("--target",), "8.6", needs="trt"),
     ] = ()
-    image_size: Annotated[ImageSize | None, Opt("Side of the input, px; by default the checkpoint's own.")] = None
+    image_size: Annotated[
+        ImageSize | None, Opt("Side of the input, px; by default the checkpoint's own. It says what another one costs.")
+    ] = None
+    input: Annotated[
+        InputForm, Opt("uint8: pictures, normalised inside; float: planes that the client has normalised.")
+    ] = "uint8"
+    softmax: Annotated[bool, Opt("Answer probabilities, of several labels their sigmoid, instead of logits.")] = False
+    topk: Annotated[
+        Count | None, Opt("Answer the so many highest scores and their classes too, as outputs of their own.")
+    ] = None
+    opset: Annotated[Opset, Opt("Version of ONNX's operators.")] = OPSET
     data: Annotated[
         str | None,
         Opt(
@@ -44,6 +55,11 @@ class ExportOptions(Row):
     num_pictures: Annotated[Count, Opt("Pictures to compare on.", needs="parity")] = 64
     parity: Annotated[bool, Opt("Skip the comparison; the passport says so.", flags=("--no-parity",))] = True
     random_weights: Annotated[bool, Opt("Untrained, for latency work only; the passport says so.")] = False
+
+    @property
+    def form(self) -> Form:
+        """What the graph does of the work around the network."""
+        return Form(input=self.input, output="probabilities" if self.softmax else "logits", topk=self.topk)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from export.passport import FileCard, FileCards, Parities, Parity, Passport, pas
 from export.precision.rows import Precision, find_precision
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
+from export.size_cost import SizeCost, size_cost
 from export.source import Source, find_source
 from export.staging import check_free, destination, publish, staging
 from export.watch import Watch
@@ -38,12 +39,13 @@ class ExportResult(Row):
     plan: Path | None
     passport_file: Path
     passport: Passport
+    cost: SizeCost
 
     def to_dict(self) -> dict[str, Any]:
         """What `zoo export --json` prints: the files, and of the passport what was found and built."""
         files = {"onnx": str(self.onnx), "plan": self.plan and str(self.plan), "passport": str(self.passport_file)}
         passport = self.passport.to_dict()
-        return files | {name: passport[name] for name in ("parity", "builder")}
+        return files | {name: passport[name] for name in ("parity", "builder")} | {"cost": self.cost.to_dict()}
 
 
 def export_model(options: ExportOptions, *, watch: Watch | None = None) -> ExportResult:
@@ -82,6 +84,12 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
         plan=folder / f"{stem}.plan" if passport.files.plan else None,
         passport_file=folder / f"{stem}.json",
         passport=passport,
+        cost=size_cost(
+            source.network.variant,
+            source.contract.preprocessing.image_size,
+            source.own_size,
+            num_classes=len(source.contract.classes),
+        ),
     )
 
 
@@ -107,7 +115,8 @@ class _Job:
         contract = self.source.contract
         probe = self._choose_pictures() if self.options.parity else None
         self.watch.step(f"Export {self.source.label} to ONNX at {contract.preprocessing.image_size} px")
-        graph = export_onnx(self.source.network, contract, checkpoint=self.source.card.to_dict())
+        checkpoint = self.source.card.to_dict()
+        graph = export_onnx(self.source.network, contract, checkpoint=checkpoint, opset=self.options.opset)
         write_bytes(self.onnx_file, graph.SerializeToString())
         self.cards["onnx"] = FileCard.of(self.onnx_file, FP32.id)
         if probe:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from export.contract import GRAPH_FORMAT, GRAPH_KEY, Contract
+from export.interface import as_input
 from export.passport import check_exists
 from export.runners.runner import recorded_temperature
 from zoo.errors import ArtifactError, MissingCapabilityError, RowError
@@ -110,9 +111,18 @@ class OnnxRunner:
         return session
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, 3) uint8 pictures: logits (N, K) float32. Waits for the device."""
-        logits: NDArray[np.float32] = self._session.run(None, {self._session.get_inputs()[0].name: pictures})[0]
-        return logits
+        """Classify (N, S, S, 3) uint8 pictures: (N, K) float32. Waits for the device."""
+        every: NDArray[np.float32] = self._run(pictures)[0]
+        return every
+
+    def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Every output by its name."""
+        return dict(zip(self.contract.form.output_names, self._run(pictures), strict=True))
+
+    def _run(self, pictures: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        taken = {self.contract.form.input_name: as_input(pictures, self.contract)}
+        found: list[NDArray[Any]] = self._session.run(list(self.contract.form.output_names), taken)
+        return found
 
     def __enter__(self) -> Self:
         return self
