@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 import click
 
-from export.options import EvaluateOptions, ExportOptions, PredictOptions
+from export.options import EvaluateOptions, ExportOptions, InspectOptions, PredictOptions
 from zoo.options import json_option, takes
 
 
@@ -35,6 +35,35 @@ def export(options: ExportOptions, as_json: bool) -> None:
     console.print(export_table(result))
     for remark in export_remarks(result):
         console.print(Text(remark, style="dim"), soft_wrap=True)
+
+
+@click.command()
+@takes(InspectOptions)
+@json_option
+def inspect(options: InspectOptions, as_json: bool) -> None:
+    """Say what ARTIFACT is: a checkpoint, an .onnx, a .plan, or a model's id.
+
+    Its stages, inputs and outputs, preprocessing, classes, verdicts, licence, what made it, and which runner opens it
+    on this machine. It runs nothing.
+
+    \b
+    zoo inspect s.onnx
+    zoo inspect s.onnx --snippet python
+    """
+    from export.inspection.card import inspect_artifact
+    from export.inspection.shown import show
+    from export.inspection.snippet import snippet_of
+    from zoo.console import print_json, results_console
+
+    if options.snippet and as_json:
+        raise click.UsageError("--json has no effect with --snippet.")
+    found = inspect_artifact(options.artifact)
+    if options.snippet:
+        click.echo(snippet_of(found, options.snippet), nl=False)
+    elif as_json:
+        print_json(found.to_dict())
+    else:
+        show(found, results_console())
 
 
 @click.command()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from zoo.errors import ArtifactError, RowError
 from zoo.model.spec import Card, Preprocessing, Thresholds
 from zoo.rows import Count, Row, Some, Text, Within
 
@@ -69,3 +72,34 @@ class Contract(Card):
         if self.form == Form():
             del fields["form"]
         return fields
+
+
+def read_metadata(stored: str | None, artifact: str) -> tuple[Contract, Mapping[str, Any]]:
+    """The contract that a graph of ours carries under `GRAPH_KEY` of its metadata, and its checkpoint's fields.
+
+    Args:
+        stored: the metadata's text; None where it has none.
+        artifact: what errors call the graph.
+
+    Raises:
+        ArtifactError: there is none, or it is one this version does not read.
+    """
+    if stored is None:
+        raise ArtifactError(
+            f"{artifact} was not exported by this project: it does not say its classes and preprocessing.",
+            "`zoo export MODEL` writes a graph that does.",
+        )
+    try:
+        fields = json.loads(stored)
+        if fields["format"] != GRAPH_FORMAT:
+            raise ArtifactError(
+                f"{artifact} has the format {fields['format']!r}; this version reads {GRAPH_FORMAT!r}.",
+                "Export it again with this version.",
+            )
+        contract = Contract.from_dict(fields["contract"], "contract.")
+        checkpoint = fields.get("checkpoint", {})
+        (checkpoint.get("provenance") or {}).get("temperature")  # both are objects
+        return contract, checkpoint
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        said = error.problem if isinstance(error, RowError) else repr(error)
+        raise ArtifactError(f"{artifact} carries damaged metadata: {said}", "Export it again.") from error

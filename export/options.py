@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from export.contract import OPSET, Form, InputForm, Opset
 from export.engine.builders import AUTO, Batches, BuilderId
@@ -75,6 +75,17 @@ class PredictOptions(Row):
         bool, Opt("Scores that say how often such answers are right, by the temperature that `zoo train` fitted.")
     ] = False
     device: DeviceChoice = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(Row):
+    """What to look into, and in which language to write a program that uses it."""
+
+    artifact: Annotated[str, Arg("ARTIFACT")]
+    snippet: Annotated[
+        Literal["python", "cpp"] | None,
+        Opt("Print a program that classifies with an .onnx or a .plan and has nothing of this project in it."),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

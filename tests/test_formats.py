@@ -128,6 +128,8 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
     yield "MODEL.json", read("tiny.json")
     (metadata,) = (entry.value for entry in onnx.load("tiny.onnx").metadata_props if entry.key == "zoo")
     yield "MODEL.onnx", json.loads(metadata)
+    yield "zoo inspect", ask("inspect tiny.onnx")
+    yield "zoo inspect", ask("inspect of-ten-classes")
     yield "zoo evaluate", ask("evaluate tiny.onnx --data pictures")
     yield "zoo evaluate", ask("evaluate of-ten-classes")
     yield "zoo evaluate", ask("evaluate of-several-labels --data shapes/labels.csv")
