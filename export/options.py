@@ -25,7 +25,12 @@ class ExportOptions(Row):
     out: Annotated[Path, Opt("A folder, or a path ending in .onnx.", flags=("-o", "--out"))] = Path()
     trt: Annotated[PrecisionId | None, Opt("Build a TensorRT plan too, in this precision.")] = None
     profile: Annotated[
-        Batches, Opt("Batches the plan takes, and the one it is tuned for.", metavar="MIN OPT MAX", needs="trt")
+        Batches,
+        Opt(
+            "Batches the plan, or Triton, takes, and the one it is tuned for.",
+            metavar="MIN OPT MAX",
+            needs=("trt", "triton"),
+        ),
     ] = (1, 8, 32)
     builder: Annotated[BuilderId, Opt("auto: tensorrt if it can build here.", needs="trt")] = AUTO
     targets: Annotated[
@@ -54,6 +59,14 @@ class ExportOptions(Row):
     # 64 · 8.4 = 540 GMACs, some ten seconds on two cores.
     num_pictures: Annotated[Count, Opt("Pictures to compare on.", needs="parity")] = 64
     parity: Annotated[bool, Opt("Skip the comparison; the passport says so.", flags=("--no-parity",))] = True
+    triton: Annotated[
+        Path | None,
+        Opt("Add it as a model's next version to this model repository of Triton's too.", metavar="DIR"),
+    ] = None
+    kserve: Annotated[
+        Path | None,
+        Opt("Write the InferenceService that runs the repository on KServe.", metavar="FILE", needs="triton"),
+    ] = None
     random_weights: Annotated[bool, Opt("Untrained, for latency work only; the passport says so.")] = False
 
     @property

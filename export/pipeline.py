@@ -21,6 +21,7 @@ from export.runners.pytorch import TorchRunner
 from export.size_cost import SizeCost, size_cost
 from export.source import Source, find_source
 from export.staging import check_free, destination, publish, staging
+from export.triton.repository import add_version, planned_entry, write_service
 from export.watch import Watch
 from zoo.errors import EngineBuildError, MissingCapabilityError, ZooError
 from zoo.files import check_folder, check_temporary_folder, write_bytes
@@ -40,10 +41,13 @@ class ExportResult(Row):
     passport_file: Path
     passport: Passport
     cost: SizeCost
+    triton: Path | None = None
+    kserve: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What `zoo export --json` prints: the files, and of the passport what was found and built."""
         files = {"onnx": str(self.onnx), "plan": self.plan and str(self.plan), "passport": str(self.passport_file)}
+        files |= {name: str(path) for name in ("triton", "kserve") if (path := getattr(self, name))}
         passport = self.passport.to_dict()
         return files | {name: passport[name] for name in ("parity", "builder")} | {"cost": self.cost.to_dict()}
 
@@ -71,6 +75,7 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
         check_batches(options.profile, largest_map(source.network.variant, image_size), image_size)
     stem = stem_given or source.contract.model
     check_free(folder, stem)
+    entry = planned_entry(options, stem, source.contract)
     with staging(folder, stem) as made:
         job = _Job(options, source, made / f"{stem}.onnx", watch)
         graph = job.export()
@@ -79,9 +84,10 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
         publish(made, folder, stem, watch)
     if failure:
         raise failure
+    onnx, plan = folder / f"{stem}.onnx", folder / f"{stem}.plan" if passport.files.plan else None
     return ExportResult(
-        onnx=folder / f"{stem}.onnx",
-        plan=folder / f"{stem}.plan" if passport.files.plan else None,
+        onnx=onnx,
+        plan=plan,
         passport_file=folder / f"{stem}.json",
         passport=passport,
         cost=size_cost(
@@ -90,6 +96,8 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
             source.own_size,
             num_classes=len(source.contract.classes),
         ),
+        triton=add_version(entry, plan or onnx) if entry else None,
+        kserve=write_service(options.kserve, entry, passport.builder) if entry and options.kserve else None,
     )
 
 

@@ -66,6 +66,11 @@ def export_remarks(result: ExportResult) -> list[str]:
     if result.cost.image_size != result.cost.own_size:
         accuracy = recorded_accuracy(passport.checkpoint.provenance)
         remarks.append(result.cost.summary(str(result.onnx), accuracy))
+    if result.triton:
+        repository = result.triton.parent.parent
+        remarks.append(f"Triton: {result.triton}; tritonserver --model-repository={repository}")
+    if result.kserve:
+        remarks.append(f"KServe: {result.kserve}; its storageUri is yours to fill in.")
     if passport.random_weights:
         remarks.append("Random weights: for latency only.")
     return remarks
