@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import click
 
@@ -57,7 +58,8 @@ def inspect(options: InspectOptions, as_json: bool) -> None:
 
     if options.snippet and as_json:
         raise click.UsageError("--json has no effect with --snippet.")
-    found = inspect_artifact(options.artifact)
+    _check_signature(options.artifact, options.require_signature)
+    found = inspect_artifact(options.artifact, signed_by=options.require_signature)
     if options.snippet:
         click.echo(snippet_of(found, options.snippet), nl=False)
     elif as_json:
@@ -92,6 +94,7 @@ def predict(options: PredictOptions, as_json: bool) -> None:
     from zoo.errors import DataError
     from zoo.visible import visible
 
+    _check_signature(options.artifact, options.require_signature)
     pictures, left_out = find_pictures(options.pictures)
     results, log = results_console(), log_console()
     if left_out:
@@ -137,6 +140,7 @@ def evaluate(options: EvaluateOptions, as_json: bool) -> None:
     from export.watch import watching
     from zoo.console import log_console, print_json, results_console
 
+    _check_signature(options.artifact, options.require_signature)
     pictures = open_data(options.artifact, options.data, seed=options.seed, group_by=options.group_by)
     with open_runner(options.artifact, device=options.device) as runner, watching(log_console()) as watch:
         watch.step(f"Evaluate {options.artifact} on {pictures.name}, {runner.device}")
@@ -152,3 +156,11 @@ def evaluate(options: EvaluateOptions, as_json: bool) -> None:
         return
     over = f"on {found.n} pictures of {pictures.name}"
     results_console().print(Text.assemble((found.artifact, "bold"), f"  {evaluation_words(found)}  {over}"))
+
+
+def _check_signature(artifact: str, public_key: Path | None) -> None:
+    """Before anything of an artifact is read: refuse one that is not signed as required."""
+    if public_key:
+        from export.signature import require_signature
+
+        require_signature(artifact, public_key)

@@ -13,6 +13,9 @@ from zoo.model.spec import ImageSize
 from zoo.options import Arg, DeviceChoice, GroupBy, Opt
 from zoo.rows import Count, CountOrNone, Row, Some
 
+RequireSignature = Annotated[
+    Path | None, Opt("Refuse what the owner of this key did not sign, or was changed since.", metavar="PUB.pem")
+]
 # How many classes are named where a picture has one.
 TOP = 5
 
@@ -67,6 +70,9 @@ class ExportOptions(Row):
         Path | None,
         Opt("Write the InferenceService that runs the repository on KServe.", metavar="FILE", needs="triton"),
     ] = None
+    sign: Annotated[
+        Path | None, Opt("Sign the passport, which holds the files' hashes, with this Ed25519 key.", metavar="KEY.pem")
+    ] = None
     random_weights: Annotated[bool, Opt("Untrained, for latency work only; the passport says so.")] = False
 
     @property
@@ -88,6 +94,7 @@ class PredictOptions(Row):
         bool, Opt("Scores that say how often such answers are right, by the temperature that `zoo train` fitted.")
     ] = False
     device: DeviceChoice = "auto"
+    require_signature: RequireSignature = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +106,7 @@ class InspectOptions(Row):
         Literal["python", "cpp"] | None,
         Opt("Print a program that classifies with an .onnx or a .plan and has nothing of this project in it."),
     ] = None
+    require_signature: RequireSignature = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,3 +124,4 @@ class EvaluateOptions(Row):
     group_by: GroupBy = None
     batch_size: Annotated[Count, Opt("Pictures at once, at most.")] = 32
     device: DeviceChoice = "auto"
+    require_signature: RequireSignature = None

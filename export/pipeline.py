@@ -18,6 +18,7 @@ from export.passport import FileCard, FileCards, Parities, Parity, Passport, pas
 from export.precision.rows import Precision, find_precision
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
+from export.signature import load_signing_key, sign_passport
 from export.size_cost import SizeCost, size_cost
 from export.source import Source, find_source
 from export.staging import check_free, destination, publish, staging
@@ -64,6 +65,7 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
     """
     watch = watch or Watch()
     check_temporary_folder()
+    key = load_signing_key(options.sign) if options.sign else None
     folder, stem_given = destination(options.out)
     check_folder(folder)
     if options.trt:
@@ -81,6 +83,8 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
         graph = job.export()
         failure = job.build(graph, find_precision(options.trt)) if options.trt else None
         passport = job.describe()
+        if key:
+            sign_passport(passport_path(job.onnx_file), key)
         publish(made, folder, stem, watch)
     if failure:
         raise failure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from export.passport import (
     passport_path,
     read_passport,
 )
+from export.signature import signature_path
 from export.size_cost import recorded_accuracy
 from zoo.errors import ArtifactError, RowError
 from zoo.files import sha256_of
@@ -60,8 +61,9 @@ class Inspection(Row):
 
     `stages` are `zoo.model.counts.Part`s at the artifact's own size and classes, empty where the network's row is not
     among those of the zoo. `accuracy` is what its checkpoint records, `licence` that of the published weights it is or
-    began from. `passport` says whether the one beside it describes this very file; `parity` and `environment` are that
-    passport's. `made_by` is a command; `rebuild` is one too, where a plan can run here only if it is built again.
+    began from. `passport` says whether the one beside it describes this very file; `parity` is that passport's, and
+    `signature` what is known of its signature, None without one. `made_by` is a command; `rebuild` is one too, where a
+    plan can run here only if it is built again.
     """
 
     artifact: Text
@@ -85,10 +87,15 @@ class Inspection(Row):
     created: str | None
     opens_here: tuple[Ability, ...]
     rebuild: str | None
+    signature: str | None = None
 
 
-def inspect_artifact(artifact: str) -> Inspection:
+def inspect_artifact(artifact: str, *, signed_by: Path | None = None) -> Inspection:
     """Find out what a checkpoint, a model's id, an .onnx or a .plan is.
+
+    Args:
+        artifact: its path, or a model's id.
+        signed_by: the public key that `export.signature.require_signature` has found its signature to be of.
 
     Raises:
         ArtifactError: missing, foreign, or a plan that is not the one its passport describes.
@@ -99,7 +106,9 @@ def inspect_artifact(artifact: str) -> Inspection:
     if path.suffix not in EXPORTED_SUFFIXES:
         return _of_checkpoint(artifact)
     check_exists(path)
-    return _of_plan(path) if path.suffix == ".plan" else _of_graph(path)
+    found = _of_plan(path) if path.suffix == ".plan" else _of_graph(path)
+    signature = f"by the key of {signed_by}" if signed_by else "not checked"
+    return replace(found, signature=signature if signature_path(path).is_file() else None)
 
 
 def _of_checkpoint(artifact: str) -> Inspection:

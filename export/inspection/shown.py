@@ -63,6 +63,7 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "weights", "random: for latency only"
     if found.kind != "checkpoint":
         yield "passport", found.passport
+        yield "signature", found.signature or "none"
         yield from _parities(found)
     if built := found.builder:
         profile = f"batches {built.profile.min} to {built.profile.max}, tuned for {built.profile.opt}"

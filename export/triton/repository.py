@@ -22,6 +22,7 @@ from export.engine.build import choose_builder
 from export.engine.builders import BatchProfile, BuildCard
 from export.options import ExportOptions
 from export.passport import passport_path
+from export.signature import signature_path
 from export.triton.config import LABELS, MODEL_FILES, Served, labels_text, signature, tuning
 from export.triton.kserve import inference_service
 from zoo.errors import MissingCapabilityError, ZooError
@@ -129,6 +130,8 @@ def add_version(entry: Entry, artifact: Path) -> Path:
             model.parent.mkdir()
             shutil.copyfile(artifact, model)
             shutil.copyfile(passport_path(artifact), passport_path(model))
+            if signature_path(artifact).is_file():
+                shutil.copyfile(signature_path(artifact), signature_path(model))
             return _publish(model.parent, entry.folder)
     except OSError as error:
         raise ZooError(
