@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from train.folder import CHECKPOINT, STATE, Found, find_run, keep_last_good, move_aside
+from train.input.decoders import decoders_kept
 from train.learn.distill import Teacher
 from train.learn.job import Job, Start, TrainAndVal, make_job, with_recipe
 from train.learn.label_answers import LabelValidation
@@ -135,7 +136,10 @@ def train_model(
     console.print(_headline(job))
     for remark in (*remarks(job.train_set, job.val_set), *filter(None, (better_start(options, job.variant),))):
         console.print(escape(remark))
-    with locked(folder) if world.is_first else nullcontext(), joined(world, job.settings.device):
+    with ExitStack() as stack:
+        stack.enter_context(locked(folder) if world.is_first else nullcontext())
+        stack.enter_context(joined(world, job.settings.device))
+        stack.enter_context(_decoders_kept(job))
         # The first process decides for all: the others may see its files later, or other ones.
         resume = _must_resume(options, folder, gather(world, find_run(folder))[0])
         deadline = None
@@ -199,6 +203,11 @@ def _train(
                 card = replace(card, thresholds=tuple(result.thresholds.tolist()))
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
     return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test, run.head_start)
+
+
+def _decoders_kept(job: Job) -> AbstractContextManager[None]:
+    sets = [pictures for pictures in (job.train_set, job.val_set, job.test_set) if pictures is not None]
+    return decoders_kept(sets, workers=job.settings.workers, pin=job.settings.device.type == "cuda")
 
 
 def measure_pace_of(options: TrainOptions) -> Pace:

@@ -1,29 +1,23 @@
-"""Owns how pictures reach the loop, batch by batch as uint8; what changes a picture is `train/augment/host.py`'s."""
+"""Owns what a batch is made of, picture by picture, as uint8; which process makes it is `train/input/decoders.py`'s."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing.synchronize import Semaphore
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from train.augment.host import Draws, augment, draw_augmentation, random_crop_box
 from train.input.decode import Crop, CropDecoder
 from train.input.streams import Streams
 from train.options import AugmentOn
-from train.processes.stopping import leave_signals_to_the_run, signals_held
-from train.processes.workers import Workers, out_of_memory, starting
+from train.processes.workers import out_of_memory
 from train.progressive.recipe import Recipe, TrainingStage
 from train.progressive.schedule import steps_per_epoch
 from zoo.data.jpeg import Box
@@ -35,8 +29,6 @@ from zoo.model.spec import Preprocessing
 Read = Callable[[], Stored]
 # A picture's class, or its row of `Pictures.targets`, (K,) bool.
 Label = int | NDArray[np.bool_]
-# Decoding processes that do not wait for a server have ended by themselves within this time.
-GRACE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ class _Drawn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Made(Dataset[Item | str]):
+class Made(Dataset[Item | str]):
     """Pictures as a data set whose items are made of them: item (index), or why it could not be decoded."""
 
     pictures: Pictures
@@ -118,7 +110,7 @@ class _Made(Dataset[Item | str]):
 
 
 @dataclass(frozen=True)
-class Augmented(_Made):
+class Augmented(Made):
     """One epoch of training pictures, cropped and augmented.
 
     With `augment_on` "device" they are not yet flipped and RandAugmented; the draws for them are the same.
@@ -189,7 +181,7 @@ class Augmented(_Made):
 
 
 @dataclass(frozen=True)
-class Prepared(_Made):
+class Prepared(Made):
     """Pictures preprocessed without augmentation."""
 
     preprocessing: Preprocessing
@@ -254,82 +246,3 @@ def epoch_batches(
     steps, size = steps_per_epoch(len(order), stage.batch_size, processes), stage.batch_size * processes
     batches = np.array_split(order, steps) if processes == 1 else [order[s * size :][:size] for s in range(steps)]
     return [batch.tolist() for batch in batches]
-
-
-def load(
-    dataset: Dataset[Item | str], batches: list[list[int]], *, workers: int, pin: bool
-) -> Generator[Batch, None, None]:
-    """Yield `batches` of a data set in their order.
-
-    When it is closed or fails before its end, its workers end within `GRACE_S`, whatever they wait for.
-
-    Raises:
-        DataError: the pictures' server does not answer as it should. WorkerError: the system ended a decoding process,
-        or has no memory or files for it.
-    """
-    leave = multiprocessing.Semaphore(0)  # how many workers are to end
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=partial(_begin_worker, leave),
-    )
-    left = len(batches)
-    loaded: Iterator[Any] = iter(())
-    processes = Workers()
-    try:
-        with signals_held(), starting(processes):
-            loaded = iter(loader)
-        while left:
-            batch = _next(loaded, processes)
-            if isinstance(batch, ZooError):
-                raise batch
-            left -= 1
-            yield batch
-    finally:
-        for _ in range(workers if left else 0):
-            leave.release()
-        loaded = iter(())  # PyTorch's iterator shuts down with its last reference: now, not at a garbage collection
-
-
-def _next(loaded: Iterator[Any], processes: Workers) -> Batch | ZooError:
-    """The next batch, or why there is none; the error's own traceback would keep the processes of the others."""
-    try:
-        batch: Batch | ZooError = next(loaded)
-    except (RuntimeError, OSError, EOFError) as error:  # the last two: what a dead process was handing over
-        found = processes.explain(error)
-        if found is None:
-            raise
-        return found
-    return batch
-
-
-def _begin_worker(leave: Semaphore, worker: int) -> None:
-    """Prepare a decoding process; it ends `GRACE_S` after `leave` is released.
-
-    A process that is not waiting for a server ends before that, as PyTorch asks it to, and not while it hands over a
-    batch. PyTorch asks between two batches, and then by SIGTERM, which decoding processes ignore. Without `leave`
-    PyTorch would wait as long as a process waits for its server, or forever where the loader is still referred to and
-    nothing asks the process to end.
-    """
-    leave_signals_to_the_run(worker)
-
-    def end() -> None:
-        leave.acquire()
-        time.sleep(GRACE_S)
-        os._exit(0)  # any other status is an error to PyTorch
-
-    threading.Thread(target=end, daemon=True).start()
-
-
-def load_validation(
-    pictures: Pictures, preprocessing: Preprocessing, *, batch_size: int, workers: int, pin: bool
-) -> Generator[Batch, None, None]:
-    """Yield every picture once, preprocessed, in order."""
-    batches = [
-        list(range(start, min(start + batch_size, len(pictures)))) for start in range(0, len(pictures), batch_size)
-    ]
-    return load(Prepared(pictures, preprocessing), batches, workers=workers, pin=pin)

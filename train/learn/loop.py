@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.input.loader import Augmented, Batch, epoch_batches, load
+from train.input.decoders import load
+from train.input.loader import Augmented, Batch, epoch_batches
 from train.learn.head_start import begin_with_fitted_head
 from train.learn.job import Job
 from train.learn.run import DIVERGED_HINT, Best, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
@@ -179,7 +180,7 @@ class _Loop:
         # Sums stay on the device, so that no step waits.
         done = run.partial = run.partial or PartialEpoch(torch.zeros(2, device=device))
         began = time.monotonic() - done.seconds
-        with closing(self._load(steps[done.steps :], stage, epoch)) as loaded:
+        with closing(self._load(steps[done.steps :], stage, epoch, done)) as loaded:
             for step in range(done.steps, len(steps)):
                 fitting = self.timekeeper.steps_in_time(done, len(steps))
                 if step >= fitting and run.portion:
@@ -189,7 +190,7 @@ class _Loop:
                     progress = epoch + (step + 1) / fitting
                     group["lr"] = group["lr_scale"] * learning_rate(job.recipe, progress, stage.batch_size * world.size)
                 rng = np.random.default_rng((seed, epoch, 7, step, *((world.rank,) if world.rank else ())))
-                parts = self._fetch(loaded, len(steps[step]), done)
+                parts = self._fetch(loaded, len(steps[step]))
                 loss_sum, right, count = train_step(run, job, stage, parts, rng, num_parts=len(steps[step]))
                 done.totals += torch.stack([loss_sum, right.float()])
                 done.seen += count
@@ -291,30 +292,28 @@ class _Loop:
                 self.run.broken.add(message)
                 self.watcher.on_broken(message)
 
-    def _load(self, steps: list[list[list[int]]], stage: TrainingStage, epoch: int) -> Generator[Batch, None, None]:
-        """The parts of all steps; torch's generators are set as at the beginning of every such epoch.
+    def _load(
+        self, steps: list[list[list[int]]], stage: TrainingStage, epoch: int, done: PartialEpoch
+    ) -> Generator[Batch, None, None]:
+        """The parts of all steps; torch's generators are set as at the beginning of every such epoch, or as they were.
 
         Dropout and stochastic depth draw from torch's own generator: seeded per epoch, a resumed run draws the same.
         """
         settings = self.job.settings
         torch.manual_seed(settings.seed * 100_003 + epoch + 1_000_000_007 * self.world.rank)
+        if done.random:
+            restore_random_state(done.random[self.world.rank])
+            done.random = ()
         pictures, recipe = self.job.train_set, self.job.recipe
         dataset = Augmented(pictures, recipe, stage, settings.seed, epoch, settings.augment_on)
         parts = list(chain.from_iterable(steps))
         return load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")
 
-    def _fetch(self, loaded: Iterator[Batch], count: int, done: PartialEpoch) -> Iterator[Batch]:
+    def _fetch(self, loaded: Iterator[Batch], count: int) -> Iterator[Batch]:
         """The parts of a step, each as soon as it is loaded. A wish to stop ends the wait for the first one only."""
         take = partial(next, loaded)
         for used in range(count):
-            try:
-                part = take() if used else self._wait_for(take)
-            finally:
-                if done.random:
-                    # A run resumed inside an epoch puts torch's generators back where they were, but only after the
-                    # loader has drawn from them what it draws at its start.
-                    restore_random_state(done.random[self.world.rank])
-                    done.random = ()
+            part = take() if used else self._wait_for(take)
             self.between_steps = used + 1 == count
             self._report_broken(part.broken)
             yield part

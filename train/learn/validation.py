@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from train.input.loader import Batch, load_validation
+from train.input.decoders import load_validation
+from train.input.loader import Batch
 from train.learn.label_answers import LabelAnswers, LabelValidation, merge_label_validations
 from train.learn.run import DIVERGED_HINT
 from train.learn.step import autocast, normalize
@@ -26,6 +27,8 @@ from zoo.model.spec import Preprocessing
 
 # A validation keeps at most about so many logits, 8 MB: 2,000 pictures of 1,000 classes fit one temperature well.
 SAMPLED_VALUES = 2_000_000
+VALIDATION_BATCH = 64
+Chosen = NDArray[np.int64] | None
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,12 @@ def validate_together(model: Network, pictures: Pictures, preprocessing: Preproc
         result = ask(model, pictures, preprocessing, settings)
     else:
         shares = [np.arange(rank, len(pictures), world.size) for rank in range(world.size)]
-        share = pictures.at(shares[world.rank])
+        share = shares[world.rank]
         if pictures.multi_label:
-            labelled = validate_labels(model, share, preprocessing, settings)
+            labelled = validate_labels(model, pictures, preprocessing, settings, share)
             result = merge_label_validations(gather(world, labelled), shares)
         else:
-            own = validate(model, share, preprocessing, settings)
+            own = validate(model, pictures, preprocessing, settings, share)
             result = merge_validations(gather(world, own), shares)
     if result.unusable:
         raise DivergedError(
@@ -128,8 +131,12 @@ def _join(parts: Sequence[Answers]) -> Answers:
 
 
 @torch.inference_mode()
-def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings) -> Validation:
-    """Measure loss and accuracy over all readable pictures, in float32 sums.
+def validate(
+    model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings, chosen: Chosen = None
+) -> Validation:
+    """Measure loss and accuracy over all readable pictures, or the chosen ones, in float32 sums.
+
+    Indices of the answers are places in `chosen`.
 
     Raises:
         DataError: no picture could be decoded.
@@ -139,9 +146,10 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
     parts: list[Answers] = []
     samples: list[Sample | None] = []
     # Every so many pictures: neighbours in the set are of one class.
-    stride = -(-len(pictures) * model.num_classes // SAMPLED_VALUES)
+    asked = len(pictures) if chosen is None else len(chosen)
+    stride = -(-asked * model.num_classes // SAMPLED_VALUES)
     first = unusable = 0
-    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes)
+    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes, chosen=chosen)
     with closing(loading) as answered:
         for logits, batch in answered:
             broken += batch.broken
@@ -164,7 +172,7 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
 
 @torch.inference_mode()
 def validate_labels(
-    model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings
+    model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings, chosen: Chosen = None
 ) -> LabelValidation:
     """`validate` of pictures that may have several labels. It keeps all scores: 5 bytes for each picture and class.
 
@@ -175,7 +183,7 @@ def validate_labels(
     broken: list[str] = []
     columns: list[tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float32]]] = []
     first = unusable = 0
-    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes)
+    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes, chosen=chosen)
     with closing(loading) as answered:
         for logits, batch in answered:
             broken += batch.broken
@@ -202,13 +210,22 @@ def each_batch(
     settings: Settings,
     *,
     width: int,
+    chosen: Chosen = None,
 ) -> Generator[tuple[Tensor, Batch], None, None]:
     """What `forward` makes of the pictures as validation sees them, (N, width) float32 on the CPU, with their batch.
 
-    N is 0 if every picture of the batch is broken.
+    N is 0 if every picture of the batch is broken. `chosen` are the pictures' indices; None: all.
     """
-    pin = settings.device.type == "cuda"
-    with closing(load_validation(pictures, preprocessing, batch_size=64, workers=settings.workers, pin=pin)) as loaded:
+    order = None if chosen is None else chosen.tolist()
+    asked = load_validation(
+        pictures,
+        preprocessing,
+        batch_size=VALIDATION_BATCH,
+        workers=settings.workers,
+        pin=settings.device.type == "cuda",
+        chosen=order,
+    )
+    with closing(asked) as loaded:
         for batch in loaded:
             if not len(batch.labels):
                 yield torch.empty(0, width), batch

@@ -52,15 +52,13 @@ def read_duration(text: str) -> float:
 class Pace(Row):
     """How fast a machine is with a network: seconds a picture, as a part that is the same for any size and one in px².
 
-    `train` and `validate` parts come in that order: seconds, and seconds per square pixel. `start_s` is what decoding
-    processes take to begin, which they do before each epoch, each validation and the head start's features.
+    `train` and `validate` parts come in that order: seconds, and seconds per square pixel.
     """
 
     train_s: NotNegative
     train_s_per_px: NotNegative
     validate_s: NotNegative
     validate_s_per_px: NotNegative
-    start_s: NotNegative = 0.0
 
     def training(self, size: int) -> float:
         """Seconds for a picture of `size` px a side, decoded, forward, backward and its share of the optimizer."""
@@ -129,22 +127,21 @@ def _seconds_a_picture(recipe: Recipe, pace: Pace, done: int) -> float:
 
 def _seconds_besides(recipe: Recipe, amount: Amount, pace: Pace) -> float:
     """What a run takes besides training."""
-    starting = pace.start_s * recipe.epochs
-    return starting + _seconds_of_head(recipe, amount, pace) + _seconds_of_looking(recipe, amount, pace, 0)
+    return _seconds_of_head(recipe, amount, pace) + _seconds_of_looking(recipe, amount, pace, 0)
 
 
 def _seconds_of_head(recipe: Recipe, amount: Amount, pace: Pace) -> float:
     """What a head start takes; 0 where there is none."""
     if not _fits_head(recipe, amount):
         return 0.0
-    return (amount.features + amount.validate) * pace.validation(recipe.test_size) + 2 * pace.start_s
+    return (amount.features + amount.validate) * pace.validation(recipe.test_size)
 
 
 def _seconds_of_looking(recipe: Recipe, amount: Amount, pace: Pace, done: int) -> float:
     """What validations after the first `done` epochs take, and the look at the test pictures."""
     left = _stages_left(recipe, done)
-    looks = sum(amount.validate * pace.validation(tested_size(recipe, stage)) + pace.start_s for stage in left)
-    return looks + amount.test * pace.validation(recipe.test_size) + (pace.start_s if amount.test else 0.0)
+    looks = sum(amount.validate * pace.validation(tested_size(recipe, stage)) for stage in left)
+    return looks + amount.test * pace.validation(recipe.test_size)
 
 
 def _stages_left(recipe: Recipe, done: int) -> list[TrainingStage]:
@@ -182,9 +179,7 @@ def fit_to_budget(
         size = suited.largest_size
         if share < 1:
             size = min(max(round(share * size / 8) * 8, SMALLEST_PX), size)
-        looking = 2 * pace.start_s + amount.validate * pace.validation(
-            round(suited.test_size * size / suited.largest_size)
-        )
+        looking = amount.validate * pace.validation(round(suited.test_size * size / suited.largest_size))
         most = max(least, min(MOST_EPOCHS, floor(VALIDATION_SHARE * planned / max(looking, 1e-9))))
         draft = make(most, amount.train, size)
         each = floor((planned - _seconds_besides(draft, amount, pace)) / _seconds_a_picture(draft, pace, 0))
@@ -212,8 +207,7 @@ def pictures_left_an_epoch(recipe: Recipe, deadline: Deadline, slower: Slower, *
         seconds: what is left.
     """
     amount, pace = deadline.amount, deadline.pace
-    starting = slower.training * pace.start_s * (recipe.epochs - done)
-    free = seconds - FINISH_S - starting - slower.rest * _seconds_of_looking(recipe, amount, pace, done)
+    free = seconds - FINISH_S - slower.rest * _seconds_of_looking(recipe, amount, pace, done)
     least = min(stage.batch_size for stage in recipe.stages)
     return max(least, floor(free / (slower.training * _seconds_a_picture(recipe, pace, done))))
 
@@ -227,8 +221,8 @@ def seconds_after_last_step(recipe: Recipe, deadline: Deadline, slower: Slower) 
 def slower_in_epoch(recipe: Recipe, deadline: Deadline, epoch: int, taken: Taken) -> Slower:
     """How an epoch (from 0) went, against the pace."""
     stage, amount, pace = recipe.stages[stage_of_epoch(recipe.stages, epoch)], deadline.amount, deadline.pace
-    planned = amount.validate * pace.validation(tested_size(recipe, stage)) + pace.start_s
-    trained = taken.pictures * pace.training(stage.image_size) + pace.start_s
+    planned = amount.validate * pace.validation(tested_size(recipe, stage))
+    trained = taken.pictures * pace.training(stage.image_size)
     return Slower(training=taken.training_s / trained, rest=taken.rest_s / max(planned, 1e-9))
 
 

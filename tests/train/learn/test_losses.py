@@ -131,7 +131,7 @@ def test_a_student_learns_from_a_run(zoo: Callable, in_folder: Path, tiny_run: P
     """All of the loss is the teacher's: the student comes to answer as it does, of labels it sees nothing."""
     answer = zoo(
         *("train", "tiny", "--teacher", tiny_run, "--distill-alpha", "1", "--temperature", "2", "--device", "cpu"),
-        *("--epochs", "8", "--image-size", "32", "--batch-size", "32", "--lr", "2e-2", "-o", "student"),
+        *("--epochs", "16", "--image-size", "32", "--batch-size", "32", "--lr", "1e-2", "-o", "student"),
     )
     assert answer.code == 0, answer.err
     card = read_card(Path("student/checkpoint.safetensors"))
