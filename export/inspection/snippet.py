@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from string import Template
@@ -64,7 +65,7 @@ def python_snippet(file: str, contract: Contract, *, sha256: str = "", built: Bu
     taken, answered = input_of(contract), outputs_of(contract)
     is_planes = contract.form.input == "float"
     fields = {
-        "file": file,
+        "file": _plain(file),
         "file_literal": repr(file),
         "size": contract.preprocessing.image_size,
         "prepare": _python_prepare(contract),
@@ -100,7 +101,7 @@ def cpp_snippet(file: str, contract: Contract, *, sha256: str = "", built: Build
     }
     outputs = ((each.name, math.prod(each.shape) * np.dtype(each.dtype).itemsize) for each in answered)
     fields = {
-        "file": file,
+        "file": _plain(file),
         "file_cpp": _cpp_text(file),
         "includes": INCLUDES,
         "size": contract.preprocessing.image_size,
@@ -127,13 +128,18 @@ def _filled(template: str, fields: Mapping[str, object]) -> str:
     return Template(text).substitute(fields)
 
 
+def _plain(text: str) -> str:
+    """What a file is called or a passport says, as it may stand in a comment: anyone may have written it there."""
+    return re.sub(r"[^\w.,+ -]", "_", text)
+
+
 def _of_plan(file: str, sha256: str, built: BuildCard) -> dict[str, object]:
     return {
         "sha256": sha256,
         "passport_literal": repr(f"{file.removesuffix('.plan')}.json"),
         "least": built.profile.min,
-        "version": f"{built.name} {built.version}",
-        "targets": ", ".join(built.targets),
+        "version": _plain(f"{built.name} {built.version}"),
+        "targets": _plain(", ".join(built.targets)),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -185,6 +186,18 @@ def test_real_bindings_have_everything_the_program_calls() -> None:
         assert hasattr(trt, name), name
     for name in re.findall(r"\bcontext\.(\w+)", text):
         assert hasattr(trt.IExecutionContext, name), name
+
+
+def test_what_a_passport_says_cannot_become_a_program() -> None:
+    """A stranger's passport names any version, and a stranger's file is called anything."""
+    evil = '1") + __import__("os").system("true") + ("{0}\n"""\n*/'
+    built = replace(BUILT, version=evil, targets=(evil,))
+    contract = contract_of(Form())
+    python = python_snippet(f"{evil}.plan", contract, sha256="0" * 64, built=built)
+    tree = ast.parse(python)
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "__import__"]
+    cpp = cpp_snippet(f"{evil}.plan", contract, sha256="0" * 64, built=built)
+    assert "__import__" not in re.sub(r'"(\\.|[^"\\])*"|//[^\n]*', "", cpp), "only within texts and comments"
 
 
 def test_a_checkpoint_has_no_program(tiny_checkpoint: Path, zoo: Zoo) -> None:
