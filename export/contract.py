@@ -28,8 +28,8 @@ TOP_SCORES, TOP_CLASSES = "top_scores", "top_classes"
 class Form(Row):
     """How much of the work around the network a graph does itself.
 
-    `input`: "uint8" takes pictures (N, S, S, 3) in RGB order and normalises them inside; "float" takes planes
-    (N, 3, S, S) float32 that the client has normalised, (value − mean) / std of the contract's preprocessing, where a
+    `input`: "uint8" takes pictures (N, S, S, C), interleaved, and normalises them inside; "float" takes planes
+    (N, C, S, S) float32 that the client has normalised, (value − mean) / std of the contract's preprocessing, where a
     value is 0…255. `output`: "probabilities" are the softmax of the logits or, of a network that answers several
     labels, their sigmoid. `topk`: the so many highest of the outputs follow as outputs of their own, highest first:
     (N, k) float32 and the indices of their classes (N, k) int64.

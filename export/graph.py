@@ -62,9 +62,9 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
 
     Leaves the network in evaluation mode and its weights contiguous.
 
-    Usually the input is `pictures` (batch, S, S, 3) uint8 RGB, the output `logits` (batch, K) float32; `contract.form`
-    says what else they may be. The batch is the only dynamic axis, S is the contract's image size. Batch norms are
-    folded into the convolutions.
+    Usually the input is `pictures` (batch, S, S, C) uint8, the output `logits` (batch, K) float32; `contract.form` says
+    what else they may be. The batch is the only dynamic axis, S and C are the contract's image size and planes. Batch
+    norms are folded into the convolutions.
 
     Args:
         model: the network, its K equal to the number of the contract's classes.

@@ -32,8 +32,10 @@ class Tensor:
 
 def input_of(contract: Contract) -> Tensor:
     """The one input of a graph that keeps `contract`; its first axis is the batch."""
-    size, name = contract.preprocessing.image_size, contract.form.input_name
-    return Tensor(name, "uint8", (size, size, 3)) if name == "pictures" else Tensor(name, "float32", (3, size, size))
+    size, channels = contract.preprocessing.image_size, contract.preprocessing.channels
+    if contract.form.input == "uint8":
+        return Tensor(contract.form.input_name, "uint8", (size, size, channels))
+    return Tensor(contract.form.input_name, "float32", (channels, size, size))
 
 
 def outputs_of(contract: Contract) -> tuple[Tensor, ...]:
@@ -46,7 +48,7 @@ def outputs_of(contract: Contract) -> tuple[Tensor, ...]:
 
 
 def as_input(pictures: NDArray[np.uint8], contract: Contract) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """Pictures (N, S, S, 3) as a graph takes them: as they are, or normalised planes (N, 3, S, S) float32."""
+    """Pictures (N, S, S, C) as a graph takes them: as they are, or normalised planes (N, C, S, S) float32."""
     if contract.form.input == "uint8":
         return pictures
     std = np.array(contract.preprocessing.std, np.float32)

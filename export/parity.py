@@ -36,7 +36,7 @@ LARGEST_SIGMOID_LOGIT = 8.0
 
 @dataclass(frozen=True)
 class Probe:
-    """The pictures a gate compares on, prepared by a contract: (N, S, S, 3) uint8, and where they are from."""
+    """The pictures a gate compares on, prepared by a contract: (N, S, S, C) uint8, and where they are from."""
 
     name: str
     pictures: NDArray[np.uint8]
@@ -116,7 +116,7 @@ def choose_pictures(
     elif recorded and (recorded == "digits" or Path(recorded).is_dir() or is_labels(recorded)):
         chosen = open_val(recorded, seed=seed)
     else:
-        chosen = sample_photographs()
+        chosen = sample_photographs(preprocessing.channels)
     prepared, _, broken = load_prepared(chosen.head(count), preprocessing)
     if not len(prepared):
         raise DataError(f"None of {len(broken)} pictures of {chosen.name} can be decoded: {broken[0]}", "Pass --data.")
@@ -129,7 +129,7 @@ def _public_name(pictures: Pictures) -> str:
 
 
 def infer_all(runner: Runner, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Run (N, S, S, 3) pictures in batches the runner can take: logits or probabilities (N, K)."""
+    """Run (N, S, S, C) pictures in batches the runner can take: logits or probabilities (N, K)."""
     return np.concatenate([runner.infer(batch) for batch in _batches(runner, pictures)])
 
 

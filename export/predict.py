@@ -110,6 +110,7 @@ def _predict_batch(
     runner: Runner, pictures: Sequence[Path | Named], top: int | None, temperature: float
 ) -> Iterator[Classification | None]:
     """The classification of each picture; None of one whose logits are not finite."""
+    preprocessing = runner.contract.preprocessing
     prepared: list[NDArray[np.uint8] | BrokenPictureError] = []
     names = [picture.name if isinstance(picture, Named) else picture for picture in pictures]
     with ThreadPoolExecutor(len(pictures)) as pool:
@@ -118,7 +119,8 @@ def _predict_batch(
         try:
             if isinstance(source, BrokenPictureError):
                 raise source
-            prepared.append(prepare(open_picture(source, name=visible(str(name))), runner.contract.preprocessing))
+            image = open_picture(source, name=visible(str(name)), channels=preprocessing.channels)
+            prepared.append(prepare(image, preprocessing))
         except BrokenPictureError as error:
             prepared.append(error)
     good = [item for item in prepared if not isinstance(item, BrokenPictureError)]

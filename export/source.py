@@ -110,7 +110,7 @@ def make_random_network(
         model = build_network(variant, NUM_CLASSES)
     for norm in model.residual_norms():
         nn.init.constant_(norm.weight, branch_scale)
-    pictures, _, _ = load_prepared(sample_photographs(), preprocessing)
+    pictures, _, _ = load_prepared(sample_photographs(preprocessing.channels), preprocessing)
     at_once = max(PIXELS_AT_ONCE // preprocessing.image_size**2, FEWEST_AT_ONCE)
     # Neighbours are of one photograph. Where every batch is of one, norms miss how the two differ and activations grow:
     # B6 at 528 px to logits of 80 instead of 1, and fp32 is 10 times less accurate.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from zoo.model.spec import Channels
 from zoo.options import RESULTS, Arg, DeviceChoice, GroupBy, Opt, Seed
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Some, Text, Within
 
@@ -86,6 +87,9 @@ class TrainOptions(Row):
     ] = ()
     class_weights: Annotated[
         str | None, Opt('Count rare classes more; FILE is {"class": weight, …}.', (), "balanced|FILE")
+    ] = None
+    channels: Annotated[
+        Channels | None, Opt("Planes of a picture: 1 grey, 3 RGB, 4 RGBA  [default: MODEL's own, 3]")
     ] = None
     teacher: Annotated[str | None, Opt("Distil from trained weights of the same classes.", metavar="MODEL")] = None
     distill_alpha: Annotated[Share | None, Opt("The teacher's share of the loss  [default: 0.5]")] = None

@@ -39,6 +39,7 @@ from zoo.data.open import remarks
 from zoo.errors import CheckpointError, DivergedError
 from zoo.files import check_folder
 from zoo.label_scores import DEFAULT_THRESHOLD
+from zoo.model.spec import RGB
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import run_folder
 from zoo.wording import digits, duration
@@ -249,9 +250,10 @@ def _must_resume(options: TrainOptions, folder: Path, found: Found) -> bool:
 
 
 def _headline(job: Job) -> str:
+    planes = "" if job.preprocessing.channels == RGB else f" of {job.preprocessing.planes}"
     return (
         f"[bold]{escape(job.variant.name)}[/] on {escape(job.data)}: {len(job.train_set)} training and "
-        f"{len(job.val_set)} validation pictures, {len(job.classes)} classes, recipe {job.recipe.name}, "
+        f"{len(job.val_set)} validation pictures{planes}, {len(job.classes)} classes, recipe {job.recipe.name}, "
         f"{job.cost.share_of_fixed_size:.0%} of the compute of training at {job.recipe.largest_size} px throughout"
     )
 
@@ -262,4 +264,5 @@ def _say_where_it_begins(run: Run, job: Job, folder: Path, resume: bool, console
         console.print(f"Resuming {escape(str(folder))} after epoch {len(run.history)}{steps} of {job.recipe.epochs}.")
     elif job.start:
         head = "same classes" if job.keeps_classifier else "other classes: the classifier is new"
-        console.print(f"Starting from the weights of {escape(job.start.label)}; {head}.")
+        remark = f"; {job.start.remark}" if job.start.remark else ""
+        console.print(f"Starting from the weights of {escape(job.start.label)}; {head}{remark}.")

@@ -44,6 +44,17 @@ class Finite(click.FloatRange):
         return number
 
 
+class OneOf(click.Choice):  # type: ignore[type-arg]  # 8.1's has none
+    """One of a few whole numbers. (Before 8.2, Click's own choices are texts.)"""
+
+    def __init__(self, numbers: tuple[float, ...]) -> None:
+        super().__init__([f"{number:g}" for number in numbers])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the number."""
+        return int(super().convert(str(value), param, ctx))
+
+
 # Where measurements are kept, and where `zoo bench report` looks for them.
 RESULTS = Path("benchmarks")
 
@@ -250,6 +261,8 @@ def _click_type(kind: Any, outer: Within) -> Any:
         return click.Choice([str(choice) for choice in get_args(base)])
     if base not in (int, float):
         return {Path: PATH}.get(base, str)
+    if within.choices:
+        return OneOf(within.choices)
     low, high = (
         open if closed is None else closed for open, closed in ((within.above, within.low), (within.below, within.high))
     )

@@ -271,7 +271,8 @@ def _counted(variant: Variant | None, contract: Contract) -> dict[str, Any]:
     if variant is None:
         return {"stages": (), "num_params": None, "macs": None}
     size, num_classes = contract.preprocessing.image_size, len(contract.classes)
-    stages = tuple(parts(variant, image_size=size, num_classes=num_classes))
+    row = variant.with_channels(contract.preprocessing.channels)
+    stages = tuple(parts(row, image_size=size, num_classes=num_classes))
     return {
         "stages": tuple(asdict(part) for part in stages),
         "num_params": sum(part.num_params for part in stages),

@@ -33,6 +33,8 @@ FILTERS = {
         "    return x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;",
     ),
 }
+# Netpbm's files by their number of planes: the first two letters, the name, the ending.
+MAGIC = {1: ("P5", "PGM", "pgm"), 3: ("P6", "PPM", "ppm")}
 INCLUDES = "\n".join(
     f"#include <{name}>"
     for name in (
@@ -88,10 +90,24 @@ def python_snippet(file: str, contract: Contract, *, sha256: str = "", built: Bu
 
 
 def cpp_snippet(file: str, contract: Contract, *, sha256: str = "", built: BuildCard | None = None) -> str:
-    """The same in C++17, for a picture as a binary PPM: a decoder of JPEG is the reader's choice."""
+    """The same in C++17, for a picture as a binary PPM or PGM: a decoder of JPEG is the reader's choice.
+
+    Raises:
+        ZooError: the network takes four planes, for which there is no such file.
+    """
+    channels = contract.preprocessing.channels
+    if channels not in MAGIC:
+        raise ZooError(
+            f"{file} takes {contract.preprocessing.planes}; the program in C++ reads PPM or PGM, of three or one.",
+            "`zoo inspect --snippet python` writes one that reads them.",
+        )
+    magic, name, suffix = MAGIC[channels]
     taken, answered = input_of(contract), outputs_of(contract)
     support, weights = FILTERS[contract.preprocessing.interpolation]
     picture = {
+        "magic": magic,
+        "kind": name,
+        "suffix": suffix,
         "interpolation": contract.preprocessing.interpolation,
         "support": support,
         "filter": weights,
@@ -105,13 +121,15 @@ def cpp_snippet(file: str, contract: Contract, *, sha256: str = "", built: Build
         "file_cpp": _cpp_text(file),
         "includes": INCLUDES,
         "size": contract.preprocessing.image_size,
+        "channels": channels,
+        "suffix": suffix,
         "num_classes": len(contract.classes),
         "classes": ", ".join(map(_cpp_text, contract.classes)),
         "thresholds": _cpp_thresholds(contract),
         "picture": _filled("picture.cpp", picture),
         "input": _cpp_input(contract),
         "type": "float" if contract.form.input == "float" else "unsigned char",
-        "shape": ", ".join("SIZE" if side == contract.preprocessing.image_size else str(side) for side in taken.shape),
+        "shape": "CHANNELS, SIZE, SIZE" if contract.form.input == "float" else "SIZE, SIZE, CHANNELS",
         "input_cpp": _cpp_text(taken.name),
         "output_cpp": _cpp_text(answered[0].name),
         "outputs": ", ".join(f"{{{_cpp_text(name)}, {num_bytes}}}" for name, num_bytes in outputs),
@@ -152,27 +170,48 @@ def _python_prepare(contract: Contract) -> str:
     """The function that opens a picture and resizes it as `zoo.data.preprocess.prepare` does."""
     preprocessing = contract.preprocessing
     method = f"Image.Resampling.{preprocessing.interpolation.upper()}"
+    grey = "[..., None]" if preprocessing.channels == 1 else ""
     if preprocessing.resize == "squash":
         what = "all of it"
-        resize = [f"return np.asarray(picture.resize((SIZE, SIZE), {method}))"]
+        resize = [f"return np.asarray(picture.resize((SIZE, SIZE), {method})){grey}"]
     else:
         what = f"its middle, {preprocessing.image_size} of {preprocessing.resize_size} pixels of the short side"
         resize = [
             f"side = min(picture.size) * SIZE / {preprocessing.resize_size or preprocessing.image_size}",
             "left, top = (picture.width - side) / 2, (picture.height - side) / 2",
             "box = (left, top, left + side, top + side)",
-            f"return np.asarray(picture.resize((SIZE, SIZE), {method}, box=box))",
+            f"return np.asarray(picture.resize((SIZE, SIZE), {method}, box=box)){grey}",
         ]
+    planes = f"(SIZE, SIZE, {preprocessing.channels}) uint8, {preprocessing.color_order}"
     lines = [
-        f'"""A picture as the network takes it, {what}: (SIZE, SIZE, 3) uint8, RGB."""',
-        "picture = ImageOps.exif_transpose(Image.open(path))",
-        "if picture.has_transparency_data:  # over black",
-        "    layered, picture = picture.convert('RGBA'), Image.new('RGB', picture.size)".replace("'", '"'),
-        '    picture.paste(layered, mask=layered.getchannel("A"))',
-        'picture = picture.convert("RGB")',
+        f'"""A picture as the network takes it, {what}: {planes}."""',
+        *_PYTHON_OPEN[preprocessing.channels],
         *resize,
     ]
     return "\n".join(["def prepare(path):", *(f"    {line}" for line in lines)])
+
+
+_BLACK_GROUND = (
+    "if picture.has_transparency_data:  # over black",
+    '    layered, picture = picture.convert("RGBA"), Image.new("RGB", picture.size)',
+    '    picture.paste(layered, mask=layered.getchannel("A"))',
+)
+# How a file becomes grey, RGB, or RGB and a fourth plane that nothing is multiplied by: `zoo.data.decode`.
+_PYTHON_OPEN = {
+    1: (
+        "picture = Image.open(path)",
+        'picture.draft("L", None)  # of a JPEG, grey is what it stores',
+        "picture = ImageOps.exif_transpose(picture)",
+        *_BLACK_GROUND,
+        'picture = picture.convert("L")',
+    ),
+    3: ("picture = ImageOps.exif_transpose(Image.open(path))", *_BLACK_GROUND, 'picture = picture.convert("RGB")'),
+    4: (
+        "picture = ImageOps.exif_transpose(Image.open(path))",
+        "assert picture.has_transparency_data, path  # it has no fourth plane",
+        'picture = Image.merge("RGBX", picture.convert("RGBA").split())',
+    ),
+}
 
 
 def _python_answer(contract: Contract) -> str:
@@ -247,13 +286,13 @@ def _cpp_thresholds(contract: Contract) -> str:
 
 def _cpp_input(contract: Contract) -> str:
     if contract.form.input == "uint8":
-        return "    std::vector<unsigned char>& data = picture.rgb;"
+        return "    std::vector<unsigned char>& data = picture.values;"
     mean, std = (", ".join(map(repr, values)) for values in (contract.preprocessing.mean, contract.preprocessing.std))
     return (
         f"    const float mean[] = {{{mean}}}, std_of[] = {{{std}}};\n"
-        "    std::vector<float> data(3 * SIZE * SIZE);  // planes\n"
+        "    std::vector<float> data(CHANNELS * SIZE * SIZE);  // planes\n"
         "    for (int pixel = 0; pixel < SIZE * SIZE; ++pixel)\n"
-        "        for (int channel = 0; channel < 3; ++channel)\n"
+        "        for (int channel = 0; channel < CHANNELS; ++channel)\n"
         "            data[channel * SIZE * SIZE + pixel] =\n"
-        "                (float(picture.rgb[3 * pixel + channel]) - mean[channel]) / std_of[channel];"
+        "                (float(picture.values[CHANNELS * pixel + channel]) - mean[channel]) / std_of[channel];"
     )

@@ -112,7 +112,7 @@ class OnnxRunner:
         return session
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, 3) uint8 pictures: (N, K) float32. Waits for the device."""
+        """Classify (N, S, S, C) uint8 pictures: (N, K) float32. Waits for the device."""
         every: NDArray[np.float32] = self._run(pictures)[0]
         return every
 

@@ -73,7 +73,7 @@ class TorchRunner:
         return cls(network, contract, artifact=model, device=device, threads=threads, temperature=temperature)
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, 3) uint8 pictures: (N, K) float32. Waits for the device."""
+        """Classify (N, S, S, C) uint8 pictures: (N, K) float32. Waits for the device."""
         return next(iter(self.outputs(pictures).values()))
 
     def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:

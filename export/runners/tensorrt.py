@@ -118,7 +118,7 @@ class TensorRTRunner:
         return _Tensor(name, shape, dtype, self._cuda.allocate(num_bytes), self._cuda.allocate_pinned(num_bytes))
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, 3) uint8 pictures: (N, K) float32. Waits for the GPU once, at the end.
+        """Classify (N, S, S, C) uint8 pictures: (N, K) float32. Waits for the GPU once, at the end.
 
         Raises:
             ZooError: more pictures than the engine's largest batch, or of another size.
@@ -127,10 +127,11 @@ class TensorRTRunner:
 
     def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Every output by its name."""
-        count, size = len(pictures), self.contract.preprocessing.image_size
-        if count > self._max_batch_size or pictures.shape[1:] != (size, size, 3):
+        count, preprocessing = len(pictures), self.contract.preprocessing
+        shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
+        if count > self._max_batch_size or pictures.shape[1:] != shape:
             raise ZooError(
-                f"{self.artifact} takes at most {self._max_batch_size} pictures of shape {(size, size, 3)}, "
+                f"{self.artifact} takes at most {self._max_batch_size} pictures of shape {shape}, "
                 f"not {pictures.shape}.",
                 "`zoo export --profile MIN OPT MAX` sets the batches.",
             )

@@ -24,7 +24,7 @@ from zoo.data.jpeg import Box
 from zoo.data.pictures import Pictures, Stored
 from zoo.data.preprocess import prepare
 from zoo.errors import BrokenPictureError, DataError, ZooError
-from zoo.model.spec import Preprocessing
+from zoo.model.spec import RGB, Preprocessing
 
 Read = Callable[[], Stored]
 # A picture's class, or its row of `Pictures.targets`, (K,) bool.
@@ -33,7 +33,7 @@ Label = int | NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures (N, S, S, 3) uint8, labels (N,) int64, and a message for each picture that could not be decoded.
+    """Pictures (N, S, S, C) uint8, labels (N,) int64, and a message for each picture that could not be decoded.
 
     Where a picture may have several labels, they are (N, K) bool.
     `positions` (N,) int64 are the readable pictures' places in the batch that was asked for. `draws` (N, 1 + 2L) int8
@@ -64,7 +64,7 @@ def _receive(pictures: Tensor, broken: tuple[str, ...], *small: NDArray[Any] | N
 
 
 class Item(NamedTuple):
-    """One picture (S, S, 3) uint8, its label, and what is still to be done to it, if anything."""
+    """One picture (S, S, C) uint8, its label, and what is still to be done to it, if anything."""
 
     pixels: NDArray[np.uint8]
     label: Label
@@ -111,7 +111,7 @@ class Made(Dataset[Item | str]):
 
 @dataclass(frozen=True)
 class Augmented(Made):
-    """One epoch of training pictures, cropped and augmented.
+    """One epoch of training pictures in so many planes, cropped and augmented.
 
     With `augment_on` "device" they are not yet flipped and RandAugmented; the draws for them are the same.
     """
@@ -121,6 +121,7 @@ class Augmented(Made):
     seed: int
     epoch: int
     augment_on: AugmentOn = "workers"
+    channels: int = RGB
     decoder: CropDecoder = field(default_factory=CropDecoder, repr=False, compare=False)
     streams: Streams = field(init=False, repr=False, compare=False)
 
@@ -146,7 +147,8 @@ class Augmented(Made):
         rng = self.streams.of(index)
         size, name = self.stage.image_size, self.pictures.describe(index)
         try:
-            crop = self.decoder.decode(read(), partial(self._draw_crop, rng), size, name=name)
+            draw = partial(self._draw_crop, rng)
+            crop = self.decoder.decode(read(), draw, size, name=name, channels=self.channels)
         except BrokenPictureError as error:
             return error.problem
         draws = draw_augmentation(
@@ -192,7 +194,7 @@ class Prepared(Made):
 
     def _prepare(self, index: int, read: Read) -> Item | str:
         try:
-            image = self.pictures.decode(index, read())
+            image = self.pictures.decode(index, read(), channels=self.preprocessing.channels)
             return Item(prepare(image, self.preprocessing).copy(), self.pictures.label_of(index))
         except BrokenPictureError as error:
             return error.problem
@@ -210,7 +212,7 @@ def collate(items: list[Item | str] | ZooError) -> Batch | ZooError:
     pictures: Tensor = (
         default_collate([torch.from_numpy(item.pixels) for item in good])
         if good
-        else torch.empty((0, 1, 1, 3), dtype=torch.uint8)
+        else torch.empty((0, 1, 1, RGB), dtype=torch.uint8)
     )
     draws = [item.draws for item in good if item.draws is not None]
     return Batch(pictures, labels, broken, positions, torch.from_numpy(np.stack(draws)) if draws else None)

@@ -305,7 +305,8 @@ class _Loop:
             restore_random_state(done.random[self.world.rank])
             done.random = ()
         pictures, recipe = self.job.train_set, self.job.recipe
-        dataset = Augmented(pictures, recipe, stage, settings.seed, epoch, settings.augment_on)
+        channels = self.job.preprocessing.channels
+        dataset = Augmented(pictures, recipe, stage, settings.seed, epoch, settings.augment_on, channels)
         parts = list(chain.from_iterable(steps))
         return load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")
 

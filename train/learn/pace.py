@@ -75,7 +75,8 @@ def _training_pace(run: Run, job: Job, size: int) -> float:
     count = max(2, min(_batch(stage.batch_size, size, on_gpu), len(job.train_set)))
     stage = replace(stage, batch_size=count)
     chosen = np.random.default_rng(0).permutation(len(job.train_set))[:count].tolist()
-    dataset = Augmented(job.train_set, job.recipe, stage, job.settings.seed, 0, job.settings.augment_on)
+    seed, augment_on = job.settings.seed, job.settings.augment_on
+    dataset = Augmented(job.train_set, job.recipe, stage, seed, 0, augment_on, job.preprocessing.channels)
     decode_s, batch = _decoding(lambda: dataset.__getitems__(chosen), len(chosen))
     enter_stage(run, stage, job.settings)
     step_s = _fastest(partial(_step, run, job, stage, batch), on_gpu) / len(batch.labels)

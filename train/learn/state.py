@@ -17,6 +17,7 @@ from train.learn.run import Best, Epoch, HeadStart, PartialEpoch, Run
 from train.progressive.recipe import Recipe
 from zoo.errors import CheckpointError, RowError
 from zoo.files import replacing, writing_errors
+from zoo.model.spec import RGB
 from zoo.wording import joined
 
 STATE_KEYS = {"model", "average", "optimizer", "scaler", "step", "history", "partial", "broken", "identity"}
@@ -39,6 +40,7 @@ def _identity(job: Job) -> dict[str, Any]:
         "recipe": whole.to_dict(),
         "seed": job.settings.seed,
         "precision": job.settings.precision,
+        "channels": job.preprocessing.channels,
         "classes": list(pictures.classes),
         "pictures": len(pictures),
         "labels": hashlib.sha256(labels.tobytes()).hexdigest(),  # in order: steps are counted in it
@@ -131,8 +133,8 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
         CheckpointError: the file is damaged, or belongs to another recipe, seed, precision or data set.
     """
     state = read_state(path, job.settings.device)
-    there = state["identity"]
-    named = ("seed", "precision", "pictures")  # the others have no short value
+    there = {"channels": RGB} | state["identity"]  # earlier versions knew no other
+    named = ("seed", "precision", "channels", "pictures")  # the others have no short value
     changed = [
         f"{key} ({there.get(key, 'unknown')}, here {value})" if key in named else key
         for key, value in _identity(job).items()

@@ -98,7 +98,7 @@ def _backward(
 
 
 def normalize(pictures: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """(N, S, S, 3) uint8 to (N, 3, S, S) float32, normalised; the memory stays channels-last, so nothing is copied."""
+    """(N, S, S, C) uint8 to (N, C, S, S) float32, normalised; the memory stays channels-last, so nothing is copied."""
     mean, std = send(np.array([preprocessing.mean, preprocessing.std], np.float32), pictures.device).unbind()
     return ((pictures.float() - mean) / std).permute(0, 3, 1, 2)
 

@@ -119,7 +119,7 @@ def _measure_stage(run: Run, job: Job, stage: TrainingStage, steps: int) -> dict
 def noise(job: Job, stage: TrainingStage) -> Batch:
     """One part of a stage's batch: uint8 noise with random labels, and what is left to draw if the device augments."""
     rng = np.random.default_rng(0)
-    shape = (stage.part_size, stage.image_size, stage.image_size, 3)
+    shape = (stage.part_size, stage.image_size, stage.image_size, job.preprocessing.channels)
     pictures = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
     labels = torch.from_numpy(rng.integers(0, len(job.classes), stage.part_size))
     batch = Batch(pictures, labels, (), torch.arange(stage.part_size))

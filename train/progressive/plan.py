@@ -47,7 +47,7 @@ def plan_training(options: TrainOptions) -> Plan:
     """
     if options.budget is not None:
         read_duration(options.budget)  # said before anything is measured
-    variant = find_model_variant(options.model)
+    variant = find_model_variant(options.model, options.channels)
     found = count_pictures(options.data, seed=options.seed, group_by=options.group_by)
     counts = found.train, found.classes
     recipe = choose_recipe(options, variant, counts=counts, multi_label=found.multi_label)

@@ -56,7 +56,7 @@ class RunRecord(Watcher):
         self._result: Judged | None = None
         self._test: Judged | None = None
         self._remarks: list[str] = []
-        self._drawn = Drawn()
+        self._drawn = Drawn(channels=job.preprocessing.channels)
         self._reported_at = -REPORT_INTERVAL_S
 
     def on_remark(self, remark: str) -> None:

@@ -66,7 +66,7 @@ def render_report(job: Job, status: RunStatus, drawn: Drawn | None = None) -> st
         status: has at least one epoch.
         drawn: pictures drawn by an earlier call; new ones are added.
     """
-    drawn = drawn or Drawn()
+    drawn = drawn or Drawn(channels=job.preprocessing.channels)
     first, *others = headlines(job, status)
     known = environment()
     small = (chart.as_figure() for chart in schedule_charts(job.recipe))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from zoo.model.scaling import Factor
-from zoo.options import Arg, Opt, json_option, takes
+from zoo.model.spec import COLOR_ORDERS
+from zoo.options import Arg, OneOf, Opt, json_option, takes
 from zoo.rows import Row
 from zoo.wording import OPERATOR_COLOURS, OPERATOR_NAMES
 
@@ -65,8 +66,9 @@ def _published(weights: Weights) -> dict[str, Any]:
 @click.command("show")
 @click.argument("model")
 @click.option("--image-size", type=click.IntRange(16), help="Pixels a side  [default: the eval size]")
+@click.option("--channels", type=OneOf(tuple(COLOR_ORDERS)), help="Planes of a picture  [default: MODEL's own, 3]")
 @json_option
-def show_model(model: str, image_size: int | None, as_json: bool) -> None:
+def show_model(model: str, image_size: int | None, channels: int | None, as_json: bool) -> None:
     """Show MODEL stage by stage: operator, channels, layers, stride, parameters, MACs."""
     from rich.markup import escape
 
@@ -74,7 +76,7 @@ def show_model(model: str, image_size: int | None, as_json: bool) -> None:
     from zoo.model.counts import parts
     from zoo.weights.resolve import find_model_variant
 
-    variant = find_model_variant(model)
+    variant = find_model_variant(model, channels)
     size = image_size or variant.eval_size
     stages = list(parts(variant, image_size=size))
     if as_json:

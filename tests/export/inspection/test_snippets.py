@@ -17,15 +17,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from export.contract import Contract, Form
 from export.engine.builders import CLASSIC, RTX, BatchProfile, BuildCard
+from export.graph import export_onnx
 from export.inspection.snippet import cpp_snippet, python_snippet
 from export.options import ExportOptions
 from export.passport import FileCard, read_passport, write_passport
 from export.pipeline import export_model
+from zoo.errors import ZooError
+from zoo.model.build import build_network
 from zoo.model.spec import Preprocessing
+from zoo.model.variants import find_variant
 
 Zoo = Callable[..., Any]
 BUILT = BuildCard(
@@ -108,6 +113,22 @@ def test_the_python_program_crops_and_names_labels_as_predict_does(
     found = run_snippet(zoo("inspect", "tiny.onnx", "--snippet", "python").out, *pictures)
     assert found
     assert_alike(found, predicted(zoo, "tiny.onnx", *pictures), tolerance=2e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_python_program_opens_grey_and_four_planes_as_predict_does(
+    channels: int, pictures: list[str], zoo: Zoo
+) -> None:
+    variant = find_variant("tiny").with_channels(channels)
+    preprocessing = variant.preprocessing.at(32)
+    contract = Contract(model="tiny", classes=("a", "b", "c"), preprocessing=preprocessing)
+    torch.manual_seed(0)
+    graph = export_onnx(build_network(variant, 3), contract, checkpoint={})
+    Path("tiny.onnx").write_bytes(graph.SerializeToString())
+    those = pictures if channels == 1 else ["clear.png"]
+    found = run_snippet(zoo("inspect", "tiny.onnx", "--snippet", "python").out, *those)
+    assert len(found) == 3 * len(those)
+    assert_alike(found, predicted(zoo, "tiny.onnx", *those), tolerance=2e-6)
 
 
 # A device that is the host: the program of a plan runs on it, and ONNX Runtime computes what the engine would.
@@ -221,7 +242,9 @@ def contract_of(form: Form, *, labels: bool = False, crop: bool = False) -> Cont
     )
 
 
+GREY = Preprocessing(image_size=32, mean=(1.5,), std=(4.0,), color_order="grey")
 EVERY_CONTRACT = {
+    "grey": replace(contract_of(Form(input="float")), preprocessing=GREY),
     "usual": contract_of(Form()),
     "all": contract_of(Form(input="float", output="probabilities", topk=2), crop=True),
     "labels": contract_of(Form(), labels=True),
@@ -293,6 +316,13 @@ def compiles(text: str, *includes: Path | str) -> None:
 def test_the_cpp_program_of_a_graph_compiles(name: str, in_folder: Path) -> None:
     Path("onnxruntime_cxx_api.h").write_text(ONNXRUNTIME_STUB)
     compiles(cpp_snippet("s.onnx", EVERY_CONTRACT[name]), in_folder)
+
+
+def test_four_planes_have_no_program_in_cpp() -> None:
+    contract = contract_of(Form())
+    four = replace(contract, preprocessing=contract.preprocessing.with_channels(4))
+    with pytest.raises(ZooError, match=r"takes 4 planes \(.*\); the program in C\+\+ reads PPM or PGM"):
+        cpp_snippet("s.onnx", four)
 
 
 @needs_compiler
