@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from export.contract import Contract
 from export.passport import FORMAT, Passport
+from zoo.model.spec import COLOR_ORDERS
 from zoo.rows import Ascending, Matching, Row, Some, Within, field_types
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -27,8 +28,15 @@ def passport() -> str:
     schema = of_row(Passport, rows)
     schema["properties"]["format"] = {"const": FORMAT}
     schema["required"] = ["format", *schema["required"]]
+    rows["Preprocessing"]["anyOf"] = [_of_planes(order, count) for count, order in COLOR_ORDERS.items()]
     head = {"$schema": DRAFT, "title": "The passport that zoo export writes beside its artifacts"}
     return json.dumps(head | schema | {"$defs": rows}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _of_planes(order: str, count: int) -> Schema:
+    """What `Preprocessing` checks of three fields together: a value of each plane."""
+    values = {"minItems": count, "maxItems": count}
+    return {"properties": {"color_order": {"const": order}, "mean": values, "std": values}}
 
 
 def of_row(row: type[Row], rows: dict[str, Schema]) -> Schema:
