@@ -30,7 +30,7 @@ from train.learn.watcher import Watcher
 from train.processes.distributed import agreed, gather, share_of, sum_over, wait_for_all
 from train.processes.stopping import Interrupted, RunStopped, StopRequest
 from train.progressive.budget import Deadline
-from train.progressive.recipe import TrainingStage, tested_size
+from train.progressive.recipe import TrainingStage, tested_size, validated_pictures
 from train.progressive.schedule import learning_rate, stage_of_epoch, steps_per_epoch
 from zoo.errors import DataError, DivergedError, WorkerError
 
@@ -115,12 +115,15 @@ class _Loop:
         """Train through an epoch, or what is left of it, validate, and tell the watcher."""
         run, job, recipe = self.run, self.job, self.job.recipe
         stage = recipe.stages[index]
-        preprocessing = job.preprocessing
-        if epoch + 1 < recipe.epochs:
+        preprocessing, chosen, last = job.preprocessing, None, epoch + 1 == recipe.epochs
+        if not last:
             preprocessing = preprocessing.at(tested_size(recipe, stage))
+        looked_at = validated_pictures(recipe, stage, len(job.val_set), last=last)
+        if looked_at < len(job.val_set):
+            chosen = np.sort(np.random.default_rng((job.settings.seed, 13)).permutation(len(job.val_set))[:looked_at])
         with self._saving_where_it_ends(stage, epoch):
             done = self._train_epoch(stage, epoch)
-            validate = partial(validate_together, run.average.model, job.val_set, preprocessing, job.settings)
+            validate = partial(validate_together, run.average.model, job.val_set, preprocessing, job.settings, chosen)
             result = self._wait_for(validate)
         self._report_broken(result.broken)
         totals = done.totals.clone()
@@ -141,6 +144,7 @@ class _Loop:
             seconds=done.seconds,
             broken=len(run.broken),
             val_map=result.map,
+            val_pictures=None if chosen is None else looked_at,
         )
         run.history.append(line)
         run.partial = None

@@ -37,6 +37,8 @@ def finite_or_none(value: float) -> float | None:
 class Epoch(Row):
     """One line of `metrics.jsonl`. Accuracies in 0…1; `val_size` in pixels; throughput includes data loading.
 
+    `val_pictures` is how many of the validation pictures were looked at, None: all of them.
+
     Of pictures with several labels the accuracies are None, and `val_map` is what validation reached.
     """
 
@@ -53,6 +55,7 @@ class Epoch(Row):
     seconds: NotNegative
     broken: CountOrNone
     val_map: Share | None = None
+    val_pictures: Count | None = None
 
     @property
     def merit(self) -> float:

@@ -73,8 +73,12 @@ class Validation:
 Judged = Validation | LabelValidation
 
 
-def validate_together(model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings) -> Judged:
+def validate_together(
+    model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings, chosen: Chosen = None
+) -> Judged:
     """`validate`, or `validate_labels`, of which every process does a share; all of them return the whole result.
+
+    Indices of the answers are the pictures' in the set, `chosen` or not.
 
     Raises:
         DivergedError: answers are not finite: says of how many pictures. Among NaN the first class is the likeliest,
@@ -82,18 +86,17 @@ def validate_together(model: Network, pictures: Pictures, preprocessing: Preproc
     """
     world = settings.world
     result: Judged
-    if world.is_alone or len(pictures) < world.size:
+    order = np.arange(len(pictures)) if chosen is None else chosen
+    if world.is_alone or len(order) < world.size:
         ask = validate_labels if pictures.multi_label else validate
-        result = ask(model, pictures, preprocessing, settings)
+        result = ask(model, pictures, preprocessing, settings, order)
     else:
-        shares = [np.arange(rank, len(pictures), world.size) for rank in range(world.size)]
-        share = shares[world.rank]
+        share = order[world.rank :: world.size]
         if pictures.multi_label:
             labelled = validate_labels(model, pictures, preprocessing, settings, share)
-            result = merge_label_validations(gather(world, labelled), shares)
+            result = merge_label_validations(gather(world, labelled))
         else:
-            own = validate(model, pictures, preprocessing, settings, share)
-            result = merge_validations(gather(world, own), shares)
+            result = merge_validations(gather(world, validate(model, pictures, preprocessing, settings, share)))
     if result.unusable:
         raise DivergedError(
             f"The network answers {result.unusable} of {len(result.answers.index)} validation pictures with logits "
@@ -103,14 +106,13 @@ def validate_together(model: Network, pictures: Pictures, preprocessing: Preproc
     return result
 
 
-def merge_validations(parts: Sequence[Validation], shares: Sequence[NDArray[np.int64]]) -> Validation:
-    """Join validations into one; part i is over the pictures `shares[i]`."""
+def merge_validations(parts: Sequence[Validation]) -> Validation:
+    """Join validations of different pictures into one."""
     answers = _join([part.answers for part in parts])
-    index = np.concatenate([share[part.answers.index] for part, share in zip(parts, shares, strict=True)])
-    order = index.argsort(kind="stable")
-    answers = Answers(**{name: column[order] for name, column in (vars(answers) | {"index": index}).items()})
+    order = answers.index.argsort(kind="stable")
+    answers = Answers(**{name: column[order] for name, column in vars(answers).items()})
     return Validation(
-        sum(part.loss * len(part.answers.index) for part in parts) / len(index),
+        sum(part.loss * len(part.answers.index) for part in parts) / len(order),
         float((answers.label == answers.predicted).mean()),
         tuple(chain.from_iterable(part.broken for part in parts)),
         answers,
@@ -136,7 +138,7 @@ def validate(
 ) -> Validation:
     """Measure loss and accuracy over all readable pictures, or the chosen ones, in float32 sums.
 
-    Indices of the answers are places in `chosen`.
+    Indices of the answers are the pictures' in the set.
 
     Raises:
         DataError: no picture could be decoded.
@@ -146,10 +148,10 @@ def validate(
     parts: list[Answers] = []
     samples: list[Sample | None] = []
     # Every so many pictures: neighbours in the set are of one class.
-    asked = len(pictures) if chosen is None else len(chosen)
-    stride = -(-asked * model.num_classes // SAMPLED_VALUES)
+    order = np.arange(len(pictures)) if chosen is None else chosen
+    stride = -(-len(order) * model.num_classes // SAMPLED_VALUES)
     first = unusable = 0
-    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes, chosen=chosen)
+    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes, chosen=order)
     with closing(loading) as answered:
         for logits, batch in answered:
             broken += batch.broken
@@ -157,7 +159,13 @@ def validate(
             labels, scores = batch.labels, logits.softmax(1)
             loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
             score, predicted = scores.max(1)
-            columns = (first + batch.positions, labels, predicted, scores.gather(1, labels[:, None])[:, 0], score)
+            columns = (
+                torch.from_numpy(order)[first + batch.positions],
+                labels,
+                predicted,
+                scores.gather(1, labels[:, None])[:, 0],
+                score,
+            )
             parts.append(Answers(*(column.numpy() for column in columns)))
             kept = (first + batch.positions) % stride == 0
             samples.append(Sample(logits[kept].numpy(), labels[kept].numpy()))
@@ -183,7 +191,8 @@ def validate_labels(
     broken: list[str] = []
     columns: list[tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float32]]] = []
     first = unusable = 0
-    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes, chosen=chosen)
+    order = np.arange(len(pictures)) if chosen is None else chosen
+    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes, chosen=order)
     with closing(loading) as answered:
         for logits, batch in answered:
             broken += batch.broken
@@ -191,7 +200,9 @@ def validate_labels(
                 unusable += int((~logits.isfinite().all(dim=1)).sum())
                 loss = F.binary_cross_entropy_with_logits(logits, batch.labels.float(), reduction="sum")
                 loss_sum += loss.item()
-                columns.append(((first + batch.positions).numpy(), batch.labels.numpy(), logits.sigmoid().numpy()))
+                columns.append(
+                    (order[(first + batch.positions).numpy()], batch.labels.numpy(), logits.sigmoid().numpy())
+                )
             first += len(batch.labels) + len(batch.broken)
     if not columns:
         raise _none_decoded()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import floor
 
 from train.progressive.adapt import SMALLEST_BATCH
-from train.progressive.recipe import Recipe, TrainingStage, tested_size
+from train.progressive.recipe import Recipe, TrainingStage, tested_size, validated_pictures
 from train.progressive.schedule import stage_of_epoch
 from zoo.errors import ZooError
 from zoo.rows import Count, CountOrNone, NotNegative, Row
@@ -26,6 +26,8 @@ SMALLEST_PX = 64
 ENOUGH_PICTURES, ENOUGH_OF_A_CLASS, ENOUGH_FROM_NOTHING = 1000, 10, 0.5
 # More validations than this tell no more, and they take no more of the time than this.
 MOST_EPOCHS, VALIDATION_SHARE = 20, 0.1
+# Nothing is chosen by what epochs below the final size reach: so many pictures show how it goes.
+GLANCE_PICTURES = 500
 # More features make a linear classifier little better, and cost as much as training on them; few pictures are seen
 # mirrored as well.
 MOST_PICTURES, FEW_PICTURES = 20_000, 2_000
@@ -139,9 +141,15 @@ def _seconds_of_head(recipe: Recipe, amount: Amount, pace: Pace) -> float:
 
 def _seconds_of_looking(recipe: Recipe, amount: Amount, pace: Pace, done: int) -> float:
     """What validations after the first `done` epochs take, and the look at the test pictures."""
-    left = _stages_left(recipe, done)
-    looks = sum(amount.validate * pace.validation(tested_size(recipe, stage)) for stage in left)
+    looks = sum(_seconds_of_validation(recipe, amount, pace, epoch) for epoch in range(done, recipe.epochs))
     return looks + amount.test * pace.validation(recipe.test_size)
+
+
+def _seconds_of_validation(recipe: Recipe, amount: Amount, pace: Pace, epoch: int) -> float:
+    """What the validation after an epoch (from 0) takes."""
+    stage, last = recipe.stages[stage_of_epoch(recipe.stages, epoch)], epoch + 1 == recipe.epochs
+    size = recipe.test_size if last else tested_size(recipe, stage)
+    return validated_pictures(recipe, stage, amount.validate, last=last) * pace.validation(size)
 
 
 def _stages_left(recipe: Recipe, done: int) -> list[TrainingStage]:
@@ -179,8 +187,7 @@ def fit_to_budget(
         size = suited.largest_size
         if share < 1:
             size = min(max(round(share * size / 8) * 8, SMALLEST_PX), size)
-        looking = amount.validate * pace.validation(round(suited.test_size * size / suited.largest_size))
-        most = max(least, min(MOST_EPOCHS, floor(VALIDATION_SHARE * planned / max(looking, 1e-9))))
+        most = _most_epochs(make, least, size, amount, pace, VALIDATION_SHARE * planned)
         draft = make(most, amount.train, size)
         each = floor((planned - _seconds_besides(draft, amount, pace)) / _seconds_a_picture(draft, pace, 0))
         if each >= SMALLEST_BATCH:
@@ -195,6 +202,17 @@ def fit_to_budget(
         f"{duration(needed)} here.",
         f"Give it --budget {floor(needed / 60) + 1}m, a smaller --image-size, or fewer pictures.",
     )
+
+
+def _most_epochs(
+    make: Callable[[int, int, int], Recipe], least: int, size: int, amount: Amount, pace: Pace, seconds: float
+) -> int:
+    """The most epochs whose validations, but for the last one, take so many seconds."""
+    for epochs in range(MOST_EPOCHS, least, -1):
+        recipe = make(epochs, amount.train, size)
+        if sum(_seconds_of_validation(recipe, amount, pace, epoch) for epoch in range(recipe.epochs - 1)) <= seconds:
+            return epochs
+    return least
 
 
 def pictures_left_an_epoch(recipe: Recipe, deadline: Deadline, slower: Slower, *, done: int, seconds: float) -> int:
@@ -220,8 +238,8 @@ def seconds_after_last_step(recipe: Recipe, deadline: Deadline, slower: Slower) 
 
 def slower_in_epoch(recipe: Recipe, deadline: Deadline, epoch: int, taken: Taken) -> Slower:
     """How an epoch (from 0) went, against the pace."""
-    stage, amount, pace = recipe.stages[stage_of_epoch(recipe.stages, epoch)], deadline.amount, deadline.pace
-    planned = amount.validate * pace.validation(tested_size(recipe, stage))
+    stage, pace = recipe.stages[stage_of_epoch(recipe.stages, epoch)], deadline.pace
+    planned = _seconds_of_validation(recipe, deadline.amount, pace, epoch)
     trained = taken.pictures * pace.training(stage.image_size)
     return Slower(training=taken.training_s / trained, rest=taken.rest_s / max(planned, 1e-9))
 

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from train.options import TrainOptions
-from train.progressive.budget import Amount, Pace, fit_to_budget
+from train.progressive.budget import GLANCE_PICTURES, Amount, Pace, fit_to_budget
 from train.progressive.recipe import (
     Recipe,
     Situation,
@@ -124,7 +124,7 @@ def recipe_for_budget(
     def make(epochs: int, pictures: int, size: int) -> Recipe:
         told = replace(options, budget=None, epochs=max(epochs, len(base.stages) if base else 1), image_size=size)
         made = choose_recipe(told, variant, base, counts=counts, epoch_pictures=pictures, multi_label=multi_label)
-        return replace(made, epoch_pictures=pictures)
+        return replace(made, epoch_pictures=pictures, glance_pictures=made.glance_pictures or GLANCE_PICTURES)
 
     recipe = fit_to_budget(make, suited, amount, pace, seconds, sizes=options.image_size is None)
     return replace(recipe, class_weights=suited.class_weights)

@@ -67,7 +67,8 @@ class Recipe(Row):
     black. `teacher` names the weights to distil from. `short_run_init` is `zoo.model.build.initialize_for_short_run`;
     `norm_momentum` is how far batch norms move in a step, None: as the network's row has it. With `head_start` the
     classifier begins as `train/learn/head_start.py` finds it. An epoch is one pass over the pictures, or the next
-    `epoch_pictures` of passes that follow one another; a run with a budget changes that number as it goes. A run ends
+    `epoch_pictures` of passes that follow one another; a run with a budget changes that number as it goes. Epochs below
+    the final size are validated on `glance_pictures` drawn by the seed, or on all. A run ends
     with the averaged weights of its `keep` epoch at the final size, the best in `metric`, and ends early after
     `patience` such epochs without a better one.
     """
@@ -113,6 +114,7 @@ class Recipe(Row):
     norm_momentum: Annotated[float, Within(above=0, high=1)] | None = None
     head_start: bool = False
     epoch_pictures: Count | None = None
+    glance_pictures: Count | None = None
     keep: Keep = "best"
     metric: Metric = "top1"
     patience: Count | None = None
@@ -198,6 +200,13 @@ def round_test_size(image_size: int, max_size: int) -> int:
 def tested_size(recipe: Recipe, stage: TrainingStage) -> int:
     """The size of validation pictures after a stage's epochs: its own, as much larger as the last ones are."""
     return round(stage.image_size * recipe.test_size / recipe.largest_size)
+
+
+def validated_pictures(recipe: Recipe, stage: TrainingStage, pictures: int, *, last: bool) -> int:
+    """How many of the validation pictures are looked at after an epoch of a stage; after the `last` one all of them."""
+    if last or tested_size(recipe, stage) == recipe.test_size or recipe.glance_pictures is None:
+        return pictures
+    return min(pictures, recipe.glance_pictures)
 
 
 def scaled_test_size(test_size: int, factor: float, max_size: int) -> int:

@@ -131,13 +131,13 @@ def test_a_student_learns_from_a_run(zoo: Callable, in_folder: Path, tiny_run: P
     """All of the loss is the teacher's: the student comes to answer as it does, of labels it sees nothing."""
     answer = zoo(
         *("train", "tiny", "--teacher", tiny_run, "--distill-alpha", "1", "--temperature", "2", "--device", "cpu"),
-        *("--epochs", "16", "--image-size", "32", "--batch-size", "32", "--lr", "1e-2", "-o", "student"),
+        *("--epochs", "20", "--image-size", "32", "--batch-size", "32", "--lr", "5e-3", "-o", "student"),
     )
     assert answer.code == 0, answer.err
     card = read_card(Path("student/checkpoint.safetensors"))
     assert (card.recipe["teacher"], card.recipe["distill_alpha"]) == (str(tiny_run), 1.0)
     taught = read_card(tiny_run / "checkpoint.safetensors").provenance["val_top1"]
-    assert card.provenance["val_top1"] > max(0.8 * taught, 0.3)  # chance is 0.1
+    assert card.provenance["val_top1"] > max(0.7 * taught, 0.3)  # chance is 0.1
     assert not math.isnan(card.provenance["val_loss"])
 
 
