@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.contract import Contract
+from export.interface import as_logits
 from export.options import EvaluateOptions
 from export.passport import check_exists, passport_path, provenance_of
 from export.runners.mirrored import Mirrored
@@ -173,7 +174,7 @@ def _answers(
         for problem in messages:
             on_broken(problem)
         if kept:
-            logits = runner.infer(prepared)
+            logits = as_logits(runner.infer(prepared), runner.contract)
             usable = are_finite(logits)
             usable_count += int(usable.sum())
             unusable += int((~usable).sum())

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.contract import Contract
+from export.interface import scores_of
 from export.options import TOP
 from export.runners.mirrored import Mirrored
 from export.runners.runner import Runner, are_finite, not_finite
 from zoo.data.decode import open_picture
 from zoo.data.named import Named
-from zoo.data.preprocess import prepare, softmax
+from zoo.data.preprocess import prepare
 from zoo.errors import ArtifactError, BrokenPictureError
-from zoo.label_scores import sigmoid
 from zoo.visible import visible
 
 BATCH_SIZE = 8
@@ -134,8 +134,8 @@ def _predict_batch(
         except BrokenPictureError as error:
             prepared.append(error)
     good = [item for item in prepared if not isinstance(item, BrokenPictureError)]
-    logits = runner.infer(np.stack(good)) if good else np.empty((0, 1), np.float32)
-    rows = iter(zip(logits, are_finite(logits), strict=True))
+    outputs = runner.infer(np.stack(good)) if good else np.empty((0, 1), np.float32)
+    rows = iter(zip(outputs, are_finite(outputs), strict=True))
     for picture, item in zip(names, prepared, strict=True):
         if isinstance(item, BrokenPictureError):
             yield Classification(picture=picture, error=item)
@@ -144,7 +144,7 @@ def _predict_batch(
         if not usable:
             yield None
             continue
-        found = answer_of(row / np.float32(temperature), runner.contract, top)
+        found = answer_of(row, runner.contract, top, temperature=temperature)
         several, flip = runner.contract.thresholds is not None, isinstance(runner, Mirrored)
         yield Classification(picture=picture, predictions=found, multi_label=several, flip=flip)
 
@@ -157,15 +157,20 @@ def _stored(picture: Path | Named) -> Path | bytes | BrokenPictureError:
         return error
 
 
-def answer_of(logits: NDArray[np.float32], contract: Contract, top: int | None = None) -> tuple[Prediction, ...]:
-    """What one picture's logits (K,) say, best first: the likeliest classes, or all labels that reach their thresholds.
+def answer_of(
+    outputs: NDArray[np.float32], contract: Contract, top: int | None = None, *, temperature: float = 1.0
+) -> tuple[Prediction, ...]:
+    """What one picture's outputs (K,) say, best first: its likeliest classes, or all labels that reach thresholds.
 
     Args:
+        outputs: as `Runner.infer` answers them.
+        contract: of the runner.
         top: the so many likeliest classes instead, of several labels too: their thresholds say which of them count.
+        temperature: what logits are divided by.
     """
+    scores = scores_of(outputs, contract, temperature=temperature)
     if contract.thresholds is None:
-        return best_of(softmax(logits), contract.classes, TOP if top is None else top)
-    scores = sigmoid(logits)
+        return best_of(scores, contract.classes, TOP if top is None else top)
     likeliest = best_of(scores, contract.classes, len(scores) if top is None else top)
     return tuple(
         replace(one, threshold=contract.thresholds[one.index])

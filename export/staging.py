@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from export.signature import SUFFIX
 from export.watch import Watch
 from zoo.errors import ZooError
 from zoo.files import replace_file
 
 # In the order of publication.
-PUBLISHED = (".onnx", ".plan", ".json")
+PUBLISHED = (".onnx", ".plan", SUFFIX, ".json")
+# What an export need not make: one of an earlier export would be taken for its own.
+OPTIONAL = {".plan": "which belongs to an earlier export", SUFFIX: "the signature of an earlier export"}
 # Who ends a path in one of these means a file, or the .onnx in another spelling.
 NO_FOLDERS = (".onnx", ".plan", ".json", ".safetensors", ".engine", ".trt", ".pt", ".pth")
 
@@ -73,16 +76,18 @@ def staging(folder: Path, stem: str) -> Iterator[Path]:
 def publish(made: Path, folder: Path, stem: str, watch: Watch) -> None:
     """Rename what was made into place, the passport last: until then the old one does not vouch for the new files.
 
-    A plan of an earlier export is removed: the new passport does not know it, so nothing would load it.
+    A plan of an earlier export is removed: the new passport does not know it, so nothing would load it. So is its
+    signature, which is not that of the new passport.
 
     Raises:
         ZooError: a folder is in the way of a file; nothing is published.
     """
     check_free(folder, stem)
     files = [file for suffix in PUBLISHED if (file := made / f"{stem}{suffix}").exists()]
-    stale = folder / f"{stem}.plan"
-    if not (made / stale.name).exists() and stale.is_file():
-        watch.step(f"Remove {stale}, which belongs to an earlier export")
-        stale.unlink()
+    for suffix, words in OPTIONAL.items():
+        stale = folder / f"{stem}{suffix}"
+        if not (made / stale.name).exists() and stale.is_file():
+            watch.step(f"Remove {stale}, {words}")
+            stale.unlink()
     for file in files:
         replace_file(file, folder / file.name)

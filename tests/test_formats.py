@@ -128,10 +128,12 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
         with safe_open(f"{run}/checkpoint.safetensors", framework="pt") as file:
             yield "checkpoint.safetensors", json.loads(file.metadata()["zoo"])
     yield "zoo compare", ask("compare runs/tiny runs/tiny")
-    yield "zoo export", ask("export tiny --num-pictures 4")
+    yield "zoo export", ask("export tiny --num-pictures 4 --triton models --kserve service.yaml")
     yield "MODEL.json", read("tiny.json")
     (metadata,) = (entry.value for entry in onnx.load("tiny.onnx").metadata_props if entry.key == "zoo")
     yield "MODEL.onnx", json.loads(metadata)
+    yield "zoo inspect", ask("inspect tiny.onnx")
+    yield "zoo inspect", ask("inspect of-ten-classes")
     yield "zoo evaluate", ask("evaluate tiny.onnx --data pictures")
     yield "zoo evaluate", ask("evaluate of-ten-classes")
     yield "zoo evaluate", ask("evaluate of-several-labels --data shapes/labels.csv")

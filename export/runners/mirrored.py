@@ -33,10 +33,19 @@ class Mirrored:
         self.threads = runner.threads
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, C) uint8 pictures, each seen twice: logits (N, K) float32 of the mean probabilities."""
+        """Classify (N, S, S, C) uint8 pictures, each seen twice: mean probabilities (N, K) float32, or logits of them.
+
+        Which of both the contract says, as for the runner that is asked.
+        """
         views = (pictures, np.ascontiguousarray(pictures[:, :, ::-1]))
         answers = [self._runner.infer(view) for view in views]
+        if self.contract.form.output == "probabilities":
+            return np.asarray(np.mean(answers, axis=0), np.float32)
         return mean_of_views(answers, several_labels=self.contract.thresholds is not None)
+
+    def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """The same by its name; the artifact's other outputs are of one view, and left out."""
+        return {self.contract.form.output: self.infer(pictures)}
 
     def __enter__(self) -> Self:
         self._runner.__enter__()

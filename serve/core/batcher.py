@@ -27,7 +27,7 @@ EWMA_WEIGHT = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One picture's logits, (K,) float32 before softmax, and where its time went."""
+    """One picture's logits or probabilities, (K,) float32 as `Runner.infer` answers, and where its time went."""
 
     logits: NDArray[np.float32]
     queue_ms: float

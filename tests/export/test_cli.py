@@ -36,7 +36,7 @@ def test_export_json_is_only_json(tiny_checkpoint: Path, in_folder: Path, zoo: Z
     """With the real exporter, so that nothing it says reaches stdout."""
     answer = zoo("export", tiny_checkpoint, "--json", "--num-pictures", 8, "-o", "out")
     fields = json.loads(answer.out)
-    assert fields.keys() == {"onnx", "plan", "passport", "parity", "builder"}
+    assert fields.keys() == {"onnx", "plan", "passport", "parity", "builder", "cost"}
     assert fields["onnx"] == str(Path("out") / "tiny.onnx") and Path(fields["onnx"]).is_file()
     assert Path(fields["passport"]).is_file() and fields["plan"] is None
     assert fields["parity"]["onnx"]["passed"] is True

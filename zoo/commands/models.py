@@ -16,6 +16,7 @@ from zoo.rows import Row
 from zoo.wording import OPERATOR_COLOURS, OPERATOR_NAMES
 
 if TYPE_CHECKING:
+    from zoo.console import FittingTable
     from zoo.model.counts import Part
     from zoo.model.spec import Variant
     from zoo.weights.spec import Weights
@@ -162,9 +163,20 @@ def _print_models(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _print_stages(title: str, stages: Sequence[Part]) -> None:
-    from zoo.console import FittingTable, results_console
+    from zoo.console import results_console
 
     total_params = sum(part.num_params for part in stages)
+    total_macs = sum(part.macs for part in stages)
+    console = results_console()
+    console.print(title)
+    console.print(stage_table(stages))
+    console.print(f"{total_params:,} parameters, {total_macs / 1e9:.3g} GMACs, 1,000 classes")
+
+
+def stage_table(stages: Sequence[Part]) -> FittingTable:
+    """A network stage by stage: operator, channels, layers, stride, parameters, MACs and their shares."""
+    from zoo.console import FittingTable
+
     total_macs = sum(part.macs for part in stages)
     table = FittingTable("stage", "operator")
     for column in ("kernel", "stride", "expand", "SE", "channels", "layers", "out px", "params", "MMACs"):
@@ -187,7 +199,4 @@ def _print_stages(title: str, stages: Sequence[Part]) -> None:
             f"{part.macs / 1e6:,.1f}",
             f"[{style}]{bar}[/] {part.macs / total_macs:.0%}",
         )
-    console = results_console()
-    console.print(title)
-    console.print(table)
-    console.print(f"{total_params:,} parameters, {total_macs / 1e9:.3g} GMACs, 1,000 classes")
+    return table

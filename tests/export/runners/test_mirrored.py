@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from export.contract import Contract
+from export.contract import Contract, Form
 from export.evaluate import evaluate
 from export.options import ExportOptions
 from export.pipeline import export_model
@@ -74,6 +75,9 @@ class LeftRunner:
         halves = pictures[:, :, :4].mean(axis=(1, 2, 3)), pictures[:, :, 4:].mean(axis=(1, 2, 3))
         return np.stack(halves, 1).astype(np.float32) / 50
 
+    def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        return {"logits": self.infer(pictures)}
+
     def __enter__(self) -> LeftRunner:
         return self
 
@@ -99,6 +103,13 @@ def test_any_runner_is_asked_for_both_views_in_its_own_batches() -> None:
     assert found.flip and found.to_dict()["flip"] is True
     assert found.loss == pytest.approx(np.log(2))
     assert not evaluate(runner, pictures).flip
+
+
+def test_probabilities_have_a_mean_without_logarithms() -> None:
+    runner = LeftRunner()
+    runner.contract = replace(runner.contract, form=Form(output="probabilities"))
+    answer = Mirrored(runner).outputs(bright_left()[None])
+    np.testing.assert_allclose(answer["probabilities"], [[2.5, 2.5]])
 
 
 def test_pictures_that_change_their_class_are_refused() -> None:
