@@ -59,7 +59,7 @@ def adapt(situation: Situation) -> Recipe:
             batch_size=batches,
         ),
         test_size=scaled_test_size(own, last / variant.train_size, variant.max_size),
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         warmup_epochs=warmup_epochs(steps, epochs),
         weight_decay=0.05,
         clip_grad_norm=1.0,
