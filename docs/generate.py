@@ -49,6 +49,7 @@ MAKERS = {
     "metrics": formats.metrics,
     "tolerances": precisions.tolerances,
     "builders": precisions.builders,
+    "backends": precisions.backends,
     "recipes": recipes.table,
     "run-folder": runs.files,
     "trackers": runs.trackers,

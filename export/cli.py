@@ -103,7 +103,7 @@ def predict(options: PredictOptions, as_json: bool) -> None:
     # On a terminal the answers themselves show how far it is.
     shown = len(pictures) > BATCH_SIZE and not results.is_terminal
     with (
-        open_runner(options.artifact, device=options.device, flip=options.flip) as runner,
+        open_runner(options.artifact, device=options.device, flip=options.flip, backend=options.backend) as runner,
         watching(log) if shown else nullcontext(Watch()) as watch,
     ):
         answered = predict_pictures(runner, pictures, top=options.top, calibrated=options.calibrated)
@@ -142,7 +142,7 @@ def evaluate(options: EvaluateOptions, as_json: bool) -> None:
 
     _check_signature(options.artifact, options.require_signature)
     pictures = open_data(options.artifact, options.data, seed=options.seed, group_by=options.group_by)
-    opened = open_runner(options.artifact, device=options.device, flip=options.flip)
+    opened = open_runner(options.artifact, device=options.device, flip=options.flip, backend=options.backend)
     with opened as runner, watching(log_console()) as watch:
         watch.step(f"Evaluate {options.artifact} on {pictures.name}, {runner.device}")
         found = evaluate_runner(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from export.backends import USUAL, BackendId
 from export.contract import OPSET, Form, InputForm, Opset
 from export.engine.builders import AUTO, Batches, BuilderId
 from export.precision.rows import PrecisionId
@@ -18,6 +19,9 @@ Flip = Annotated[
 ]
 RequireSignature = Annotated[
     Path | None, Opt("Refuse what the owner of this key did not sign, or was changed since.", metavar="PUB.pem")
+]
+BackendChoice = Annotated[
+    BackendId, Opt("What runs it; auto takes the usual one of its kind: PyTorch, ONNX Runtime or TensorRT.")
 ]
 # How many classes are named where a picture has one.
 TOP = 5
@@ -97,6 +101,7 @@ class PredictOptions(Row):
         bool, Opt("Scores that say how often such answers are right, by the temperature that `zoo train` fitted.")
     ] = False
     flip: Flip = False
+    backend: BackendChoice = USUAL
     device: DeviceChoice = "auto"
     require_signature: RequireSignature = None
 
@@ -128,5 +133,6 @@ class EvaluateOptions(Row):
     group_by: GroupBy = None
     batch_size: Annotated[Count, Opt("Pictures at once, at most.")] = 32
     flip: Flip = False
+    backend: BackendChoice = USUAL
     device: DeviceChoice = "auto"
     require_signature: RequireSignature = None

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from export.backends import Backend, choose_backend
 from export.passport import passport_path, read_passport
 from export.runners.open import open_runner
 from export.runners.runner import Runner
@@ -32,7 +33,9 @@ def open_engine(options: ServeOptions) -> Engine:
         require_signature(options.engine, options.require_signature)
     with ExitStack() as opened:
         runners = [
-            opened.enter_context(open_runner(options.engine, device=options.device, threads=options.threads))
+            opened.enter_context(
+                open_runner(options.engine, device=options.device, threads=options.threads, backend=options.backend)
+            )
             for _ in range(options.instances)
         ]
         max_batch_size = choose_max_batch_size(runners[0], options.max_batch_size)
@@ -42,11 +45,12 @@ def open_engine(options: ServeOptions) -> Engine:
             max_batch_size=max_batch_size,
             max_queue_delay_ms=options.max_queue_delay_ms,
         )
-        info = describe_engine(Path(options.engine), runners[0])
+        backend = choose_backend(options.engine, options.backend)
+        info = describe_engine(Path(options.engine), runners[0], backend)
         return Engine(batcher=batcher, contract=runners[0].contract, info=info, runners=opened.pop_all())
 
 
-def describe_engine(artifact: Path, runner: Runner) -> EngineInfo:
+def describe_engine(artifact: Path, runner: Runner, backend: Backend) -> EngineInfo:
     """What is known of an artifact; its passport adds to it if it is there and speaks of this very file.
 
     Raises:
@@ -59,7 +63,7 @@ def describe_engine(artifact: Path, runner: Runner) -> EngineInfo:
     card = passport.files.onnx if artifact.suffix == ".onnx" else passport.files.plan
     if card is None or card.sha256 != sha256_of(artifact):
         return info
-    return replace(info, precision=card.precision, random_weights=passport.random_weights)
+    return replace(info, precision=backend.precision_of(card.precision), random_weights=passport.random_weights)
 
 
 def choose_max_batch_size(runner: Runner, asked: int | None) -> int:

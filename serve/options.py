@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from export.options import RequireSignature
+from export.backends import USUAL
+from export.options import BackendChoice, RequireSignature
 from zoo.options import Arg, DeviceChoice, Opt
 from zoo.rows import Count, NotNegative, Positive, Row, Within
 
@@ -17,6 +18,7 @@ class ServeOptions(Row):
     engine: Annotated[str, Arg("ARTIFACT"), Opt("The same as ARTIFACT.", flags=("--engine",), metavar="ARTIFACT")]
     host: Annotated[str, Opt("Address; 0.0.0.0 is every one of this machine.")] = "127.0.0.1"
     port: Annotated[int, Within(0, 65535), Opt("0 takes a free one.")] = 8080
+    backend: BackendChoice = USUAL
     device: DeviceChoice = "auto"
     require_signature: RequireSignature = None
     instances: Annotated[Count, Opt("Copies of the engine at work.")] = 1

@@ -27,6 +27,7 @@ VERSIONED = (
     "onnx",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "tensorrt-rtx-cu13",
     "tensorrt-cu13",
     "pycuda",

@@ -1,7 +1,8 @@
-"""Owns the tables of precisions and builders in docs/export.md: tolerances, and who builds engines where."""
+"""Owns the tables of precisions, builders and back ends in docs/export.md: tolerances, who builds and who runs."""
 
 from __future__ import annotations
 
+from export.backends import BACKENDS, choose_backend
 from export.engine.builders import BUILDERS
 from export.precision.rows import PRECISIONS
 from made.markdown import code, table, table_with_words
@@ -27,6 +28,23 @@ def builders(rest: str, body: str) -> str:
         for row in BUILDERS
     ]
     return table_with_words(["builder", "builds", "install", "runs on"], rows, body)
+
+
+def backends(rest: str, body: str) -> str:
+    """One line a back end, the usual one of each kind of artifact first."""
+    where = {"auto": "processor, GPU", "cpu": "processor", "cuda": "GPU"}
+    kinds = {"checkpoint": "a checkpoint", ".onnx": "an `.onnx`", ".plan": "a `.plan`"}
+    usual = {choose_backend(f"s{suffix}").id for suffix in ("", ".onnx", ".plan")}
+    rows = [
+        [
+            code(row.id) + (" (auto)" if row.id in usual else ""),
+            kinds[row.opens],
+            where[row.device],
+            row.purpose + (f"; {code(row.install)}" if row.install else ""),
+        ]
+        for row in BACKENDS
+    ]
+    return table(["back end", "opens", "computes on", ""], rows)
 
 
 def power(value: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.contract import Contract
-from export.runners.runner import Runner, are_finite
+from export.runners.runner import Runner, are_finite, check_out
 from zoo.errors import ArtifactError
 
 
@@ -32,16 +32,18 @@ class Mirrored:
         self.max_batch_size = runner.max_batch_size
         self.threads = runner.threads
 
-    def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def infer(self, pictures: NDArray[np.uint8], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Classify (N, S, S, C) uint8 pictures, each seen twice: mean probabilities (N, K) float32, or logits of them.
 
         Which of both the contract says, as for the runner that is asked.
         """
+        answers = check_out(out, (len(pictures), len(self.contract.classes)))
         views = (pictures, np.ascontiguousarray(pictures[:, :, ::-1]))
-        answers = [self._runner.infer(view) for view in views]
+        of_views = [self._runner.infer(view) for view in views]
         if self.contract.form.output == "probabilities":
-            return np.asarray(np.mean(answers, axis=0), np.float32)
-        return mean_of_views(answers, several_labels=self.contract.thresholds is not None)
+            return np.mean(of_views, axis=0, out=answers)
+        answers[...] = mean_of_views(of_views, several_labels=self.contract.thresholds is not None)
+        return answers
 
     def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """The same by its name; the artifact's other outputs are of one view, and left out."""

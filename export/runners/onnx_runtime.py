@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import onnxruntime as ort
@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from export.contract import GRAPH_KEY, read_metadata
-from export.interface import as_input
+from export.interface import as_input, outputs_of
 from export.passport import check_exists
-from export.runners.runner import recorded_temperature
+from export.runners.binding import BoundBatch
+from export.runners.runner import check_out, recorded_temperature
 from zoo.errors import ArtifactError, MissingCapabilityError
 from zoo.machine import Device, cuda_driver, usable_cores
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # TF32 would round the inputs of convolutions to 10 bits: an fp32 graph is computed as one.
 CUDA_OPTIONS = {"use_tf32": "0"}
+# Where the memory of a session on a GPU is.
+DEVICE_MEMORY: Literal["cuda", "cpu"] = "cuda"
 _SILENT = 4  # only fatal messages; what goes wrong below is raised as an error of ours
 
 # Everything onnxruntime raises for a file it cannot load; these classes have no base of their own.
@@ -47,9 +50,22 @@ class OnnxRunner:
     max_batch_size: int | None = None
 
     def __init__(
-        self, source: Path | bytes, *, device: Device = "auto", threads: int | None = None, artifact: str | None = None
+        self,
+        source: Path | bytes,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        artifact: str | None = None,
+        cuda_graph: bool = False,
     ) -> None:
         """Load a file, or a serialised graph that is not a file yet; `device` and `threads` are as in `open_runner`.
+
+        Args:
+            source: the file or its content.
+            device: as in `open_runner`.
+            threads: as in `open_runner`.
+            artifact: what errors call it.
+            cuda_graph: replay one CUDA graph for each batch size, captured when it first comes; needs "cuda".
 
         Raises:
             ArtifactError: missing, truncated, or not exported by this project.
@@ -59,14 +75,17 @@ class OnnxRunner:
         if isinstance(source, Path):
             check_exists(source)
         ort.set_default_logger_severity(_SILENT)
+        self._cuda_options = CUDA_OPTIONS | ({"enable_cuda_graph": "1"} if cuda_graph else {})
         self._session = self._open(source, device, threads)
         stored = self._session.get_modelmeta().custom_metadata_map.get(GRAPH_KEY)
         self.contract, checkpoint = read_metadata(stored, self.artifact)
         self.temperature = recorded_temperature(checkpoint.get("provenance") or {})
         provider = self._session.get_providers()[0]
         driver = cuda_driver()
-        self.backend = f"onnxruntime {ort.__version__} {provider}"
+        self.backend = f"onnxruntime {ort.__version__} {provider}{' CUDA graph' if cuda_graph else ''}"
         self.device = driver.gpus[0].name if provider == CUDA and driver else "CPU"
+        self._on_gpu, self._cuda_graph = provider == CUDA, cuda_graph
+        self._bound: dict[int, BoundBatch] = {}
 
     def _open(self, source: Path | bytes, device: Device, threads: int | None) -> ort.InferenceSession:
         listed = cuda_driver() is not None and CUDA in ort.get_available_providers()
@@ -80,7 +99,7 @@ class OnnxRunner:
         with redirect_stdout(sys.stderr):  # it prints the libraries it cannot find
             ort.preload_dlls()
         try:
-            return self._session_on(CUDA, CUDA_OPTIONS, source, threads)
+            return self._session_on(CUDA, self._cuda_options, source, threads)
         except ArtifactError as error:
             # A broken file fails here again; a good one was refused because CUDA did not start.
             session = self._session_on(CPU, {}, source, threads)
@@ -108,27 +127,63 @@ class OnnxRunner:
                 f"onnxruntime cannot load {self.artifact}: {_one_line(error)}",
                 "The file is truncated or not an ONNX graph; `zoo export MODEL` writes it again.",
             ) from error
+        # A provider that fails later is an error; onnxruntime would print a line and go on on the processor.
+        session.disable_fallback()
+        if session.get_providers()[0] != provider:
+            raise ArtifactError(
+                f"onnxruntime took {session.get_providers()[0]} instead of {provider}.",
+                "`zoo doctor` says what works here.",
+            )
         self.threads: int | None = options.intra_op_num_threads if provider == CPU else None
         return session
 
-    def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, C) uint8 pictures: (N, K) float32. Waits for the device."""
-        every: NDArray[np.float32] = self._run(pictures)[0]
-        return every
+    def infer(self, pictures: NDArray[np.uint8], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Classify (N, S, S, C) uint8 pictures: (N, K) float32. Waits for the device.
+
+        On the processor onnxruntime writes into `out` itself.
+        """
+        every = outputs_of(self.contract)[0]
+        if out is not None:
+            check_out(out, (len(pictures), *every.shape))
+        if self._on_gpu:
+            found: NDArray[np.float32] = self._run_on_gpu(pictures, outputs=1)[0]
+            if out is None:
+                return found
+            out[...] = found
+            return out
+        taken = as_input(pictures, self.contract)
+        if out is None:
+            found = self._session.run([every.name], {self.contract.form.input_name: taken})[0]
+            return found
+        binding = self._session.io_binding()
+        binding.bind_cpu_input(self.contract.form.input_name, np.ascontiguousarray(taken))
+        binding.bind_output(every.name, "cpu", 0, np.float32, out.shape, out.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        return out
 
     def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Every output by its name."""
-        return dict(zip(self.contract.form.output_names, self._run(pictures), strict=True))
+        names = self.contract.form.output_names
+        if self._on_gpu:
+            found = self._run_on_gpu(pictures)
+        else:
+            taken = {self.contract.form.input_name: as_input(pictures, self.contract)}
+            found = self._session.run(list(names), taken)
+        return dict(zip(names, found, strict=True))
 
-    def _run(self, pictures: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        taken = {self.contract.form.input_name: as_input(pictures, self.contract)}
-        found: list[NDArray[Any]] = self._session.run(list(self.contract.form.output_names), taken)
-        return found
+    def _run_on_gpu(self, pictures: NDArray[np.uint8], outputs: int | None = None) -> list[NDArray[Any]]:
+        size = len(pictures)
+        if size not in self._bound:
+            self._bound[size] = BoundBatch(
+                self._session, self.contract, size, device=DEVICE_MEMORY, graph=self._cuda_graph
+            )
+        return self._bound[size].run(as_input(pictures, self.contract), outputs=outputs)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
+        self._bound.clear()
         del self._session
 
 

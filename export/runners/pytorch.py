@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from export.answers import Answers
 from export.contract import Contract
-from export.runners.runner import recorded_temperature
+from export.runners.compiled import Compiler
+from export.runners.runner import check_out, recorded_temperature
+from zoo.errors import MissingCapabilityError
 from zoo.machine import Device, choose_device, usable_processors
 from zoo.model.build import FromPictures
 from zoo.model.network import Network
@@ -31,13 +35,15 @@ class TorchRunner:
         device: Device = "cpu",
         threads: int | None = None,
         temperature: float | None = None,
+        compiler: Compiler | None = None,
     ) -> None:
         """Move (not copy) `model` to the device, in evaluation mode; `device` is as in `open_runner`.
 
-        `threads` are the intra-op threads of the whole process; their number is put back when the runner closes.
+        `threads` are the intra-op threads of the whole process; their number is put back when the runner closes. With
+        a `compiler` opening takes up to minutes.
 
         Raises:
-            MissingCapabilityError: "cuda" without a GPU that PyTorch can use.
+            MissingCapabilityError: "cuda" without a GPU that PyTorch can use; or as `Compiler.compile`.
         """
         chosen = choose_device(device)
         self.artifact = artifact
@@ -49,13 +55,24 @@ class TorchRunner:
         # Tensor cores read channels last, and processors like it too: S at 384 px takes a quarter less time so.
         network = FromPictures(model, contract.preprocessing).eval()
         self._answers = Answers(contract)
-        self._network = network.to(self._device).to(memory_format=torch.channels_last)
+        self._network: Callable[[Tensor], Tensor] = network.to(self._device).to(memory_format=torch.channels_last)
         self._threads_before = torch.get_num_threads()
         torch.set_num_threads(threads or min(self._threads_before, usable_processors()))
         self.threads = torch.get_num_threads() if chosen == "cpu" else None
+        if compiler:  # after the threads: their number goes into what is compiled
+            self.backend += f" {compiler.name}"
+            size, channels = contract.preprocessing.image_size, contract.preprocessing.channels
+            example = torch.zeros((2, size, size, channels), dtype=torch.uint8, device=self._device)
+            try:
+                self._network = compiler.compile(network, example)
+            except MissingCapabilityError:
+                torch.set_num_threads(self._threads_before)
+                raise
 
     @classmethod
-    def from_model(cls, model: str, *, device: Device = "auto", threads: int | None = None) -> Self:
+    def from_model(
+        cls, model: str, *, device: Device = "auto", threads: int | None = None, compiler: Compiler | None = None
+    ) -> Self:
         """Open a checkpoint's path or a model id.
 
         Raises:
@@ -70,18 +87,35 @@ class TorchRunner:
             thresholds=card.thresholds,
         )
         temperature = recorded_temperature(card.provenance)
-        return cls(network, contract, artifact=model, device=device, threads=threads, temperature=temperature)
+        return cls(
+            network,
+            contract,
+            artifact=model,
+            device=device,
+            threads=threads,
+            temperature=temperature,
+            compiler=compiler,
+        )
 
-    def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def infer(self, pictures: NDArray[np.uint8], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Classify (N, S, S, C) uint8 pictures: (N, K) float32. Waits for the device."""
-        return next(iter(self.outputs(pictures).values()))
+        every = self._run(pictures)[0]
+        if out is None:
+            return every.cpu().numpy()  # the copy back is the one synchronisation
+        torch.from_numpy(check_out(out, tuple(every.shape))).copy_(every)
+        return out
 
     def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Every output by its name."""
-        with torch.inference_mode():
-            found = self._answers(self._network(torch.tensor(pictures, device=self._device)).float())
-            arrays = [output.cpu().numpy() for output in found]  # the copy back is the one synchronisation
+        arrays = [output.cpu().numpy() for output in self._run(pictures)]
         return dict(zip(self.contract.form.output_names, arrays, strict=True))
+
+    def _run(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        with torch.inference_mode():
+            found: tuple[Tensor, ...] = self._answers(
+                self._network(torch.tensor(pictures, device=self._device)).float()
+            )
+        return found
 
     def __enter__(self) -> Self:
         return self

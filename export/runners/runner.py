@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.contract import Contract
-from zoo.errors import ArtifactError
+from zoo.errors import ArtifactError, ZooError
 
 
 class Runner(AbstractContextManager["Runner"], Protocol):
@@ -29,17 +29,44 @@ class Runner(AbstractContextManager["Runner"], Protocol):
     temperature: float | None  # what its weights were calibrated to; None where nothing was recorded
     threads: int | None  # of the processor, in effect and not as asked for; None on a GPU, or where nobody can tell
 
-    def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def infer(self, pictures: NDArray[np.uint8], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Classify (N, S, S, C) uint8 pictures, already of the contract's size and planes: (N, K) float32.
 
         These are logits or probabilities as the contract's form says; `export.interface.scores_of` reads both. An
         artifact that takes normalised planes gets them: the runner normalises.
+
+        Args:
+            pictures: the batch.
+            out: where to write the answers, (N, K) float32, instead of into a new array; it is what is returned. A
+                processor's back ends write there themselves, others copy what comes from the device.
+
+        Raises:
+            ZooError: `out` has another shape, type or order.
         """
         ...
 
     def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """The same, with every output of the artifact by its name; the first is that of `infer`."""
         ...
+
+
+def check_out(out: NDArray[np.float32] | None, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Where a runner is to write answers of `shape`: the caller's array, or a new one.
+
+    Raises:
+        ZooError: a back end could not write there: it has another shape or type, gaps, or may not be written to.
+    """
+    if out is None:
+        return np.empty(shape, np.float32)
+    if out.shape != shape or out.dtype != np.float32 or not (out.flags.c_contiguous and out.flags.writeable):
+        order = "" if out.flags.c_contiguous else ", with gaps"
+        fixed = "" if out.flags.writeable else ", read-only"
+        raise ZooError(
+            f"Answers of shape {shape}, float32, cannot be written into `out`: it is {out.shape}, {out.dtype}"
+            f"{order}{fixed}.",
+            f"Pass np.empty({shape}, np.float32), or leave it out.",
+        )
+    return out
 
 
 def recorded_temperature(provenance: Mapping[str, Any]) -> float | None:

@@ -19,7 +19,7 @@ from export.engine.tensorrt_api import TensorRT, load_tensorrt
 from export.interface import as_input
 from export.passport import Passport, check_plan, passport_path
 from export.runners.cuda import Cuda, open_cuda
-from export.runners.runner import recorded_temperature
+from export.runners.runner import check_out, recorded_temperature
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.machine import Device, Driver, cuda_driver
 from zoo.wording import joined
@@ -117,16 +117,25 @@ class TensorRTRunner:
         num_bytes = self._max_batch_size * math.prod(shape) * dtype.itemsize
         return _Tensor(name, shape, dtype, self._cuda.allocate(num_bytes), self._cuda.allocate_pinned(num_bytes))
 
-    def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def infer(self, pictures: NDArray[np.uint8], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Classify (N, S, S, C) uint8 pictures: (N, K) float32. Waits for the GPU once, at the end.
 
         Raises:
-            ZooError: more pictures than the engine's largest batch, or of another size.
+            ZooError: more pictures than the engine's largest batch, or of another size; `out` as `check_out`.
         """
-        return next(iter(self.outputs(pictures).values())).astype(np.float32, copy=False)
+        answers = check_out(out, (len(pictures), *self._outputs[0].shape))
+        self._run(pictures)
+        answers[...] = self._outputs[0].rows(len(pictures))
+        return answers
 
     def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Every output by its name."""
+        self._run(pictures)
+        # Copies: the buffers are the next batch's.
+        return {output.name: output.rows(len(pictures)).copy() for output in self._outputs}
+
+    def _run(self, pictures: NDArray[np.uint8]) -> None:
+        """Compute into the host's buffers."""
         count, preprocessing = len(pictures), self.contract.preprocessing
         shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
         if count > self._max_batch_size or pictures.shape[1:] != shape:
@@ -144,8 +153,6 @@ class TensorRTRunner:
             for output in self._outputs:
                 self._cuda.copy_to_host(output.bytes_of(batch), output.device)
             self._cuda.synchronize()
-        # Copies: the buffers are the next batch's.
-        return {output.name: output.rows(count).copy() for output in self._outputs}
 
     def _must(self, succeeded: bool, call: str) -> None:
         if not succeeded:

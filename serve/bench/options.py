@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from export.backends import BackendId
 from zoo.options import RESULTS, Arg, DeviceChoice, Opt
 from zoo.rows import Count, NotNegative, Positive, Row, Within
 
@@ -28,6 +29,10 @@ class LatencyOptions(Row):
     duration_s: Annotated[Positive, Opt("Of each artifact at each batch size, in all rounds together.")] = 3.0
     warmup_ms: WarmupMs = 200.0
     rounds: Rounds = 5
+    backends: Annotated[
+        tuple[BackendId, ...],
+        Opt("Time each artifact in this one, if it opens it; repeatable.  [default: auto]", flags=("--backend",)),
+    ] = ()
     device: DeviceChoice = "auto"
     threads: Threads = None
     out: Folder = RESULTS

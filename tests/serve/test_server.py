@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import serve.core.failures
+from export.backends import find_backend
 from serve.cli import serve as serve_command
 from serve.core.batcher import Batcher
 from serve.core.failures import FAILURES, UnavailableError, find_failure
@@ -153,12 +154,13 @@ def test_the_passport_tells_precision_and_random_weights(fake: Any, tmp_path: Pa
     onnx = tmp_path / "s.onnx"
     onnx.write_bytes(b"graph")
     plain = EngineInfo(artifact="s.onnx", backend="fake 1.0", device="CPU")
-    assert describe_engine(onnx, fake()) == plain
+    assert describe_engine(onnx, fake(), find_backend("onnxruntime")) == plain
     write_passport_of(onnx, fake())
-    info = describe_engine(onnx, fake())
+    info = describe_engine(onnx, fake(), find_backend("onnxruntime"))
     assert (info.artifact, info.precision, info.random_weights) == ("s.onnx", "fp16", True)
+    assert describe_engine(onnx, fake(), find_backend("openvino-bf16")).precision == "fp16, bf16"
     onnx.write_bytes(b"another graph")  # the passport speaks of a file that is gone
-    assert describe_engine(onnx, fake()) == plain
+    assert describe_engine(onnx, fake(), find_backend("onnxruntime")) == plain
 
 
 def test_a_damaged_passport_is_an_error(fake: Any, tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ def test_a_damaged_passport_is_an_error(fake: Any, tmp_path: Path) -> None:
     onnx.write_bytes(b"graph")
     onnx.with_suffix(".json").write_text("{")
     with pytest.raises(ArtifactError, match="passport"):
-        describe_engine(onnx, fake())
+        describe_engine(onnx, fake(), find_backend("onnxruntime"))
 
 
 def describe(runner: Any, host: str, **info: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from export.backends import Backend
 from export.passport import read_passport
 from serve.bench.measure.latency import OpenArtifact
 from zoo.errors import ArtifactError
@@ -17,15 +18,16 @@ UNKNOWN_PRECISION = "unknown precision"
 CHECKPOINT_PRECISION = "fp32"
 
 
-def describe_artifact(artifact: str, opened: OpenArtifact, batch_sizes: Sequence[int]) -> Subject:
+def describe_artifact(artifact: str, backend: Backend, opened: OpenArtifact, batch_sizes: Sequence[int]) -> Subject:
     """An artifact as the subject of a result; `artifact` is the path or id that was opened."""
     is_exported = Path(artifact).suffix in (".onnx", ".plan")
     file = Path(artifact) if is_exported else weights_file(artifact)
     sha256 = sha256_of(file) if file and file.is_file() else None
+    own = exported_precision(Path(artifact), sha256) if is_exported else CHECKPOINT_PRECISION
     return Subject(
         name=opened.name,
         batch_sizes=tuple(batch_sizes),
-        precision=exported_precision(Path(artifact), sha256) if is_exported else CHECKPOINT_PRECISION,
+        precision=backend.precision_of(own),
         threads=opened.runner.threads,
         sha256=sha256,
     )

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from export.backends import choose_backend, pair_with_backends
 from export.runners.open import open_runner
 from export.runners.runner import Runner
 from serve.bench.measure.artifacts import describe_artifact
@@ -63,14 +64,20 @@ def bench_latency(
     """
     schedule, opened = schedule or _schedule(options), []
     with ExitStack() as stack:
-        for name, artifact in zip(_short_names(options.artifacts), options.artifacts, strict=True):
+        pairs = pair_with_backends(options.artifacts, options.backends)
+        for name, (artifact, backend) in zip(_short_names(pairs), pairs, strict=True):
             say(f"opening {name}")
-            runner = stack.enter_context(open_artifact(artifact, device=options.device, threads=options.threads))
+            runner = stack.enter_context(
+                open_artifact(artifact, device=options.device, threads=options.threads, backend=backend)
+            )
             pictures, source = real_pictures(runner.contract)
             say(f"{name}: {runner.backend}, {_device_of(runner)}, {len(pictures)} pictures of {source}")
             opened.append(OpenArtifact(name=name, runner=runner, pictures=pictures))
         sizes = sorted(set(options.batch_sizes)) or _default_sizes(opened)
-        subjects = [describe_artifact(*both, sizes) for both in zip(options.artifacts, opened, strict=True)]
+        subjects = [
+            describe_artifact(artifact, choose_backend(artifact, backend), one, sizes)
+            for (artifact, backend), one in zip(pairs, opened, strict=True)
+        ]
         devices = list(dict.fromkeys(_device_of(one.runner) for one in opened))
         picture = measure_picture(opened[0].runner.contract.preprocessing)
         with GpuTrace(next(filter(is_gpu, devices), devices[0])) as trace:
@@ -194,8 +201,14 @@ def _timed_artifact(opened: OpenArtifact) -> TimedArtifact:
     )
 
 
-def _short_names(artifacts: Sequence[str]) -> list[str]:
-    """File names without their folders, as far as they tell the artifacts apart."""
-    short = [Path(artifact).name for artifact in artifacts]
-    often = Counter(short)
-    return [name if often[name] == 1 else artifact for name, artifact in zip(short, artifacts, strict=True)]
+def _short_names(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """File names without their folders, as far as they tell artifacts apart, and back ends where one has several."""
+    artifacts, backends = dict.fromkeys(artifact for artifact, _ in pairs), Counter(pairs)
+    often = Counter(Path(artifact).name for artifact in artifacts)
+    names = []
+    for artifact, backend in pairs:
+        short = Path(artifact).name
+        name = short if often[short] == 1 else artifact
+        alone = sum(other == artifact for other, _ in backends) == 1
+        names.append(name if alone else f"{name} {backend}")
+    return names

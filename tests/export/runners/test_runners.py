@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from export.contract import Contract
+from export.runners.mirrored import Mirrored
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.open import open_runner
 from export.runners.pytorch import TorchRunner
-from zoo.errors import ArtifactError, CheckpointError, MissingCapabilityError, UnknownNameError
+from export.runners.runner import Runner
+from zoo.errors import ArtifactError, CheckpointError, MissingCapabilityError, UnknownNameError, ZooError
 from zoo.machine import usable_processors
 from zoo.model.efficientnet import EfficientNet
 from zoo.weights.checkpoint import Checkpoint
@@ -48,6 +50,30 @@ def test_read_only_pictures_are_taken(tiny_checkpoint: Path, digit_pictures: NDA
     frozen.setflags(write=False)
     with open_runner(str(tiny_checkpoint), device="cpu") as runner:
         assert runner.infer(frozen).shape == (2, 10)
+
+
+def test_answers_are_written_where_the_caller_says(
+    tiny_checkpoint: Path, onnx_file: Path, digit_pictures: NDArray[np.uint8]
+) -> None:
+    for artifact in (tiny_checkpoint, onnx_file):
+        with open_runner(str(artifact), device="cpu") as runner:
+            _check_out(runner, digit_pictures)
+            _check_out(Mirrored(runner), digit_pictures)
+
+
+def _check_out(runner: Runner, pictures: NDArray[np.uint8]) -> None:
+    room = np.full((14, 10), np.nan, np.float32)
+    out = room[1:13]
+    assert runner.infer(pictures, out=out) is out
+    np.testing.assert_array_equal(out, runner.infer(pictures))
+    assert np.isnan(room[[0, 13]]).all()
+    frozen = np.empty((12, 10), np.float32)
+    frozen.setflags(write=False)
+    wrong = (np.empty((11, 10), np.float32), np.empty((12, 10)), np.empty((24, 10), np.float32)[::2], frozen)
+    for cannot in wrong:
+        with pytest.raises(ZooError, match="cannot be written into `out`") as caught:
+            runner.infer(pictures, out=cannot)
+        assert "(12, 10)" in caught.value.hint
 
 
 def test_threads_are_the_callers_again_when_a_torch_runner_closes(

@@ -202,7 +202,7 @@ def test_a_run_opens_and_closes_every_artifact_and_names_the_processor() -> None
     opened: dict[str, CountingRunner] = {}
 
     def open_fake(artifact: str, **options: object) -> CountingRunner:
-        assert options == {"device": "cpu", "threads": 2}
+        assert options == {"device": "cpu", "threads": 2, "backend": "auto"}
         return opened.setdefault(artifact, CountingRunner(artifact=artifact, max_batch_size=4))
 
     options = LatencyOptions(artifacts=("x/s.onnx", "y/s.onnx"), device="cpu", threads=2)
