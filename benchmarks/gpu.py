@@ -21,7 +21,11 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("bench stages s --precision fp16 --batch-size 1 --device cuda", None),
     ("bench stages s --precision fp16 --batch-size 32 --device cuda", None),
     ("bench train s --recipe folder --batch-size 128 --augment-on workers --device cuda", None),
-    ("bench latency {work}/s.onnx --batch-size 1 --batch-size 8 --batch-size 32 --device cuda", "onnxruntime-cuda"),
+    (
+        "bench latency {work}/s.onnx --backend onnxruntime --backend onnxruntime-cuda-graph "
+        "--batch-size 1 --batch-size 8 --batch-size 32 --device cuda",
+        "onnxruntime-cuda",
+    ),
     ("export s --random-weights --trt fp16 --image-size 384 -o {work}/trt", "tensorrt"),
     ("bench latency {work}/trt/s.plan --batch-size 1 --batch-size 8 --batch-size 32 --device cuda", "tensorrt"),
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from export.backends import USUAL, BackendId
+from export.backends import USUAL, BackendId, CheckedBackendId
 from export.contract import OPSET, Form, InputForm, Opset
 from export.engine.builders import AUTO, Batches, BuilderId
 from export.precision.rows import PrecisionId
@@ -68,6 +68,10 @@ class ExportOptions(Row):
     # Enough for every class of a small data set, few enough for a large network on a CPU: 64 of S at 384 px are
     # 64 · 8.4 = 540 GMACs, some ten seconds on two cores.
     num_pictures: Annotated[Count, Opt("Pictures to compare on.", needs="parity")] = 64
+    backends: Annotated[
+        tuple[CheckedBackendId, ...],
+        Opt("Compare the .onnx in this back end too, by the same gate; repeatable.", ("--backend",), needs="parity"),
+    ] = ()
     parity: Annotated[bool, Opt("Skip the comparison; the passport says so.", flags=("--no-parity",))] = True
     triton: Annotated[
         Path | None,

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from export.contract import Contract
 from export.engine.builders import BuildCard
@@ -106,16 +106,33 @@ class Parity(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackendParity(Row):
+    """One comparison of the .onnx in a back end of `export.backends`, by its id."""
+
+    backend: Text
+    parity: Parity
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parities(Row):
     """The comparisons of one export: its .onnx, the graph the plan was built from, and the plan itself, on a GPU.
 
-    The graph has the plan's precision and is run by ONNX Runtime. `notes` says why one is None, by its name.
+    The graph has the plan's precision and is run by ONNX Runtime. `backends` are comparisons of the .onnx in
+    others. `notes` says why one is None, by its name.
     """
 
     onnx: Parity | None = None
     graph: Parity | None = None
     plan: Parity | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
+    backends: tuple[BackendParity, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; without other back ends they are those of the first version."""
+        fields = super().to_dict()
+        if not self.backends:
+            del fields["backends"]
+        return fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +206,8 @@ def read_passport(artifact: Path) -> Passport:
 
 def _known(kind: Any, value: Any) -> Any:
     """Leave out the fields that a later version added; but a contract with more in it than we know is refused."""
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return [_known(get_args(kind)[0], member) for member in value]
     rows = [row for row in (kind, *get_args(kind)) if isinstance(row, type) and issubclass(row, Row)]
     if not rows or rows[0] is Contract or not isinstance(value, Mapping):
         return value

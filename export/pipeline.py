@@ -9,14 +9,25 @@ from typing import Any
 
 from onnx import ModelProto
 
+from export.backends import choose_backend, find_backend
 from export.engine.build import build_plan, check_targets, choose_builder
 from export.engine.builders import BatchProfile, BuildCard, check_batches
 from export.graph import export_onnx
 from export.options import ExportOptions
 from export.parity import Gate, Probe, choose_pictures, infer_all
-from export.passport import FileCard, FileCards, Parities, Parity, Passport, passport_path, write_passport
+from export.passport import (
+    BackendParity,
+    FileCard,
+    FileCards,
+    Parities,
+    Parity,
+    Passport,
+    passport_path,
+    write_passport,
+)
 from export.precision.rows import Precision, find_precision
 from export.runners.onnx_runtime import OnnxRunner
+from export.runners.open import open_runner
 from export.runners.pytorch import TorchRunner
 from export.signature import load_signing_key, sign_passport
 from export.size_cost import SizeCost, size_cost
@@ -71,6 +82,8 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
     if options.trt:
         with suppress(MissingCapabilityError):  # said when the .onnx is written, which needs no builder
             check_targets(choose_builder(options.builder, targets=options.targets), options.targets)
+    for backend in options.backends:
+        choose_backend("graph.onnx", backend)  # what is not installed is told before anything is made
     source = find_source(options, watch)
     if options.trt:
         image_size = source.contract.preprocessing.image_size
@@ -119,6 +132,7 @@ class _Job:
         self.cards: dict[str, FileCard] = {}
         self.built: BuildCard | None = None
         self.parity: dict[str, Parity] = {}
+        self.backends: list[BackendParity] = []
         why = "no plan was asked for" if options.parity else "--no-parity"
         self.notes = dict.fromkeys(("onnx", "graph", "plan"), f"not run: {why}")
 
@@ -136,6 +150,12 @@ class _Job:
             self.watch.step("Compare ONNX Runtime with PyTorch")
             with OnnxRunner(self.onnx_file, device="cpu") as candidate:
                 self.parity["onnx"] = self.gate.check(candidate, self.onnx_file.name, FP32)
+            for backend in map(find_backend, self.options.backends):
+                self.watch.step(f"Compare {backend.id} with PyTorch")
+                with open_runner(str(self.onnx_file), backend=backend.id) as other:
+                    name = f"{self.onnx_file.name} in {backend.id}"
+                    found = self.gate.check(other, name, backend.computes or FP32)
+                self.backends.append(BackendParity(backend=backend.id, parity=found))
         return graph
 
     def _choose_pictures(self) -> Probe:
@@ -208,7 +228,7 @@ class _Job:
             contract=self.source.contract,
             files=FileCards(**self.cards),
             builder=self.built,
-            parity=Parities(**self.parity, notes=notes),
+            parity=Parities(**self.parity, notes=notes, backends=tuple(self.backends)),
             checkpoint=self.source.card,
             random_weights=self.options.random_weights,
             environment=self.environment,

@@ -63,6 +63,7 @@ def export_remarks(result: ExportResult) -> list[str]:
         remarks.append(f"The plan was {parity.notes['plan']}.{numbers}")
     elif not parity.onnx:
         remarks.append(f"The comparison was {parity.notes['onnx']}.")
+    remarks += [f"In {one.backend}: {one.parity.summary()}." for one in parity.backends]
     if result.cost.image_size != result.cost.own_size:
         accuracy = recorded_accuracy(passport.checkpoint.provenance)
         remarks.append(result.cost.summary(str(result.onnx), accuracy))

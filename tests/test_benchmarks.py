@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,19 @@ def test_peers_are_measured_in_both_passes(tmp_path: Path) -> None:
         ("lite0", "timm", "step", 32),
     }
     assert all(row.ours.n >= 5 and row.theirs.n >= 5 for row in rows)
+
+
+@pytest.mark.slow
+def test_back_ends_are_measured_beside_onnx_runtime(tmp_path: Path) -> None:
+    small = ("--only", "lite0", "--image-size", "32", "--rounds", "5", "--crops", "2")
+    done = run("backends.py", *small, "--backends", "torch", "openvino", "-o", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (runs,) = group_by_device(read_results([tmp_path]))
+    data = runs.of("backends")[0].data
+    here = ["onnxruntime", "torch", *(["openvino"] if find_spec("openvino") else [])]
+    assert [row.backend for row in data.rows] == here
+    assert all(row.latency.n == 5 and row.pictures == 14 and row.top1_agreement == 1.0 for row in data.rows)
+    assert bool(data.absent) == ("openvino" not in here)
 
 
 @pytest.mark.slow

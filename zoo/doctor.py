@@ -119,6 +119,14 @@ def _provider_works(provider: str) -> bool:
     return session.get_providers()[0] == provider and float(answer[0]) == 2.0
 
 
+def _openvino() -> Finding:
+    if find_spec("openvino") is None:
+        return Finding(
+            False, hint="pip install 'zoo[openvino]'  (runs an .onnx on the processor, in bf16 where it can)"
+        )
+    return Finding(True, package_version("openvino"), "for --backend openvino")
+
+
 def _tensorrt() -> Finding:
     version = package_version("tensorrt-cu13") or package_version("tensorrt-cu12") or package_version("tensorrt")
     if find_spec("tensorrt") is None:
@@ -159,6 +167,7 @@ PROBES: dict[str, Callable[[], Finding]] = {
     "torch": _torch,
     "torch-cuda": _torch_cuda,
     "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
     "tensorrt": _tensorrt,
     "tensorrt-rtx": _tensorrt_rtx,
     "weights": _weights,

@@ -10,6 +10,7 @@ from typing import Any
 
 from made.markdown import table as markdown_table
 from serve.bench.kind import read_data
+from serve.bench.kinds.backends import BackendsData
 from serve.bench.kinds.finetuning import FinetuningData
 from serve.bench.kinds.peers import PASSES
 from zoo.results import read_results
@@ -38,6 +39,25 @@ def peers(results: Sequence[Any]) -> str:
         ratios = [by_mode[mode] for mode in modes]
         lines.append([", ".join(pair), *(f"{r['p50']:.3f} ({r['low']:.3f} – {r['high']:.3f})" for r in ratios)])
     return markdown_table(["", *(PASSES[mode] for mode in modes)], lines, right=range(1, len(modes) + 1))
+
+
+def backends(results: Sequence[Any]) -> str:
+    """One network in every back end, a line each: its time, over the baseline's, and how far its answers are."""
+    data = BackendsData.from_dict(results[0]["data"])
+    lines = [
+        [
+            f"{row.network}, {row.backend}",
+            row.precision,
+            f"{row.latency.p50_ms:.2f}",
+            f"{row.over_baseline.p50:.2f} ({row.over_baseline.low:.2f} – {row.over_baseline.high:.2f})",
+            f"{row.relative_max_error:.1e}",
+            f"{row.relative_mean_error:.1e}",
+            "random weights" if row.random_weights else f"{row.top1_agreement:.1%} of {row.pictures}",
+        ]
+        for row in data.rows
+    ]
+    heads = ["", "computes in", "ms", f"over {data.baseline}", "largest error", "mean error", "same first class"]
+    return markdown_table(heads, lines, right=range(2, len(heads)))
 
 
 def conditioning(results: Sequence[Any]) -> str:
@@ -124,6 +144,7 @@ def headlines(rest: str, body: str) -> str:
 
 TABLES: dict[str, Callable[..., str]] = {
     "peers": peers,
+    "backends": backends,
     "conditioning": conditioning,
     "finetuning": finetuning,
     "progressive": progressive,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from export.backends import find_backend
 from export.engine.builders import BuildCard, find_builder
 from export.engine.tensorrt_api import load_tensorrt
 from zoo.errors import MissingCapabilityError
@@ -33,13 +34,20 @@ def of_checkpoint() -> tuple[Ability, ...]:
 
 
 def of_graph() -> tuple[Ability, ...]:
-    """ONNX Runtime, on the processor and on a GPU."""
+    """ONNX Runtime, on the processor and on a GPU, and OpenVINO on the processor."""
     found = next((name for name in ONNX_RUNTIMES if package_version(name)), None)
     name = f"ONNX Runtime {package_version(found)}" if found else "ONNX Runtime"
     on_processor, on_gpu = _on_each_device(name, found is not None, "pip install onnxruntime")
     if on_gpu.opens and found == "onnxruntime":
         on_gpu = Ability(runner=name, opens=False, why="this ONNX Runtime has no CUDA: pip install onnxruntime-gpu")
-    return on_processor, on_gpu
+    return on_processor, on_gpu, _in_openvino()
+
+
+def _in_openvino() -> Ability:
+    version, row = package_version("openvino"), find_backend("openvino")
+    if version is None:
+        return Ability(runner="OpenVINO", opens=False, why=f"it is not installed: {row.install}")
+    return Ability(runner=f"OpenVINO {version}", opens=True, why=f"{processor_name()}, with --backend {row.id}")
 
 
 def _on_each_device(runner: str, installed: bool, install: str) -> tuple[Ability, Ability]:

@@ -95,6 +95,9 @@ def _parities(found: Inspection) -> Iterator[tuple[str, str]]:
         parity: Parity | None = getattr(found.parity, name)
         why = found.parity.notes.get(name, "not run")
         yield f"parity, {name}", f"{'passed' if parity.passed else 'failed'}: {parity.summary()}" if parity else why
+    if found.kind == "onnx":
+        for one in found.parity.backends:
+            yield f"parity, {one.backend}", f"passed: {one.parity.summary()}"
 
 
 def _chances(found: Inspection) -> Iterator[tuple[str, str]]:

@@ -15,8 +15,10 @@ from export.options import ExportOptions
 from export.passport import check_plan, read_passport
 from export.pipeline import ExportResult, export_model
 from export.precision.rows import Tolerance
+from export.runners.onnx_runtime import OnnxRunner
 from export.runners.open import open_runner
 from export.source import make_random_network
+from export.tables import export_remarks
 from zoo.errors import (
     CheckpointError,
     DataError,
@@ -121,6 +123,60 @@ def test_an_fp32_plan_is_built_from_the_graph_as_it_is(
     assert result.passport.files.plan is not None and result.passport.files.plan.precision == "fp32"
     assert result.passport.parity.graph is not None
     assert result.passport.parity.graph == result.passport.parity.onnx
+
+
+@pytest.fixture
+def in_another_backend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """OpenVINO, installed or not, is ONNX Runtime under its name; returns which back ends were opened."""
+    opened: list[str] = []
+
+    def open_fake(artifact: str, *, backend: str) -> OnnxRunner:
+        opened.append(backend)
+        return OnnxRunner(Path(artifact), device="cpu")
+
+    monkeypatch.setattr("export.backends.find_spec", lambda name: object())
+    monkeypatch.setattr("export.pipeline.open_runner", open_fake)
+    return opened
+
+
+def test_the_graph_goes_through_the_same_gate_in_every_back_end_asked_for(
+    tiny_checkpoint: Path, tmp_path: Path, exports_this_graph: ModelProto, in_another_backend: list[str]
+) -> None:
+    asked = ("openvino", "openvino-bf16")
+    result = export_model(replace(options(tiny_checkpoint, tmp_path), backends=asked))
+    assert in_another_backend == [*asked]
+    passport = read_passport(result.onnx)
+    assert passport == result.passport
+    found = {one.backend: one.parity for one in passport.parity.backends}
+    assert list(found) == [*asked] and all(parity.passed and parity.n == 12 for parity in found.values())
+    assert found["openvino"].tolerance == passport.parity.onnx.tolerance  # type: ignore[union-attr]
+    assert found["openvino-bf16"].tolerance.max_error > found["openvino"].tolerance.max_error
+    assert any(remark.startswith("In openvino-bf16: max error") for remark in export_remarks(result))
+
+
+def test_a_back_end_that_answers_otherwise_leaves_nothing_behind(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    exports_this_graph: ModelProto,
+    in_another_backend: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    infer = OnnxRunner.infer
+    monkeypatch.setattr(
+        OnnxRunner, "infer", lambda self, pictures: infer(self, pictures) + 0.5 * bool(in_another_backend)
+    )
+    with pytest.raises(VerdictError, match=r"tiny\.onnx in openvino differs from the checkpoint on digits"):
+        export_model(replace(options(tiny_checkpoint, tmp_path / "new"), backends=("openvino",)))
+    assert not list((tmp_path / "new").glob("*"))
+
+
+def test_a_back_end_that_is_not_installed_is_told_first(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.backends.find_spec", lambda name: None)
+    with pytest.raises(MissingCapabilityError, match="openvino is not installed"):
+        export_model(replace(options(tiny_checkpoint, tmp_path / "new"), backends=("openvino",)))
+    assert not (tmp_path / "new").exists() or not list((tmp_path / "new").glob("*"))
 
 
 def damage(graph: ModelProto) -> None:
