@@ -32,7 +32,7 @@ from zoo.weights.resolve import find_model_variant, has_weights
 HERE = Path(__file__).parent
 PEERS = HERE / "finetuning_peers"
 OURS, OURS_HALF = "zoo train", "zoo train, half the time"
-# What the plain loop takes of the networks that are trained from nothing: size, px, timm's name or ours, and rate. It is
+# What the plain loop takes of networks that are trained from nothing: size, px, timm's name or ours, and rate. It is
 # the rate that was best for it in trials; with the 3e-4 of fine-tuning it learns far less.
 FROM_NOTHING = {"tiny": ("32", "tiny", "2e-3"), "b0": ("96", "tf_efficientnetv2_b0", "2e-3")}
 
