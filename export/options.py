@@ -10,7 +10,7 @@ from export.engine.builders import AUTO, Batches, BuilderId
 from export.precision.rows import PrecisionId
 from zoo.model.spec import ImageSize
 from zoo.options import Arg, DeviceChoice, GroupBy, Opt
-from zoo.rows import Count, CountOrNone, Row, Some
+from zoo.rows import Count, CountOrNone, Row, Some, Within
 
 # How many classes are named where a picture has one.
 TOP = 5
@@ -22,7 +22,19 @@ class ExportOptions(Row):
 
     model: Annotated[str, Arg("MODEL")]
     out: Annotated[Path, Opt("A folder, or a path ending in .onnx.", flags=("-o", "--out"))] = Path()
+    precision: Annotated[PrecisionId, Opt("Numbers in the .onnx; int8 is in ONNX Runtime's form.")] = "fp32"
     trt: Annotated[PrecisionId | None, Opt("Build a TensorRT plan too, in this precision.")] = None
+    calib: Annotated[
+        str | None,
+        Opt("Pictures to calibrate int8 and fp8 on, as --data; by default 512 of those it was trained on."),
+    ] = None
+    keep: Annotated[
+        tuple[str, ...],
+        Opt("Leave this block (stages.1.block.0) or part of one (….depthwise) out of 8 bits; repeatable."),
+    ] = ()
+    agreement: Annotated[
+        float, Within(0, 1), Opt("Share of answers that 8 bits have to keep: blocks stay out of them until it is met.")
+    ] = 0.98
     profile: Annotated[
         Batches, Opt("Batches the plan takes, and the one it is tuned for.", metavar="MIN OPT MAX", needs="trt")
     ] = (1, 8, 32)

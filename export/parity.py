@@ -139,18 +139,21 @@ def judge(
     reference, candidate = reference[finite], candidate[finite]
     error = np.abs(candidate.astype(np.float64) - reference)
     largest, mean = float(error.max(initial=0.0)), float(error.mean()) if error.size else 0.0
-    scale = float(np.abs(reference).max(initial=0.0)) or 1.0
-    if thresholds is None:
-        differs, preference = _class_differs(reference, candidate)
-    else:
-        differs, preference = _labels_differ(reference, candidate, thresholds)
+    scale = _scale(reference)
+    differs, preference = _differs(reference, candidate, thresholds)
     ties = differs & (preference <= tolerance.tie_margin * scale)
     for name, found, allowed in (("max", largest, tolerance.max_error), ("mean", mean, tolerance.mean_error)):
         if found / scale > allowed:
             failures.append(f"{name} error {found / scale:.2g} of the largest logit, allowed {allowed:.2g}")
     other = "another class" if thresholds is None else "other labels"
-    if wrong := int((differs & ~ties).sum()):
-        failures.append(f"{wrong} of {total} pictures get {other}, beyond any tie")
+    wrong = int((differs & ~ties).sum())
+    if wrong > (1 - tolerance.least_agreement) * total:
+        most = int((1 - tolerance.least_agreement) * total)
+        failures.append(
+            f"{wrong} of {total} pictures get {other}, beyond any tie" + (f", allowed {most}" if most else "")
+        )
+    if (found := cosine(reference, candidate)) < tolerance.least_cosine:
+        failures.append(f"the logits' cosine is {found:.4f}, expected {tolerance.least_cosine:g}")
     return Parity(
         reference=names[0],
         candidate=names[1],
@@ -167,6 +170,41 @@ def judge(
         failures=tuple(failures),
         compared="class" if thresholds is None else "labels",
     )
+
+
+def cosine(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
+    """The cosine of all logits (N, K) of two networks, each class about the reference's mean; 1 of none.
+
+    Without the mean, which is most of a logit where there are a thousand classes, it would be near 1 whatever happens.
+    """
+    mean = reference.mean(axis=0, dtype=np.float64) if len(reference) > 1 else 0.0
+    first, second = (logits.astype(np.float64) - mean for logits in (reference, candidate))
+    length = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum()) / length if length else 1.0
+
+
+def same_answers(
+    reference: NDArray[np.float32],
+    candidate: NDArray[np.float32],
+    tolerance: Tolerance,
+    thresholds: Sequence[float] | None = None,
+) -> NDArray[np.bool_]:
+    """Which of N pictures get the same answer, ties among them; the arguments are those of `judge`."""
+    differs, preference = _differs(reference, candidate, thresholds)
+    same: NDArray[np.bool_] = ~differs | (preference <= tolerance.tie_margin * _scale(reference))
+    return same
+
+
+def _scale(reference: NDArray[np.float32]) -> float:
+    return float(np.abs(reference).max(initial=0.0)) or 1.0
+
+
+def _differs(
+    reference: NDArray[np.float32], candidate: NDArray[np.float32], thresholds: Sequence[float] | None
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    if thresholds is None:
+        return _class_differs(reference, candidate)
+    return _labels_differ(reference, candidate, thresholds)
 
 
 def _class_differs(
