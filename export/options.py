@@ -10,7 +10,7 @@ from export.engine.builders import AUTO, Batches, BuilderId
 from export.precision.rows import PrecisionId
 from zoo.model.spec import ImageSize
 from zoo.options import Arg, DeviceChoice, GroupBy, Opt
-from zoo.rows import Count, CountOrNone, Row, Some, Within
+from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Some
 
 # How many classes are named where a picture has one.
 TOP = 5
@@ -33,8 +33,15 @@ class ExportOptions(Row):
         Opt("Leave this block (stages.1.block.0) or part of one (….depthwise) out of 8 bits; repeatable."),
     ] = ()
     agreement: Annotated[
-        float, Within(0, 1), Opt("Share of answers that 8 bits have to keep: blocks stay out of them until it is met.")
+        Share, Opt("Share of answers that 8 bits have to keep: blocks stay out of them until it is met.")
     ] = 0.98
+    report: Annotated[
+        bool, Opt("Also write a page, and its JSON: accuracy, size and speed of fp32, fp16, int8 and fp8.")
+    ] = False
+    max_drop: Annotated[
+        NotNegative | None,
+        Opt("Points of accuracy that may be lost; more, and nothing is written, exit code 3.", needs="report"),
+    ] = None
     profile: Annotated[
         Batches, Opt("Batches the plan takes, and the one it is tuned for.", metavar="MIN OPT MAX", needs="trt")
     ] = (1, 8, 32)

@@ -94,18 +94,26 @@ def choose_pictures(
     Raises:
         DataError: `data` cannot be used, or none of its pictures can be decoded.
     """
-    provenance = checkpoint.provenance if checkpoint else {}
-    recorded, seed = provenance.get("data"), int(provenance.get("seed") or 0)
-    if data:
-        chosen = open_val(data, seed=seed if was_recorded(data, recorded) else None)
-    elif recorded and (recorded == "digits" or Path(recorded).is_dir() or is_labels(recorded)):
-        chosen = open_val(recorded, seed=seed)
-    else:
-        chosen = sample_photographs()
+    chosen = validation_pictures(checkpoint, data)
     prepared, _, broken = load_prepared(chosen.head(count), preprocessing)
     if not len(prepared):
         raise DataError(f"None of {len(broken)} pictures of {chosen.name} can be decoded: {broken[0]}", "Pass --data.")
     return Probe(_public_name(chosen), prepared)
+
+
+def validation_pictures(checkpoint: Checkpoint | None, data: str | None) -> Pictures:
+    """The pictures that `choose_pictures` chooses from.
+
+    Raises:
+        DataError: `data` cannot be used.
+    """
+    provenance = checkpoint.provenance if checkpoint else {}
+    recorded, seed = provenance.get("data"), int(provenance.get("seed") or 0)
+    if data:
+        return open_val(data, seed=seed if was_recorded(data, recorded) else None)
+    if recorded and (recorded == "digits" or Path(recorded).is_dir() or is_labels(recorded)):
+        return open_val(recorded, seed=seed)
+    return sample_photographs()
 
 
 def _public_name(pictures: Pictures) -> str:

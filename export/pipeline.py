@@ -28,6 +28,7 @@ from export.precision.fp16 import to_fp16
 from export.precision.qdq import ONNX_RUNTIME, TENSORRT, Layout
 from export.precision.rows import Precision, find_precision
 from export.precision.scores import QuantizationCard
+from export.precision_page import write_report
 from export.quantized import Quantization, check_quantization
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
@@ -137,6 +138,8 @@ class _Job:
             self.parity["onnx"] = found if same else self._check(self.gate, compared, precision, self.onnx_file.name)
         write_bytes(self.onnx_file, written.SerializeToString())
         self.cards["onnx"] = FileCard.of(self.onnx_file, precision.id)
+        if self.options.report:
+            write_report(self.quantization, self.onnx_file, self.environment)
         return graph
 
     def _convert(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Quantization:
     source: Source
     exported: ModelProto
     watch: Watch
+    _cards: dict[tuple[str, str], QuantizationCard] = field(default_factory=dict)
 
     @cached_property
     def _pictures(self) -> tuple[str, NDArray[np.uint8]]:
@@ -65,21 +67,37 @@ class Quantization:
 
         return calibrate(self.exported, pictures, on_progress=on_progress)
 
+    @property
+    def calibrated_on(self) -> tuple[str, int]:
+        """The name of the calibration pictures, and their number."""
+        name, pictures = self._pictures
+        return name, len(pictures)
+
     def make(self, precision: Precision, layout: Layout) -> tuple[ModelProto, QuantizationCard]:
         """The graph in 8 bits for a back end, the blocks that cannot bear them left in float, and what was found.
 
         Raises:
             DataError: there are no pictures to calibrate on. UnknownNameError: `--keep` names no module.
         """
+        key = precision.id, layout.id
+        if key not in self._cards:
+            self._cards[key] = self._choose(precision, layout)
+        return self.with_kept(precision, layout, self._cards[key].choice.kept), self._cards[key]
+
+    def with_kept(self, precision: Precision, layout: Layout, kept: Collection[str]) -> ModelProto:
+        """The graph in 8 bits for a back end, the modules `kept` left in float."""
+        return self._calibrated.quantized(layout=layout, kept=kept, float8=precision.id == "fp8")
+
+    def _choose(self, precision: Precision, layout: Layout) -> QuantizationCard:
         name, pictures = self._pictures
-        calibrated, float8 = self._calibrated, precision.id == "fp8"
+        calibrated = self._calibrated
         parts = calibrated.macs(parts=True)
         for path in self.options.keep:
             _check_module(path, calibrated, parts)
         thresholds = self.source.contract.thresholds
         scale = Scale(
             self.exported,
-            lambda kept: calibrated.quantized(layout=layout, kept=kept, float8=float8),
+            lambda kept: self.with_kept(precision, layout, kept),
             _spread(pictures, NUM_COMPARED),
             lambda reference, logits: same_answers(reference, logits, precision.tolerance, thresholds),
         )
@@ -94,10 +112,9 @@ class Quantization:
                 target=self.options.agreement,
                 on_progress=lambda done, total: self.watch.progress(f"block {done}/{total}", done, total),
             )
-        card = QuantizationCard(
+        return QuantizationCard(
             layout=layout.id, method=calibrated.method, pictures=name, n=len(pictures), choice=choice
         )
-        return calibrated.quantized(layout=layout, kept=choice.kept, float8=float8), card
 
 
 def check_quantization(options: ExportOptions) -> None:

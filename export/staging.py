@@ -12,7 +12,9 @@ from zoo.errors import ZooError
 from zoo.files import replace_file
 
 # In the order of publication.
-PUBLISHED = (".onnx", ".plan", ".json")
+PUBLISHED = (".onnx", ".plan", ".quantization.html", ".quantization.json", ".json")
+# What an export may leave out: those of an earlier one would not belong to what is there then.
+OPTIONAL = (".plan", ".quantization.html", ".quantization.json")
 # Who ends a path in one of these means a file, or the .onnx in another spelling.
 NO_FOLDERS = (".onnx", ".plan", ".json", ".safetensors", ".engine", ".trt", ".pt", ".pth")
 
@@ -73,16 +75,16 @@ def staging(folder: Path, stem: str) -> Iterator[Path]:
 def publish(made: Path, folder: Path, stem: str, watch: Watch) -> None:
     """Rename what was made into place, the passport last: until then the old one does not vouch for the new files.
 
-    A plan of an earlier export is removed: the new passport does not know it, so nothing would load it.
+    A plan or a report of an earlier export is removed: the new passport does not know it, so nothing would load it.
 
     Raises:
         ZooError: a folder is in the way of a file; nothing is published.
     """
     check_free(folder, stem)
     files = [file for suffix in PUBLISHED if (file := made / f"{stem}{suffix}").exists()]
-    stale = folder / f"{stem}.plan"
-    if not (made / stale.name).exists() and stale.is_file():
-        watch.step(f"Remove {stale}, which belongs to an earlier export")
-        stale.unlink()
+    for stale in (folder / f"{stem}{suffix}" for suffix in OPTIONAL):
+        if not (made / stale.name).exists() and stale.is_file():
+            watch.step(f"Remove {stale}, which belongs to an earlier export")
+            stale.unlink()
     for file in files:
         replace_file(file, folder / file.name)

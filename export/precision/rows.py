@@ -118,9 +118,11 @@ if TYPE_CHECKING:
 else:
     PrecisionId = Literal[tuple(row.id for row in PRECISIONS)]
 
-# The setting of a session with which float8 runs. ONNX Runtime takes all pairs for pairs of integers, fuses them, and
-# then refuses float8 (clip_quantizelinear.cc, QLinearConv). Without fusing, it computes between the pairs in float32.
+# The setting of a session, and the optimizers switched off, with which float8 runs. ONNX Runtime takes all pairs for
+# pairs of integers, fuses them, and then refuses float8 (clip_quantizelinear.cc, QLinearConv). Without fusing, it
+# computes between the pairs in float32.
 NO_FUSED_PAIRS = "session.disable_quant_qdq"
+NO_FUSED_CLIPS = ("ClipQuantRewrite", "ReluQuantRewrite")
 
 
 def find_precision(id: str) -> Precision:

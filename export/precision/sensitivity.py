@@ -21,6 +21,8 @@ Agrees = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.bool_]]
 Quantized = Callable[[Collection[str]], ModelProto]
 # A block is worth keeping only if it makes so much of the squared error that is left.
 SMALLEST_SHARE = 0.03
+# Added to a block's share of the multiply-adds: a block of next to none would be kept whatever its error is.
+SMALL_BLOCK = 0.001
 BATCH_SIZE = 8
 
 
@@ -89,16 +91,21 @@ def choose_kept(
         on_progress(len(scores), len(blocks))
     kept, chosen = list[str](), everything
     while chosen.agreement < target:
-        left = [row for row in scores if row.block not in kept]
-        errors = {row.block: row.alone.relative_rms_error**2 for row in left}
-        telling = [row for row in left if errors[row.block] >= SMALLEST_SHARE * sum(errors.values())]
+        telling = by_error([row for row in scores if row.block not in kept])
         if not telling or len(kept) >= len(blocks) // 2:
             break
-        kept.append(max(telling, key=lambda row: errors[row.block] / (row.macs_share + 1e-3)).block)
+        kept.append(telling[0])
         chosen = scale.score(kept)
     if chosen.agreement >= target:
         kept, chosen = _narrowed(scale, kept, chosen, parts, target)
     return _choice(everything, scores, kept, chosen, parts, target, len(scale.pictures))
+
+
+def by_error(scores: Collection[BlockScore]) -> list[str]:
+    """Blocks by squared error for their multiply-adds, the largest first; only those with a telling share of it."""
+    errors = {row.block: row.alone.relative_rms_error**2 for row in scores}
+    telling = [row for row in scores if errors[row.block] >= SMALLEST_SHARE * sum(errors.values())]
+    return [row.block for row in sorted(telling, key=lambda row: -errors[row.block] / (row.macs_share + SMALL_BLOCK))]
 
 
 def keep_named(scale: Scale, kept: Collection[str], parts: dict[str, int]) -> Choice:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
 from export.graph import INPUT
-from export.precision.rows import NO_FUSED_PAIRS
+from export.precision.rows import NO_FUSED_CLIPS, NO_FUSED_PAIRS
 from export.precision.wiring import Wiring, copied, groups_of, is_depthwise
 from zoo.machine import usable_cores
 
@@ -110,9 +110,12 @@ def open_session(model: ModelProto) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = usable_cores()
+    off: tuple[str, ...] = ()
     if any(weight.data_type == TensorProto.FLOAT8E4M3FN for weight in model.graph.initializer):
         options.add_session_config_entry(NO_FUSED_PAIRS, "1")
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        off = NO_FUSED_CLIPS
+    graph = model.SerializeToString()
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=off)
 
 
 def run_tensors(
