@@ -34,7 +34,7 @@ class ExportOptions(Row):
     ] = ()
     agreement: Annotated[
         Share, Opt("Share of answers that 8 bits have to keep: blocks stay out of them until it is met.")
-    ] = 0.98
+    ] = 0.97
     report: Annotated[
         bool, Opt("Also write a page, and its JSON: accuracy, size and speed of fp32, fp16, int8 and fp8.")
     ] = False

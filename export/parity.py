@@ -147,7 +147,7 @@ def judge(
     reference, candidate = reference[finite], candidate[finite]
     error = np.abs(candidate.astype(np.float64) - reference)
     largest, mean = float(error.max(initial=0.0)), float(error.mean()) if error.size else 0.0
-    scale = _scale(reference)
+    scale = float(np.abs(reference).max(initial=0.0)) or 1.0
     differs, preference = _differs(reference, candidate, thresholds)
     ties = differs & (preference <= tolerance.tie_margin * scale)
     for name, found, allowed in (("max", largest, tolerance.max_error), ("mean", mean, tolerance.mean_error)):
@@ -192,19 +192,10 @@ def cosine(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> fl
 
 
 def same_answers(
-    reference: NDArray[np.float32],
-    candidate: NDArray[np.float32],
-    tolerance: Tolerance,
-    thresholds: Sequence[float] | None = None,
+    reference: NDArray[np.float32], candidate: NDArray[np.float32], thresholds: Sequence[float] | None = None
 ) -> NDArray[np.bool_]:
-    """Which of N pictures get the same answer, ties among them; the arguments are those of `judge`."""
-    differs, preference = _differs(reference, candidate, thresholds)
-    same: NDArray[np.bool_] = ~differs | (preference <= tolerance.tie_margin * _scale(reference))
-    return same
-
-
-def _scale(reference: NDArray[np.float32]) -> float:
-    return float(np.abs(reference).max(initial=0.0)) or 1.0
+    """Which of N pictures get the same answer; a tie that is decided otherwise is none. The arguments are `judge`'s."""
+    return ~_differs(reference, candidate, thresholds)[0]
 
 
 def _differs(

@@ -177,6 +177,9 @@ class _Writer:
         self.model.graph.initializer.append(stored)
         self._add_weight(f"{name}:scale", scale.astype(np.float32))
         inputs, output = [f"{name}:steps", f"{name}:scale"], f"{name}:rounded"
+        if not self.float8:  # without its zeros ONNX Runtime leaves a classifier in float, and widens it at every call
+            self._add_weight(f"{name}:zeros", np.zeros(len(scale), np.int32 if steps.dtype == np.int32 else np.int8))
+            inputs.append(f"{name}:zeros")
         self.added.append(onnx.helper.make_node("DequantizeLinear", inputs, [output], name=node, axis=0))
         return output
 

@@ -16,7 +16,7 @@ from export.precision.sensitivity import Scale, choose_kept, keep_named, relativ
 
 # Multiply-adds, and the error each makes alone; `b.depthwise` makes all of b's.
 PARTS = {"a": 10, "b.depthwise": 5, "b.project": 20, "c": 40}
-ERRORS = {"a": 0.01, "b.depthwise": 0.3, "b.project": 0.0, "c": 0.05}
+ERRORS = {"a": 0.01, "b.depthwise": 0.3, "b.project": 0.0, "c": 0.02}
 BLOCKS = {"a": 10, "b": 25, "c": 40}
 
 
@@ -42,9 +42,13 @@ def test_the_block_with_the_largest_error_for_its_work_stays_and_only_the_part_t
     assert choice.blocks[1].alone.relative_rms_error == 0.3
 
 
-def test_nothing_stays_where_the_target_is_met_without() -> None:
-    choice = choose_kept(KnownScale(), BLOCKS, PARTS, target=0.5)
+def test_nothing_stays_where_nothing_is_asked_for() -> None:
+    choice = choose_kept(KnownScale(), BLOCKS, PARTS, target=0.0)
     assert choice.kept == () and choice.kept_macs_share == 0 and choice.all == choice.chosen
+
+
+def test_a_large_error_is_too_much_even_where_the_answers_stay() -> None:
+    assert choose_kept(KnownScale(), BLOCKS, PARTS, target=0.5).kept == ("b.depthwise",)
 
 
 def test_a_target_beyond_reach_is_told_and_not_chased_to_the_last_block() -> None:
