@@ -42,7 +42,9 @@ from torchvision.transforms import InterpolationMode
 
 from serve.bench.kinds.loader import LoaderData, LoaderRow, Spread
 from serve.bench.report.report import keep_result
-from train.input.loader import Augmented, epoch_batches, load
+from train.input.decoders import load
+from train.input.loader import Augmented
+from train.input.order import epoch_batches
 from train.options import AugmentOn
 from train.progressive.recipe import find_recipe
 from zoo.data.open import open_val

@@ -24,6 +24,7 @@ from made import (
     results,
     rows,
     runs,
+    schema,
     stages,
     weights,
 )
@@ -35,6 +36,7 @@ FILES = {
     "models.md": models.page,
     "img/architecture.svg": picture.draw,
     "img/stages.svg": stages.draw,
+    "passport.schema.json": schema.passport,
 }
 # By the first word of a block's name; the rest of the name is the maker's.
 MAKERS = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import click
 
-from export.options import EvaluateOptions, ExportOptions, PredictOptions
+from export.options import EvaluateOptions, ExportOptions, InspectOptions, PredictOptions
 from zoo.options import json_option, takes
 
 
@@ -38,6 +39,36 @@ def export(options: ExportOptions, as_json: bool) -> None:
 
 
 @click.command()
+@takes(InspectOptions)
+@json_option
+def inspect(options: InspectOptions, as_json: bool) -> None:
+    """Say what ARTIFACT is: a checkpoint, an .onnx, a .plan, or a model's id.
+
+    Its stages, inputs and outputs, preprocessing, classes, verdicts, licence, what made it, and which runner opens it
+    on this machine. It runs nothing.
+
+    \b
+    zoo inspect s.onnx
+    zoo inspect s.onnx --snippet python
+    """
+    from export.inspection.card import inspect_artifact
+    from export.inspection.shown import show
+    from export.inspection.snippet import snippet_of
+    from zoo.console import print_json, results_console
+
+    if options.snippet and as_json:
+        raise click.UsageError("--json has no effect with --snippet.")
+    _check_signature(options.artifact, options.require_signature)
+    found = inspect_artifact(options.artifact, signed_by=options.require_signature)
+    if options.snippet:
+        click.echo(snippet_of(found, options.snippet), nl=False)
+    elif as_json:
+        print_json(found.to_dict())
+    else:
+        show(found, results_console())
+
+
+@click.command()
 @takes(PredictOptions)
 @json_option
 def predict(options: PredictOptions, as_json: bool) -> None:
@@ -63,6 +94,7 @@ def predict(options: PredictOptions, as_json: bool) -> None:
     from zoo.errors import DataError
     from zoo.visible import visible
 
+    _check_signature(options.artifact, options.require_signature)
     pictures, left_out = find_pictures(options.pictures)
     results, log = results_console(), log_console()
     if left_out:
@@ -71,7 +103,7 @@ def predict(options: PredictOptions, as_json: bool) -> None:
     # On a terminal the answers themselves show how far it is.
     shown = len(pictures) > BATCH_SIZE and not results.is_terminal
     with (
-        open_runner(options.artifact, device=options.device) as runner,
+        open_runner(options.artifact, device=options.device, flip=options.flip) as runner,
         watching(log) if shown else nullcontext(Watch()) as watch,
     ):
         answered = predict_pictures(runner, pictures, top=options.top, calibrated=options.calibrated)
@@ -108,8 +140,10 @@ def evaluate(options: EvaluateOptions, as_json: bool) -> None:
     from export.watch import watching
     from zoo.console import log_console, print_json, results_console
 
+    _check_signature(options.artifact, options.require_signature)
     pictures = open_data(options.artifact, options.data, seed=options.seed, group_by=options.group_by)
-    with open_runner(options.artifact, device=options.device) as runner, watching(log_console()) as watch:
+    opened = open_runner(options.artifact, device=options.device, flip=options.flip)
+    with opened as runner, watching(log_console()) as watch:
         watch.step(f"Evaluate {options.artifact} on {pictures.name}, {runner.device}")
         found = evaluate_runner(
             runner,
@@ -121,5 +155,14 @@ def evaluate(options: EvaluateOptions, as_json: bool) -> None:
     if as_json:
         print_json(found.to_dict(), indent=None)
         return
-    over = f"on {found.n} pictures of {pictures.name}"
+    mirrored = ", each with its mirror image" if found.flip else ""
+    over = f"on {found.n} pictures of {pictures.name}{mirrored}"
     results_console().print(Text.assemble((found.artifact, "bold"), f"  {evaluation_words(found)}  {over}"))
+
+
+def _check_signature(artifact: str, public_key: Path | None) -> None:
+    """Before anything of an artifact is read: refuse one that is not signed as required."""
+    if public_key:
+        from export.signature import require_signature
+
+        require_signature(artifact, public_key)

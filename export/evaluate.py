@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.contract import Contract
+from export.interface import as_logits
 from export.options import EvaluateOptions
-from export.passport import check_exists, passport_path, read_passport
+from export.passport import check_exists, passport_path, provenance_of
+from export.runners.mirrored import Mirrored
 from export.runners.runner import Runner, are_finite, not_finite
+from zoo.data.folds import fold_rule, open_fold, read_fold_rule
 from zoo.data.hold_out import RULE
 from zoo.data.http import AUTHORIZATION_VARIABLE, authorization, is_address
 from zoo.data.open import has_split, is_held_out, open_val, was_recorded
@@ -21,8 +23,8 @@ from zoo.data.pictures import Pictures, load_prepared
 from zoo.errors import DataError
 from zoo.label_scores import binary_cross_entropy, count_labels, mean_average_precision, sigmoid
 from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Text
-from zoo.weights.mistaken import ARTIFACT, EXPORTED_SUFFIXES
-from zoo.weights.resolve import check_name, checkpoint_path
+from zoo.weights.mistaken import EXPORTED_SUFFIXES
+from zoo.weights.resolve import check_name
 
 TOP = 5
 
@@ -31,7 +33,8 @@ TOP = 5
 class Evaluation(Row):
     """What `zoo evaluate --json` prints: accuracies, mean cross-entropy in nats, and the number of pictures.
 
-    `top5` is None where there are no more than five classes: it would be 1 whatever the answers.
+    `top5` is None where there are no more than five classes: it would be 1 whatever the answers. With `flip`
+    each answer is the mean of those to a picture and to its mirror image.
     """
 
     top1: Share
@@ -39,6 +42,7 @@ class Evaluation(Row):
     loss: NotNegative
     n: Count
     artifact: Text
+    flip: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,7 @@ class LabelEvaluation(Row):
     classes: CountOrNone
     n: Count
     artifact: Text
+    flip: bool = False
 
     @property
     def task(self) -> str:
@@ -76,7 +81,7 @@ def evaluate(
     """Measure a runner on labelled pictures, leaving out the broken ones.
 
     Args:
-        runner: any back end.
+        runner: any back end, or one that asks it for mirror images too (`open_runner` with `flip`).
         pictures: their classes are matched with the artifact's by name. An artifact that answers several labels takes
             pictures of one class too: that is their only label.
         batch_size: at most this many at once, fewer where the runner takes fewer.
@@ -84,15 +89,17 @@ def evaluate(
         on_broken: called with what is wrong with a picture that cannot be decoded.
 
     Raises:
-        DataError: a class the artifact does not know, several labels where it answers one, or no picture that can be
-            decoded.
+        DataError: a class the artifact does not know, several labels where it answers one, mirror images of pictures
+            that are of another class then, or no picture that can be decoded.
         ArtifactError: logits that are not finite, of how many pictures.
     """
-    contract = runner.contract
+    contract, flip = runner.contract, isinstance(runner, Mirrored)
+    if flip and not pictures.flip_keeps_class:
+        raise DataError(f"Mirrored, the pictures of {pictures.name} are of another class.", "Leave --flip out.")
     index_of = match_classes(pictures, contract.classes)
     answered = _answers(runner, pictures, min(batch_size, runner.max_batch_size or batch_size), on_progress, on_broken)
     if contract.thresholds is not None:
-        return _judge_labels(answered, index_of, contract, runner.artifact)
+        return _judge_labels(answered, index_of, contract, runner.artifact, flip=flip)
     if pictures.multi_label:
         raise DataError(
             f"{runner.artifact} answers one class a picture, and those of {pictures.name} may have several.",
@@ -111,6 +118,7 @@ def evaluate(
         loss=float(np.concatenate(losses).mean()),
         n=len(rank),
         artifact=runner.artifact,
+        flip=flip,
     )
 
 
@@ -119,6 +127,8 @@ def _judge_labels(
     index_of: NDArray[np.int64],
     contract: Contract,
     artifact: str,
+    *,
+    flip: bool,
 ) -> LabelEvaluation:
     scores: list[NDArray[np.float32]] = []
     targets: list[NDArray[np.bool_]] = []
@@ -139,6 +149,7 @@ def _judge_labels(
         classes=int((counts.pictures > 0).sum()),
         n=len(score),
         artifact=artifact,
+        flip=flip,
     )
 
 
@@ -163,7 +174,7 @@ def _answers(
         for problem in messages:
             on_broken(problem)
         if kept:
-            logits = runner.infer(prepared)
+            logits = as_logits(runner.infer(prepared), runner.contract)
             usable = are_finite(logits)
             usable_count += int(usable.sum())
             unusable += int((~usable).sum())
@@ -269,6 +280,9 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None, group
             f"If that is right: --data {chosen}",
         )
     own = recorded if seed is None and recorded and recorded.is_of(chosen) else None
+    fold = read_fold_rule(own.hold_out) if own else None
+    if own and fold:
+        return _open_fold(own, chosen, fold, group_by)
     held_out = is_held_out(chosen)
     if own and held_out and own.hold_out != RULE:
         raise DataError(
@@ -291,6 +305,18 @@ def open_data(artifact: str, data: str | None, *, seed: int | None = None, group
     return replace(pictures, name=f"{pictures.name}, {which}")
 
 
+def _open_fold(recorded: Recorded, data: str, fold: tuple[int, int], group_by: str | None) -> Pictures:
+    """The pictures that the run of a fold was validated on.
+
+    Raises:
+        DataError: as `open_folds`, or `group_by` is another one.
+    """
+    if group_by not in (None, recorded.group_by):
+        raise DataError("--group-by has no effect: the artifact is of a fold, which is recorded.", "Leave it out.")
+    pictures = open_fold(data, *fold, seed=recorded.seed, group_by=recorded.group_by)[1]
+    return replace(pictures, name=f"{data}, {fold_rule(*fold)}", root=pictures.root or pictures.name)
+
+
 def _unrecorded(artifact: str, recorded: Recorded | None) -> DataError:
     """Describe an artifact that does not say where the pictures it was validated on are."""
     if recorded:
@@ -311,7 +337,7 @@ def _unrecorded(artifact: str, recorded: Recorded | None) -> DataError:
 
 def recorded_data(artifact: str) -> Recorded | None:
     """The data that an artifact's checkpoint or passport records, if any."""
-    provenance = _provenance(artifact)
+    provenance = provenance_of(artifact)
     data, by_name = provenance.get("data"), Path(artifact).suffix in EXPORTED_SUFFIXES
     if not data:
         return None
@@ -322,13 +348,3 @@ def recorded_data(artifact: str) -> Recorded | None:
         hold_out=provenance.get("hold_out"),
         group_by=provenance.get("group_by"),
     )
-
-
-def _provenance(artifact: str) -> Mapping[str, Any]:
-    path = Path(artifact)
-    if path.suffix in EXPORTED_SUFFIXES:
-        return read_passport(path).checkpoint.provenance if passport_path(path).is_file() else {}
-    from zoo.weights.checkpoint import read_card
-
-    checkpoint = checkpoint_path(artifact, ARTIFACT)
-    return read_card(checkpoint).provenance if checkpoint else {}

@@ -17,10 +17,12 @@ from typing import Any
 import onnx
 import torch
 from onnx import ModelProto, NodeProto
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim
 
-from export.contract import GRAPH_FORMAT, GRAPH_KEY, Contract
+from export.answers import Answers
+from export.contract import GRAPH_FORMAT, GRAPH_KEY, OPSET, Contract
+from export.interface import input_of
 from zoo import __version__
 from zoo.errors import ArtifactError
 from zoo.files import json_text
@@ -28,10 +30,9 @@ from zoo.model.build import FromPictures
 from zoo.model.network import Network
 from zoo.wording import joined
 
-# 20 is the exporter's own target (torch 2.11 and later); TensorRT 10.0 and later read it.
-OPSET = 20
-INPUT, OUTPUT = "pictures", "logits"
-PREPROCESSING = "preprocessing"
+PREPROCESSING, ANSWERS = "preprocessing", "answers"
+# What a protobuf message, and so an .onnx that is one file, can hold; a little of it is for the nodes.
+LARGEST_FILE_BYTES, NODES_BYTES = 2**31 - 1, 2**24
 
 # The exporter's names of the two outermost modules: the wrapper, whose own operations are the preprocessing, and the
 # network inside it, whose own operations (outside every sub-module) are the pooling and the flatten.
@@ -42,28 +43,46 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 LEFT_OVERS = frozenset(("Pad", "BatchNormalization", "Shape", "Gather", "Slice", "Concat", "Unsqueeze", "Identity"))
 
 
-def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, Any]) -> ModelProto:
+class _Exported(FromPictures):
+    """A network with what its form puts into the graph around it: normalisation before it, scores after it."""
+
+    def __init__(self, model: nn.Module, contract: Contract) -> None:
+        super().__init__(model, contract.preprocessing)
+        self.takes_pictures = contract.form.input == "uint8"
+        self.answers = Answers(contract)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """The graph's outputs of its one input."""
+        logits = super().forward(pictures) if self.takes_pictures else self.model(pictures)
+        return self.answers(logits)  # type: ignore[no-any-return]
+
+
+def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, Any], opset: int = OPSET) -> ModelProto:
     """Export a network, on the CPU, as one self-contained ONNX graph.
 
     Leaves the network in evaluation mode and its weights contiguous.
 
-    Input `pictures` (batch, S, S, 3) uint8 RGB, output `logits` (batch, K) float32; the batch is the only dynamic
-    axis, S is the contract's image size, normalisation is inside. Batch norms are folded into the convolutions.
+    Usually the input is `pictures` (batch, S, S, C) uint8, the output `logits` (batch, K) float32; `contract.form` says
+    what else they may be. The batch is the only dynamic axis, S and C are the contract's image size and planes. Batch
+    norms are folded into the convolutions.
 
     Args:
         model: the network, its K equal to the number of the contract's classes.
         contract: stored in the graph's metadata under "zoo", with `checkpoint` beside it.
         checkpoint: where the weights come from, as plain JSON types.
+        opset: the version of ONNX's operators.
 
     Raises:
-        ArtifactError: the exporter left a node that belongs to no module of ours, or as `check_structure`.
+        ArtifactError: the exporter left a node that belongs to no module of ours, kept another opset, or as
+            `check_size` and `check_structure`.
     """
-    size = contract.preprocessing.image_size
+    check_size(model)
+    taken = input_of(contract)
     # Of weights in channels-last order, as a runner leaves them, the exporter makes a flatten that computes shapes.
     model.to(memory_format=torch.contiguous_format)
-    wrapped = FromPictures(model, contract.preprocessing).eval()
+    wrapped = _Exported(model, contract).eval()
     # Two pictures, because an example of one would make the batch a constant.
-    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    example = torch.zeros((2, *taken.shape), dtype=getattr(torch, taken.dtype))
     with warnings.catch_warnings():
         # The exporter warns of its own internals (deprecated calls inside torch and onnxscript), never of our network.
         warnings.simplefilter("ignore")
@@ -71,14 +90,15 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
             wrapped,
             (example,),
             dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes={INPUT: {0: Dim("batch", min=1)}},
+            opset_version=opset,
+            input_names=[taken.name],
+            output_names=contract.form.output_names,
+            dynamic_shapes=({0: Dim("batch", min=1)},),
             verbose=False,
         )
     assert program is not None  # only None for the TorchScript exporter's in-place form
     graph = program.model_proto
+    _check_opset(graph, opset)
     name_by_module(graph)
     check_structure(graph, model)
     _drop_exporter_notes(graph)
@@ -114,13 +134,38 @@ def name_by_module(model: ModelProto) -> None:
         node.name = name if used[name] == 1 else f"{name}_{used[name] - 1}"
         for index, tensor in enumerate(node.output):
             renamed[tensor] = node.name if index == 0 else f"{node.name}:{index}"
-    for fixed in (INPUT, OUTPUT):
-        renamed[fixed] = fixed
+    for fixed in (*graph.input, *graph.output):
+        renamed[fixed.name] = fixed.name
     for node in graph.node:
         node.input[:] = [renamed.get(tensor, tensor) for tensor in node.input]
         node.output[:] = [renamed[tensor] for tensor in node.output]
     for named in (*graph.initializer, *graph.value_info):
         named.name = renamed.get(named.name, named.name)
+
+
+def check_size(model: nn.Module) -> None:
+    """Check, before long work, that a network fits into one file.
+
+    Raises:
+        ArtifactError: it does not.
+    """
+    num_bytes = sum(4 * value.numel() for value in model.state_dict().values())
+    if num_bytes > LARGEST_FILE_BYTES - NODES_BYTES:
+        raise ArtifactError(
+            f"The network's weights are {num_bytes / 1e9:.2f} GB as float32; an .onnx that is one file holds at most "
+            f"{LARGEST_FILE_BYTES / 1e9:.2f} GB.",
+            "This version writes no weights beside the .onnx: export a smaller network (`zoo list` shows them).",
+        )
+
+
+def _check_opset(graph: ModelProto, opset: int) -> None:
+    """The exporter keeps its own opset, with a warning, where it cannot convert to the one asked for."""
+    found = {each.domain: each.version for each in graph.opset_import}
+    if found.get("") != opset:
+        raise ArtifactError(
+            f"torch {torch.__version__} exported opset {found.get('')} where {opset} was asked for.",
+            f"Leave --opset out: the graph then has opset {OPSET}.",
+        )
 
 
 def check_structure(graph: ModelProto, model: nn.Module) -> None:

@@ -5,14 +5,17 @@ It knows only the `Runner` seam, so every back end is compared by the same loop;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from export.contract import TOP_CLASSES, TOP_SCORES, Contract
+from export.interface import as_logits
 from export.options import ExportOptions
 from export.passport import Parity
 from export.precision.rows import Precision, Tolerance
@@ -27,11 +30,14 @@ if TYPE_CHECKING:
     from zoo.weights.checkpoint import Checkpoint
 
 BATCH_SIZE = 8
+# Of a sigmoid float32 cannot say how near to 1 it is: at a logit of 8 the 6e-8 between two numbers are 2e-4 of a logit,
+# far below any tolerance, at 16 they are 0.5. Beyond 8, scores above 0.9997, sigmoids are not told apart.
+LARGEST_SIGMOID_LOGIT = 8.0
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The pictures a gate compares on, prepared by a contract: (N, S, S, 3) uint8, and where they are from."""
+    """The pictures a gate compares on, prepared by a contract: (N, S, S, C) uint8, and where they are from."""
 
     name: str
     pictures: NDArray[np.uint8]
@@ -39,7 +45,9 @@ class Probe:
 
 @dataclass(frozen=True)
 class Gate:
-    """The reference's logits on the chosen pictures, computed once for every candidate.
+    """The reference's outputs on the chosen pictures, computed once for every candidate.
+
+    What it and the candidates answer is of the same form; probabilities are compared as the logits they are made of.
 
     Raises:
         ArtifactError: they are not finite, so nothing can be compared with them; says of how many pictures.
@@ -47,11 +55,11 @@ class Gate:
 
     backend: str
     probe: Probe
-    logits: NDArray[np.float32]
+    answers: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        if unusable := int((~are_finite(self.logits)).sum()):
-            raise not_finite("The network itself", unusable, len(self.logits))
+        if unusable := int((~are_finite(self.answers)).sum()):
+            raise not_finite("The network itself", unusable, len(self.answers))
 
     def check(self, candidate: Runner, name: str, precision: Precision) -> Parity:
         """Compare a candidate with the reference.
@@ -59,17 +67,25 @@ class Gate:
         Raises:
             VerdictError: it failed; carries the numbers.
         """
-        logits = infer_all(candidate, self.probe.pictures)
-        if unusable := int((~are_finite(logits)).sum()):
+        contract = candidate.contract
+        outputs = all_outputs(candidate, self.probe.pictures)
+        answers = outputs[contract.form.output]
+        if unusable := int((~are_finite(answers)).sum()):
             raise VerdictError(
-                f"{name} answers {unusable} of {len(logits)} pictures of {self.probe.name} with logits that are not "
+                f"{name} answers {unusable} of {len(answers)} pictures of {self.probe.name} with logits that are not "
                 "finite; the checkpoint does not.",
                 f"Nothing was written. {precision.id} is too narrow for this network: export it in another precision.",
             )
         names = (self.backend, candidate.backend, self.probe.name)
-        thresholds = candidate.contract.thresholds
-        parity = judge(self.logits, logits, precision.tolerance, names=names, thresholds=thresholds)
+        parity = judge(
+            _comparable(self.answers, contract),
+            _comparable(answers, contract),
+            precision.tolerance,
+            names=names,
+            thresholds=contract.thresholds,
+        )
         if parity.passed:
+            _check_top(outputs, contract, name)
             return parity
         raise VerdictError(
             f"{name} differs from the checkpoint on {self.probe.name}: {'; '.join(parity.failures)} "
@@ -94,14 +110,14 @@ def choose_pictures(
     Raises:
         DataError: `data` cannot be used, or none of its pictures can be decoded.
     """
-    chosen = validation_pictures(checkpoint, data)
+    chosen = validation_pictures(checkpoint, data, preprocessing.channels)
     prepared, _, broken = load_prepared(chosen.head(count), preprocessing)
     if not len(prepared):
         raise DataError(f"None of {len(broken)} pictures of {chosen.name} can be decoded: {broken[0]}", "Pass --data.")
     return Probe(_public_name(chosen), prepared)
 
 
-def validation_pictures(checkpoint: Checkpoint | None, data: str | None) -> Pictures:
+def validation_pictures(checkpoint: Checkpoint | None, data: str | None, channels: int = 3) -> Pictures:
     """The pictures that `choose_pictures` chooses from.
 
     Raises:
@@ -113,7 +129,7 @@ def validation_pictures(checkpoint: Checkpoint | None, data: str | None) -> Pict
         return open_val(data, seed=seed if was_recorded(data, recorded) else None)
     if recorded and (recorded == "digits" or Path(recorded).is_dir() or is_labels(recorded)):
         return open_val(recorded, seed=seed)
-    return sample_photographs()
+    return sample_photographs(channels)
 
 
 def _public_name(pictures: Pictures) -> str:
@@ -122,9 +138,48 @@ def _public_name(pictures: Pictures) -> str:
 
 
 def infer_all(runner: Runner, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Run (N, S, S, 3) pictures in batches the runner can take: logits (N, K)."""
+    """Run (N, S, S, C) pictures in batches the runner can take: logits or probabilities (N, K)."""
+    return np.concatenate([runner.infer(batch) for batch in _batches(runner, pictures)])
+
+
+def all_outputs(runner: Runner, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """The same with every output by its name."""
+    if runner.contract.form.topk is None:
+        return {runner.contract.form.output: infer_all(runner, pictures)}
+    found = [runner.outputs(batch) for batch in _batches(runner, pictures)]
+    return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
+
+
+def _batches(runner: Runner, pictures: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     step = min(BATCH_SIZE, runner.max_batch_size or BATCH_SIZE)
-    return np.concatenate([runner.infer(pictures[start : start + step]) for start in range(0, len(pictures), step)])
+    return (pictures[start : start + step] for start in range(0, len(pictures), step))
+
+
+def _comparable(answers: NDArray[np.float32], contract: Contract) -> NDArray[np.float32]:
+    """Outputs as what tolerances are shares of: logits."""
+    logits = as_logits(answers, contract)
+    if contract.form.output == "logits" or contract.thresholds is None:
+        return logits
+    return np.clip(logits, -LARGEST_SIGMOID_LOGIT, LARGEST_SIGMOID_LOGIT)
+
+
+def _check_top(outputs: Mapping[str, NDArray[Any]], contract: Contract, name: str) -> None:
+    """Check that the highest scores a candidate names are the highest of its own, and their classes theirs.
+
+    Raises:
+        VerdictError: they are not, on how many pictures.
+    """
+    if contract.form.topk is None:
+        return
+    every, scores, classes = (outputs[output] for output in (contract.form.output, TOP_SCORES, TOP_CLASSES))
+    highest = -np.sort(-every, axis=1)[:, : contract.form.topk]
+    known = classes.clip(0, every.shape[1] - 1)
+    right = (scores == highest) & (classes == known) & (np.take_along_axis(every, known, axis=1) == scores)
+    if wrong := int((~right.all(axis=1)).sum()):
+        raise VerdictError(
+            f"{name} names other highest classes than its own scores do, on {wrong} of {len(every)} pictures.",
+            "Nothing was written. Leave --topk out: `zoo predict` and `zoo serve` find them from all scores.",
+        )
 
 
 def judge(
@@ -155,8 +210,8 @@ def judge(
             failures.append(f"{name} error {found / scale:.2g} of the largest logit, allowed {allowed:.2g}")
     other = "another class" if thresholds is None else "other labels"
     wrong = int((differs & ~ties).sum())
-    if wrong > (1 - tolerance.least_agreement) * total:
-        most = int((1 - tolerance.least_agreement) * total)
+    # A part of a picture is one: of 12 pictures 95 % would be all of them.
+    if wrong > (most := ceil((1 - tolerance.least_agreement) * total)):
         failures.append(
             f"{wrong} of {total} pictures get {other}, beyond any tie" + (f", allowed {most}" if most else "")
         )

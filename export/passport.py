@@ -20,6 +20,8 @@ from zoo.errors import ArtifactError, RowError
 from zoo.files import sha256_of, write_json
 from zoo.results import Sha256
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Text, field_types
+from zoo.weights.mistaken import ARTIFACT, EXPORTED_SUFFIXES
+from zoo.weights.resolve import checkpoint_path
 
 FORMAT = "zoo-passport-1"
 
@@ -209,6 +211,21 @@ def _known(kind: Any, value: Any) -> Any:
         return value
     kinds = field_types(rows[0])
     return {name: _known(kinds[name], member) for name, member in value.items() if name in kinds}
+
+
+def provenance_of(artifact: str) -> Mapping[str, Any]:
+    """What an artifact's passport, or a checkpoint's or model's own card, says of its training; {} where nothing does.
+
+    Raises:
+        ArtifactError, CheckpointError, UnknownNameError: what is there cannot be read, or the name is mistaken.
+    """
+    path = Path(artifact)
+    if path.suffix in EXPORTED_SUFFIXES:
+        return read_passport(path).checkpoint.provenance if passport_path(path).is_file() else {}
+    from zoo.weights.checkpoint import read_card
+
+    checkpoint = checkpoint_path(artifact, ARTIFACT)
+    return read_card(checkpoint).provenance if checkpoint else {}
 
 
 def check_plan(plan: Path) -> Passport:

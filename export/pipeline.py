@@ -32,8 +32,11 @@ from export.precision_page import write_report
 from export.quantized import Quantization, check_quantization
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
+from export.signature import load_signing_key, sign_passport
+from export.size_cost import SizeCost, size_cost
 from export.source import Source, find_source
 from export.staging import check_free, destination, publish, staging
+from export.triton.repository import add_version, planned_entry, write_service
 from export.watch import Watch
 from zoo.errors import EngineBuildError, MissingCapabilityError, ZooError
 from zoo.files import check_folder, check_temporary_folder, write_bytes
@@ -52,12 +55,16 @@ class ExportResult(Row):
     plan: Path | None
     passport_file: Path
     passport: Passport
+    cost: SizeCost
+    triton: Path | None = None
+    kserve: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What `zoo export --json` prints: the files, and of the passport what was found and built."""
         files = {"onnx": str(self.onnx), "plan": self.plan and str(self.plan), "passport": str(self.passport_file)}
+        files |= {name: str(path) for name in ("triton", "kserve") if (path := getattr(self, name))}
         passport = self.passport.to_dict()
-        return files | {name: passport[name] for name in ("parity", "builder")}
+        return files | {name: passport[name] for name in ("parity", "builder")} | {"cost": self.cost.to_dict()}
 
 
 def export_model(options: ExportOptions, *, watch: Watch | None = None) -> ExportResult:
@@ -73,6 +80,7 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
     watch = watch or Watch()
     check_temporary_folder()
     check_quantization(options)
+    key = load_signing_key(options.sign) if options.sign else None
     folder, stem_given = destination(options.out)
     check_folder(folder)
     if options.trt:
@@ -84,19 +92,31 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
         check_batches(options.profile, largest_map(source.network.variant, image_size), image_size)
     stem = stem_given or source.contract.model
     check_free(folder, stem)
+    entry = planned_entry(options, stem, source.contract)
     with staging(folder, stem) as made:
         job = _Job(options, source, made / f"{stem}.onnx", watch)
         graph = job.export()
         failure = job.build(graph, find_precision(options.trt)) if options.trt else None
         passport = job.describe()
+        if key:
+            sign_passport(passport_path(job.onnx_file), key)
         publish(made, folder, stem, watch)
     if failure:
         raise failure
+    onnx, plan = folder / f"{stem}.onnx", folder / f"{stem}.plan" if passport.files.plan else None
     return ExportResult(
-        onnx=folder / f"{stem}.onnx",
-        plan=folder / f"{stem}.plan" if passport.files.plan else None,
+        onnx=onnx,
+        plan=plan,
         passport_file=folder / f"{stem}.json",
         passport=passport,
+        cost=size_cost(
+            source.network.variant,
+            source.contract.preprocessing.image_size,
+            source.own_size,
+            num_classes=len(source.contract.classes),
+        ),
+        triton=add_version(entry, plan or onnx) if entry else None,
+        kserve=write_service(options.kserve, entry, passport.builder) if entry and options.kserve else None,
     )
 
 
@@ -124,7 +144,8 @@ class _Job:
         contract = self.source.contract
         probe = self._choose_pictures() if self.options.parity else None
         self.watch.step(f"Export {self.source.label} to ONNX at {contract.preprocessing.image_size} px")
-        graph = export_onnx(self.source.network, contract, checkpoint=self.source.card.to_dict())
+        checkpoint = self.source.card.to_dict()
+        graph = export_onnx(self.source.network, contract, checkpoint=checkpoint, opset=self.options.opset)
         self.quantization = Quantization(self.options, self.source, graph, self.watch)
         precision = find_precision(self.options.precision)
         if probe:

@@ -28,7 +28,7 @@ def write_report(quantization: Quantization, artifact: Path, environment: Mappin
         VerdictError: a published form loses more than `--max-drop`. DataError: there are no labelled pictures.
     """
     options, source = quantization.options, quantization.source
-    pictures = validation_pictures(source.checkpoint, options.data)
+    pictures = validation_pictures(source.checkpoint, options.data, source.contract.preprocessing.channels)
     report = measure_report(quantization, pictures, max_drop=options.max_drop, environment=environment)
     if options.max_drop is not None:
         check_drop(report)

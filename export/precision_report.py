@@ -17,6 +17,7 @@ from onnx import ModelProto
 
 from export.contract import Contract
 from export.evaluate import match_classes
+from export.interface import as_logits
 from export.precision.qdq import ONNX_RUNTIME, TENSORRT, Layout
 from export.precision.rows import find_precision
 from export.precision.scores import Choice
@@ -257,13 +258,13 @@ class _Labelled:
         return cls(pictures.name.rsplit("/", 1)[-1], contract, prepared, labels, targets)
 
     def answer(self, graph: ModelProto, on_progress: Callable[[int, int], None]) -> NDArray[np.float32]:
-        """Logits (N, K) of a graph, in ONNX Runtime on the processor."""
+        """Logits (N, K) of a graph, or what they are but for a constant, in ONNX Runtime on the processor."""
         found = []
         with OnnxRunner(graph.SerializeToString(), device="cpu") as runner:
             for start in range(0, len(self.prepared), BATCH_SIZE):
                 found.append(runner.infer(self.prepared[start : start + BATCH_SIZE]))
                 on_progress(min(start + BATCH_SIZE, len(self.prepared)), len(self.prepared))
-        return np.concatenate(found)
+        return as_logits(np.concatenate(found), self.contract)
 
     def answered(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
         """What is answered of each picture: its class (N, 1), or its labels (N, K) as 0 and 1."""

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.contract import Contract
+from export.interface import scores_of
 from export.options import TOP
+from export.runners.mirrored import Mirrored
 from export.runners.runner import Runner, are_finite, not_finite
 from zoo.data.decode import open_picture
 from zoo.data.named import Named
-from zoo.data.preprocess import prepare, softmax
+from zoo.data.preprocess import prepare
 from zoo.errors import ArtifactError, BrokenPictureError
-from zoo.label_scores import sigmoid
 from zoo.visible import visible
 
 BATCH_SIZE = 8
@@ -47,17 +48,20 @@ class Prediction:
 class Classification:
     """The predictions for one picture, best first; or why there are none.
 
-    `multi_label`: the predictions are all labels of the picture, of which there may be none.
+    `multi_label`: the predictions are all labels of the picture, of which there may be none. `flip`: its mirror image
+    was looked at, too.
     """
 
     picture: Path | str
     predictions: tuple[Prediction, ...] = ()
     error: BrokenPictureError | None = None
     multi_label: bool = False
+    flip: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """One line of `zoo predict --json`, which broken pictures have none of."""
-        task = {"task": "multi-label"} if self.multi_label else {}
+        task: dict[str, Any] = {"task": "multi-label"} if self.multi_label else {}
+        task |= {"flip": True} if self.flip else {}
         return {"picture": str(self.picture), **task, "predictions": [row.to_dict() for row in self.predictions]}
 
 
@@ -67,15 +71,15 @@ def predict(
     """Classify pictures in batches, in their order; a broken one does not stop the rest.
 
     Args:
-        runner: any back end.
+        runner: any back end, or one that asks it for mirror images too (`open_runner` with `flip`).
         pictures: files, or what `zoo.data.named.find_pictures` found; those of an address are fetched a batch at once.
         top: how many classes are named; None: `TOP` or, where a picture may have several labels, all that reach their
             thresholds.
         calibrated: scores are the softmax of logits divided by the temperature that the artifact carries.
 
     Raises:
-        ArtifactError: no temperature where one is asked for, or it answers several labels. Or logits that are not
-            finite: at the end, after the classes of all other pictures.
+        ArtifactError: no temperature where one is asked for, or it answers several labels, or from two views. Or logits
+            that are not finite: at the end, after the classes of all other pictures.
     """
     temperature = _temperature_of(runner) if calibrated else 1.0
     step = min(BATCH_SIZE, runner.max_batch_size or BATCH_SIZE)
@@ -97,6 +101,12 @@ def _temperature_of(runner: Runner) -> float:
             f"{runner.artifact} answers several labels, each by a score of its own; no temperature is fitted to them.",
             "Leave --calibrated out.",
         )
+    if isinstance(runner, Mirrored):
+        raise ArtifactError(
+            f"The temperature of {runner.artifact} is fitted to answers to one picture, not to the mean with those to "
+            "its mirror image.",
+            "Leave --calibrated or --flip out.",
+        )
     if runner.temperature is None:
         raise ArtifactError(
             f"{runner.artifact} carries no temperature, by which --calibrated could divide its logits.",
@@ -110,6 +120,7 @@ def _predict_batch(
     runner: Runner, pictures: Sequence[Path | Named], top: int | None, temperature: float
 ) -> Iterator[Classification | None]:
     """The classification of each picture; None of one whose logits are not finite."""
+    preprocessing = runner.contract.preprocessing
     prepared: list[NDArray[np.uint8] | BrokenPictureError] = []
     names = [picture.name if isinstance(picture, Named) else picture for picture in pictures]
     with ThreadPoolExecutor(len(pictures)) as pool:
@@ -118,12 +129,13 @@ def _predict_batch(
         try:
             if isinstance(source, BrokenPictureError):
                 raise source
-            prepared.append(prepare(open_picture(source, name=visible(str(name))), runner.contract.preprocessing))
+            image = open_picture(source, name=visible(str(name)), channels=preprocessing.channels)
+            prepared.append(prepare(image, preprocessing))
         except BrokenPictureError as error:
             prepared.append(error)
     good = [item for item in prepared if not isinstance(item, BrokenPictureError)]
-    logits = runner.infer(np.stack(good)) if good else np.empty((0, 1), np.float32)
-    rows = iter(zip(logits, are_finite(logits), strict=True))
+    outputs = runner.infer(np.stack(good)) if good else np.empty((0, 1), np.float32)
+    rows = iter(zip(outputs, are_finite(outputs), strict=True))
     for picture, item in zip(names, prepared, strict=True):
         if isinstance(item, BrokenPictureError):
             yield Classification(picture=picture, error=item)
@@ -132,8 +144,9 @@ def _predict_batch(
         if not usable:
             yield None
             continue
-        found = answer_of(row / np.float32(temperature), runner.contract, top)
-        yield Classification(picture=picture, predictions=found, multi_label=runner.contract.thresholds is not None)
+        found = answer_of(row, runner.contract, top, temperature=temperature)
+        several, flip = runner.contract.thresholds is not None, isinstance(runner, Mirrored)
+        yield Classification(picture=picture, predictions=found, multi_label=several, flip=flip)
 
 
 def _stored(picture: Path | Named) -> Path | bytes | BrokenPictureError:
@@ -144,15 +157,20 @@ def _stored(picture: Path | Named) -> Path | bytes | BrokenPictureError:
         return error
 
 
-def answer_of(logits: NDArray[np.float32], contract: Contract, top: int | None = None) -> tuple[Prediction, ...]:
-    """What one picture's logits (K,) say, best first: the likeliest classes, or all labels that reach their thresholds.
+def answer_of(
+    outputs: NDArray[np.float32], contract: Contract, top: int | None = None, *, temperature: float = 1.0
+) -> tuple[Prediction, ...]:
+    """What one picture's outputs (K,) say, best first: its likeliest classes, or all labels that reach thresholds.
 
     Args:
+        outputs: as `Runner.infer` answers them.
+        contract: of the runner.
         top: the so many likeliest classes instead, of several labels too: their thresholds say which of them count.
+        temperature: what logits are divided by.
     """
+    scores = scores_of(outputs, contract, temperature=temperature)
     if contract.thresholds is None:
-        return best_of(softmax(logits), contract.classes, TOP if top is None else top)
-    scores = sigmoid(logits)
+        return best_of(scores, contract.classes, TOP if top is None else top)
     likeliest = best_of(scores, contract.classes, len(scores) if top is None else top)
     return tuple(
         replace(one, threshold=contract.thresholds[one.index])

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto
 
+from export.interface import as_input
 from export.options import ExportOptions
 from export.parity import same_answers
 from export.precision.qdq import Layout
@@ -19,6 +19,7 @@ from export.precision.quantize import Calibrated, calibrate
 from export.precision.rows import Precision, find_precision
 from export.precision.scores import QuantizationCard
 from export.precision.sensitivity import Scale, choose_kept, keep_named
+from export.precision.statistics import Inputs
 from export.precision.wiring import Wiring
 from export.source import Source
 from export.watch import Watch
@@ -49,8 +50,8 @@ class Quantization:
     _cards: dict[tuple[str, str], QuantizationCard] = field(default_factory=dict)
 
     @cached_property
-    def pictures(self) -> tuple[str, NDArray[np.uint8]]:
-        """The calibration pictures: their name, and (N, S, S, 3)."""
+    def pictures(self) -> tuple[str, Inputs]:
+        """The calibration pictures: their name, and themselves as the graph takes them."""
         chosen = calibration_pictures(self.options, self.source)
         self.watch.step(f"Read {len(chosen)} pictures of {Path(chosen.name).name} to calibrate on")
         prepared, _, broken = load_prepared(chosen, self.source.contract.preprocessing)
@@ -58,7 +59,7 @@ class Quantization:
             raise DataError(
                 f"None of {len(broken)} pictures of {chosen.name} can be decoded: {broken[0]}", "Pass --calib."
             )
-        return Path(chosen.name).name, prepared
+        return Path(chosen.name).name, as_input(prepared, self.source.contract)
 
     @cached_property
     def calibrated(self) -> Calibrated:
@@ -160,7 +161,7 @@ def calibration_pictures(options: ExportOptions, source: Source, count: int = NU
         return stratified(_of_folder(Path(options.calib)), count)
     data = options.calib or recorded
     if not data and source.checkpoint is None:
-        return sample_photographs()
+        return sample_photographs(source.contract.preprocessing.channels)
     if not data:
         raise DataError(
             f"{source.label} does not say which pictures it was trained on, and 8 bits are calibrated on such ones.",
@@ -201,8 +202,8 @@ def stratified(pictures: Pictures, count: int) -> Pictures:
     return pictures.at(np.array(turns[:count], np.int64))
 
 
-def _spread(pictures: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    chosen: NDArray[np.uint8] = pictures[
+def _spread(pictures: Inputs, count: int) -> Inputs:
+    chosen: Inputs = pictures[
         np.unique(np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int))
     ]
     return chosen

@@ -43,6 +43,7 @@ class Source:
     checkpoint: Checkpoint | None
     card: CheckpointCard
     label: str
+    own_size: int  # of the weights, in pixels; `contract` may have another
 
 
 def find_source(options: ExportOptions, watch: Watch) -> Source:
@@ -55,6 +56,7 @@ def find_source(options: ExportOptions, watch: Watch) -> Source:
         return _random_source(options, watch)
     watch.step(f"Load {options.model}")
     network, checkpoint, label = load_model(options.model)
+    _check_topk(options.topk, len(checkpoint.classes))
     path = checkpoint_path(options.model)
     provenance = dict(checkpoint.provenance)
     if provenance.get("data"):
@@ -66,6 +68,7 @@ def find_source(options: ExportOptions, watch: Watch) -> Source:
             classes=checkpoint.classes,
             preprocessing=_at_size(checkpoint.preprocessing, checkpoint.variant, options.image_size),
             thresholds=checkpoint.thresholds,
+            form=options.form,
         ),
         checkpoint=checkpoint,
         card=CheckpointCard(
@@ -74,20 +77,23 @@ def find_source(options: ExportOptions, watch: Watch) -> Source:
             provenance=provenance,
         ),
         label=label,
+        own_size=checkpoint.preprocessing.image_size,
     )
 
 
 def _random_source(options: ExportOptions, watch: Watch) -> Source:
+    _check_topk(options.topk, NUM_CLASSES)
     variant = find_model_variant(options.model)
     preprocessing = _at_size(variant.preprocessing, variant, options.image_size)
     watch.step(f"Make {variant.id} with random weights and settle its batch norms")
     classes = tuple(f"class {index}" for index in range(NUM_CLASSES))
     return Source(
         network=make_random_network(variant, preprocessing),
-        contract=Contract(model=variant.id, classes=classes, preprocessing=preprocessing),
+        contract=Contract(model=variant.id, classes=classes, preprocessing=preprocessing, form=options.form),
         checkpoint=None,
         card=CheckpointCard(source="random weights", sha256=None, provenance={}),
         label=f"{variant.id} with random weights",
+        own_size=variant.preprocessing.image_size,
     )
 
 
@@ -104,13 +110,21 @@ def make_random_network(
         model = build_network(variant, NUM_CLASSES)
     for norm in model.residual_norms():
         nn.init.constant_(norm.weight, branch_scale)
-    pictures, _, _ = load_prepared(sample_photographs(), preprocessing)
+    pictures, _, _ = load_prepared(sample_photographs(preprocessing.channels), preprocessing)
     at_once = max(PIXELS_AT_ONCE // preprocessing.image_size**2, FEWEST_AT_ONCE)
     # Neighbours are of one photograph. Where every batch is of one, norms miss how the two differ and activations grow:
     # B6 at 528 px to logits of 80 instead of 1, and fp32 is 10 times less accurate.
     step = -(-len(pictures) // at_once)
     settle_batch_norms(FromPictures(model, preprocessing), (torch.tensor(pictures[i::step]) for i in range(step)))
     return model
+
+
+def _check_topk(topk: int | None, num_classes: int) -> None:
+    if topk is not None and topk > num_classes:
+        raise ZooError(
+            f"--topk {topk} asks for more classes than the {num_classes} that are told apart.",
+            f"Choose --topk {num_classes} or less.",
+        )
 
 
 def _at_size(preprocessing: Preprocessing, variant: Variant, image_size: int | None) -> Preprocessing:

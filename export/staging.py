@@ -7,14 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from export.signature import SUFFIX
 from export.watch import Watch
 from zoo.errors import ZooError
 from zoo.files import replace_file
 
 # In the order of publication.
-PUBLISHED = (".onnx", ".plan", ".quantization.html", ".quantization.json", ".json")
-# What an export may leave out: those of an earlier one would not belong to what is there then.
-OPTIONAL = (".plan", ".quantization.html", ".quantization.json")
+PUBLISHED = (".onnx", ".plan", ".quantization.html", ".quantization.json", SUFFIX, ".json")
+# What an export need not make: one of an earlier export would be taken for its own.
+OPTIONAL = {
+    ".plan": "which belongs to an earlier export",
+    ".quantization.html": "the report of an earlier export",
+    ".quantization.json": "the report of an earlier export",
+    SUFFIX: "the signature of an earlier export",
+}
 # Who ends a path in one of these means a file, or the .onnx in another spelling.
 NO_FOLDERS = (".onnx", ".plan", ".json", ".safetensors", ".engine", ".trt", ".pt", ".pth")
 
@@ -75,16 +81,18 @@ def staging(folder: Path, stem: str) -> Iterator[Path]:
 def publish(made: Path, folder: Path, stem: str, watch: Watch) -> None:
     """Rename what was made into place, the passport last: until then the old one does not vouch for the new files.
 
-    A plan or a report of an earlier export is removed: the new passport does not know it, so nothing would load it.
+    A plan of an earlier export is removed: the new passport does not know it, so nothing would load it. So are its
+    signature, which is not that of the new passport, and its report.
 
     Raises:
         ZooError: a folder is in the way of a file; nothing is published.
     """
     check_free(folder, stem)
     files = [file for suffix in PUBLISHED if (file := made / f"{stem}{suffix}").exists()]
-    for stale in (folder / f"{stem}{suffix}" for suffix in OPTIONAL):
+    for suffix, words in OPTIONAL.items():
+        stale = folder / f"{stem}{suffix}"
         if not (made / stale.name).exists() and stale.is_file():
-            watch.step(f"Remove {stale}, which belongs to an earlier export")
+            watch.step(f"Remove {stale}, {words}")
             stale.unlink()
     for file in files:
         replace_file(file, folder / file.name)

@@ -8,6 +8,7 @@ from rich.bar import Bar
 from rich.filesize import decimal
 from rich.text import Text
 
+from export.size_cost import recorded_accuracy
 from zoo.console import FittingTable
 from zoo.visible import visible
 
@@ -62,6 +63,14 @@ def export_remarks(result: ExportResult) -> list[str]:
         remarks.append(f"The plan was {parity.notes['plan']}.{numbers}")
     elif not parity.onnx:
         remarks.append(f"The comparison was {parity.notes['onnx']}.")
+    if result.cost.image_size != result.cost.own_size:
+        accuracy = recorded_accuracy(passport.checkpoint.provenance)
+        remarks.append(result.cost.summary(str(result.onnx), accuracy))
+    if result.triton:
+        repository = result.triton.parent.parent
+        remarks.append(f"Triton: {result.triton}; tritonserver --model-repository={repository}")
+    if result.kserve:
+        remarks.append(f"KServe: {result.kserve}; its storageUri is yours to fill in.")
     if passport.random_weights:
         remarks.append("Random weights: for latency only.")
     return remarks

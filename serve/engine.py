@@ -9,6 +9,7 @@ from pathlib import Path
 from export.passport import passport_path, read_passport
 from export.runners.open import open_runner
 from export.runners.runner import Runner
+from export.signature import require_signature
 from serve.core.batcher import Batcher
 from serve.core.slot import Engine, EngineInfo
 from serve.options import ServeOptions
@@ -25,8 +26,10 @@ def open_engine(options: ServeOptions) -> Engine:
     """Open the artifact as often as there are instances, behind one queue; its threads are not started.
 
     Raises:
-        ZooError: as `export.runners.open.open_runner`; or it does not take such batches.
+        ZooError: as `export.runners.open.open_runner`; or it does not take such batches, or is not signed as required.
     """
+    if options.require_signature:
+        require_signature(options.engine, options.require_signature)
     with ExitStack() as opened:
         runners = [
             opened.enter_context(open_runner(options.engine, device=options.device, threads=options.threads))

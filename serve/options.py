@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from export.options import RequireSignature
 from zoo.options import Arg, DeviceChoice, Opt
 from zoo.rows import Count, NotNegative, Positive, Row, Within
 
@@ -17,6 +18,7 @@ class ServeOptions(Row):
     host: Annotated[str, Opt("Address; 0.0.0.0 is every one of this machine.")] = "127.0.0.1"
     port: Annotated[int, Within(0, 65535), Opt("0 takes a free one.")] = 8080
     device: DeviceChoice = "auto"
+    require_signature: RequireSignature = None
     instances: Annotated[Count, Opt("Copies of the engine at work.")] = 1
     threads: Annotated[Count | None, Opt("Processor threads per instance.  [default: the back end's]")] = None
     max_batch_size: Annotated[Count | None, Opt("Pictures per inference.  [default: 8 CPU, 32 GPU]")] = None

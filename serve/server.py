@@ -21,6 +21,7 @@ from serve.web.examples import has_examples
 from zoo import __version__
 from zoo.errors import ArtifactError, ZooError
 from zoo.machine import usable_processors
+from zoo.model.spec import RGB
 
 # Load balancers keep idle connections for about a minute. A server that closes first makes them send in vain.
 KEEP_ALIVE_S = 75
@@ -164,11 +165,12 @@ def describe_server(engine: Engine, listener: socket.socket, host: str, warm_up_
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
     url = f"http://{shown}:{listener.getsockname()[1]}"
     curl = "curl --data-binary @PICTURE.jpg"
-    if has_examples(contract.classes):
+    if has_examples(contract):
         curl = f"curl -s {url}/examples/7.png | curl --data-binary @-"
+    planes = "" if contract.preprocessing.channels == RGB else f" of {contract.preprocessing.planes}"
     lines = [
         f"zoo {__version__} serves {contract.model} from {info.artifact}: "
-        f"{len(contract.classes)} classes, pictures at {contract.preprocessing.image_size} px",
+        f"{len(contract.classes)} classes, pictures{planes} at {contract.preprocessing.image_size} px",
         f"{info.backend} on {info.device}{f', {info.precision}' if info.precision else ''}, "
         f"{_count(batcher.instances, 'instance')}, batches up to {batcher.max_batch_size}, "
         f"queue of {batcher.queue_capacity}, warm in {warm_up_s:.1f} s",

@@ -74,6 +74,14 @@ def test_conditioning_is_measured_damped_and_not(tmp_path: Path) -> None:
     assert all(row.passed and row.n == 30 for row in rows)
 
 
+def test_memory_is_measured_with_activations_kept_and_computed_again() -> None:
+    done = run("checkpointing.py", "--model", "tiny", "--image-size", "32", "--batch-size", "4", "--steps", "1")
+    assert done.returncode == 0, done.stderr
+    head, kept, again = done.stdout.splitlines()
+    assert head.startswith("tiny, 4 pictures of 32 px, fp32, ") and head.endswith("n 1")
+    assert "kept" in kept and "computed-again" in again and all(" MB " in line for line in (kept, again))
+
+
 @pytest.mark.skipif(cuda_driver() is not None, reason="there is an NVIDIA driver: this is about machines without")
 def test_the_gpu_benchmark_says_that_there_is_no_gpu() -> None:
     done = run("gpu.py")

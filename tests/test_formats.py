@@ -113,6 +113,10 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
     yield "zoo train --plan", ask("train tiny --plan")
     yield "zoo train", ask(f"train tiny --data pictures {TRAIN}")
     yield "zoo train", ask(f"train tiny --data shapes/labels.csv -o several {TRAIN}")
+    yield "zoo train --folds", ask(f"train tiny --data pictures --folds 2 -o cv {TRAIN}")
+    yield "zoo train --folds", ask(f"train tiny --data shapes/labels.csv --folds 2 -o cv-several {TRAIN}")
+    ask(f"train tiny --find-lr -o at-found-rate {TRAIN}")
+    yield "learning-rate.json", read("at-found-rate/learning-rate.json")
     for run in ("runs/tiny", "several"):
         for line in Path(run, "metrics.jsonl").read_text().splitlines():
             yield "metrics.jsonl", json.loads(line)
@@ -124,13 +128,15 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
         with safe_open(f"{run}/checkpoint.safetensors", framework="pt") as file:
             yield "checkpoint.safetensors", json.loads(file.metadata()["zoo"])
     yield "zoo compare", ask("compare runs/tiny runs/tiny")
-    yield "zoo export", ask("export tiny --num-pictures 4")
+    yield "zoo export", ask("export tiny --num-pictures 4 --triton models --kserve service.yaml")
     yield "MODEL.json", read("tiny.json")
     (metadata,) = (entry.value for entry in onnx.load("tiny.onnx").metadata_props if entry.key == "zoo")
     yield "MODEL.onnx", json.loads(metadata)
     yield "zoo export", ask("export tiny --precision int8 --agreement 0 --report --no-parity -o eight")
     yield "MODEL.json", read("eight/tiny.json")
     yield "MODEL.quantization.json", read("eight/tiny.quantization.json")
+    yield "zoo inspect", ask("inspect tiny.onnx")
+    yield "zoo inspect", ask("inspect of-ten-classes")
     yield "zoo evaluate", ask("evaluate tiny.onnx --data pictures")
     yield "zoo evaluate", ask("evaluate of-ten-classes")
     yield "zoo evaluate", ask("evaluate of-several-labels --data shapes/labels.csv")

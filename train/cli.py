@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -33,6 +34,7 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
         return
     from rich.markup import escape
 
+    from train.folds.run import cross_validate
     from train.processes.distributed import find_world
     from train.processes.stopping import RunFinished, RunStopped
     from train.session import train_model
@@ -42,7 +44,11 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
     log = log_console()
     log.quiet = not is_first
     try:
-        outcome = train_model(options, console=log)
+        outcome = (
+            train_model(options, console=log)
+            if options.folds is None or options.fold
+            else cross_validate(options, console=log)
+        )
     except RunFinished as finished:
         log.print(
             escape(f"{finished} Without --auto-resume a new run begins, and this one is kept under another name.")
@@ -54,18 +60,20 @@ def train(options: TrainOptions, plan: bool, as_json: bool) -> None:
     if is_first and as_json:
         print_json(outcome.to_dict(), indent=None)
     elif is_first:
-        click.echo(f"{outcome.summary}  {outcome.checkpoint}")
+        click.echo(f"{outcome.summary}  {outcome.result_file}")
 
 
 def _plan(options: TrainOptions, *, as_json: bool) -> None:
     """Print what a run would do, then how long it takes here: measured once, in seconds, and remembered."""
     from train.progressive.budget import seconds_of
     from train.progressive.known_paces import known_pace, pace_key, remember_pace
-    from train.progressive.plan import plan_as_json, plan_for_budget, plan_training, print_plan
+    from train.progressive.plan import one_fold, plan_as_json, plan_for_budget, plan_training, print_plan
     from zoo.console import log_console, print_json, results_console
     from zoo.wording import duration
 
-    plan = plan_training(options)
+    folds = options.folds if options.fold is None else None
+    options = options if folds is None else one_fold(options)
+    plan = replace(plan_training(options), folds=folds)
     if int(os.environ.get("RANK", 0)):
         return  # torchrun: the first process prints for all
     if not as_json and options.budget is None:
@@ -80,7 +88,7 @@ def _plan(options: TrainOptions, *, as_json: bool) -> None:
         remember_pace(key, pace)
     if options.budget is not None:
         plan = plan_for_budget(plan, options, pace)
-    seconds = seconds_of(plan.recipe, plan.amount, pace)
+    seconds = seconds_of(plan.recipe, plan.amount, pace) * (plan.folds or 1)
     if as_json:
         print_json(plan_as_json(plan, seconds), indent=None)
         return

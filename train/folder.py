@@ -19,7 +19,14 @@ CHECKPOINT, STATE, LAST_GOOD = "checkpoint.safetensors", "state.pt", "last-good.
 METRICS, REPORT, CURVES, CONFUSION = "metrics.jsonl", "report.html", "curves.svg", "confusion.svg"
 PREDICTIONS, CLASSES = spreadsheets.PREDICTIONS, spreadsheets.CLASSES
 TRACKER_IDS = "trackers.json"
+RANGE_TEST = "learning-rate.json"
+FOLDS, SUMMARY = "folds.json", "summary.json"
 Found = Literal["interrupted", "finished", "nothing"]
+
+
+def fold_name(number: int) -> str:
+    """The folder of a fold's run inside that of its cross-validation."""
+    return f"fold-{number}"
 
 
 def find_run(folder: Path) -> Found:
@@ -38,7 +45,7 @@ def move_aside(folder: Path, console: Console) -> None:
     folder = folder if folder.name else folder.resolve()  # "." has no name to number
     if not folder.exists() or not any(folder.iterdir()):
         return
-    if not any((folder / name).exists() for name in (CHECKPOINT, METRICS, STATE)):
+    if not any((folder / name).exists() for name in (CHECKPOINT, METRICS, STATE, FOLDS)):
         raise ZooError(f"{folder} holds something else than a run.", "Choose an empty or a new folder with --out.")
     number = 1
     while (kept := folder.with_name(f"{folder.name}.{number}")).exists():

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from zoo.model.spec import Channels
 from zoo.options import RESULTS, Arg, DeviceChoice, GroupBy, Opt, Seed
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Some, Text, Within
 
 # Which weights a run ends with, and what the best of them are the best in.
 Keep = Literal["best", "last"]
 Metric = Literal["top1", "loss", "balanced_accuracy", "macro_f1", "map"]
+# Which pictures an epoch draws: each of them once, or of every class equally many.
+Sampler = Literal["shuffle", "balanced"]
 # What training computes in; fp32 is full precision, the others are mixed with it.
 MixedPrecision = Literal["fp32", "bf16", "fp16"]
 # Where pictures are flipped and RandAugmented: as batches on the device, or one by one in the decoding processes.
@@ -39,11 +42,14 @@ if TYPE_CHECKING:
 else:
     TrackerName = Literal[tuple(row.name for row in TRACKERS)]
 
-# Options that both commands have.
+# Options that several commands have.
 BatchSize = Annotated[int, Within(2)]
 LargestSize = Annotated[int, Within(16)]
 PrecisionOption = Annotated[Literal["auto", MixedPrecision], Opt("auto: bf16 or fp16 on a GPU.")]
 CompileOption = Annotated[bool, Opt("torch.compile the network, once for each stage.")]
+CheckpointActivations = Annotated[
+    bool, Opt("Compute each block again for its gradient instead of keeping it: less memory, a third more computing.")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +77,9 @@ class TrainOptions(Row):
     ] = None
     batch_size: Annotated[BatchSize | None, Opt("Pictures a step, in every stage.")] = None
     learning_rate: Annotated[Positive | None, Opt("Peak learning rate.", flags=("--lr",))] = None
+    find_lr: Annotated[
+        bool, Opt("Choose the peak learning rate by a range test of 40 to 100 steps before the first epoch.")
+    ] = False
     image_size: Annotated[
         LargestSize | None, Opt("Size of the largest stage, px; the others keep their shares of it.")
     ] = None
@@ -84,17 +93,40 @@ class TrainOptions(Row):
             metavar="PATH=VALUE",
         ),
     ] = ()
+    sampler: Annotated[
+        Sampler | None,
+        Opt("shuffle: an epoch has every picture once; balanced: every class equally often  [default: shuffle]"),
+    ] = None
     class_weights: Annotated[
         str | None, Opt('Count rare classes more; FILE is {"class": weight, …}.', (), "balanced|FILE")
+    ] = None
+    focal_gamma: Annotated[
+        NotNegative | None, Opt("Focal loss: easy pictures count less; usual is 2, 0 is without.", metavar="GAMMA")
+    ] = None
+    channels: Annotated[
+        Channels | None, Opt("Planes of a picture: 1 grey, 3 RGB, 4 RGBA  [default: MODEL's own, 3]")
     ] = None
     teacher: Annotated[str | None, Opt("Distil from trained weights of the same classes.", metavar="MODEL")] = None
     distill_alpha: Annotated[Share | None, Opt("The teacher's share of the loss  [default: 0.5]")] = None
     temperature: Annotated[Positive | None, Opt("Softens both sides of distillation  [default: 1]")] = None
+    ema: Annotated[
+        bool,
+        Opt("Validate and keep the weights as they are, not their moving average: ema_decay=0.", flags=("--no-ema",)),
+    ] = True
     keep: Annotated[Keep | None, Opt("Which epoch at the final size the checkpoint has  [default: best]")] = None
     metric: Annotated[
         Metric | None, Opt("What the best epoch is the best in  [default: top1; map of several labels]")
     ] = None
-    patience: Annotated[Count | None, Opt("Stop after so many epochs at the final size without a better one.")] = None
+    patience: Annotated[
+        Count | None, Opt("Stop after so many epochs at the final size without one better than those before.")
+    ] = None
+    folds: Annotated[
+        Count | None,
+        Opt("Cross-validate: divide all pictures into so many folds, and train once for each, holding it out."),
+    ] = None
+    fold: Annotated[
+        Count | None, Opt("Train the run of this fold alone, as one of several machines does.", needs="folds")
+    ] = None
     seed: Annotated[Seed, Opt("Decides initialisation, order, augmentation and split.")] = 0
     device: DeviceChoice = "auto"
     precision: PrecisionOption = "auto"
@@ -104,6 +136,7 @@ class TrainOptions(Row):
         Opt("Who flips and RandAugments; auto: the device if it is a GPU. The pictures are the same."),
     ] = "auto"
     auto_batch: Annotated[bool, Opt("If a stage does not fit the GPU's memory, take its batches in parts.")] = False
+    checkpoint_activations: CheckpointActivations = False
     compile: CompileOption = False
     save_every_s: Annotated[
         NotNegative, Opt("How often what --resume needs is saved; 0: after every step.", ("--save-every",), "SECONDS")
@@ -141,6 +174,7 @@ class BenchTrainOptions(Row):
     augment_on: Annotated[
         Literal["auto", AugmentOn], Opt("With device the steps flip and RandAugment; auto: if it is a GPU.")
     ] = "auto"
+    checkpoint_activations: CheckpointActivations = False
     compile: CompileOption = False
     out: Annotated[Path, Opt("Folder of the results.", ("-o", "--out"), "DIRECTORY")] = RESULTS
 
@@ -148,4 +182,5 @@ class BenchTrainOptions(Row):
     def training(self) -> TrainOptions:
         """The run whose steps are timed."""
         shared = ("model", "recipe", "batch_size", "image_size", "device", "precision", "augment_on", "compile")
-        return TrainOptions(**{name: getattr(self, name) for name in shared}, workers=0)
+        same = {name: getattr(self, name) for name in (*shared, "checkpoint_activations")}
+        return TrainOptions(**same, workers=0)

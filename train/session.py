@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from train.folder import CHECKPOINT, STATE, Found, find_run, keep_last_good, move_aside
+from train.folder import CHECKPOINT, STATE, Found, find_run, fold_name, keep_last_good, move_aside
+from train.input.decoders import decoders_kept
 from train.learn.distill import Teacher
 from train.learn.job import Job, Start, TrainAndVal, make_job, with_recipe
 from train.learn.label_answers import LabelValidation
@@ -28,16 +29,18 @@ from train.lock import locked
 from train.options import TrackerRow, TrainOptions
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
+from train.progressive.balance import balance_remarks, classes_seen
 from train.progressive.budget import Deadline, Pace, read_duration, seconds_of
 from train.progressive.overrides import better_start, recipe_for_budget
-from train.progressive.recipe import Recipe
+from train.progressive.recipe import KeptWeights, Recipe
 from train.watch.live import LiveView
 from train.watch.record import RunRecord, provenance
 from train.watch.trackers import find_trackers, open_trackers
 from zoo.data.open import remarks
-from zoo.errors import CheckpointError, DivergedError
+from zoo.errors import CheckpointError, DivergedError, ZooError
 from zoo.files import check_folder
 from zoo.label_scores import DEFAULT_THRESHOLD
+from zoo.model.spec import RGB
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import run_folder
 from zoo.wording import digits, duration
@@ -58,11 +61,17 @@ class Outcome:
     best_epoch: int
     test: Judged | None = None
     head_start: HeadStart | None = None
+    kept_weights: KeptWeights = "averaged"
 
     @property
     def checkpoint(self) -> Path:
         """The file other commands take."""
         return self.folder / CHECKPOINT
+
+    @property
+    def result_file(self) -> Path:
+        """What to look at next."""
+        return self.checkpoint
 
     @property
     def summary(self) -> str:
@@ -86,6 +95,7 @@ class Outcome:
             "image_size": self.size,
             "epochs": len(self.history),
             "best_epoch": self.best_epoch,
+            "kept_weights": self.kept_weights,
             "test_top1": self.test.top1 if self.test else None,
             "test_loss": self.test.loss if self.test else None,
             "map": self.result.map,
@@ -123,6 +133,7 @@ def train_model(
         cannot be run as it is, or does not fit the device's memory. RunStopped: SIGTERM or Ctrl-C; the state is saved.
         RunFinished: with `auto_resume`, or restarted by torchrun: the run is finished.
     """
+    _check_fold(options)
     began = time.monotonic()
     seconds = None if options.budget is None else read_duration(options.budget)
     world = find_world()
@@ -130,17 +141,28 @@ def train_model(
     trackers = find_trackers(options.trackers)
     job = make_job(options, world, recipe, pictures, start, teacher)
     folder = run_folder(job.variant.id, options.out)
+    if options.fold and options.out is None:
+        folder /= fold_name(options.fold)
     if world.is_first:
         check_folder(folder)
     console.print(_headline(job))
-    for remark in (*remarks(job.train_set, job.val_set), *filter(None, (better_start(options, job.variant),))):
+    seen = classes_seen(job.train_set, job.recipe)
+    balanced = balance_remarks(seen, job.recipe, multi_label=job.multi_label)
+    known = (*remarks(job.train_set, job.val_set), *balanced)
+    for remark in (*known, *filter(None, (better_start(options, job.variant),))):
         console.print(escape(remark))
-    with locked(folder) if world.is_first else nullcontext(), joined(world, job.settings.device):
+    with ExitStack() as stack:
+        stack.enter_context(locked(folder) if world.is_first else nullcontext())
+        stack.enter_context(joined(world, job.settings.device))
+        stack.enter_context(_decoders_kept(job))
         # The first process decides for all: the others may see its files later, or other ones.
         resume = _must_resume(options, folder, gather(world, find_run(folder))[0])
         deadline = None
         if seconds is not None and resume:
             job = with_recipe(job, recipe_of_state(folder / STATE))
+        elif resume and job.recipe.find_lr:  # the rate that was found is the state's
+            rate = recipe_of_state(folder / STATE).learning_rate
+            job = with_recipe(job, replace(job.recipe, learning_rate=rate))
         elif seconds is not None:
             job, deadline = _budgeted(job, options, began, seconds, console)
         if job.settings.device.type == "cuda":
@@ -189,16 +211,44 @@ def _train(
         try:
             result = fit(run, job, state_path=folder / STATE, watcher=Watchers(watchers), stop=stop, deadline=deadline)
         except DivergedError as error:
-            kept = keep_last_good(folder, card, error) if is_first else ""
+            kept = keep_last_good(folder, _at_found_rate(card, run), error) if is_first else ""
             raise DivergedError(error.problem, f"{error.hint} {kept}".strip()) from error
     test = validate_together(run.average.model, job.test_set, job.preprocessing, job.settings) if job.test_set else None
     best = run.best.epoch if run.best and job.recipe.keep == "best" else len(run.history)
+    card = _at_found_rate(card, run)
     if is_first:
         with signals_held():  # the training is done, and only seconds of drawing and writing are left
             if isinstance(result, LabelValidation):
                 card = replace(card, thresholds=tuple(result.thresholds.tolist()))
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
-    return Outcome(folder, result, tuple(run.history), job.preprocessing.image_size, best, test, run.head_start)
+    size, kept = job.preprocessing.image_size, job.recipe.kept_weights
+    return Outcome(folder, result, tuple(run.history), size, best, test, run.head_start, kept)
+
+
+def _check_fold(options: TrainOptions) -> None:
+    """Refuse folds where one run is to be trained.
+
+    Raises:
+        ZooError: no fold is named, or of no folds.
+    """
+    if options.folds and not options.fold:
+        raise ZooError(
+            "train_model trains one run.", "train.folds.run.cross_validate trains one for each of the folds."
+        )
+    if options.fold and not options.folds:
+        raise ZooError("--fold has no effect without --folds.", "Say of how many folds it is one.")
+
+
+def _at_found_rate(card: Checkpoint, run: Run) -> Checkpoint:
+    """The card with the learning rate that the run's range test chose, if it made one."""
+    if run.range_test is None:
+        return card
+    return replace(card, recipe={**card.recipe, "learning_rate": run.range_test.rate})
+
+
+def _decoders_kept(job: Job) -> AbstractContextManager[None]:
+    sets = [pictures for pictures in (job.train_set, job.val_set, job.test_set) if pictures is not None]
+    return decoders_kept(sets, workers=job.settings.workers, pin=job.settings.device.type == "cuda")
 
 
 def measure_pace_of(options: TrainOptions) -> Pace:
@@ -240,9 +290,10 @@ def _must_resume(options: TrainOptions, folder: Path, found: Found) -> bool:
 
 
 def _headline(job: Job) -> str:
+    planes = "" if job.preprocessing.channels == RGB else f" of {job.preprocessing.planes}"
     return (
         f"[bold]{escape(job.variant.name)}[/] on {escape(job.data)}: {len(job.train_set)} training and "
-        f"{len(job.val_set)} validation pictures, {len(job.classes)} classes, recipe {job.recipe.name}, "
+        f"{len(job.val_set)} validation pictures{planes}, {len(job.classes)} classes, recipe {job.recipe.name}, "
         f"{job.cost.share_of_fixed_size:.0%} of the compute of training at {job.recipe.largest_size} px throughout"
     )
 
@@ -253,4 +304,5 @@ def _say_where_it_begins(run: Run, job: Job, folder: Path, resume: bool, console
         console.print(f"Resuming {escape(str(folder))} after epoch {len(run.history)}{steps} of {job.recipe.epochs}.")
     elif job.start:
         head = "same classes" if job.keeps_classifier else "other classes: the classifier is new"
-        console.print(f"Starting from the weights of {escape(job.start.label)}; {head}.")
+        remark = f"; {job.start.remark}" if job.start.remark else ""
+        console.print(f"Starting from the weights of {escape(job.start.label)}; {head}{remark}.")

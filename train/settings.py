@@ -24,7 +24,7 @@ class Settings(Row):
 
     The state to resume from is saved every `save_every_s` seconds, 0: after every step. Two minutes of S are 340 MB
     (weights, average, two moments of AdamW) every two minutes. `augment_on` changes no random draw, so a run may be
-    resumed with another value.
+    resumed with another value, as with another `checkpoint_activations`.
     """
 
     device: torch.device
@@ -33,6 +33,7 @@ class Settings(Row):
     workers: CountOrNone
     augment_on: AugmentOn = "workers"
     compile: bool = False
+    checkpoint_activations: bool = False
     save_every_s: NotNegative = TrainOptions.save_every_s
     world: World = ALONE
 
@@ -47,12 +48,17 @@ def choose_settings(options: TrainOptions, pictures: Pictures, world: World) -> 
 
     Raises:
         MissingCapabilityError: there is no such device, or as `check_compiler`. ZooError: as `choose_precision` and
-        `check_temporary_folder`.
+        `check_temporary_folder`, or activations are checkpointed in a compiled network.
     """
     check_temporary_folder()
     device = torch.device(choose_device(options.device))
     if device.type == "cuda" and not world.is_alone:
         device = torch.device("cuda", world.local_rank)
+    if options.compile and options.checkpoint_activations:
+        raise ZooError(
+            "--checkpoint-activations does not go with --compile: the compiler decides by itself what it keeps.",
+            "Leave one of them out; the batch in parts (--set stages.all.accumulate=2) saves memory with --compile.",
+        )
     if options.compile:
         check_compiler(device)
     return Settings(
@@ -62,6 +68,7 @@ def choose_settings(options: TrainOptions, pictures: Pictures, world: World) -> 
         workers=default_workers(pictures) if options.workers is None else options.workers,
         augment_on=choose_augmentation(options.augment_on, device),
         compile=options.compile,
+        checkpoint_activations=options.checkpoint_activations,
         save_every_s=options.save_every_s,
         world=world,
     )

@@ -35,6 +35,7 @@ HEADS = ("split", "picture", "class", "predicted", "class_score", "score")
 # Of pictures that may have several labels; between those of a picture, and between their scores, stands the separator.
 LABEL_HEADS = ("split", "picture", "labels", "predicted", "scores")
 LABEL_SEPARATOR = ";"
+FOLD = "fold"  # the column that the predictions of a cross-validation have after these
 
 
 def sheet(heads: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> str:
@@ -52,26 +53,38 @@ def read_predictions(path: Path) -> list[Answered]:
     Raises:
         DataError: there is no such file, or it is not one of ours.
     """
+    heads, rows = read_sheet(path)
+    if heads[: len(LABEL_HEADS)] == LABEL_HEADS:
+        raise DataError(
+            f"{path} is of pictures with several labels; what is right is compared of one class a picture.",
+            "metrics.jsonl and report.html beside it have the mAP of the run.",
+        )
+    try:
+        if heads not in (HEADS, (*HEADS, FOLD)):
+            raise ValueError(f"its columns are {', '.join(heads)}")
+        return [_answered(row[: len(HEADS)]) for row in rows]
+    except ValueError as error:
+        raise DataError(f"{path} is not readable: {error}.", _AGAIN) from error
+
+
+def read_sheet(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
+    """The heads of a CSV file that `sheet` wrote, and its rows as texts.
+
+    Raises:
+        DataError: there is no such file, or it is none.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             heads, *rows = list(csv.reader(file, strict=True)) or [[]]
-        if tuple(heads) == LABEL_HEADS:
-            raise DataError(
-                f"{path} is of pictures with several labels; what is right is compared of one class a picture.",
-                "metrics.jsonl and report.html beside it have the mAP of the run.",
-            )
-        if tuple(heads) != HEADS:
-            raise ValueError(f"its columns are {', '.join(heads)}")
-        return [_answered(row) for row in rows]
     except FileNotFoundError as error:
         raise DataError(f"There is no file {path}.", _AGAIN) from error
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} is not readable: {error}.", _AGAIN) from error
+    return tuple(heads), [[text.removeprefix(_GUARD) for text in row] for row in rows]
 
 
 def _answered(row: Sequence[str]) -> Answered:
-    *texts, true_score, score = row
-    split, picture, true, predicted = (text.removeprefix(_GUARD) for text in texts)
+    split, picture, true, predicted, true_score, score = row
     return Answered(split, picture, true, predicted, float(true_score), float(score))
 
 

@@ -16,6 +16,8 @@ API = {
     "train_model": "train.session",
     "ExportOptions": "export.options",
     "export_model": "export.pipeline",
+    "inspect_artifact": "export.inspection.card",
+    "require_signature": "export.signature",
     "load_model": "zoo.weights.resolve",
     "open_runner": "export.runners.open",
     "open_data": "export.evaluate",

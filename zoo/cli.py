@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("zoo.commands.weights:convert", "Take weights out to torchvision, timm."),
     "evaluate": ("export.cli:evaluate", "Measure accuracy of a checkpoint, .onnx or .plan."),
     "export": ("export.cli:export", "Turn a checkpoint into ONNX and a TensorRT engine, checked."),
+    "inspect": ("export.cli:inspect", "Say what an artifact is, and what this machine can do with it."),
     "predict": ("export.cli:predict", "Classify pictures."),
     "serve": ("serve.cli:serve", "Serve an engine over HTTP, with a page to try it."),
     "bench": ("zoo.cli:bench", "Measure latency, stages and training; make the report."),

@@ -44,6 +44,17 @@ class Finite(click.FloatRange):
         return number
 
 
+class OneOf(click.Choice):  # type: ignore[type-arg]  # 8.1's has none
+    """One of a few whole numbers. (Before 8.2, Click's own choices are texts.)"""
+
+    def __init__(self, numbers: tuple[float, ...]) -> None:
+        super().__init__([f"{number:g}" for number in numbers])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the number."""
+        return int(super().convert(str(value), param, ctx))
+
+
 # Where measurements are kept, and where `zoo bench report` looks for them.
 RESULTS = Path("benchmarks")
 
@@ -69,13 +80,13 @@ class Opt:
     """In the type of a row's field: how it is given on a command line, and what its help says.
 
     `flags` are `--field-name` unless given. A default of None is told in `help` as "[default: …]". Without the field
-    `needs`, or beside the field `unless`, it would change nothing, and is refused.
+    `needs`, of several without all of them, or beside the field `unless`, it would change nothing, and is refused.
     """
 
     help: str
     flags: tuple[str, ...] = ()
     metavar: str | None = None
-    needs: str | None = None
+    needs: str | tuple[str, ...] | None = None
     unless: str | None = None
 
 
@@ -97,7 +108,7 @@ def takes(row: type[Row]) -> Callable[[Callable[..., None]], Callable[..., None]
     """
     kinds = {name: kind for name, kind in field_types(row).items() if _marks(kind)}
     told = [mark for kind in kinds.values() for mark in _marks(kind) if isinstance(mark, Opt)]
-    named = {name for mark in told for name in (mark.needs, mark.unless)}
+    named = {name for mark in told for name in (*_needed(mark), mark.unless)}
     assert named <= {None, *kinds}, f"{row.__name__} has not all of {named}"
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
@@ -137,9 +148,10 @@ def _refuse_without_effect(row: type[Row], kinds: Mapping[str, Any], values: Map
         told = _marks(kind)[-1]
         if not isinstance(told, Opt) or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
-        if told.needs and not values[told.needs]:
-            is_switched_off = _default(row, told.needs) is True  # by a flag such as --no-parity
-            other, word = told.needs, "with" if is_switched_off else "without"
+        needed = _needed(told)
+        if needed and not any(values[each] for each in needed):
+            is_switched_off = _default(row, needed[0]) is True  # by a flag such as --no-parity
+            other, word = needed[0], "with" if is_switched_off else "without"
         elif told.unless and values[told.unless]:
             other, word = told.unless, "with"
         else:
@@ -147,6 +159,11 @@ def _refuse_without_effect(row: type[Row], kinds: Mapping[str, Any], values: Map
         also = _marks(kinds[other])[-1]
         assert isinstance(also, Opt)
         raise click.UsageError(f"{_flags(name, told)[-1]} has no effect {word} {_flags(other, also)[-1]}.", context)
+
+
+def _needed(told: Opt) -> tuple[str, ...]:
+    """The fields of which one must be given."""
+    return (told.needs,) if isinstance(told.needs, str) else told.needs or ()
 
 
 def _default(row: type[Row], name: str) -> Any:
@@ -244,6 +261,8 @@ def _click_type(kind: Any, outer: Within) -> Any:
         return click.Choice([str(choice) for choice in get_args(base)])
     if base not in (int, float):
         return {Path: PATH}.get(base, str)
+    if within.choices:
+        return OneOf(within.choices)
     low, high = (
         open if closed is None else closed for open, closed in ((within.above, within.low), (within.below, within.high))
     )

@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from export.graph import OUTPUT
 from export.precision.half import to_half
-from export.precision.wiring import Wiring, copied, is_preprocessing, replace_nodes
+from export.precision.wiring import Wiring, copied, is_network, replace_nodes
 
 FIRST_OPSET, FIRST_IR = 22, 10
 
@@ -36,18 +35,17 @@ def rounded_as_bf16(model: ModelProto) -> ModelProto:
     wiring = Wiring(graph)
     for name, weight in wiring.weights.items():
         readers = wiring.consumers[name]
-        if weight.data_type == TensorProto.FLOAT and not any(map(is_preprocessing, readers)):
+        if weight.data_type == TensorProto.FLOAT and all(map(is_network, readers)):
             wiring.set_weight(name, _rounded(numpy_helper.to_array(weight)))
     nodes: list[NodeProto] = []
     for node in wiring.nodes:
         for index, tensor in enumerate(node.input):
-            made_by = wiring.producers.get(tensor)
-            if made_by is not None and not is_preprocessing(node):
+            if tensor in wiring.producers and is_network(node):
                 node.input[index] = f"{tensor}:rounded"
     for node in wiring.nodes:
         nodes.append(node)
         for tensor in node.output:
-            if tensor != OUTPUT and any(not is_preprocessing(reader) for reader in wiring.consumers[tensor]):
+            if any(map(is_network, wiring.consumers[tensor])):
                 narrow = f"{tensor}:bfloat16"
                 nodes += [
                     onnx.helper.make_node(

@@ -10,19 +10,20 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from export.graph import OUTPUT, PREPROCESSING
-from export.precision.wiring import copied, is_preprocessing, replace_nodes
+from export.graph import PREPROCESSING
+from export.precision.wiring import copied, is_answer, is_network, is_preprocessing, replace_nodes
 from zoo.errors import ArtifactError
 
 FP16_MAX = float(np.finfo(np.float16).max)  # 65504
 
 
 def to_half(model: ModelProto, kind: int) -> ModelProto:
-    """Return a copy with weights and activations in 16 bits; pictures, their normalisation and the logits stay.
+    """Return a copy with weights and activations in 16 bits; its input, its normalisation and its outputs stay.
 
     The normalisation keeps float32: it is only three nodes, and in 16 bits it would cost every picture its lowest bits.
-    One cast enters the network and one leaves it. (onnxruntime.transformers.float16 was tried: kept nodes get a cast on
-    every edge, the constants are rounded anyway, and the result fails `onnx.checker`.)
+    So does what follows the logits: in float16, scores near 1 would be 5e-4 apart. One cast enters the network and one
+    leaves it. (onnxruntime.transformers.float16 was tried: kept nodes get a cast on every edge, the constants are
+    rounded anyway, and the result fails `onnx.checker`.)
 
     Args:
         model: in float32; what is quantized in it stays so, between 16-bit numbers.
@@ -33,23 +34,26 @@ def to_half(model: ModelProto, kind: int) -> ModelProto:
     """
     half = copied(model)
     name = "Float16" if kind == TensorProto.FLOAT16 else "BFloat16"
-    kept = [node for node in half.graph.node if is_preprocessing(node)]
-    network = [node for node in half.graph.node if not is_preprocessing(node)]
+    before, network, after = (list(filter(part, half.graph.node)) for part in (is_preprocessing, is_network, is_answer))
     used = {tensor for node in network for tensor in node.input}
     for weight in half.graph.initializer:
         if weight.name in used and weight.data_type == TensorProto.FLOAT:
             weight.CopyFrom(_halved(numpy_helper.to_array(weight), weight.name, kind))
-    nodes = list(kept)
-    for tensor in sorted(used & {out for node in kept for out in node.output}):
+    given = {out for node in before for out in node.output} | {value.name for value in half.graph.input}
+    wanted = {tensor for node in after for tensor in node.input} | {value.name for value in half.graph.output}
+    nodes = before
+    for tensor in sorted(used & given):
         entered = f"{tensor}:{name.lower()}"
         nodes.append(onnx.helper.make_node("Cast", [tensor], [entered], name=f"{PREPROCESSING}/To{name}", to=kind))
         for node in network:
             _rename(node.input, tensor, entered)
     nodes += network
-    left = f"{OUTPUT}:{name.lower()}"
-    for node in network:
-        _rename(node.output, OUTPUT, left)
-    nodes.append(onnx.helper.make_node("Cast", [left], [OUTPUT], name="classifier/ToFloat32", to=TensorProto.FLOAT))
+    for tensor in sorted({out for node in network for out in node.output} & wanted):
+        left = f"{tensor}:{name.lower()}"
+        for node in network:
+            _rename(node.output, tensor, left)
+        nodes.append(onnx.helper.make_node("Cast", [left], [tensor], name="classifier/ToFloat32", to=TensorProto.FLOAT))
+    nodes += after
     replace_nodes(half, nodes)  # what was known of types said float32; shape inference writes them anew
     half = onnx.shape_inference.infer_shapes(half, check_type=True, strict_mode=True)
     onnx.checker.check_model(half, full_check=True)

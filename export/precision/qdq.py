@@ -135,7 +135,8 @@ class _Writer:
     def finish(self) -> ModelProto:
         """Put the pairs behind the nodes whose tensors they round, and check the graph."""
         behind = {tensor: self._pair(tensor, readers) for tensor, readers in self.points.items()}
-        nodes = list(self.added)
+        taken = self.model.graph.input[0].name  # of a graph that takes normalised planes the stem reads it
+        nodes = [*self.added, *behind.get(taken, [])]
         for node in self.wiring.nodes:
             nodes.append(node)
             for tensor in node.output:
@@ -195,8 +196,9 @@ class _Writer:
         steps, output = f"{tensor}:steps", f"{tensor}:rounded"
         for reader in readers.values():
             reader.input[:] = [output if name == tensor else name for name in reader.input]
-        made_by = self.wiring.producers[tensor]
-        node = "input" if is_preprocessing(made_by) else tensor  # it is the network's, not the normalisation's
+        made_by = self.wiring.producers.get(tensor)
+        # It is the network's, not the normalisation's.
+        node = "input" if made_by is None or is_preprocessing(made_by) else tensor
         return [
             onnx.helper.make_node("QuantizeLinear", [tensor, *given], [steps], name=f"{node}/QuantizeLinear"),
             onnx.helper.make_node("DequantizeLinear", [steps, *given], [output], name=f"{node}/DequantizeLinear"),

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from export.precision.qdq import Layout, insert_pairs
 from export.precision.ranges import Method, choose_range
 from export.precision.rounding import FP8_MAX, INT8_MAX, Rounded, fp8_grid, int8_grid, round_weight
-from export.precision.statistics import Statistics, collect
+from export.precision.statistics import Inputs, Statistics, collect
 from export.precision.wiring import Wiring, block_of, part_of
 
 METHOD: Method = "mse"
@@ -62,10 +60,10 @@ class Calibrated:
 
 def calibrate(
     model: ModelProto,
-    pictures: NDArray[np.uint8],
+    pictures: Inputs,
     *,
     method: Method = METHOD,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Calibrated:
-    """Run calibration pictures (N, S, S, 3) through a float32 graph; the same pictures give the same graph."""
+    """Run calibration pictures through a float32 graph; the same pictures give the same graph."""
     return Calibrated(model, collect(model, pictures, on_progress=on_progress), method)

@@ -15,12 +15,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
-from export.graph import INPUT
 from export.precision.rows import NO_FUSED_CLIPS, NO_FUSED_PAIRS
 from export.precision.wiring import Wiring, copied, groups_of, is_depthwise
 from zoo.machine import usable_cores
 
 Floats = NDArray[np.float64]
+# What a graph takes: pictures (N, S, S, C) uint8, or normalised planes (N, C, S, S) float32.
+Inputs = NDArray[np.uint8] | NDArray[np.float32]
 BINS = 2048
 # Of a picture's tensor so many values at most go into its histogram; its extremes are exact.
 VALUES_A_PICTURE = 32_768
@@ -121,16 +122,18 @@ def open_session(model: ModelProto) -> ort.InferenceSession:
 def run_tensors(
     model: ModelProto,
     names: Sequence[str],
-    pictures: NDArray[np.uint8],
+    pictures: Inputs,
     receive: Callable[[int, Mapping[str, NDArray[np.float32]]], None],
 ) -> None:
-    """Run pictures (N, S, S, 3) through a graph and hand over its tensors `names`, with the pictures done before."""
-    opened = copied(model)
-    for name in names:
+    """Run pictures through a graph and hand over its tensors `names`, with the pictures done before."""
+    opened, taken = copied(model), model.graph.input[0].name
+    asked = [name for name in names if name != taken]
+    for name in asked:
         opened.graph.output.append(onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     session, done, step = open_session(opened), 0, 1
     while done < len(pictures):
-        found = dict(zip(names, session.run(list(names), {INPUT: pictures[done : done + step]}), strict=True))
+        given = pictures[done : done + step]
+        found = {taken: given} | dict(zip(asked, session.run(asked, {taken: given}), strict=True))
         receive(done, found)
         done += step
         held = sum(tensor.nbytes for tensor in found.values()) / max(1, len(next(iter(found.values()))))
@@ -139,11 +142,11 @@ def run_tensors(
 
 def collect(
     model: ModelProto,
-    pictures: NDArray[np.uint8],
+    pictures: Inputs,
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Statistics:
-    """See what pictures (N, S, S, 3) make of every tensor that may be quantized.
+    """See what pictures make of every tensor that may be quantized.
 
     About as long as a validation of as many pictures; the same pictures give the same statistics.
     """
@@ -173,8 +176,7 @@ def watched(wiring: Wiring) -> tuple[str, ...]:
                 names.append(activation.output[0])
     for node in wiring.sums:
         names += [*node.input, node.output[0]]
-    outputs = {tensor for node in wiring.nodes for tensor in node.output if not wiring.consumers[tensor]}
-    return tuple(name for name in dict.fromkeys(names) if name not in outputs)
+    return tuple(name for name in dict.fromkeys(names) if name != wiring.logits)
 
 
 def _some(tensor: NDArray[np.float32]) -> NDArray[np.float32]:

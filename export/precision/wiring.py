@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from export.graph import PREPROCESSING
+from export.graph import ANSWERS, PREPROCESSING
 
 # What has weights and is worth a narrow type; everything else is additions and activations between these.
 WEIGHTED = ("Conv", "Gemm")
@@ -58,9 +58,14 @@ class Wiring:
         return tuple(dict.fromkeys(block_of(node.name) for node in self.layers))
 
     @property
+    def logits(self) -> str:
+        """The tensor that the classifier makes, an output or not."""
+        return str(self.layers[-1].output[0])
+
+    @property
     def sums(self) -> list[NodeProto]:
         """The residual additions."""
-        return [node for node in self.nodes if node.op_type == "Add" and not is_preprocessing(node)]
+        return [node for node in self.nodes if node.op_type == "Add" and is_network(node)]
 
     def weight(self, name: str) -> NDArray[np.float32]:
         """An initializer's values."""
@@ -85,6 +90,16 @@ class Wiring:
 def is_preprocessing(node: NodeProto) -> bool:
     """Whether a node normalises pictures."""
     return str(node.name).startswith(f"{PREPROCESSING}/")
+
+
+def is_answer(node: NodeProto) -> bool:
+    """Whether a node makes scores of logits."""
+    return str(node.name).startswith(f"{ANSWERS}/")
+
+
+def is_network(node: NodeProto) -> bool:
+    """Whether a node is the network's own."""
+    return not (is_preprocessing(node) or is_answer(node))
 
 
 def groups_of(node: NodeProto) -> int:

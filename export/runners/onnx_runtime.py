@@ -6,7 +6,6 @@ and is then silently replaced by the CPU's. So the driver is asked first, and af
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -17,11 +16,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from export.contract import GRAPH_FORMAT, GRAPH_KEY, Contract
+from export.contract import GRAPH_KEY, read_metadata
+from export.interface import as_input
 from export.passport import check_exists
 from export.precision.rows import NO_FUSED_CLIPS, NO_FUSED_PAIRS
 from export.runners.runner import recorded_temperature
-from zoo.errors import ArtifactError, MissingCapabilityError, RowError
+from zoo.errors import ArtifactError, MissingCapabilityError
 from zoo.machine import Device, cuda_driver, usable_cores
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -61,7 +61,9 @@ class OnnxRunner:
             check_exists(source)
         ort.set_default_logger_severity(_SILENT)
         self._session = self._open(source, device, threads)
-        self.contract, self.temperature = read_metadata(self._session, self.artifact)
+        stored = self._session.get_modelmeta().custom_metadata_map.get(GRAPH_KEY)
+        self.contract, checkpoint = read_metadata(stored, self.artifact)
+        self.temperature = recorded_temperature(checkpoint.get("provenance") or {})
         provider = self._session.get_providers()[0]
         driver = cuda_driver()
         self.backend = f"onnxruntime {ort.__version__} {provider}"
@@ -118,41 +120,24 @@ class OnnxRunner:
         return session
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, 3) uint8 pictures: logits (N, K) float32. Waits for the device."""
-        logits: NDArray[np.float32] = self._session.run(None, {self._session.get_inputs()[0].name: pictures})[0]
-        return logits
+        """Classify (N, S, S, C) uint8 pictures: (N, K) float32. Waits for the device."""
+        every: NDArray[np.float32] = self._run(pictures)[0]
+        return every
+
+    def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Every output by its name."""
+        return dict(zip(self.contract.form.output_names, self._run(pictures), strict=True))
+
+    def _run(self, pictures: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        taken = {self.contract.form.input_name: as_input(pictures, self.contract)}
+        found: list[NDArray[Any]] = self._session.run(list(self.contract.form.output_names), taken)
+        return found
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
         del self._session
-
-
-def read_metadata(session: ort.InferenceSession, artifact: str) -> tuple[Contract, float | None]:
-    """Read the contract a graph of ours carries in its metadata, and its weights' temperature, if it has one.
-
-    Raises:
-        ArtifactError: it carries none, or one this version does not read.
-    """
-    stored = session.get_modelmeta().custom_metadata_map.get(GRAPH_KEY)
-    if stored is None:
-        raise ArtifactError(
-            f"{artifact} was not exported by this project: it does not say its classes and preprocessing.",
-            "`zoo export MODEL` writes a graph that does.",
-        )
-    try:
-        fields = json.loads(stored)
-        if fields["format"] != GRAPH_FORMAT:
-            raise ArtifactError(
-                f"{artifact} has the format {fields['format']!r}; this version reads {GRAPH_FORMAT!r}.",
-                "Export it again with this version.",
-            )
-        contract = Contract.from_dict(fields["contract"], "contract.")
-        return contract, recorded_temperature(fields.get("checkpoint", {}).get("provenance") or {})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        said = error.problem if isinstance(error, RowError) else repr(error)
-        raise ArtifactError(f"{artifact} carries damaged metadata: {said}", "Export it again.") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from export.answers import Answers
 from export.contract import Contract
 from export.runners.runner import recorded_temperature
 from zoo.machine import Device, choose_device, usable_processors
@@ -47,6 +48,7 @@ class TorchRunner:
         self._device = torch.device(chosen)
         # Tensor cores read channels last, and processors like it too: S at 384 px takes a quarter less time so.
         network = FromPictures(model, contract.preprocessing).eval()
+        self._answers = Answers(contract)
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
         self._threads_before = torch.get_num_threads()
         torch.set_num_threads(threads or min(self._threads_before, usable_processors()))
@@ -71,11 +73,15 @@ class TorchRunner:
         return cls(network, contract, artifact=model, device=device, threads=threads, temperature=temperature)
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, 3) uint8 pictures: logits (N, K) float32. Waits for the device."""
+        """Classify (N, S, S, C) uint8 pictures: (N, K) float32. Waits for the device."""
+        return next(iter(self.outputs(pictures).values()))
+
+    def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Every output by its name."""
         with torch.inference_mode():
-            logits = self._network(torch.tensor(pictures, device=self._device))
-            result: NDArray[np.float32] = logits.float().cpu().numpy()  # the copy back is the one synchronisation
-        return result
+            found = self._answers(self._network(torch.tensor(pictures, device=self._device)).float())
+            arrays = [output.cpu().numpy() for output in found]  # the copy back is the one synchronisation
+        return dict(zip(self.contract.form.output_names, arrays, strict=True))
 
     def __enter__(self) -> Self:
         return self

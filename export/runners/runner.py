@@ -30,7 +30,15 @@ class Runner(AbstractContextManager["Runner"], Protocol):
     threads: int | None  # of the processor, in effect and not as asked for; None on a GPU, or where nobody can tell
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, 3) uint8 RGB pictures already at the contract's size: logits (N, K) float32."""
+        """Classify (N, S, S, C) uint8 pictures, already of the contract's size and planes: (N, K) float32.
+
+        These are logits or probabilities as the contract's form says; `export.interface.scores_of` reads both. An
+        artifact that takes normalised planes gets them: the runner normalises.
+        """
+        ...
+
+    def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """The same, with every output of the artifact by its name; the first is that of `infer`."""
         ...
 
 

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from export.engine.builders import BuildCard, find_builder
 from export.engine.tensorrt_api import TensorRT, load_tensorrt
+from export.interface import as_input
 from export.passport import Passport, check_plan, passport_path
 from export.runners.cuda import Cuda, open_cuda
 from export.runners.runner import recorded_temperature
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.machine import Device, Driver, cuda_driver
+from zoo.wording import joined
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,17 @@ class TensorRTRunner:
             raise _gpu_failed("execution context", self._tensorrt)
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         inputs = [name for name in names if self._engine.get_tensor_mode(name) == module.TensorIOMode.INPUT]
-        outputs = [name for name in names if name not in inputs]
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise ArtifactError(f"{plan.name} has {len(inputs)} inputs and {len(outputs)} outputs instead of one each.")
+        taken, outputs = self.contract.form.input_name, self.contract.form.output_names
+        if inputs != [taken] or set(outputs) != set(names) - set(inputs):
+            raise ArtifactError(
+                f"{plan.name} takes and answers {joined(names)}; its passport says {joined((taken, *outputs))}.",
+                _rebuild(passport),
+            )
         smallest, _, largest = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(inputs[0], 0))
         self._min_batch_size, self._max_batch_size = int(smallest[0]), int(largest[0])
         self.max_batch_size: int | None = self._max_batch_size
-        self._input, self._output = self._allocate(inputs[0]), self._allocate(outputs[0])
-        for tensor in (self._input, self._output):
+        self._input, self._outputs = self._allocate(inputs[0]), [self._allocate(name) for name in outputs]
+        for tensor in (self._input, *self._outputs):
             self._must(self._context.set_tensor_address(tensor.name, tensor.device), "set_tensor_address")
 
     def _allocate(self, name: str) -> _Tensor:
@@ -113,27 +118,34 @@ class TensorRTRunner:
         return _Tensor(name, shape, dtype, self._cuda.allocate(num_bytes), self._cuda.allocate_pinned(num_bytes))
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify (N, S, S, 3) uint8 pictures: logits (N, K) float32. Waits for the GPU once, at the end.
+        """Classify (N, S, S, C) uint8 pictures: (N, K) float32. Waits for the GPU once, at the end.
 
         Raises:
             ZooError: more pictures than the engine's largest batch, or of another size.
         """
-        count = len(pictures)
-        if count > self._max_batch_size or pictures.shape[1:] != self._input.shape:
+        return next(iter(self.outputs(pictures).values())).astype(np.float32, copy=False)
+
+    def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Every output by its name."""
+        count, preprocessing = len(pictures), self.contract.preprocessing
+        shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
+        if count > self._max_batch_size or pictures.shape[1:] != shape:
             raise ZooError(
-                f"{self.artifact} takes at most {self._max_batch_size} pictures of shape {self._input.shape}, "
+                f"{self.artifact} takes at most {self._max_batch_size} pictures of shape {shape}, "
                 f"not {pictures.shape}.",
                 "`zoo export --profile MIN OPT MAX` sets the batches.",
             )
-        batch = max(count, self._min_batch_size)  # the rows beyond `count` hold old pictures; their logits are dropped
-        self._input.rows(count)[...] = pictures
+        batch = max(count, self._min_batch_size)  # rows beyond `count` hold old pictures; their outputs are dropped
+        self._input.rows(count)[...] = as_input(pictures, self.contract)
         with self._cuda.current():
             self._must(self._context.set_input_shape(self._input.name, (batch, *self._input.shape)), "set_input_shape")
             self._cuda.copy_to_device(self._input.device, self._input.bytes_of(batch))
             self._must(self._context.execute_async_v3(self._cuda.stream), "execute_async_v3")
-            self._cuda.copy_to_host(self._output.bytes_of(batch), self._output.device)
+            for output in self._outputs:
+                self._cuda.copy_to_host(output.bytes_of(batch), output.device)
             self._cuda.synchronize()
-        return self._output.rows(count).astype(np.float32)  # a copy: the buffer is the next batch's
+        # Copies: the buffers are the next batch's.
+        return {output.name: output.rows(count).copy() for output in self._outputs}
 
     def _must(self, succeeded: bool, call: str) -> None:
         if not succeeded:

@@ -27,7 +27,7 @@ EWMA_WEIGHT = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One picture's logits, (K,) float32 before softmax, and where its time went."""
+    """One picture's logits or probabilities, (K,) float32 as `Runner.infer` answers, and where its time went."""
 
     logits: NDArray[np.float32]
     queue_ms: float
@@ -71,12 +71,12 @@ class Batcher:
         max_queue_delay_ms: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        size = runners[0].contract.preprocessing.image_size
+        preprocessing = runners[0].contract.preprocessing
         self.queue_capacity = queue_capacity
         self.max_batch_size = max_batch_size
         self.instances = len(runners)
         self.warmed: Future[float] = Future()
-        self._picture_shape = (size, size, 3)
+        self._picture_shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
         self._delay_s = max_queue_delay_ms / 1000.0
         self._clock = clock
         self._changed = threading.Condition()
@@ -119,7 +119,7 @@ class Batcher:
         Cancelling the future takes the picture out of the queue, unless its batch is being computed.
 
         Args:
-            picture: (S, S, 3) uint8 RGB at the contract's size.
+            picture: (S, S, C) uint8 of the contract's size and planes.
             deadline_s: on the batcher's clock; a picture whose turn comes later is not computed.
 
         Returns:

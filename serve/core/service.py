@@ -155,4 +155,4 @@ class Service:
 
 def _prepare(body: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     # Decoded in full, as `zoo predict` does: reading a JPEG at half size is faster and changes the scores.
-    return prepare(open_picture(body, sent=True), preprocessing)
+    return prepare(open_picture(body, sent=True, channels=preprocessing.channels), preprocessing)

@@ -129,13 +129,13 @@ async def show_info(request: Request) -> Response:
 
 async def list_examples(request: Request) -> Response:
     """Where the examples are, and what they show."""
-    examples = await run_in_threadpool(find_examples, request.app.state.service.slot.engine.contract.classes)
+    examples = await run_in_threadpool(find_examples, request.app.state.service.slot.engine.contract)
     return JsonAnswer([{"url": f"examples/{number}.png", "class": name} for number, name in enumerate(examples)])
 
 
 async def show_example(request: Request) -> Response:
     """One example as PNG."""
-    examples = await run_in_threadpool(find_examples, request.app.state.service.slot.engine.contract.classes)
+    examples = await run_in_threadpool(find_examples, request.app.state.service.slot.engine.contract)
     number = request.path_params["number"]
     if number >= len(examples):
         raise HTTPException(404)

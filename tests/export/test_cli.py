@@ -36,7 +36,7 @@ def test_export_json_is_only_json(tiny_checkpoint: Path, in_folder: Path, zoo: Z
     """With the real exporter, so that nothing it says reaches stdout."""
     answer = zoo("export", tiny_checkpoint, "--json", "--num-pictures", 8, "-o", "out")
     fields = json.loads(answer.out)
-    assert fields.keys() == {"onnx", "plan", "passport", "parity", "builder"}
+    assert fields.keys() == {"onnx", "plan", "passport", "parity", "builder", "cost"}
     assert fields["onnx"] == str(Path("out") / "tiny.onnx") and Path(fields["onnx"]).is_file()
     assert Path(fields["passport"]).is_file() and fields["plan"] is None
     assert fields["parity"]["onnx"]["passed"] is True
@@ -224,7 +224,7 @@ def test_evaluate_takes_checkpoint_and_graph_alike(
 ) -> None:
     answers = [json.loads(zoo("evaluate", artifact, "--json").out) for artifact in (tiny_checkpoint, "tiny.onnx")]
     reference, candidate = answers
-    assert reference.keys() == {"top1", "top5", "loss", "n", "artifact"}
+    assert reference.keys() == {"top1", "top5", "loss", "n", "artifact", "flip"}
     assert reference["n"] == candidate["n"] == 360
     assert candidate["artifact"] == "tiny.onnx"
     assert candidate["loss"] == pytest.approx(reference["loss"], abs=1e-4)

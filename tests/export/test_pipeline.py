@@ -62,7 +62,7 @@ def test_graph_and_passport_share_one_contract(
     result = export_model(options(tiny_checkpoint, tmp_path / "new" / "folder"))
     with open_runner(str(result.onnx), device="cpu") as runner:
         assert runner.contract == result.passport.contract
-    assert result.to_dict().keys() == {"onnx", "plan", "passport", "parity", "builder"}
+    assert result.to_dict().keys() == {"onnx", "plan", "passport", "parity", "builder", "cost"}
     assert json.loads(json.dumps(result.to_dict()))["plan"] is None
 
 

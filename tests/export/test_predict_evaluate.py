@@ -42,7 +42,7 @@ def test_accuracy_counts_what_is_right(mean_colour_runner: Any) -> None:
     broken: list[str] = []
     result = evaluate(mean_colour_runner(COLOURS), pictures_of([0, 1, 0, 2]), on_broken=broken.append)
     assert (result.top1, result.top5, result.n, broken) == (0.5, None, 4, [])
-    assert result.to_dict().keys() == {"top1", "top5", "loss", "n", "artifact"}
+    assert result.to_dict().keys() == {"top1", "top5", "loss", "n", "artifact", "flip"}
     # Logits are 8 for the true colour and 0 for both others.
     right = np.log(np.exp(8) + 2) - 8
     assert result.loss == pytest.approx((2 * right + 2 * (right + 8)) / 4)

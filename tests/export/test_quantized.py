@@ -128,3 +128,22 @@ def test_an_int8_plan_is_built_of_a_graph_in_tensorrts_layout(
     assert passport["files"]["onnx"]["precision"] == "fp32" and passport["files"]["plan"]["precision"] == "int8"
     assert passport["quantization"]["plan"]["layout"] == "tensorrt" and passport["quantization"]["onnx"] is None
     assert passport["parity"]["graph"]["passed"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8", "fp8"])
+def test_other_forms_of_the_graph_are_quantized_alike(precision: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Planes that the client has normalised, probabilities and their highest: none of it is the network's."""
+    asked = ExportOptions(
+        model=str(tiny_checkpoint),
+        precision=precision,
+        input="float",
+        softmax=True,
+        topk=3,
+        out=tmp_path,
+        num_pictures=12,
+    )
+    result = export_model(asked)
+    assert result.passport.parity.onnx is not None and result.passport.parity.onnx.passed
+    kinds = {weight.name: weight.data_type for weight in load(result.onnx).graph.initializer}
+    narrow = {"bf16": TensorProto.BFLOAT16, "int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}[precision]
+    assert narrow in kinds.values()

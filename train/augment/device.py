@@ -22,20 +22,30 @@ from train.augment.device_tones import autocontrast, color, contrast, equalize, 
 from train.augment.host import OPERATIONS
 from train.augment.strength import MAX_LEVEL, SIGNS, SMOOTH_BELOW_PX, TABLES, enhance_factor, sharpness_weights
 from train.augment.transfer import send
+from zoo.model.spec import RGB
 
 Parameters = Callable[[str, float, float, int], NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperationKind:
-    """Operations that are one function of pictures (N, S, S, 3) uint8 and parameters (N, …).
+    """Operations that are one function of pictures (N, S, S, C) uint8 and parameters (N, …).
 
-    `parameters` has those of one picture, for an operation's name, share, sign and picture size.
+    `parameters` has those of one picture, for an operation's name, share, sign and picture size. `moves`: they move
+    pixels; those that do not change tones, and leave a fourth plane as it is.
     """
 
     names: tuple[str, ...]
     parameters: Parameters
     change: Callable[[Tensor, Tensor], Tensor]
+    moves: bool = False
+
+    def do(self, pictures: Tensor, parameters: Tensor) -> Tensor:
+        """Change pictures, whose own memory may become the result."""
+        if self.moves or pictures.shape[-1] <= RGB:
+            return self.change(pictures, parameters)
+        pictures[..., :RGB] = self.change(pictures[..., :RGB].contiguous(), parameters)
+        return pictures
 
 
 def _factor(name: str, share: float, sign: float, size: int) -> NDArray[np.float32]:
@@ -59,8 +69,8 @@ def _flip(pictures: Tensor, _: Tensor) -> Tensor:
 
 
 FLIP = "flip"
-_NEAREST = OperationKind(names=GEOMETRY, parameters=find_sources, change=take_nearest)
-_INTERPOLATED = OperationKind(names=GEOMETRY, parameters=find_matrix, change=take_interpolated)
+_NEAREST = OperationKind(names=GEOMETRY, parameters=find_sources, change=take_nearest, moves=True)
+_INTERPOLATED = OperationKind(names=GEOMETRY, parameters=find_matrix, change=take_interpolated, moves=True)
 _TONES = (
     OperationKind(names=tuple(TABLES), parameters=_table, change=replace_values),
     OperationKind(names=("color",), parameters=_factor, change=color),
@@ -68,7 +78,7 @@ _TONES = (
     OperationKind(names=("sharpness",), parameters=_weights, change=sharpness),
     OperationKind(names=("autocontrast",), parameters=_nothing, change=autocontrast),
     OperationKind(names=("equalize",), parameters=_nothing, change=equalize),
-    OperationKind(names=(FLIP,), parameters=_nothing, change=_flip),
+    OperationKind(names=(FLIP,), parameters=_nothing, change=_flip, moves=True),
 )
 _KINDS = (_NEAREST, *_TONES)
 _KINDS_OF_SMALL = (_INTERPOLATED, *_TONES)
@@ -86,7 +96,7 @@ def augment_batch(pictures: Tensor, draws: Tensor, magnitude: float) -> Tensor:
     multiply-add (x86-64); else interpolated geometry and color may be one level off.
 
     Args:
-        pictures: (N, S, S, 3) uint8, contiguous, on any device; not written to.
+        pictures: (N, S, S, C) uint8, contiguous, on any device; not written to.
         draws: (N, 1 + 2L) int8 on the host, a row of `train.augment.host.draw_augmentation` for each picture.
         magnitude: the stage's `randaugment_magnitude`.
     """
@@ -98,7 +108,7 @@ def augment_batch(pictures: Tensor, draws: Tensor, magnitude: float) -> Tensor:
     for (own, rows), (_, groups) in zip(orders.unbind(), layers, strict=True):
         for kind, first, last in groups:
             drawn = parameters[kind].index_select(0, rows[first:last])
-            changed = kinds[kind].change(pictures.index_select(0, own[first:last]), drawn)
+            changed = kinds[kind].do(pictures.index_select(0, own[first:last]), drawn)
             pictures.index_copy_(0, own[first:last], changed)
     return pictures
 

@@ -61,7 +61,7 @@ def take_nearest(pictures: Tensor, sources: Tensor) -> Tensor:
     """Take every pixel from its source, or FILL where that lies outside.
 
     Args:
-        pictures: (N, S, S, 3) uint8. sources: (N, 4, S) int32, of `find_sources`.
+        pictures: (N, S, S, C) uint8. sources: (N, 4, S) int32, of `find_sources`.
     """
     x_of_y, x_of_x, y_of_y, y_of_x = sources.unbind(1)
     x = (x_of_y[:, :, None] + x_of_x[:, None, :]) >> _PLACES
@@ -95,7 +95,7 @@ def take_interpolated(pictures: Tensor, matrices: Tensor) -> Tensor:
     Only small pictures are interpolated. So 64-bit arithmetic, which gives Pillow's own results, costs little.
 
     Args:
-        pictures: (N, S, S, 3) uint8. matrices: (N, 6) float64, of `find_matrix`.
+        pictures: (N, S, S, C) uint8. matrices: (N, 6) float64, of `find_matrix`.
     """
     size = pictures.shape[1]
     a, b, c, d, e, f = matrices[:, :, None, None].unbind(1)
@@ -120,7 +120,7 @@ def _take(pictures: Tensor, x: Tensor, y: Tensor) -> Tensor:
     count, size = pictures.shape[:2]
     first = torch.arange(0, count * size * size, size * size, dtype=torch.int32, device=pictures.device)
     places = first[:, None, None] + y.clamp(0, size - 1) * size + x.clamp(0, size - 1)
-    return pictures.view(-1, 3).index_select(0, places.flatten()).view_as(pictures)
+    return pictures.view(-1, pictures.shape[-1]).index_select(0, places.flatten()).view_as(pictures)
 
 
 def _fill(taken: Tensor, x: Tensor, y: Tensor) -> Tensor:

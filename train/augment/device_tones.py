@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from train.augment.strength import GREY_65536THS, GREY_THOUSANDTHS, HAIR
+from train.augment.strength import GREY_65536THS, GREY_ALONE, GREY_THOUSANDTHS, HAIR
 
 _LEVELS = 256
 
@@ -18,7 +18,7 @@ def replace_values(pictures: Tensor, tables: Tensor) -> Tensor:
     """Replace every value by its table's.
 
     Args:
-        pictures: (N, S, S, 3) uint8. tables: (N, 256) uint8, or (N, 3, 256) with one a channel.
+        pictures: (N, S, S, C) uint8. tables: (N, 256) uint8, or (N, C, 256) with one a channel.
     """
     return tables.flatten().index_select(0, _places(pictures, tables).flatten()).view_as(pictures)
 
@@ -33,22 +33,24 @@ def contrast(pictures: Tensor, factors: Tensor) -> Tensor:
     """Move values away from the mean grey of their picture. factors: (N, 1) float32."""
     size = pictures.shape[1]
     sums = pictures.sum((1, 2), dtype=torch.int64)
-    thousandths = _weighted(sums, GREY_THOUSANDTHS)
+    thousandths = _weighted(sums, GREY_ALONE if pictures.shape[-1] == 1 else GREY_THOUSANDTHS)
     unit = 1000 * size * size
     grey = (2 * thousandths + unit) // (2 * unit)
     return _away_from(grey[:, None, None, None], pictures, factors)
 
 
 def color(pictures: Tensor, factors: Tensor) -> Tensor:
-    """Move values away from the grey of their pixel. factors: (N, 1) float32."""
+    """Move values away from the grey of their pixel; grey stays as it is. factors: (N, 1) float32."""
+    if pictures.shape[-1] == 1:
+        return pictures
     grey = (_weighted(pictures.int(), GREY_65536THS) + 0x8000) >> 16
     return _away_from(grey[..., None], pictures, factors)
 
 
-def _weighted(values: Tensor, weights: tuple[int, int, int]) -> Tensor:
+def _weighted(values: Tensor, weights: tuple[int, ...]) -> Tensor:
     """Weighted sum of integers over the last axis: GPUs have no matrix product of integers."""
-    red, green, blue = values.unbind(-1)
-    return red * weights[0] + green * weights[1] + blue * weights[2]
+    first, *rest = (plane * weight for plane, weight in zip(values.unbind(-1), weights, strict=True))
+    return sum(rest, first)
 
 
 def _away_from(grey: Tensor, pictures: Tensor, factors: Tensor) -> Tensor:
@@ -81,14 +83,14 @@ def autocontrast(pictures: Tensor, _: Tensor) -> Tensor:
 
 def equalize(pictures: Tensor, _: Tensor) -> Tensor:
     """Flatten every channel's histogram, as Pillow's ImageOps.equalize does."""
-    counts = torch.zeros((len(pictures), 3, _LEVELS), dtype=torch.int64, device=pictures.device)
+    counts = torch.zeros((len(pictures), pictures.shape[-1], _LEVELS), dtype=torch.int64, device=pictures.device)
     places = _places(pictures, counts).flatten().long()
     counts.view(-1).scatter_add_(0, places, torch.ones_like(places))
     return replace_values(pictures, _equalizing_tables(counts))
 
 
 def _equalizing_tables(counts: Tensor) -> Tensor:
-    """(N, 3, 256) uint8 of as many counts of values."""
+    """(N, C, 256) uint8 of as many counts of values."""
     levels = torch.arange(_LEVELS, device=counts.device)
     present = counts > 0
     highest = (present * levels).amax(-1, keepdim=True)

@@ -19,7 +19,7 @@ def erase(pictures: Tensor, prob: float, recipe: Recipe, rng: Generator) -> Tens
     `random_erasing_ratio`; ten attempts, then none.
 
     Args:
-        pictures: (N, 3, S, S) float, normalised, so that "zero" is the mean colour; "noise" is N(0, 1) per value.
+        pictures: (N, C, S, S) float, normalised, so that "zero" is the mean colour; "noise" is N(0, 1) per value.
     """
     if prob <= 0:
         return pictures

@@ -19,6 +19,7 @@ from PIL import Image
 
 from train.augment.strength import (
     FILL,
+    GREY_ALONE,
     GREY_THOUSANDTHS,
     HAIR,
     MAX_LEVEL,
@@ -34,6 +35,8 @@ from train.augment.strength import (
     translation_matrix,
     translation_px,
 )
+from zoo.data.planes import to_image, to_pixels
+from zoo.model.spec import RGB
 
 Pixels = NDArray[np.uint8]
 Augmentation = Callable[[Pixels, float, float], Pixels]
@@ -59,8 +62,8 @@ def _shift_rows(pixels: Pixels, shifts: NDArray[np.int64]) -> Pixels:
 
 def _transform(pixels: Pixels, matrix: Matrix, how: Image.Resampling) -> Pixels:
     """Pillow's affine transform: the matrix says where output (x, y) comes from."""
-    image = Image.fromarray(pixels)
-    return np.array(image.transform(image.size, Image.Transform.AFFINE, matrix, how, fillcolor=FILL))
+    image, fill = to_image(pixels), FILL[:1] * pixels.shape[-1]
+    return to_pixels(image.transform(image.size, Image.Transform.AFFINE, matrix, how, fillcolor=fill)).copy()
 
 
 def _is_small(pixels: Pixels) -> bool:
@@ -101,13 +104,17 @@ def _replace_values(name: str, pixels: Pixels, share: float, sign: float) -> Pix
 
 def _contrast(pixels: Pixels, share: float, sign: float) -> Pixels:
     rows = pixels.reshape(len(pixels), -1).sum(0, dtype=np.uint32)  # along memory: three times as fast as by channel
-    sums = rows.reshape(-1, 3).sum(0).tolist()
-    thousandths = sum(total * weight for total, weight in zip(sums, GREY_THOUSANDTHS, strict=True))
-    unit = 1000 * pixels.size // 3
+    channels = pixels.shape[-1]
+    sums = rows.reshape(-1, channels).sum(0).tolist()
+    weights = GREY_ALONE if channels == 1 else GREY_THOUSANDTHS
+    thousandths = sum(total * weight for total, weight in zip(sums, weights, strict=True))
+    unit = 1000 * pixels.size // channels
     return _look_up(pixels, away_from((2 * thousandths + unit) // (2 * unit), enhance_factor(share, sign)))
 
 
 def _color(pixels: Pixels, share: float, sign: float) -> Pixels:
+    if pixels.shape[-1] == 1:
+        return pixels  # it is its own grey
     image = Image.fromarray(pixels)
     return np.array(Image.blend(image.convert("L").convert("RGB"), image, enhance_factor(share, sign)))
 
@@ -115,15 +122,15 @@ def _color(pixels: Pixels, share: float, sign: float) -> Pixels:
 def _sharpness(pixels: Pixels, share: float, sign: float) -> Pixels:
     """Blend with Pillow's SMOOTH filter, without the outermost pixels."""
     around, middle = sharpness_weights(share, sign)
-    rows, sharpened = pixels.reshape(len(pixels), -1), pixels.copy()
-    inside = sharpened.reshape(rows.shape)[1:-1, 3:-3]
+    rows, sharpened, step = pixels.reshape(len(pixels), -1), pixels.copy(), pixels.shape[-1]
+    inside = sharpened.reshape(rows.shape)[1:-1, step:-step]
     # In strips: the intermediate numbers of a large picture would need fresh memory, which takes as long again.
     for top in range(0, len(inside), _STRIP_ROWS):
         wide = rows[top : top + _STRIP_ROWS + 2].astype(np.uint16)
         columns = wide[:-2] + wide[1:-1] + wide[2:]
-        nine = columns[:, :-6] + columns[:, 3:-3] + columns[:, 6:]
+        nine = columns[:, : -2 * step] + columns[:, step:-step] + columns[:, 2 * step :]
         blended = nine * around
-        blended += wide[1:-1, 3:-3] * middle
+        blended += wide[1:-1, step:-step] * middle
         inside[top : top + _STRIP_ROWS] = np.clip(blended, 0, 255, out=blended)
     return sharpened
 
@@ -131,7 +138,7 @@ def _sharpness(pixels: Pixels, share: float, sign: float) -> Pixels:
 def _autocontrast(pixels: Pixels, share: float, sign: float) -> Pixels:
     """Stretch every channel to 0…255."""
     rows = pixels.reshape(len(pixels), -1)
-    low, high = (extreme.reshape(-1, 3) for extreme in (rows.min(0), rows.max(0)))
+    low, high = (extreme.reshape(-1, pixels.shape[-1]) for extreme in (rows.min(0), rows.max(0)))
     lowest, highest = low.min(0).astype(np.float32), high.max(0).astype(np.float32)
     flat = highest <= lowest
     scale = np.where(flat, 1.0, 255.0 / np.where(flat, 1.0, highest - lowest)).astype(np.float32)
@@ -142,9 +149,9 @@ def _autocontrast(pixels: Pixels, share: float, sign: float) -> Pixels:
 
 def _equalize(pixels: Pixels, share: float, sign: float) -> Pixels:
     """Flatten every channel's histogram as Pillow's ImageOps.equalize does, with all tables made at once."""
-    image = Image.fromarray(pixels)
-    tables = [_equalizing_table(counts) for counts in np.array(image.histogram()).reshape(3, 256)]
-    return np.array(image.point(np.concatenate(tables).tolist()))
+    image = to_image(pixels)
+    tables = [_equalizing_table(counts) for counts in np.array(image.histogram()).reshape(-1, 256)]
+    return to_pixels(image.point(np.concatenate(tables).tolist())).copy()
 
 
 def _equalizing_table(counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -177,6 +184,8 @@ OPERATIONS: dict[str, Augmentation] = {
     "equalize": _equalize,
 }
 _OPERATIONS = tuple(OPERATIONS.values())
+# The places of those that move pixels; the others change tones.
+_MOVES = {tuple(OPERATIONS).index(name) for name in ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")}
 
 
 def draw_augmentation(rng: Generator, *, flips: bool, magnitude: float, num_layers: int) -> Draws:
@@ -191,14 +200,27 @@ def draw_augmentation(rng: Generator, *, flips: bool, magnitude: float, num_laye
 def augment(pixels: Pixels, draws: Draws, magnitude: float) -> Pixels:
     """Flip and RandAugment one picture (Cubuk et al. 2019, arXiv 1909.13719), as drawn.
 
+    Geometry moves all planes. Tones are those of grey, or of the three colours: a fourth plane keeps its values, for
+    nothing says what they mean, and grey has no colour to change.
+
     Args:
-        pixels: (H, W, 3) uint8, RGB; not written to, but returned itself if nothing was drawn.
+        pixels: (H, W, C) uint8; not written to, but returned itself if nothing was drawn.
     """
     if draws[0]:
         pixels = torch.from_numpy(pixels).flip(1).numpy()  # eight times as fast as NumPy's flip
     for operation, sign in draws[1:].reshape(-1, 2).tolist():
-        pixels = _OPERATIONS[operation](np.ascontiguousarray(pixels), magnitude / MAX_LEVEL, float(sign))
+        pixels = _do(operation, np.ascontiguousarray(pixels), magnitude / MAX_LEVEL, float(sign))
     return pixels
+
+
+def _do(operation: int, pixels: Pixels, share: float, sign: float) -> Pixels:
+    """One operation, by its place; one of tones leaves a fourth plane as it is."""
+    change = _OPERATIONS[operation]
+    if pixels.shape[-1] <= RGB or operation in _MOVES:
+        return change(pixels, share, sign)
+    changed = pixels.copy()
+    changed[..., :RGB] = change(np.ascontiguousarray(pixels[..., :RGB]), share, sign)
+    return changed
 
 
 def random_crop_box(

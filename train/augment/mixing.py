@@ -21,7 +21,7 @@ def mix_batch(
     the first half of the batch and CutMix the second (google/automl preprocessing.py).
 
     Args:
-        pictures: (N, 3, S, S) float, normalised.
+        pictures: (N, C, S, S) float, normalised.
         labels: (N, K) float, one-hot or smoothed.
     """
     count = pictures.shape[0]

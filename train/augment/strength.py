@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 # MAX_LEVEL, and `sign` one of SIGNS.
 MAX_LEVEL = 10.0
 SIGNS = (-1.0, 1.0)
-FILL = (128, 128, 128)  # where geometry leaves the picture
+FILL = (128, 128, 128)  # where geometry leaves the picture; any other plane has the same
 MAX_TRANSLATE_SHARE = 150.0 / 331.0
 # Geometry interpolates pictures below this size, in which the steps of the nearest pixel would be a texture of their
 # own. Whether that texture costs accuracy is within the noise: S on the digits, six runs, 96.1 … 98.6 % either way.
@@ -29,6 +29,8 @@ SMOOTH_BELOW_PX = 64
 # Grey is ITU-R 601-2: thousandths for a picture's mean, and Pillow's mode L in 1/65536 for a pixel (Convert.c).
 GREY_THOUSANDTHS = (299, 587, 114)
 GREY_65536THS = (19595, 38470, 7471)
+# Of a single plane, the plane itself.
+GREY_ALONE = (1000,)
 # Added in autocontrast to the exact value, so that cutting off fractions never takes away a whole level.
 HAIR = 1e-3
 

@@ -18,12 +18,16 @@ from PIL import Image, ImageOps
 from train.augment.host import Pixels
 from zoo.data.decode import MAX_PIXELS, open_picture
 from zoo.data.jpeg import Box, JpegHeader, JpegPart, cut_out, read_jpeg_header
+from zoo.data.planes import in_planes, to_image, to_pixels
+from zoo.model.spec import RGB
 
 # From this size on whole pixels are exact enough (half a pixel of 64 is 0.8 %); below, fractions of a box matter.
 WHOLE_PIXELS_FROM = 64
 # Room for two dozen crops of a stage of 128 px and a dozen of 300, so that many pictures go through a step together. A
 # third of it is 2 % slower, three times as much is no faster.
 MEMORY_BYTES = 6_000_000
+# What a JPEG is decoded to, by the number of planes; it has no fourth.
+COLOR_SPACES = {1: "GRAY", RGB: "RGB"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Crop:
     orientation: int = 1
 
     def resized(self, size: int) -> Pixels:
-        """(size, size, 3) uint8, RGB, upright; resized by an antialiased bilinear filter, once."""
+        """(size, size, C) uint8, upright; resized by an antialiased bilinear filter, once."""
         return (
             self.pixels if self.box is None else to_upright(resize_box(self.pixels, self.box, size), self.orientation)
         )
@@ -61,25 +65,28 @@ class CropDecoder:
         self._used = 0
         self._largest //= 2  # one huge picture must not keep that much memory reserved forever
 
-    def decode(self, source: bytes | Pixels, draw: Callable[[int, int], Box], size: int, *, name: str) -> Crop:
+    def decode(
+        self, source: bytes | Pixels, draw: Callable[[int, int], Box], size: int, *, name: str, channels: int = RGB
+    ) -> Crop:
         """Decode what a crop of one picture needs.
 
         Args:
-            source: a file's bytes, or an (H, W, 3) uint8 array.
+            source: a file's bytes, or an (H, W, C) uint8 array.
             draw: chooses the box (left, top, right, bottom) for the width and height, in pixels, of the upright
                 picture. The box may reach beyond the picture, where it is black.
             size: pixels a side of the finished crop. A JPEG is decoded at the smallest of 1, 1/2, 1/4, 1/8 of its size
                 at which the box still has `size` pixels both ways, and no more of it than `cut_out` needs.
             name: names the picture in errors.
+            channels: how many planes; as `open_picture`.
 
         Raises:
-            BrokenPictureError: it cannot be decoded; as `open_picture`.
+            BrokenPictureError: it cannot be decoded, or has not these planes; as `open_picture`.
         """
         if not isinstance(source, bytes):
-            return Crop(source, draw(source.shape[1], source.shape[0]))
-        header = read_jpeg_header(source)
+            return Crop(in_planes(source, channels, name=name), draw(source.shape[1], source.shape[0]))
+        header = read_jpeg_header(source) if channels in COLOR_SPACES else None
         if header is None or header.width * header.height > MAX_PIXELS:
-            pixels = np.array(open_picture(source, name=name))
+            pixels = _open(source, channels, name)
             return Crop(resize_box(pixels, draw(pixels.shape[1], pixels.shape[0]), size))
         upright = draw(*header.upright_size)
         box = to_stored(upright, header)
@@ -88,29 +95,34 @@ class CropDecoder:
         margin = max(box[2] - box[0], box[3] - box[1]) / size + factor
         wanted = (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
         part = cut_out(source, header, wanted)
-        decoded = self._decode(part, factor)
+        decoded = self._decode(part, factor, channels)
         if decoded is None:
             # Something is wrong: Pillow decides whether the picture is broken, in the same words for every crop.
-            return Crop(resize_box(np.array(open_picture(source, name=name)), upright, size))
+            return Crop(resize_box(_open(source, channels, name), upright, size))
         return Crop(decoded, part.scaled(box, factor), header.orientation)
 
-    def _decode(self, part: JpegPart, factor: int) -> Pixels | None:
+    def _decode(self, part: JpegPart, factor: int, channels: int) -> Pixels | None:
         """The part at 1/`factor` of its size; None where libjpeg-turbo warns."""
-        height, width = -(-part.height // factor), -(-part.width // factor)
-        pixels = self._take(height * width * 3)
+        shape = -(-part.height // factor), -(-part.width // factor), channels
+        pixels = self._take(math.prod(shape))
         try:
             # Chroma is repeated, not interpolated: that is 0.3 of 255 levels off on average, a fifteenth faster, and no
             # row depends on the one below the box.
             decoded: Pixels = simplejpeg.decode_jpeg(
-                part.data, fastupsample=True, min_height=height, min_width=width, buffer=pixels
+                part.data,
+                COLOR_SPACES[channels],
+                fastupsample=True,
+                min_height=shape[0],
+                min_width=shape[1],
+                buffer=pixels,
             )
         except ValueError as error:
             # A picture that is declared shorter than it is has bytes left over. libjpeg-turbo reports only its first
             # warning, so if it is this one all rows above are good.
             if not (part.ends_early and _is_early_end(str(error))):
                 return None
-            return pixels.reshape(height, width, 3)
-        return decoded if decoded.shape == (height, width, 3) else None
+            return pixels.reshape(shape)
+        return decoded if decoded.shape == shape else None
 
     def _take(self, size_bytes: int) -> Pixels:
         if self._used + size_bytes > self._memory.size:
@@ -119,6 +131,11 @@ class CropDecoder:
         self._largest = max(self._largest, size_bytes)
         self._used += size_bytes
         return self._memory[self._used - size_bytes : self._used]
+
+
+def _open(source: bytes, channels: int, name: str) -> Pixels:
+    """A whole picture, (H, W, C), in memory of its own."""
+    return to_pixels(open_picture(source, name=name, channels=channels)).copy()
 
 
 def _is_early_end(warning: str) -> bool:
@@ -161,7 +178,7 @@ def to_upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def resize_box(pixels: Pixels, box: Box, size: int) -> Pixels:
-    """Resize a box of a picture to (size, size, 3); black where the box leaves the picture.
+    """Resize a box of a picture to (size, size, C); black where the box leaves the picture.
 
     PyTorch's uint8 kernel is Pillow's antialiased bilinear filter with SIMD, for whole pixels. Small boxes, in which a
     fraction of a pixel is visible, go through Pillow itself.
@@ -173,20 +190,20 @@ def resize_box(pixels: Pixels, box: Box, size: int) -> Pixels:
     height, width = pixels.shape[:2]
     inside = pixels[max(top, 0) : max(min(bottom, height), 0), max(left, 0) : max(min(right, width), 0)]
     if inside.shape[:2] != (bottom - top, right - left):
-        framed = np.zeros((bottom - top, right - left, 3), np.uint8)
+        framed = np.zeros((bottom - top, right - left, pixels.shape[-1]), np.uint8)
         y, x = max(-top, 0), max(-left, 0)
         framed[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
         inside = framed
     # The operator behind torch.nn.functional.interpolate(antialias=True), which has no `out`. Into channels-last memory
     # it writes pixels as they are needed here; planes would take as long again to interleave.
-    resized: Pixels = np.empty((size, size, 3), np.uint8)
+    resized: Pixels = np.empty((size, size, pixels.shape[-1]), np.uint8)
     planes, out = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in (inside[None], resized[None]))
     torch.ops.aten._upsample_bilinear2d_aa.out(planes, [size, size], False, None, None, out=out)
     return resized
 
 
 def _resize_fractions(pixels: Pixels, box: Box, size: int) -> Pixels:
-    image = Image.fromarray(pixels)
+    image = to_image(pixels)
     left, top, right, bottom = box
     beyond = (-left, -top, right - image.width, bottom - image.height)
     # Each side by itself: padding a long picture on all sides like on its short ones would take gigabytes.
@@ -194,4 +211,4 @@ def _resize_fractions(pixels: Pixels, box: Box, size: int) -> Pixels:
     if any(pads):
         image = ImageOps.expand(image, tuple(pads))
     moved = (left + pads[0], top + pads[1], right + pads[0], bottom + pads[1])
-    return np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=moved))
+    return to_pixels(image.resize((size, size), Image.Resampling.BILINEAR, box=moved)).copy()

@@ -1,47 +1,39 @@
-"""Owns how pictures reach the loop, batch by batch as uint8; what changes a picture is `train/augment/host.py`'s."""
+"""Owns what a batch is made of, picture by picture, as uint8; which process makes it is `train/input/decoders.py`'s."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing.synchronize import Semaphore
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from train.augment.host import Draws, augment, draw_augmentation, random_crop_box
 from train.input.decode import Crop, CropDecoder
+from train.input.order import picture_of
 from train.input.streams import Streams
 from train.options import AugmentOn
-from train.processes.stopping import leave_signals_to_the_run, signals_held
-from train.processes.workers import Workers, out_of_memory, starting
+from train.processes.workers import out_of_memory
 from train.progressive.recipe import Recipe, TrainingStage
-from train.progressive.schedule import steps_per_epoch
 from zoo.data.jpeg import Box
 from zoo.data.pictures import Pictures, Stored
 from zoo.data.preprocess import prepare
 from zoo.errors import BrokenPictureError, DataError, ZooError
-from zoo.model.spec import Preprocessing
+from zoo.model.spec import RGB, Preprocessing
 
 Read = Callable[[], Stored]
 # A picture's class, or its row of `Pictures.targets`, (K,) bool.
 Label = int | NDArray[np.bool_]
-# Decoding processes that do not wait for a server have ended by themselves within this time.
-GRACE_S = 1.0
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures (N, S, S, 3) uint8, labels (N,) int64, and a message for each picture that could not be decoded.
+    """Pictures (N, S, S, C) uint8, labels (N,) int64, and a message for each picture that could not be decoded.
 
     Where a picture may have several labels, they are (N, K) bool.
     `positions` (N,) int64 are the readable pictures' places in the batch that was asked for. `draws` (N, 1 + 2L) int8
@@ -72,7 +64,7 @@ def _receive(pictures: Tensor, broken: tuple[str, ...], *small: NDArray[Any] | N
 
 
 class Item(NamedTuple):
-    """One picture (S, S, 3) uint8, its label, and what is still to be done to it, if anything."""
+    """One picture (S, S, C) uint8, its label, and what is still to be done to it, if anything."""
 
     pixels: NDArray[np.uint8]
     label: Label
@@ -88,7 +80,7 @@ class _Drawn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Made(Dataset[Item | str]):
+class Made(Dataset[Item | str]):
     """Pictures as a data set whose items are made of them: item (index), or why it could not be decoded."""
 
     pictures: Pictures
@@ -97,7 +89,7 @@ class _Made(Dataset[Item | str]):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> Item | str:
-        return self.make([index], [partial(self.pictures.read, index)])[0]
+        return self.make([index], [partial(self.pictures.read, picture_of(index, len(self)))])[0]
 
     def __getitems__(self, indices: list[int]) -> list[Item | str] | ZooError:
         """The items of a batch, whose pictures are read together; `DataLoader` calls it.
@@ -105,7 +97,7 @@ class _Made(Dataset[Item | str]):
         An error that is not one picture's is returned: raised in a worker, it would arrive as the text of a traceback.
         """
         try:
-            with self.pictures.reading(indices) as reads:
+            with self.pictures.reading([picture_of(index, len(self)) for index in indices]) as reads:
                 return self.make(indices, reads)
         except DataError as error:
             return error
@@ -113,13 +105,13 @@ class _Made(Dataset[Item | str]):
             return out_of_memory()
 
     def make(self, indices: Sequence[int], reads: Sequence[Read]) -> list[Item | str]:
-        """The items of pictures, which `reads` read."""
+        """The items of pictures, or of draws of them (`train.input.order`), which `reads` read."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Augmented(_Made):
-    """One epoch of training pictures, cropped and augmented.
+class Augmented(Made):
+    """One epoch of training pictures in so many planes, cropped and augmented.
 
     With `augment_on` "device" they are not yet flipped and RandAugmented; the draws for them are the same.
     """
@@ -129,6 +121,7 @@ class Augmented(_Made):
     seed: int
     epoch: int
     augment_on: AugmentOn = "workers"
+    channels: int = RGB
     decoder: CropDecoder = field(default_factory=CropDecoder, repr=False, compare=False)
     streams: Streams = field(init=False, repr=False, compare=False)
 
@@ -136,25 +129,26 @@ class Augmented(_Made):
         object.__setattr__(self, "streams", Streams(self.seed, self.epoch))
 
     def make(self, indices: Sequence[int], reads: Sequence[Read]) -> list[Item | str]:
-        """Crop and augment pictures, as seed, epoch and index decide.
+        """Crop and augment pictures, as seed, epoch and draw decide.
 
         A few pictures at a time are all decoded, then all resized, then all augmented, so that the processor finds each
         step's code in its caches. That saves a tenth of the time.
         """
         items: list[Item | str] = []
         drawn: list[_Drawn | str] = []
-        for index, read in zip(indices, reads, strict=True):
-            drawn.append(self._decode(index, read))
+        for draw, read in zip(indices, reads, strict=True):
+            drawn.append(self._decode(draw, read))
             if self.decoder.is_full:
                 items += self._finish(drawn)
                 drawn = []
         return items + self._finish(drawn)
 
-    def _decode(self, index: int, read: Read) -> _Drawn | str:
-        rng = self.streams.of(index)
+    def _decode(self, draw: int, read: Read) -> _Drawn | str:
+        rng, index = self.streams.of(draw), picture_of(draw, len(self))
         size, name = self.stage.image_size, self.pictures.describe(index)
         try:
-            crop = self.decoder.decode(read(), partial(self._draw_crop, rng), size, name=name)
+            box = partial(self._draw_crop, rng)
+            crop = self.decoder.decode(read(), box, size, name=name, channels=self.channels)
         except BrokenPictureError as error:
             return error.problem
         draws = draw_augmentation(
@@ -189,7 +183,7 @@ class Augmented(_Made):
 
 
 @dataclass(frozen=True)
-class Prepared(_Made):
+class Prepared(Made):
     """Pictures preprocessed without augmentation."""
 
     preprocessing: Preprocessing
@@ -200,7 +194,7 @@ class Prepared(_Made):
 
     def _prepare(self, index: int, read: Read) -> Item | str:
         try:
-            image = self.pictures.decode(index, read())
+            image = self.pictures.decode(index, read(), channels=self.preprocessing.channels)
             return Item(prepare(image, self.preprocessing).copy(), self.pictures.label_of(index))
         except BrokenPictureError as error:
             return error.problem
@@ -218,7 +212,7 @@ def collate(items: list[Item | str] | ZooError) -> Batch | ZooError:
     pictures: Tensor = (
         default_collate([torch.from_numpy(item.pixels) for item in good])
         if good
-        else torch.empty((0, 1, 1, 3), dtype=torch.uint8)
+        else torch.empty((0, 1, 1, RGB), dtype=torch.uint8)
     )
     draws = [item.draws for item in good if item.draws is not None]
     return Batch(pictures, labels, broken, positions, torch.from_numpy(np.stack(draws)) if draws else None)
@@ -228,108 +222,3 @@ def _labels(labels: list[Label]) -> Tensor:
     """Labels as `Batch` has them."""
     several = [label for label in labels if isinstance(label, np.ndarray)]
     return torch.from_numpy(np.stack(several)) if several else torch.tensor(labels, dtype=torch.long)
-
-
-def epoch_batches(
-    num_pictures: int,
-    stage: TrainingStage,
-    *,
-    seed: int,
-    epoch: int,
-    processes: int = 1,
-    portion: tuple[int, int] | None = None,
-) -> list[list[int]]:
-    """Order of one epoch: a permutation by (seed, epoch), cut into batches of the stage's size, or one picture fewer.
-
-    With a `portion`, (start, end), the epoch is that part of the permutations by (seed, 0), (seed, 1), … in a row.
-
-    Equal batches, because a small last one would weigh its few pictures as much as the others, and one of a single
-    picture has no variance for batch norm. A data set smaller than a batch is one batch. If several `processes` train
-    together, each has a batch of its own, these are all of them together, and all of them are full.
-    """
-    start, end = portion or (epoch * num_pictures, (epoch + 1) * num_pictures)
-    passes = range(start // num_pictures, -(-end // num_pictures))
-    order = np.concatenate([np.random.default_rng((seed, number)).permutation(num_pictures) for number in passes])
-    order = order[start - passes.start * num_pictures :][: end - start]
-    steps, size = steps_per_epoch(len(order), stage.batch_size, processes), stage.batch_size * processes
-    batches = np.array_split(order, steps) if processes == 1 else [order[s * size :][:size] for s in range(steps)]
-    return [batch.tolist() for batch in batches]
-
-
-def load(
-    dataset: Dataset[Item | str], batches: list[list[int]], *, workers: int, pin: bool
-) -> Generator[Batch, None, None]:
-    """Yield `batches` of a data set in their order.
-
-    When it is closed or fails before its end, its workers end within `GRACE_S`, whatever they wait for.
-
-    Raises:
-        DataError: the pictures' server does not answer as it should. WorkerError: the system ended a decoding process,
-        or has no memory or files for it.
-    """
-    leave = multiprocessing.Semaphore(0)  # how many workers are to end
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=partial(_begin_worker, leave),
-    )
-    left = len(batches)
-    loaded: Iterator[Any] = iter(())
-    processes = Workers()
-    try:
-        with signals_held(), starting(processes):
-            loaded = iter(loader)
-        while left:
-            batch = _next(loaded, processes)
-            if isinstance(batch, ZooError):
-                raise batch
-            left -= 1
-            yield batch
-    finally:
-        for _ in range(workers if left else 0):
-            leave.release()
-        loaded = iter(())  # PyTorch's iterator shuts down with its last reference: now, not at a garbage collection
-
-
-def _next(loaded: Iterator[Any], processes: Workers) -> Batch | ZooError:
-    """The next batch, or why there is none; the error's own traceback would keep the processes of the others."""
-    try:
-        batch: Batch | ZooError = next(loaded)
-    except (RuntimeError, OSError, EOFError) as error:  # the last two: what a dead process was handing over
-        found = processes.explain(error)
-        if found is None:
-            raise
-        return found
-    return batch
-
-
-def _begin_worker(leave: Semaphore, worker: int) -> None:
-    """Prepare a decoding process; it ends `GRACE_S` after `leave` is released.
-
-    A process that is not waiting for a server ends before that, as PyTorch asks it to, and not while it hands over a
-    batch. PyTorch asks between two batches, and then by SIGTERM, which decoding processes ignore. Without `leave`
-    PyTorch would wait as long as a process waits for its server, or forever where the loader is still referred to and
-    nothing asks the process to end.
-    """
-    leave_signals_to_the_run(worker)
-
-    def end() -> None:
-        leave.acquire()
-        time.sleep(GRACE_S)
-        os._exit(0)  # any other status is an error to PyTorch
-
-    threading.Thread(target=end, daemon=True).start()
-
-
-def load_validation(
-    pictures: Pictures, preprocessing: Preprocessing, *, batch_size: int, workers: int, pin: bool
-) -> Generator[Batch, None, None]:
-    """Yield every picture once, preprocessed, in order."""
-    batches = [
-        list(range(start, min(start + batch_size, len(pictures)))) for start in range(0, len(pictures), batch_size)
-    ]
-    return load(Prepared(pictures, preprocessing), batches, workers=workers, pin=pin)

@@ -30,19 +30,19 @@ class Teacher:
 
     @torch.no_grad()
     def answer(self, pictures: Tensor, student: Preprocessing) -> Tensor:
-        """Logits (N, K) of pictures (N, 3, S, S) that were normalised for the student."""
+        """Logits (N, K) of pictures (N, C, S, S) that were normalised for the student."""
         scale, shift = affine_between(student, self.preprocessing, pictures.device)
         logits: Tensor = self.network(pictures * scale + shift)
         return logits
 
 
 def affine_between(source: Preprocessing, target: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Scale and shift (1, 3, 1, 1) that turn a picture normalised by `source` into one normalised by `target`.
+    """Scale and shift (1, C, 1, 1) that turn a picture normalised by `source` into one normalised by `target`.
 
     x_t = (x_s σ_s + μ_s − μ_t) / σ_t
     """
     rows = np.array([source.mean, source.std, target.mean, target.std], np.float32)
-    mean_s, std_s, mean_t, std_t = send(rows, device).view(4, 1, 3, 1, 1).unbind()
+    mean_s, std_s, mean_t, std_t = send(rows, device).view(4, 1, -1, 1, 1).unbind()
     return std_s / std_t, (mean_s - mean_t) / std_t
 
 

@@ -15,6 +15,7 @@ class WeightAverage:
     """An averaged copy of a model, in evaluation mode.
 
     Batch-norm statistics are averaged like the weights, as in google/automl: averaged weights need averaged statistics.
+    With a decay of 0 it is a copy that follows the model, bit for bit.
     """
 
     def __init__(self, model: Network, decay: float) -> None:
@@ -29,4 +30,7 @@ class WeightAverage:
             pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
             floats = [pair for pair in pairs if pair[0].is_floating_point()]
             self._pairs = [own for own, _ in floats], [other for _, other in floats]
-        torch._foreach_lerp_(*self._pairs, 1.0 - ema_decay(self.decay, step))
+        if self.decay:
+            torch._foreach_lerp_(*self._pairs, 1.0 - ema_decay(self.decay, step))
+        else:
+            torch._foreach_copy_(*self._pairs)

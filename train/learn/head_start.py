@@ -68,7 +68,7 @@ def features_of(run: Run, job: Job) -> tuple[Tensor, Tensor]:
     """
     rng = np.random.default_rng((job.settings.seed, 11))
     chosen = rng.permutation(len(job.train_set))[:MOST_PICTURES]
-    pictures, settings, model = job.train_set.at(chosen), job.settings, run.average.model
+    model = run.average.model
     mirrored = features_seen(len(chosen), flip_keeps_class=job.train_set.flip_keeps_class) > len(chosen)
     views = 2 if mirrored else 1
     width = model.classifier.in_features
@@ -78,7 +78,8 @@ def features_of(run: Run, job: Job) -> tuple[Tensor, Tensor]:
         return torch.cat([model.features(view) for view in (inputs, inputs.flip(3))[:views]], 1)
 
     features, labels = [], []
-    with closing(each_batch(seen, pictures, job.preprocessing, settings, width=views * width)) as made:
+    asked = each_batch(seen, job.train_set, job.preprocessing, job.settings, width=views * width, chosen=chosen)
+    with closing(asked) as made:
         for found, batch in made:
             features.append(found.reshape(-1, width))
             labels.append(batch.labels.repeat_interleave(views, dim=0))

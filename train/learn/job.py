@@ -7,6 +7,7 @@ from functools import cached_property
 
 from train.learn.distill import Teacher, load_teacher
 from train.learn.losses import resolve_class_weights
+from train.learn.planes import check_planes
 from train.options import TrainOptions
 from train.processes.distributed import World
 from train.progressive.cost import RunCost, estimate
@@ -14,6 +15,7 @@ from train.progressive.overrides import check_task, choose_recipe
 from train.progressive.recipe import Recipe
 from train.settings import Settings, choose_settings
 from zoo.data.fingerprint import fingerprint
+from zoo.data.folds import fold_rule, open_fold
 from zoo.data.open import open_splits, open_test
 from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
@@ -21,17 +23,22 @@ from zoo.model.network import Network
 from zoo.model.spec import Preprocessing, Variant
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import find_model_variant, has_weights, load_model
+from zoo.weights.stem import for_channels
 
 TrainAndVal = tuple[Pictures, Pictures]  # train, val
 
 
 @dataclass(frozen=True)
 class Start:
-    """Weights to begin from, with the card that says what they expect, and where they came from."""
+    """Weights to begin from, with the card that says what they expect, and where they came from.
+
+    `remark` says what was done to them.
+    """
 
     network: Network
     card: Checkpoint
     label: str
+    remark: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +47,8 @@ class Job:
 
     `data` is the name the pictures were opened by, `group_by` what was kept on one side of their split; `preprocessing`
     is that of the trained weights, at the recipe's test size. Without `start` the network is freshly initialised;
-    `teacher` adds distillation. `test_set` is looked at once, at the end.
+    `teacher` adds distillation. `test_set` is looked at once, at the end. `fold` says which one is held out of a
+    cross-validation, "" where there is none.
     """
 
     variant: Variant
@@ -54,11 +62,12 @@ class Job:
     start: Start | None = None
     teacher: Teacher | None = None
     test_set: Pictures | None = None
+    fold: str = ""
 
     @property
     def title(self) -> str:
         """The run's name, as people read it."""
-        return f"{self.variant.name} on {self.data}"
+        return f"{self.variant.name} on {self.data}" + (f", {self.fold}" if self.fold else "")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -99,17 +108,21 @@ def make_job(
     """The job that the options, and the objects given in their place, ask for: every name and every "auto" resolved.
 
     Raises:
-        ZooError: the recipe does not fit the network or itself, or freezes a backbone that has learnt nothing; or an
-            option is without effect.
+        ZooError: the recipe does not fit the network or itself, or freezes a backbone that has learnt nothing; an
+            option is without effect; or teacher and student take other planes.
         UnknownNameError, DataError, CheckpointError, MissingCapabilityError: something named is missing or unusable.
     """
-    variant = find_model_variant(options.model)
-    train_set, val_set = pictures or open_splits(options.data, seed=options.seed, group_by=options.group_by)
+    variant = find_model_variant(options.model, options.channels)
+    train_set, val_set = pictures or _open_pictures(options)
     counts = len(train_set), len(train_set.classes)
     recipe = choose_recipe(options, variant, recipe, counts=counts, multi_label=train_set.multi_label)
     settings = choose_settings(options, train_set, world)
     _refuse_without_effect(options, has_teacher=bool(teacher or recipe.teacher), device=settings.device.type)
     start = start or find_start(options.model)
+    if start:
+        variant = variant.with_channels(options.channels or start.card.preprocessing.channels)
+        start = start_in_planes(start, variant.channels)
+    check_planes((train_set, val_set), variant.channels)
     if start is None and any(stage.freeze_backbone for stage in recipe.stages):
         raise ZooError(
             f"The recipe {recipe.name} freezes the backbone, and {variant.id} begins without trained weights.",
@@ -122,6 +135,12 @@ def make_job(
     if teacher is None and recipe.teacher:
         share = {"alpha": recipe.distill_alpha, "temperature": recipe.temperature}
         teacher = load_teacher(recipe.teacher, train_set.classes, settings.device, **share)
+    if teacher and teacher.preprocessing.channels != variant.channels:
+        raise ZooError(
+            f"The teacher takes {teacher.preprocessing.color_order} pictures, and the student "
+            f"{variant.preprocessing.color_order} ones.",
+            "Both see the same pictures: train a teacher with the same --channels.",
+        )
     return Job(
         variant=variant,
         recipe=recipe,
@@ -133,8 +152,17 @@ def make_job(
         group_by=options.group_by,
         start=start,
         teacher=teacher,
-        test_set=None if pictures else open_test(options.data, train_set.classes),
+        test_set=None if pictures or options.fold else open_test(options.data, train_set.classes),
+        fold=fold_rule(options.fold, options.folds) if options.fold and options.folds else "",
     )
+
+
+def _open_pictures(options: TrainOptions) -> TrainAndVal:
+    """The pictures of a run, or of the run of one fold."""
+    seed, group_by = options.seed, options.group_by
+    if options.fold and options.folds:
+        return open_fold(options.data, options.fold, options.folds, seed=seed, group_by=group_by)
+    return open_splits(options.data, seed=seed, group_by=group_by)
 
 
 def _refuse_without_effect(options: TrainOptions, *, has_teacher: bool, device: str) -> None:
@@ -152,6 +180,20 @@ def find_start(model: str) -> Start | None:
         CheckpointError, MissingCapabilityError: they cannot be loaded.
     """
     return Start(*load_model(model)) if has_weights(model) else None
+
+
+def start_in_planes(start: Start, channels: int) -> Start:
+    """The start for pictures of so many planes: with an adapted stem, unless it takes as many.
+
+    Raises:
+        CheckpointError: its weights take neither these nor RGB.
+    """
+    network, card = for_channels(start.network, start.card, channels)
+    if network is start.network:
+        return start
+    how = "summed over" if channels == 1 else "repeated and scaled from"
+    remark = f"the stem's weights are {how} RGB's three planes, for {card.preprocessing.planes}"
+    return Start(network, card, start.label, remark)
 
 
 def with_recipe(job: Job, recipe: Recipe) -> Job:

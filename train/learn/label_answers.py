@@ -56,9 +56,9 @@ class LabelValidation:
         return choose_thresholds(self.answers.scores, self.answers.targets)
 
 
-def merge_label_validations(parts: Sequence[LabelValidation], shares: Sequence[NDArray[np.int64]]) -> LabelValidation:
-    """Join validations into one; part i is over the pictures `shares[i]`."""
-    index = np.concatenate([share[part.answers.index] for part, share in zip(parts, shares, strict=True)])
+def merge_label_validations(parts: Sequence[LabelValidation]) -> LabelValidation:
+    """Join validations of different pictures into one."""
+    index = np.concatenate([part.answers.index for part in parts])
     order = index.argsort(kind="stable")
     targets = np.concatenate([part.answers.targets for part in parts])
     scores = np.concatenate([part.answers.scores for part in parts])

@@ -16,20 +16,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.input.loader import Augmented, Batch, epoch_batches, load
+from train.input.decoders import load
+from train.input.loader import Augmented, Batch
+from train.input.order import epoch_draws, picture_of
+from train.learn.best import is_hopeless, keep_best
+from train.learn.find_rate import find_rate, with_rate
 from train.learn.head_start import begin_with_fitted_head
 from train.learn.job import Job
-from train.learn.run import DIVERGED_HINT, Best, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
-from train.learn.scores import score_of
+from train.learn.run import DIVERGED_HINT, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
 from train.learn.state import keep_random_state, restore_random_state, save_state
-from train.learn.step import train_step
+from train.learn.step import parts_of, train_step
 from train.learn.timekeeper import Timekeeper
 from train.learn.validation import Judged, validate_together
 from train.learn.watcher import Watcher
 from train.processes.distributed import agreed, gather, share_of, sum_over, wait_for_all
 from train.processes.stopping import Interrupted, RunStopped, StopRequest
 from train.progressive.budget import Deadline
-from train.progressive.recipe import TrainingStage, tested_size
+from train.progressive.recipe import TrainingStage, tested_size, validated_pictures
 from train.progressive.schedule import learning_rate, stage_of_epoch, steps_per_epoch
 from zoo.errors import DataError, DivergedError, WorkerError
 
@@ -56,7 +59,8 @@ def fit(
         deadline: of a recipe with `epoch_pictures`: the epochs that are left are made longer or shorter to keep it.
 
     Returns:
-        The averaged weights' validation at the recipe's test size. The weights are in `run.average.model`.
+        The validation of the averaged weights, of a run without an average of the weights themselves, at the recipe's
+        test size. They are in `run.average.model`.
 
     Raises:
         DataError: no picture could be decoded. WorkerError: the system ended a decoding process; the state is saved.
@@ -68,14 +72,21 @@ def fit(
     loop = _Loop(run, job, state_path, watcher, stop or StopRequest(), timekeeper)
     if recipe.head_start and job.start and run.step == 0 and not run.head_start:
         run.head_start, beginning = begin_with_fitted_head(run, job)
-        loop.keep_best(beginning, epoch=0)
+        keep_best(run, recipe, beginning, epoch=0)
         watcher.on_head_start(run.head_start)
         timekeeper.after_head_start(run.head_start.seconds)
+        loop.rest("before the first epoch")
+    if recipe.find_lr and run.step == 0 and not run.range_test:
+        run.range_test = find_rate(run, job, loop.stop)
+        if run.range_test:
+            loop.job = with_rate(job, run.range_test)
+            watcher.on_range_test(run.range_test)
+            timekeeper.after_range_test()
         loop.rest("before the first epoch")
     result: Judged | None = None
     entered: int | None = None
     for epoch in range(len(run.history), recipe.epochs):
-        if loop.is_hopeless():
+        if is_hopeless(run, recipe, job.preprocessing.image_size):
             break
         index = stage_of_epoch(recipe.stages, epoch)
         if index != entered:  # a resumed run enters its stage in the middle
@@ -114,12 +125,15 @@ class _Loop:
         """Train through an epoch, or what is left of it, validate, and tell the watcher."""
         run, job, recipe = self.run, self.job, self.job.recipe
         stage = recipe.stages[index]
-        preprocessing = job.preprocessing
-        if epoch + 1 < recipe.epochs:
+        preprocessing, chosen, last = job.preprocessing, None, epoch + 1 == recipe.epochs
+        if not last:
             preprocessing = preprocessing.at(tested_size(recipe, stage))
+        looked_at = validated_pictures(recipe, stage, len(job.val_set), last=last)
+        if looked_at < len(job.val_set):
+            chosen = np.sort(np.random.default_rng((job.settings.seed, 13)).permutation(len(job.val_set))[:looked_at])
         with self._saving_where_it_ends(stage, epoch):
             done = self._train_epoch(stage, epoch)
-            validate = partial(validate_together, run.average.model, job.val_set, preprocessing, job.settings)
+            validate = partial(validate_together, run.average.model, job.val_set, preprocessing, job.settings, chosen)
             result = self._wait_for(validate)
         self._report_broken(result.broken)
         totals = done.totals.clone()
@@ -140,6 +154,7 @@ class _Loop:
             seconds=done.seconds,
             broken=len(run.broken),
             val_map=result.map,
+            val_pictures=None if chosen is None else looked_at,
         )
         run.history.append(line)
         run.partial = None
@@ -147,39 +162,25 @@ class _Loop:
             start, end = run.portion
             run.portion = end, 2 * end - start
         if preprocessing == job.preprocessing:
-            self.keep_best(result, epoch=epoch + 1)
+            keep_best(run, recipe, result, epoch=epoch + 1)
         self.watcher.on_validation(result)
         self.watcher.on_epoch(run, line)
         return result
-
-    def keep_best(self, result: Judged, *, epoch: int) -> None:
-        """Keep the averaged weights if no epoch at the final size was better."""
-        run, score = self.run, score_of(result, self.job.recipe.metric)
-        if run.best is None or score > run.best.score:
-            weights = {name: tensor.clone() for name, tensor in run.average.model.state_dict().items()}
-            run.best = Best(epoch, score, weights)
-
-    def is_hopeless(self) -> bool:
-        """Whether the recipe's patience is over: so many epochs at the final size without a better one."""
-        run, recipe = self.run, self.job.recipe
-        if recipe.patience is None or run.best is None:
-            return False
-        final = [line.epoch for line in run.history if line.val_size == self.job.preprocessing.image_size]
-        return sum(epoch > run.best.epoch for epoch in final) >= recipe.patience
 
     def _train_epoch(self, stage: TrainingStage, epoch: int) -> PartialEpoch:
         """One pass over the pictures, or what is left of it; returns the sums of the whole pass."""
         run, job, world, device = self.run, self.job, self.world, self.job.settings.device
         seed = job.settings.seed
-        batches = epoch_batches(
-            len(job.train_set), stage, seed=seed, epoch=epoch, processes=world.size, portion=run.portion
+        pictures, recipe = job.train_set, job.recipe
+        batches = epoch_draws(
+            pictures, recipe, stage, seed=seed, epoch=epoch, processes=world.size, portion=run.portion
         )
-        steps = [_parts(share_of(batch, world), stage.accumulate) for batch in batches]
+        steps = [parts_of(share_of(batch, world), stage.accumulate) for batch in batches]
         run.part_sizes = frozenset(len(part) for parts in steps for part in parts)
         # Sums stay on the device, so that no step waits.
         done = run.partial = run.partial or PartialEpoch(torch.zeros(2, device=device))
         began = time.monotonic() - done.seconds
-        with closing(self._load(steps[done.steps :], stage, epoch)) as loaded:
+        with closing(self._load(steps[done.steps :], stage, epoch, done)) as loaded:
             for step in range(done.steps, len(steps)):
                 fitting = self.timekeeper.steps_in_time(done, len(steps))
                 if step >= fitting and run.portion:
@@ -189,7 +190,7 @@ class _Loop:
                     progress = epoch + (step + 1) / fitting
                     group["lr"] = group["lr_scale"] * learning_rate(job.recipe, progress, stage.batch_size * world.size)
                 rng = np.random.default_rng((seed, epoch, 7, step, *((world.rank,) if world.rank else ())))
-                parts = self._fetch(loaded, len(steps[step]), done)
+                parts = self._fetch(loaded, len(steps[step]))
                 loss_sum, right, count = train_step(run, job, stage, parts, rng, num_parts=len(steps[step]))
                 done.totals += torch.stack([loss_sum, right.float()])
                 done.seen += count
@@ -291,30 +292,29 @@ class _Loop:
                 self.run.broken.add(message)
                 self.watcher.on_broken(message)
 
-    def _load(self, steps: list[list[list[int]]], stage: TrainingStage, epoch: int) -> Generator[Batch, None, None]:
-        """The parts of all steps; torch's generators are set as at the beginning of every such epoch.
+    def _load(
+        self, steps: list[list[list[int]]], stage: TrainingStage, epoch: int, done: PartialEpoch
+    ) -> Generator[Batch, None, None]:
+        """The parts of all steps; torch's generators are set as at the beginning of every such epoch, or as they were.
 
         Dropout and stochastic depth draw from torch's own generator: seeded per epoch, a resumed run draws the same.
         """
         settings = self.job.settings
         torch.manual_seed(settings.seed * 100_003 + epoch + 1_000_000_007 * self.world.rank)
+        if done.random:
+            restore_random_state(done.random[self.world.rank])
+            done.random = ()
         pictures, recipe = self.job.train_set, self.job.recipe
-        dataset = Augmented(pictures, recipe, stage, settings.seed, epoch, settings.augment_on)
+        channels = self.job.preprocessing.channels
+        dataset = Augmented(pictures, recipe, stage, settings.seed, epoch, settings.augment_on, channels)
         parts = list(chain.from_iterable(steps))
         return load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")
 
-    def _fetch(self, loaded: Iterator[Batch], count: int, done: PartialEpoch) -> Iterator[Batch]:
+    def _fetch(self, loaded: Iterator[Batch], count: int) -> Iterator[Batch]:
         """The parts of a step, each as soon as it is loaded. A wish to stop ends the wait for the first one only."""
         take = partial(next, loaded)
         for used in range(count):
-            try:
-                part = take() if used else self._wait_for(take)
-            finally:
-                if done.random:
-                    # A run resumed inside an epoch puts torch's generators back where they were, but only after the
-                    # loader has drawn from them what it draws at its start.
-                    restore_random_state(done.random[self.world.rank])
-                    done.random = ()
+            part = take() if used else self._wait_for(take)
             self.between_steps = used + 1 == count
             self._report_broken(part.broken)
             yield part
@@ -332,7 +332,9 @@ class _Loop:
         self._judge_first_loss()
         for value, (where, indices, _, _) in zip(values, self.unread, strict=True):
             if not math.isfinite(value):
-                named = ", ".join(self.job.train_set.describe(index) for index in indices[:NAMED_PICTURES])
+                pictures = self.job.train_set
+                chosen = (picture_of(draw, len(pictures)) for draw in indices[:NAMED_PICTURES])
+                named = ", ".join(map(pictures.describe, chosen))
                 more = f" and {len(indices) - NAMED_PICTURES} more" if len(indices) > NAMED_PICTURES else ""
                 raise DivergedError(f"The loss became {value} in {where}, with {named}{more}.", DIVERGED_HINT)
         latest: float = values[-1] / self.unread[-1][3]
@@ -359,8 +361,3 @@ class _Loop:
         largest = torch.stack([tensor.abs().max() for tensor in tensors if tensor.is_floating_point()]).max()
         if not torch.isfinite(largest):
             raise DivergedError(f"Weights became {largest.item()} {where}.", DIVERGED_HINT)
-
-
-def _parts(batch: list[int], count: int) -> list[list[int]]:
-    """A batch in `count` parts that differ by a picture at most; fewer, if some would be of a single picture."""
-    return [part.tolist() for part in np.array_split(np.array(batch), max(1, min(count, len(batch) // 2)))]

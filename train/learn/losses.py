@@ -1,4 +1,4 @@
-"""Owns what a run minimises: soft targets, cross-entropy or BCE, class weights, a teacher's share; no network."""
+"""Owns what a run minimises: soft targets, cross-entropy, BCE or focal loss, class weights, a teacher; no network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zoo.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """The loss of a run. `class_weights` is (K,) or None; `teacher` adds distillation.
+    """The loss of a run. `class_weights` is (K,) or None; `teacher` adds distillation; with 0, `focal_gamma` is off.
 
     `prior` (K,), of pictures that may have several labels, are the logits of who only knows how frequent they are.
     """
@@ -31,6 +31,7 @@ class Objective:
     class_weights: Tensor | None = None
     teacher: Teacher | None = None
     prior: Tensor | None = None
+    focal_gamma: float = 0.0
 
     def targets(self, labels: Tensor) -> Tensor:
         """Smoothed one-hot targets (N, K) of labels (N,): 1 − s + s/K for the class, s/K for the others.
@@ -49,17 +50,28 @@ class Objective:
         bce             mean over pictures of Σ_k w_k BCE(sigmoid(logit_k), t_k): classes are summed, as in big_vision's
                         sigmoid_xent (and in the loss of ASL, Ridnik et al. 2021, arXiv 2009.14119), so that the rate
                         need not grow with the number of classes
+        With a `focal_gamma` γ each term counts less the surer the network is of it (Lin et al. 2017, arXiv 1708.02002):
+        −w_k t_k (1 − p_k)^γ log p_k, and of BCE −w_k (t_k (1 − p_k)^γ log p_k + (1 − t_k) p_k^γ log(1 − p_k)). Both are
+        linear in t: a mixed picture costs the mean of what its labels cost, as without γ. Guessing among K classes
+        costs (1 − 1/K)^γ ln K: with γ 2 and 10 classes 1.87, not 2.30. The α of the paper is what class weights are.
         With a teacher: (1 − α) of that and α of `distillation_loss`.
         """
-        if self.kind == "bce":
-            each = F.binary_cross_entropy_with_logits(logits, targets, weight=self.class_weights, reduction="none")
-            hard = each.sum(1).mean()
-        else:
-            hard = F.cross_entropy(logits, targets, weight=self.class_weights)
+        hard = self._hard(logits, targets)
         if self.teacher is None or teacher_logits is None:
             return hard
         soft = distillation_loss(logits, teacher_logits, self.teacher.temperature)
         return torch.lerp(hard, soft, self.teacher.alpha)
+
+    def _hard(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss against the targets alone."""
+        if self.focal_gamma:
+            focal = focal_bce if self.kind == "bce" else focal_cross_entropy
+            each = focal(logits, targets, self.focal_gamma)
+            return (each if self.class_weights is None else each * self.class_weights).sum(1).mean()
+        if self.kind == "bce":
+            each = F.binary_cross_entropy_with_logits(logits, targets, weight=self.class_weights, reduction="none")
+            return each.sum(1).mean()
+        return F.cross_entropy(logits, targets, weight=self.class_weights)
 
     def guess(self, logits: Tensor) -> Tensor:
         """The logits (N, K) of who has not looked at the pictures: all alike, or the `prior`."""
@@ -67,11 +79,29 @@ class Objective:
         return guessed if self.prior is None else guessed + self.prior
 
 
-def prior_logits(counts: NDArray[np.int64], total: int) -> Tensor:
+def focal_cross_entropy(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
+    """−t (1 − p)^γ log p of each class, (N, K), p the softmax of logits (N, K); targets (N, K) may be mixed."""
+    log_p = logits.log_softmax(1)
+    # Where p is 1 in float32, the gradient of a power below 1 would be infinite times 0; below ε nothing is learnt.
+    missing = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).eps)
+    return -targets * missing.pow(gamma) * log_p
+
+
+def focal_bce(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
+    """−t (1 − p)^γ log p − (1 − t) p^γ log(1 − p) of each class, (N, K), p the sigmoid of logits (N, K).
+
+    Powers of p are exponentials of γ log p, so that nothing is lost where p is near 0 or 1.
+    """
+    log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
+    return -targets * (gamma * log_not_p).exp() * log_p - (1 - targets) * (gamma * log_p).exp() * log_not_p
+
+
+def prior_logits(counts: NDArray[np.float64], total: int) -> Tensor:
     """log((n + 1) / (N − n + 1)) of each class that n of N pictures have: the logits that cost least without a look.
 
-    A classifier that begins there need not first learn that most labels are rare (Lin et al. 2017, arXiv 1708.02002,
-    §4.1). Of 9 in 98 pictures: log(10 / 90) = −2.20.
+    With balanced sampling n is how many of N draws have the class, on average. A classifier that begins there need not
+    first learn that most labels are rare (Lin et al. 2017, arXiv 1708.02002, §4.1). Of 9 in 98 pictures:
+    log(10 / 90) = −2.20.
     """
     return torch.from_numpy(np.log((counts + 1) / (total - counts + 1))).float()
 
@@ -92,6 +122,7 @@ def make_objective(
         class_weights=torch.tensor(weights, device=device) if isinstance(weights, tuple) else None,
         teacher=teacher,
         prior=None if prior is None else prior.to(device),
+        focal_gamma=recipe.focal_gamma,
     )
 
 

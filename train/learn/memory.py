@@ -36,7 +36,8 @@ def fit_to_memory(job: Job, *, auto_batch: bool) -> Recipe:
     # Never compiled: each attempt would compile for a minute, and the eager step needs no less memory.
     plain = replace(job, settings=replace(job.settings, compile=False, world=ALONE))
     run = start_run(plain)
-    chosen = choose_accumulation(job.recipe, partial(fits, run, plain), auto_batch=auto_batch)
+    attempt, recomputes = partial(fits, run, plain), job.settings.checkpoint_activations
+    chosen = choose_accumulation(job.recipe, attempt, auto_batch=auto_batch, recomputes=recomputes)
     return smallest_parts(gather(job.settings.world, chosen))
 
 
@@ -68,10 +69,13 @@ def fits(run: Run, job: Job, stage: TrainingStage) -> bool:
     return True
 
 
-def choose_accumulation(recipe: Recipe, attempt: Attempt, *, auto_batch: bool) -> Recipe:
+def choose_accumulation(recipe: Recipe, attempt: Attempt, *, auto_batch: bool, recomputes: bool = False) -> Recipe:
     """Find, for each stage that does not fit as it is, into how many parts its batch must be taken.
 
     The largest parts are tried first; a stage is not tried if its size and part are below those of one that fits.
+
+    Args:
+        recomputes: activations are checkpointed already, so that it is no remedy to propose.
 
     Raises:
         ZooError: a stage does not fit, and `auto_batch` is off: the hint has the flags that make it fit. Or not even
@@ -83,10 +87,11 @@ def choose_accumulation(recipe: Recipe, attempt: Attempt, *, auto_batch: bool) -
     for index in sorted(range(len(stages)), key=lambda index: -stages[index].part_size * stages[index].image_size ** 2):
         stage = stages[index]
         if not any(_covers(known, stage) for known in fitting) and not attempt(stage):
-            stage = changed[index] = stages[index] = _accumulate(stage, index + 1, attempt)
+            stage = changed[index] = stages[index] = _accumulate(stage, index + 1, attempt, recomputes=recomputes)
         fitting.append(stage)
     if changed and not auto_batch:
-        raise ZooError(_describe(recipe, changed), f"{_flags(changed)} does; --auto-batch takes it.")
+        also = "" if recomputes else " --checkpoint-activations may do, too, with the batch whole."
+        raise ZooError(_describe(recipe, changed), f"{_flags(changed)} does; --auto-batch takes it.{also}")
     return replace(recipe, stages=tuple(stages))
 
 
@@ -95,12 +100,13 @@ def _covers(known: TrainingStage, stage: TrainingStage) -> bool:
     return larger and (stage.freeze_backbone or not known.freeze_backbone)
 
 
-def _accumulate(stage: TrainingStage, number: int, attempt: Attempt) -> TrainingStage:
+def _accumulate(stage: TrainingStage, number: int, attempt: Attempt, *, recomputes: bool) -> TrainingStage:
     largest = largest_part(stage, attempt)
     if largest < 2:
         raise ZooError(
             f"Stage {number}: not even two pictures of {stage.image_size} px fit into the device's memory.",
-            "Use a smaller --image-size, a smaller network, or --precision bf16.",
+            f"Use {'' if recomputes else '--checkpoint-activations, '}a smaller --image-size, a smaller network, or "
+            "--precision bf16.",
         )
     for count in range(-(-stage.batch_size // largest), stage.batch_size // 2 + 1):
         if stage.batch_size % count == 0:

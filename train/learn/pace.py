@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from train.input.loader import Augmented, Batch, Item, Prepared, collate, load
+from train.input.loader import Augmented, Batch, Item, Prepared, collate
 from train.learn.job import Job
 from train.learn.run import Run, enter_stage, start_run
 from train.learn.step import autocast, normalize, train_step
@@ -25,7 +25,6 @@ from zoo.machine import usable_processors
 PIXELS = 4 * 224**2
 LEAST = 4
 SMALLER = 0.6
-LEAST_PX = 16
 STEPS = 2
 
 
@@ -48,19 +47,7 @@ def measure_pace(job: Job) -> Pace:
     return Pace(
         **dict(zip(("train_s", "train_s_per_px"), _line(sizes, training), strict=True)),
         **dict(zip(("validate_s", "validate_s_per_px"), _line(tested, validation), strict=True)),
-        start_s=_starting(plain),
     )
-
-
-def _starting(job: Job) -> float:
-    """Seconds until decoding processes have begun, handed over two pictures and ended; 0 where there are none."""
-    if not job.settings.workers:
-        return 0.0
-    began = time.perf_counter()
-    dataset = Prepared(job.val_set, job.preprocessing.at(LEAST_PX))
-    for _ in load(dataset, [[0], [0]], workers=job.settings.workers, pin=False):
-        pass
-    return time.perf_counter() - began
 
 
 def amount_of(job: Job) -> Amount:
@@ -88,7 +75,8 @@ def _training_pace(run: Run, job: Job, size: int) -> float:
     count = max(2, min(_batch(stage.batch_size, size, on_gpu), len(job.train_set)))
     stage = replace(stage, batch_size=count)
     chosen = np.random.default_rng(0).permutation(len(job.train_set))[:count].tolist()
-    dataset = Augmented(job.train_set, job.recipe, stage, job.settings.seed, 0, job.settings.augment_on)
+    seed, augment_on = job.settings.seed, job.settings.augment_on
+    dataset = Augmented(job.train_set, job.recipe, stage, seed, 0, augment_on, job.preprocessing.channels)
     decode_s, batch = _decoding(lambda: dataset.__getitems__(chosen), len(chosen))
     enter_stage(run, stage, job.settings)
     step_s = _fastest(partial(_step, run, job, stage, batch), on_gpu) / len(batch.labels)

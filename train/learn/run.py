@@ -10,11 +10,14 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from train.learn.checkpointing import checkpoint_blocks
 from train.learn.ema import WeightAverage
 from train.learn.job import Job
 from train.learn.losses import Objective, make_objective, prior_logits
 from train.learn.optim import make_optimizer
 from train.processes.distributed import data_parallel, synchronize_norms
+from train.progressive.balance import counts_seen
+from train.progressive.rate_range import RangeTest
 from train.progressive.recipe import TrainingStage
 from train.settings import Settings
 from zoo.heap import keep_freed_memory
@@ -37,6 +40,8 @@ def finite_or_none(value: float) -> float | None:
 class Epoch(Row):
     """One line of `metrics.jsonl`. Accuracies in 0…1; `val_size` in pixels; throughput includes data loading.
 
+    `val_pictures` is how many of the validation pictures were looked at, None: all of them.
+
     Of pictures with several labels the accuracies are None, and `val_map` is what validation reached.
     """
 
@@ -53,6 +58,7 @@ class Epoch(Row):
     seconds: NotNegative
     broken: CountOrNone
     val_map: Share | None = None
+    val_pictures: Count | None = None
 
     @property
     def merit(self) -> float:
@@ -115,7 +121,7 @@ class HeadStart(Row):
 
 @dataclass
 class Best:
-    """The best averaged weights at the final size so far: after which epoch (0: the head start), and how good."""
+    """The best weights at the final size so far: after which epoch (0: the head start), and how good."""
 
     epoch: int
     score: tuple[float, float]
@@ -127,6 +133,7 @@ class Run:
     """Everything that changes while training, and all that a resumed run needs.
 
     `first_loss` is the first step's loss and what guessing would have cost, left on the device, until they are read.
+    `best_trained` is the number and the score of the best epoch at the final size, whatever the head start reached.
     `part_sizes` are the numbers of pictures that the parts of this epoch's batches have; none: the stage's own.
     `portion` is this epoch's part of the passes in a row, (start, end), of a recipe with `epoch_pictures`.
     `eager` is the model as a training step calls it, wrapped where several processes train; `forward` is the same,
@@ -143,7 +150,9 @@ class Run:
     broken: set[str] = field(default_factory=set)
     partial: PartialEpoch | None = None
     head_start: HeadStart | None = None
+    range_test: RangeTest | None = None
     best: Best | None = None
+    best_trained: tuple[int, tuple[float, float]] | None = None
     first_loss: tuple[Tensor, Tensor] | None = None
     part_sizes: frozenset[int] = frozenset()
     portion: tuple[int, int] | None = None
@@ -163,7 +172,7 @@ def start_run(job: Job) -> Run:
     model = build_network(job.variant, len(job.classes), padding=start.card.padding if start else None)
     nn.init.zeros_(model.classifier.bias)
     nn.init.zeros_(model.classifier.weight)  # undecided: the first loss is what chance costs, ln K, for any K
-    prior = prior_logits(job.train_set.class_counts(), len(job.train_set)) if job.multi_label else None
+    prior = prior_logits(counts_seen(job.train_set, recipe), len(job.train_set)) if job.multi_label else None
     if prior is not None:  # what the labels' frequencies cost, a little less than K ln 2
         with torch.no_grad():
             model.classifier.bias.copy_(prior)
@@ -179,9 +188,12 @@ def start_run(job: Job) -> Run:
     if settings.device.type == "cuda" and not settings.world.is_alone:
         synchronize_norms(model)
     model.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = WeightAverage(model, recipe.ema_decay)  # the copy that is validated keeps nothing for a gradient
+    if settings.checkpoint_activations:
+        checkpoint_blocks(model)
     return Run(
         model,
-        WeightAverage(model, recipe.ema_decay),
+        average,
         make_optimizer(model, recipe),
         make_objective(recipe, len(job.classes), settings.device, job.teacher, prior),
         torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "fp16"),

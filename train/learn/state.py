@@ -14,14 +14,19 @@ from torch import Tensor
 
 from train.learn.job import Job
 from train.learn.run import Best, Epoch, HeadStart, PartialEpoch, Run
+from train.progressive.rate_range import RangeTest
 from train.progressive.recipe import Recipe
 from zoo.errors import CheckpointError, RowError
 from zoo.files import replacing, writing_errors
+from zoo.model.spec import RGB
 from zoo.wording import joined
 
 STATE_KEYS = {"model", "average", "optimizer", "scaler", "step", "history", "partial", "broken", "identity"}
-# Settings that may differ where a run goes on with a longer schedule: what follows from its length.
-EXTENDED = ("epochs", "warmup_epochs", "learning_rate", "ema_decay", "norm_momentum", "patience")
+# Settings that may differ where a run goes on with a longer schedule: what follows from its length, and from how often
+# each picture is seen then.
+SCHEDULED = ("epochs", "warmup_epochs", "learning_rate", "ema_decay", "norm_momentum", "patience")
+HARDENED = ("crop_scale", "randaugment_magnitude", "mixup_alpha", "dropout", "stochastic_depth_prob")
+EXTENDED = (*SCHEDULED, *HARDENED)
 # Keys of the identity, in the words of an error. States of earlier versions do not have them.
 FILES = ("training files (names or sizes)", "validation files (names or sizes)")
 
@@ -39,6 +44,7 @@ def _identity(job: Job) -> dict[str, Any]:
         "recipe": whole.to_dict(),
         "seed": job.settings.seed,
         "precision": job.settings.precision,
+        "channels": job.preprocessing.channels,
         "classes": list(pictures.classes),
         "pictures": len(pictures),
         "labels": hashlib.sha256(labels.tobytes()).hexdigest(),  # in order: steps are counted in it
@@ -59,7 +65,9 @@ def save_state(run: Run, job: Job, path: Path) -> None:
         "broken": sorted(run.broken),
         "identity": _identity(job),
         "head_start": run.head_start.to_dict() if run.head_start else None,
+        "range_test": run.range_test.to_dict() if run.range_test else None,
         "best": vars(run.best) if run.best else None,
+        "best_trained": run.best_trained,
         "portion": run.portion,
     }
     with replacing(path) as temporary, writing_errors(RuntimeError), temporary.open("wb") as file:
@@ -112,9 +120,13 @@ def _changed_settings(there: Mapping[str, Any], recipe: Recipe) -> dict[str, str
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """Every setting of a recipe by its path, as `--set` has them; `accumulate` is the machine's."""
+    """Every setting of a recipe by its path, as `--set` has them; `accumulate` is the machine's.
+
+    Whether the rate was found is told by the state itself; what matters is the rate.
+    """
     fields = recipe.to_dict()
     stages = fields.pop("stages")
+    fields.pop("find_lr")
     of_stages = {
         f"stages.{number}.{name}": value
         for number, stage in enumerate(stages, start=1)
@@ -131,13 +143,15 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
         CheckpointError: the file is damaged, or belongs to another recipe, seed, precision or data set.
     """
     state = read_state(path, job.settings.device)
-    there = state["identity"]
-    named = ("seed", "precision", "pictures")  # the others have no short value
+    there = {"channels": RGB} | state["identity"]  # earlier versions knew no other
+    named = ("seed", "precision", "channels", "pictures")  # the others have no short value
     changed = [
         f"{key} ({there.get(key, 'unknown')}, here {value})" if key in named else key
         for key, value in _identity(job).items()
         if key != "recipe" and there.get(key) != value and (key in there or key not in FILES)
     ]
+    if job.recipe.find_lr and state["step"] and not state.get("range_test"):
+        changed.append("find_lr (its rate was given, here it is to be found)")
     settings = _changed_settings(there["recipe"], job.recipe)
     has_meaning = all(name.rpartition(".")[2] in EXTENDED for name in settings)
     changed += [f"{name} ({values})" for name, values in settings.items() if not (extend and has_meaning)]
@@ -156,7 +170,11 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
     run.history = [Epoch.from_dict(line) for line in state["history"]]
     run.broken = set(state["broken"])
     run.head_start = HeadStart.from_dict(state["head_start"]) if state.get("head_start") else None
+    run.range_test = RangeTest.from_dict(state["range_test"]) if state.get("range_test") else None
     run.best = Best(**state["best"]) if state.get("best") else None
+    # Earlier versions knew the best of all alone: an epoch, unless it was the head start.
+    own = (run.best.epoch, run.best.score) if run.best and run.best.epoch else None
+    run.best_trained = state.get("best_trained", own)
     run.portion = state.get("portion")
     partial = PartialEpoch(**state["partial"]) if state["partial"] else None
     # Another number of processes has other batches: it begins the epoch again.

@@ -68,6 +68,11 @@ def train_step(
     return loss_sum, right, count
 
 
+def parts_of(batch: list[int], count: int) -> list[list[int]]:
+    """A batch in `count` parts that differ by a picture at most; fewer, if some would be of a single picture."""
+    return [part.tolist() for part in np.array_split(np.array(batch), max(1, min(count, len(batch) // 2)))]
+
+
 def _backward(
     run: Run, job: Job, stage: TrainingStage, part: Batch, rng: np.random.Generator, share: float
 ) -> tuple[Tensor, Tensor]:
@@ -98,7 +103,7 @@ def _backward(
 
 
 def normalize(pictures: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """(N, S, S, 3) uint8 to (N, 3, S, S) float32, normalised; the memory stays channels-last, so nothing is copied."""
+    """(N, S, S, C) uint8 to (N, C, S, S) float32, normalised; the memory stays channels-last, so nothing is copied."""
     mean, std = send(np.array([preprocessing.mean, preprocessing.std], np.float32), pictures.device).unbind()
     return ((pictures.float() - mean) / std).permute(0, 3, 1, 2)
 

@@ -65,7 +65,7 @@ def measure_training(options: BenchTrainOptions, *, console: Console | None = No
             console.print(f"stage {index}/{len(recipe.stages)}: {stage.image_size} px, batch {stage.batch_size}")
         rows.append({"stage": index} | _measure_stage(run, job, stage, options.steps))
     on_gpu = settings.device.type == "cuda"
-    compiled = "-compiled" if settings.compile else ""
+    compiled = "-compiled" if settings.compile else "-checkpointed" if settings.checkpoint_activations else ""
     subject = Subject(
         name=f"{variant.id}-{recipe.name}-{recipe.largest_size}px-augmented-on-{settings.augment_on}{compiled}",
         batch_sizes=tuple(dict.fromkeys(stage.batch_size for stage in recipe.stages)),
@@ -85,6 +85,7 @@ def measure_training(options: BenchTrainOptions, *, console: Console | None = No
             "threads": subject.threads,
             "memory_format": "channels_last",
             "compiled": settings.compile,
+            "checkpoint_activations": settings.checkpoint_activations,
             "augment_on": settings.augment_on,
             "optimizer": recipe.optimizer,
             "steps": options.steps,
@@ -119,7 +120,7 @@ def _measure_stage(run: Run, job: Job, stage: TrainingStage, steps: int) -> dict
 def noise(job: Job, stage: TrainingStage) -> Batch:
     """One part of a stage's batch: uint8 noise with random labels, and what is left to draw if the device augments."""
     rng = np.random.default_rng(0)
-    shape = (stage.part_size, stage.image_size, stage.image_size, 3)
+    shape = (stage.part_size, stage.image_size, stage.image_size, job.preprocessing.channels)
     pictures = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
     labels = torch.from_numpy(rng.integers(0, len(job.classes), stage.part_size))
     batch = Batch(pictures, labels, (), torch.arange(stage.part_size))

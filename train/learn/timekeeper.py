@@ -37,6 +37,11 @@ class Timekeeper:
             self.slower = slower_in_head_start(self.job.recipe, self.deadline, seconds)
             self._choose_length()
 
+    def after_range_test(self) -> None:
+        """Choose the length of all epochs anew, by the time that is left."""
+        if self.deadline:
+            self._choose_length()
+
     def after_epoch(self, seconds: float) -> None:
         """Choose the length of the epochs that are left anew, by what the last one took, validation included."""
         if self.deadline:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from train.input.loader import Batch, load_validation
+from train.input.decoders import load_validation
+from train.input.loader import Batch
 from train.learn.label_answers import LabelAnswers, LabelValidation, merge_label_validations
 from train.learn.run import DIVERGED_HINT
 from train.learn.step import autocast, normalize
@@ -26,6 +27,8 @@ from zoo.model.spec import Preprocessing
 
 # A validation keeps at most about so many logits, 8 MB: 2,000 pictures of 1,000 classes fit one temperature well.
 SAMPLED_VALUES = 2_000_000
+VALIDATION_BATCH = 64
+Chosen = NDArray[np.int64] | None
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,12 @@ class Validation:
 Judged = Validation | LabelValidation
 
 
-def validate_together(model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings) -> Judged:
+def validate_together(
+    model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings, chosen: Chosen = None
+) -> Judged:
     """`validate`, or `validate_labels`, of which every process does a share; all of them return the whole result.
+
+    Indices of the answers are the pictures' in the set, `chosen` or not.
 
     Raises:
         DivergedError: answers are not finite: says of how many pictures. Among NaN the first class is the likeliest,
@@ -79,18 +86,17 @@ def validate_together(model: Network, pictures: Pictures, preprocessing: Preproc
     """
     world = settings.world
     result: Judged
-    if world.is_alone or len(pictures) < world.size:
+    order = np.arange(len(pictures)) if chosen is None else chosen
+    if world.is_alone or len(order) < world.size:
         ask = validate_labels if pictures.multi_label else validate
-        result = ask(model, pictures, preprocessing, settings)
+        result = ask(model, pictures, preprocessing, settings, order)
     else:
-        shares = [np.arange(rank, len(pictures), world.size) for rank in range(world.size)]
-        share = pictures.at(shares[world.rank])
+        share = order[world.rank :: world.size]
         if pictures.multi_label:
-            labelled = validate_labels(model, share, preprocessing, settings)
-            result = merge_label_validations(gather(world, labelled), shares)
+            labelled = validate_labels(model, pictures, preprocessing, settings, share)
+            result = merge_label_validations(gather(world, labelled))
         else:
-            own = validate(model, share, preprocessing, settings)
-            result = merge_validations(gather(world, own), shares)
+            result = merge_validations(gather(world, validate(model, pictures, preprocessing, settings, share)))
     if result.unusable:
         raise DivergedError(
             f"The network answers {result.unusable} of {len(result.answers.index)} validation pictures with logits "
@@ -100,14 +106,13 @@ def validate_together(model: Network, pictures: Pictures, preprocessing: Preproc
     return result
 
 
-def merge_validations(parts: Sequence[Validation], shares: Sequence[NDArray[np.int64]]) -> Validation:
-    """Join validations into one; part i is over the pictures `shares[i]`."""
+def merge_validations(parts: Sequence[Validation]) -> Validation:
+    """Join validations of different pictures into one."""
     answers = _join([part.answers for part in parts])
-    index = np.concatenate([share[part.answers.index] for part, share in zip(parts, shares, strict=True)])
-    order = index.argsort(kind="stable")
-    answers = Answers(**{name: column[order] for name, column in (vars(answers) | {"index": index}).items()})
+    order = answers.index.argsort(kind="stable")
+    answers = Answers(**{name: column[order] for name, column in vars(answers).items()})
     return Validation(
-        sum(part.loss * len(part.answers.index) for part in parts) / len(index),
+        sum(part.loss * len(part.answers.index) for part in parts) / len(order),
         float((answers.label == answers.predicted).mean()),
         tuple(chain.from_iterable(part.broken for part in parts)),
         answers,
@@ -128,8 +133,12 @@ def _join(parts: Sequence[Answers]) -> Answers:
 
 
 @torch.inference_mode()
-def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings) -> Validation:
-    """Measure loss and accuracy over all readable pictures, in float32 sums.
+def validate(
+    model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings, chosen: Chosen = None
+) -> Validation:
+    """Measure loss and accuracy over all readable pictures, or the chosen ones, in float32 sums.
+
+    Indices of the answers are the pictures' in the set.
 
     Raises:
         DataError: no picture could be decoded.
@@ -139,9 +148,10 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
     parts: list[Answers] = []
     samples: list[Sample | None] = []
     # Every so many pictures: neighbours in the set are of one class.
-    stride = -(-len(pictures) * model.num_classes // SAMPLED_VALUES)
+    order = np.arange(len(pictures)) if chosen is None else chosen
+    stride = -(-len(order) * model.num_classes // SAMPLED_VALUES)
     first = unusable = 0
-    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes)
+    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes, chosen=order)
     with closing(loading) as answered:
         for logits, batch in answered:
             broken += batch.broken
@@ -149,7 +159,13 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
             labels, scores = batch.labels, logits.softmax(1)
             loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
             score, predicted = scores.max(1)
-            columns = (first + batch.positions, labels, predicted, scores.gather(1, labels[:, None])[:, 0], score)
+            columns = (
+                torch.from_numpy(order)[first + batch.positions],
+                labels,
+                predicted,
+                scores.gather(1, labels[:, None])[:, 0],
+                score,
+            )
             parts.append(Answers(*(column.numpy() for column in columns)))
             kept = (first + batch.positions) % stride == 0
             samples.append(Sample(logits[kept].numpy(), labels[kept].numpy()))
@@ -164,7 +180,7 @@ def validate(model: Network, pictures: Pictures, preprocessing: Preprocessing, s
 
 @torch.inference_mode()
 def validate_labels(
-    model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings
+    model: Network, pictures: Pictures, preprocessing: Preprocessing, settings: Settings, chosen: Chosen = None
 ) -> LabelValidation:
     """`validate` of pictures that may have several labels. It keeps all scores: 5 bytes for each picture and class.
 
@@ -175,7 +191,8 @@ def validate_labels(
     broken: list[str] = []
     columns: list[tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float32]]] = []
     first = unusable = 0
-    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes)
+    order = np.arange(len(pictures)) if chosen is None else chosen
+    loading = each_batch(model, pictures, preprocessing, settings, width=model.num_classes, chosen=order)
     with closing(loading) as answered:
         for logits, batch in answered:
             broken += batch.broken
@@ -183,7 +200,9 @@ def validate_labels(
                 unusable += int((~logits.isfinite().all(dim=1)).sum())
                 loss = F.binary_cross_entropy_with_logits(logits, batch.labels.float(), reduction="sum")
                 loss_sum += loss.item()
-                columns.append(((first + batch.positions).numpy(), batch.labels.numpy(), logits.sigmoid().numpy()))
+                columns.append(
+                    (order[(first + batch.positions).numpy()], batch.labels.numpy(), logits.sigmoid().numpy())
+                )
             first += len(batch.labels) + len(batch.broken)
     if not columns:
         raise _none_decoded()
@@ -202,13 +221,22 @@ def each_batch(
     settings: Settings,
     *,
     width: int,
+    chosen: Chosen = None,
 ) -> Generator[tuple[Tensor, Batch], None, None]:
     """What `forward` makes of the pictures as validation sees them, (N, width) float32 on the CPU, with their batch.
 
-    N is 0 if every picture of the batch is broken.
+    N is 0 if every picture of the batch is broken. `chosen` are the pictures' indices; None: all.
     """
-    pin = settings.device.type == "cuda"
-    with closing(load_validation(pictures, preprocessing, batch_size=64, workers=settings.workers, pin=pin)) as loaded:
+    order = None if chosen is None else chosen.tolist()
+    asked = load_validation(
+        pictures,
+        preprocessing,
+        batch_size=VALIDATION_BATCH,
+        workers=settings.workers,
+        pin=settings.device.type == "cuda",
+        chosen=order,
+    )
+    with closing(asked) as loaded:
         for batch in loaded:
             if not len(batch.labels):
                 yield torch.empty(0, width), batch

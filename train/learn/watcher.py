@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar, cast
 
 from train.learn.run import Epoch, HeadStart, Run
 from train.learn.validation import Judged
+from train.progressive.rate_range import RangeTest
 from train.progressive.recipe import TrainingStage
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -38,6 +39,9 @@ class Watcher:
 
     def on_head_start(self, found: HeadStart) -> None:
         """A classifier was fitted before the first step: its accuracy is what every epoch has to beat."""
+
+    def on_range_test(self, found: RangeTest) -> None:
+        """A range test chose the learning rate before the first step: the run's job has it from now on."""
 
     def on_validation(self, result: Judged) -> None:
         """The validation of an epoch ended; `on_epoch` follows."""
@@ -70,5 +74,6 @@ class Watchers(Watcher):
     on_broken = _to_each(Watcher.on_broken)
     on_remark = _to_each(Watcher.on_remark)
     on_head_start = _to_each(Watcher.on_head_start)
+    on_range_test = _to_each(Watcher.on_range_test)
     on_validation = _to_each(Watcher.on_validation)
     on_epoch = _to_each(Watcher.on_epoch)

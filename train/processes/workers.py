@@ -49,7 +49,10 @@ class Workers:
 
     def _lost(self) -> BaseProcess | None:
         """A process that ended otherwise than it should."""
-        wait([process.sentinel for process in self.processes], timeout=GONE_WITHIN_S)
+        ended = wait([process.sentinel for process in self.processes], timeout=GONE_WITHIN_S)
+        for process in self.processes:
+            if process.sentinel in ended:  # its files are closed; a moment later it has a status
+                process.join(GONE_WITHIN_S)
         return next((process for process in self.processes if process.exitcode not in (None, 0)), None)
 
 

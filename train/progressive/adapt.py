@@ -13,10 +13,13 @@ from train.progressive.recipe import Situation
 from train.progressive.schedule import steps_per_epoch
 
 # A run of fewer steps has not left its start; more are not worth smaller batches, which use the machine less well.
-ENOUGH_STEPS = 400
+# From nothing there is more to learn.
+ENOUGH_STEPS, ENOUGH_FROM_NOTHING = 400, 3000
 SMALLEST_BATCH, LARGEST_BATCH = 8, 64
 # What is averaged over: the last twentieth of a run.
 AVERAGED_SHARE = 0.05
+# Passes over the pictures up to which nothing is learnt by heart; ten times as many need all the means against it.
+FEW_PASSES = 30
 WARMUP_SHARE, MOST_WARMUP_STEPS = 0.1, 2000
 
 
@@ -32,12 +35,12 @@ def suited_epochs(situation: Situation, *, of_1000: float, least: int = 2) -> in
     return max(least, enough, round(of_1000 * sqrt(sqrt(1000 / situation.pictures))))
 
 
-def suited_batch(situation: Situation, epochs: int) -> int:
-    """The user's batch, or the power of two that comes nearest to `ENOUGH_STEPS` steps, from 8 to 64."""
+def suited_batch(situation: Situation, epochs: int, *, steps: int = ENOUGH_STEPS, least: int = SMALLEST_BATCH) -> int:
+    """The user's batch, or the power of two that comes nearest to so many steps, from `least` to 64."""
     if situation.batch_size is not None:
         return situation.batch_size
-    wanted = situation.an_epoch * epochs / ENOUGH_STEPS
-    return min(max(1 << round(log2(max(wanted, 1.0))), SMALLEST_BATCH), LARGEST_BATCH)
+    wanted = situation.an_epoch * epochs / steps
+    return min(max(1 << round(log2(max(wanted, 1.0))), least), LARGEST_BATCH)
 
 
 def average_decay(steps: int) -> float:
@@ -62,6 +65,15 @@ def smallest_crop(passes: float) -> float:
     What is seen once needs no variety; what is seen often is learnt by heart without.
     """
     return round(max(0.35, 0.7 - 0.35 * log10(max(passes, 1.0))), 2)
+
+
+def regularisation(passes: float) -> float:
+    """How much of a recipe's RandAugment, mixup, dropout and stochastic depth a run from nothing gets, 0 … 1.
+
+    None of it up to 30 passes over the pictures, all of it from 300 on, and 0.3 of it at 60: a run that has hardly seen
+    its pictures learns more from them as they are.
+    """
+    return round(min(max(log10(passes / FEW_PASSES), 0.0), 1.0), 2) if passes > 0 else 0.0
 
 
 def warmup_epochs(steps: int, epochs: int) -> float:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from math import floor
 
 from train.progressive.adapt import SMALLEST_BATCH
-from train.progressive.recipe import Recipe, TrainingStage, tested_size
+from train.progressive.rate_range import range_pictures
+from train.progressive.recipe import Recipe, TrainingStage, tested_size, validated_pictures
 from train.progressive.schedule import stage_of_epoch
 from zoo.errors import ZooError
 from zoo.rows import Count, CountOrNone, NotNegative, Row
@@ -26,6 +27,8 @@ SMALLEST_PX = 64
 ENOUGH_PICTURES, ENOUGH_OF_A_CLASS, ENOUGH_FROM_NOTHING = 1000, 10, 0.5
 # More validations than this tell no more, and they take no more of the time than this.
 MOST_EPOCHS, VALIDATION_SHARE = 20, 0.1
+# Nothing is chosen by what epochs below the final size reach: so many pictures show how it goes.
+GLANCE_PICTURES = 500
 # More features make a linear classifier little better, and cost as much as training on them; few pictures are seen
 # mirrored as well.
 MOST_PICTURES, FEW_PICTURES = 20_000, 2_000
@@ -52,15 +55,13 @@ def read_duration(text: str) -> float:
 class Pace(Row):
     """How fast a machine is with a network: seconds a picture, as a part that is the same for any size and one in px².
 
-    `train` and `validate` parts come in that order: seconds, and seconds per square pixel. `start_s` is what decoding
-    processes take to begin, which they do before each epoch, each validation and the head start's features.
+    `train` and `validate` parts come in that order: seconds, and seconds per square pixel.
     """
 
     train_s: NotNegative
     train_s_per_px: NotNegative
     validate_s: NotNegative
     validate_s_per_px: NotNegative
-    start_s: NotNegative = 0.0
 
     def training(self, size: int) -> float:
         """Seconds for a picture of `size` px a side, decoded, forward, backward and its share of the optimizer."""
@@ -129,22 +130,33 @@ def _seconds_a_picture(recipe: Recipe, pace: Pace, done: int) -> float:
 
 def _seconds_besides(recipe: Recipe, amount: Amount, pace: Pace) -> float:
     """What a run takes besides training."""
-    starting = pace.start_s * recipe.epochs
-    return starting + _seconds_of_head(recipe, amount, pace) + _seconds_of_looking(recipe, amount, pace, 0)
+    beginning = _seconds_of_head(recipe, amount, pace) + _seconds_of_range_test(recipe, amount, pace)
+    return beginning + _seconds_of_looking(recipe, amount, pace, 0)
+
+
+def _seconds_of_range_test(recipe: Recipe, amount: Amount, pace: Pace) -> float:
+    """What the range test of a learning rate takes, if it goes to its end; 0 where there is none."""
+    return range_pictures(recipe, amount.train) * pace.training(recipe.stages[0].image_size)
 
 
 def _seconds_of_head(recipe: Recipe, amount: Amount, pace: Pace) -> float:
     """What a head start takes; 0 where there is none."""
     if not _fits_head(recipe, amount):
         return 0.0
-    return (amount.features + amount.validate) * pace.validation(recipe.test_size) + 2 * pace.start_s
+    return (amount.features + amount.validate) * pace.validation(recipe.test_size)
 
 
 def _seconds_of_looking(recipe: Recipe, amount: Amount, pace: Pace, done: int) -> float:
     """What validations after the first `done` epochs take, and the look at the test pictures."""
-    left = _stages_left(recipe, done)
-    looks = sum(amount.validate * pace.validation(tested_size(recipe, stage)) + pace.start_s for stage in left)
-    return looks + amount.test * pace.validation(recipe.test_size) + (pace.start_s if amount.test else 0.0)
+    looks = sum(_seconds_of_validation(recipe, amount, pace, epoch) for epoch in range(done, recipe.epochs))
+    return looks + amount.test * pace.validation(recipe.test_size)
+
+
+def _seconds_of_validation(recipe: Recipe, amount: Amount, pace: Pace, epoch: int) -> float:
+    """What the validation after an epoch (from 0) takes."""
+    stage, last = recipe.stages[stage_of_epoch(recipe.stages, epoch)], epoch + 1 == recipe.epochs
+    size = recipe.test_size if last else tested_size(recipe, stage)
+    return validated_pictures(recipe, stage, amount.validate, last=last) * pace.validation(size)
 
 
 def _stages_left(recipe: Recipe, done: int) -> list[TrainingStage]:
@@ -182,10 +194,7 @@ def fit_to_budget(
         size = suited.largest_size
         if share < 1:
             size = min(max(round(share * size / 8) * 8, SMALLEST_PX), size)
-        looking = 2 * pace.start_s + amount.validate * pace.validation(
-            round(suited.test_size * size / suited.largest_size)
-        )
-        most = max(least, min(MOST_EPOCHS, floor(VALIDATION_SHARE * planned / max(looking, 1e-9))))
+        most = _most_epochs(make, least, size, amount, pace, VALIDATION_SHARE * planned)
         draft = make(most, amount.train, size)
         each = floor((planned - _seconds_besides(draft, amount, pace)) / _seconds_a_picture(draft, pace, 0))
         if each >= SMALLEST_BATCH:
@@ -202,6 +211,17 @@ def fit_to_budget(
     )
 
 
+def _most_epochs(
+    make: Callable[[int, int, int], Recipe], least: int, size: int, amount: Amount, pace: Pace, seconds: float
+) -> int:
+    """The most epochs whose validations, but for the last one, take so many seconds."""
+    for epochs in range(MOST_EPOCHS, least, -1):
+        recipe = make(epochs, amount.train, size)
+        if sum(_seconds_of_validation(recipe, amount, pace, epoch) for epoch in range(recipe.epochs - 1)) <= seconds:
+            return epochs
+    return least
+
+
 def pictures_left_an_epoch(recipe: Recipe, deadline: Deadline, slower: Slower, *, done: int, seconds: float) -> int:
     """How many pictures each epoch after the first `done` may have, if they go as fast as what came before.
 
@@ -212,8 +232,7 @@ def pictures_left_an_epoch(recipe: Recipe, deadline: Deadline, slower: Slower, *
         seconds: what is left.
     """
     amount, pace = deadline.amount, deadline.pace
-    starting = slower.training * pace.start_s * (recipe.epochs - done)
-    free = seconds - FINISH_S - starting - slower.rest * _seconds_of_looking(recipe, amount, pace, done)
+    free = seconds - FINISH_S - slower.rest * _seconds_of_looking(recipe, amount, pace, done)
     least = min(stage.batch_size for stage in recipe.stages)
     return max(least, floor(free / (slower.training * _seconds_a_picture(recipe, pace, done))))
 
@@ -226,9 +245,9 @@ def seconds_after_last_step(recipe: Recipe, deadline: Deadline, slower: Slower) 
 
 def slower_in_epoch(recipe: Recipe, deadline: Deadline, epoch: int, taken: Taken) -> Slower:
     """How an epoch (from 0) went, against the pace."""
-    stage, amount, pace = recipe.stages[stage_of_epoch(recipe.stages, epoch)], deadline.amount, deadline.pace
-    planned = amount.validate * pace.validation(tested_size(recipe, stage)) + pace.start_s
-    trained = taken.pictures * pace.training(stage.image_size) + pace.start_s
+    stage, pace = recipe.stages[stage_of_epoch(recipe.stages, epoch)], deadline.pace
+    planned = _seconds_of_validation(recipe, deadline.amount, pace, epoch)
+    trained = taken.pictures * pace.training(stage.image_size)
     return Slower(training=taken.training_s / trained, rest=taken.rest_s / max(planned, 1e-9))
 
 

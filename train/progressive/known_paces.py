@@ -33,6 +33,7 @@ def pace_key(plan: Plan, options: TrainOptions) -> str:
         "sizes": [plan.recipe.largest_size, plan.recipe.test_size, stage.batch_size, stage.randaugment_magnitude],
         "optimizer": plan.recipe.optimizer,
         "options": [options.device, options.precision, options.workers, options.augment_on],
+        "checkpointed": options.checkpoint_activations,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from train.options import TrainOptions
-from train.progressive.budget import Amount, Pace, fit_to_budget
+from train.progressive.budget import GLANCE_PICTURES, Amount, Pace, fit_to_budget
 from train.progressive.recipe import (
     Recipe,
     Situation,
@@ -32,7 +32,10 @@ EVERY_STAGE = "all"
 # few are true, s/2 of each of the others would be most of the loss.
 SEVERAL_LABELS: dict[str, Any] = {"loss": "bce", "metric": "map", "label_smoothing": 0.0}
 # Options that are fields of a recipe, where they are given.
-FIELDS = ("learning_rate", "class_weights", "teacher", "distill_alpha", "temperature", "keep", "metric", "patience")
+FIELDS = (
+    *("learning_rate", "sampler", "class_weights", "focal_gamma", "teacher", "distill_alpha", "temperature"),
+    *("keep", "metric", "patience"),
+)
 
 
 def choose_recipe(
@@ -67,9 +70,29 @@ def choose_recipe(
     if multi_label:
         recipe = replace(recipe, **SEVERAL_LABELS)
     given = {name: value for name in FIELDS if (value := getattr(options, name)) is not None}
+    given |= {"find_lr": True} if options.find_lr else {}
+    if not options.ema:
+        given["ema_decay"] = 0.0
     recipe = check_recipe(apply_overrides(replace(recipe, **given), options.overrides), variant)
+    _check_rate(recipe, options)
     check_task(recipe, multi_label=multi_label)
     return recipe
+
+
+def _check_rate(recipe: Recipe, options: TrainOptions) -> None:
+    """Refuse a rate that is given where one is to be found.
+
+    Raises:
+        ZooError: both.
+    """
+    given = options.learning_rate is not None or any(
+        text.partition("=")[0].strip() == "learning_rate" for text in options.overrides
+    )
+    if recipe.find_lr and given:
+        raise ZooError(
+            "--find-lr chooses the learning rate, and --lr (or --set learning_rate) gives it.",
+            "Leave one of them out; the range test is about the recipe's own rate.",
+        )
 
 
 def check_task(recipe: Recipe, *, multi_label: bool) -> None:
@@ -124,7 +147,7 @@ def recipe_for_budget(
     def make(epochs: int, pictures: int, size: int) -> Recipe:
         told = replace(options, budget=None, epochs=max(epochs, len(base.stages) if base else 1), image_size=size)
         made = choose_recipe(told, variant, base, counts=counts, epoch_pictures=pictures, multi_label=multi_label)
-        return replace(made, epoch_pictures=pictures)
+        return replace(made, epoch_pictures=pictures, glance_pictures=made.glance_pictures or GLANCE_PICTURES)
 
     recipe = fit_to_budget(make, suited, amount, pace, seconds, sizes=options.image_size is None)
     return replace(recipe, class_weights=suited.class_weights)

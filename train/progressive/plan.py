@@ -8,20 +8,24 @@ from typing import Any
 from rich.markup import escape
 
 from train.options import TrainOptions
+from train.progressive.balance import ClassSeen, balance_remarks, classes_seen
 from train.progressive.budget import Amount, Pace, features_seen, read_duration
 from train.progressive.cost import RunCost, StageCost, estimate
 from train.progressive.overrides import choose_recipe, recipe_for_budget
+from train.progressive.rate_range import range_steps
 from train.progressive.recipe import Recipe
 from train.progressive.schedule import batch_factor
 from zoo.console import FittingTable, results_console
-from zoo.data.open import count_pictures
+from zoo.data.folds import open_fold
+from zoo.data.open import Counted, count_pictures, open_splits
+from zoo.data.pictures import Pictures
 from zoo.model.spec import Variant
-from zoo.rows import Row
+from zoo.rows import Count, Row
 from zoo.weights.resolve import find_model_variant, has_weights
 from zoo.wording import digits
 
 # Shown in every plan, in the table or under it; other settings only if they differ from the recipe's default.
-SHOWN = ("name", "source", "stages", "test_size", "learning_rate", "schedule", "optimizer", "lr_scaling")
+SHOWN = ("name", "source", "stages", "test_size", "learning_rate", "schedule", "optimizer", "lr_scaling", "find_lr")
 
 # Columns that are left out if every stage has this in them.
 UNUSED = {"parts": "1", "frozen": "", "erasing": "0"}
@@ -29,13 +33,18 @@ UNUSED = {"parts": "1", "frozen": "", "erasing": "0"}
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Row):
-    """A run before it begins: the network, the recipe with all options applied, and what it costs."""
+    """A run before it begins: the network, the recipe with all options applied, and what it costs.
+
+    `seen` is how often balanced sampling sees the pictures of each class.
+    """
 
     variant: Variant
     recipe: Recipe
     cost: RunCost
     amount: Amount
     multi_label: bool = False
+    folds: Count | None = None
+    seen: tuple[ClassSeen, ...] = ()
 
 
 def plan_training(options: TrainOptions) -> Plan:
@@ -47,11 +56,12 @@ def plan_training(options: TrainOptions) -> Plan:
     """
     if options.budget is not None:
         read_duration(options.budget)  # said before anything is measured
-    variant = find_model_variant(options.model)
-    found = count_pictures(options.data, seed=options.seed, group_by=options.group_by)
+    variant = find_model_variant(options.model, options.channels)
+    found = _count(options)
     counts = found.train, found.classes
     recipe = choose_recipe(options, variant, counts=counts, multi_label=found.multi_label)
     starts = has_weights(options.model)
+    training = _training(options, recipe, found)
     features = features_seen(found.train, flip_keeps_class=found.flip_keeps_class) if starts else 0
     return Plan(
         variant=variant,
@@ -59,7 +69,36 @@ def plan_training(options: TrainOptions) -> Plan:
         cost=estimate(variant, recipe, *counts),
         amount=Amount(classes=found.classes, train=found.train, validate=found.val, test=found.test, features=features),
         multi_label=found.multi_label,
+        seen=classes_seen(training, recipe) if training else (),
     )
+
+
+def one_fold(options: TrainOptions) -> TrainOptions:
+    """The options of the first run of a cross-validation, with its part of the budget.
+
+    Raises:
+        ZooError: the budget is no time.
+    """
+    budget, folds = options.budget, options.folds or 1
+    share = None if budget is None else f"{read_duration(budget) / folds:.1f}s"
+    return replace(options, fold=1, budget=share)
+
+
+def _count(options: TrainOptions) -> Counted:
+    """How many pictures a run has; one of a cross-validation looks at no test pictures."""
+    seed, group_by = options.seed, options.group_by
+    if not (options.fold and options.folds):
+        return count_pictures(options.data, seed=seed, group_by=group_by)
+    train, val = open_fold(options.data, options.fold, options.folds, seed=seed, group_by=group_by)
+    kinds = train.flip_keeps_class, train.multi_label
+    return Counted(len(train), len(val), 0, len(train.classes), *kinds, training=train)
+
+
+def _training(options: TrainOptions, recipe: Recipe, found: Counted) -> Pictures | None:
+    """The training pictures, where the plan has to say how often they are seen."""
+    if recipe.sampler == "shuffle":
+        return None
+    return found.training or open_splits(options.data, seed=options.seed, group_by=options.group_by)[0]
 
 
 def plan_for_budget(plan: Plan, options: TrainOptions, pace: Pace) -> Plan:
@@ -71,11 +110,14 @@ def plan_for_budget(plan: Plan, options: TrainOptions, pace: Pace) -> Plan:
     variant, amount, seconds = plan.variant, plan.amount, read_duration(options.budget or "")
     own = plan.multi_label
     recipe = recipe_for_budget(options, variant, plan.recipe, amount, pace, seconds, multi_label=own)
-    return replace(plan, recipe=recipe, cost=estimate(variant, recipe, amount.train, amount.classes))
+    cost = estimate(variant, recipe, amount.train, amount.classes)
+    longer = (recipe.epoch_pictures or amount.train) / (plan.recipe.epoch_pictures or amount.train)
+    seen = tuple(replace(row, times=row.times * longer) for row in plan.seen)
+    return replace(plan, recipe=recipe, cost=cost, seen=seen)
 
 
 def plan_as_json(plan: Plan, seconds: float | None) -> dict[str, Any]:
-    """What `zoo train --plan --json` prints: every setting by name, and how long the run takes, if that is known."""
+    """What `zoo train --plan --json` prints: every setting by name, and how long all takes, if that is known."""
     settings = plan.recipe.to_dict()
     stages = settings.pop("stages")
     return {
@@ -84,6 +126,8 @@ def plan_as_json(plan: Plan, seconds: float | None) -> dict[str, Any]:
         "stages": stages,
         "settings": settings,
         "seconds": seconds,
+        "folds": plan.folds,
+        "seen": [row.to_dict() for row in plan.seen],
     }
 
 
@@ -98,9 +142,22 @@ def print_plan(plan: Plan) -> None:
         f"Tested at {recipe.test_size} px.",
     )
     console.print(_rate(recipe))
+    if plan.folds:
+        console.print(
+            f"Cross-validation: {plan.folds} such runs, each of which holds another fold of {plan.amount.validate:,} "
+            f"pictures out and trains on the other {plan.amount.train:,} (one more or less)."
+        )
+    if recipe.find_lr:
+        steps = range_steps(plan.amount.train, recipe.stages[0].batch_size)
+        console.print(
+            f"Before the first epoch a range test of at most {steps} steps chooses the rate: the one above is the "
+            "recipe's own."
+        )
     special = unusual_settings(recipe)
     if special:
         console.print("Also: " + ", ".join(f"{name} {value}" for name, value in special.items()) + ".")
+    for remark in balance_remarks(plan.seen, recipe, multi_label=plan.multi_label):
+        console.print(escape(remark))
 
 
 def unusual_settings(recipe: Recipe) -> dict[str, str]:

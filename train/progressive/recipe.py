@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from train.options import Keep, Metric
+from train.options import Keep, Metric, Sampler
 from zoo.errors import ZooError, unknown_name
 from zoo.model.spec import ImageSize, Resize, Variant
 from zoo.rows import Ascending, Count, NotNegative, Positive, Row, Share, Some, Text, Within
@@ -16,6 +16,8 @@ from zoo.rows import Ascending, Count, NotNegative, Positive, Row, Share, Some, 
 RateSchedule = Literal["cosine", "exponential", "constant"]
 OptimizerName = Literal["adamw", "sgd", "rmsprop", "lamb"]
 LossName = Literal["cross_entropy", "bce"]
+# Of which weights a run's figures and its checkpoint are: of their moving average, or as the steps leave them.
+KeptWeights = Literal["averaged", "raw"]
 BatchRule = Literal["none", "linear", "sqrt"]
 ErasingFill = Literal["zero", "noise"]
 BelowOne = Annotated[float, Within(0, below=1)]
@@ -66,10 +68,14 @@ class Recipe(Row):
     crop takes, `crop_ratio` its aspect; the crop may reach `crop_padding` of the side beyond the picture, where it is
     black. `teacher` names the weights to distil from. `short_run_init` is `zoo.model.build.initialize_for_short_run`;
     `norm_momentum` is how far batch norms move in a step, None: as the network's row has it. With `head_start` the
-    classifier begins as `train/learn/head_start.py` finds it. An epoch is one pass over the pictures, or the next
-    `epoch_pictures` of passes that follow one another; a run with a budget changes that number as it goes. A run ends
-    with the averaged weights of its `keep` epoch at the final size, the best in `metric`, and ends early after
-    `patience` such epochs without a better one.
+    classifier begins as `train/learn/head_start.py` finds it; with `find_lr` a range test chooses the peak
+    `learning_rate` (`train/progressive/rate_range.py`). An epoch is one pass over the pictures, or the next
+    `epoch_pictures` of passes that follow one another; a run with a budget changes that number as it goes. With a
+    `sampler` that is balanced as many pictures are drawn, of every class equally many. Epochs below the final size are
+    validated on `glance_pictures` drawn by the seed, or on all. `focal_gamma` is that of
+    `train.learn.losses.Objective.loss`, 0: no focal loss. A run ends with the averaged weights (`ema_decay` 0: with the
+    weights as they are) of its `keep` epoch at the final size, the best in `metric`, and ends early after `patience`
+    such epochs without one better than those before.
     """
 
     name: Text
@@ -99,6 +105,7 @@ class Recipe(Row):
     loss: LossName = "cross_entropy"
     label_smoothing: BelowOne = 0.1
     class_weights: str | tuple[NotNegative, ...] | None = None
+    focal_gamma: NotNegative = 0.0
     teacher: str | None = None
     distill_alpha: Share = 0.5
     temperature: Positive = 1.0
@@ -112,10 +119,18 @@ class Recipe(Row):
     short_run_init: bool = False
     norm_momentum: Annotated[float, Within(above=0, high=1)] | None = None
     head_start: bool = False
+    find_lr: bool = False
     epoch_pictures: Count | None = None
+    glance_pictures: Count | None = None
+    sampler: Sampler = "shuffle"
     keep: Keep = "best"
     metric: Metric = "top1"
     patience: Count | None = None
+
+    @property
+    def kept_weights(self) -> KeptWeights:
+        """Which weights validation, checkpoint and export have."""
+        return "averaged" if self.ema_decay else "raw"
 
     @property
     def epochs(self) -> int:
@@ -198,6 +213,13 @@ def round_test_size(image_size: int, max_size: int) -> int:
 def tested_size(recipe: Recipe, stage: TrainingStage) -> int:
     """The size of validation pictures after a stage's epochs: its own, as much larger as the last ones are."""
     return round(stage.image_size * recipe.test_size / recipe.largest_size)
+
+
+def validated_pictures(recipe: Recipe, stage: TrainingStage, pictures: int, *, last: bool) -> int:
+    """How many of the validation pictures are looked at after an epoch of a stage; after the `last` one all of them."""
+    if last or tested_size(recipe, stage) == recipe.test_size or recipe.glance_pictures is None:
+        return pictures
+    return min(pictures, recipe.glance_pictures)
 
 
 def scaled_test_size(test_size: int, factor: float, max_size: int) -> int:

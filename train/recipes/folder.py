@@ -1,12 +1,12 @@
 """Your own pictures, from scratch: Algorithm 1 from 43 % of the network's training size up to all of it.
 
-Epochs, batch, warm-up, the average's decay and the norms' momentum follow the number of pictures
-(`train/progressive/adapt.py`).
+Epochs, batch, warm-up, the average's decay and the norms' momentum follow the number of pictures, and how strongly they
+are augmented follows how often each is seen (`train/progressive/adapt.py`).
 
 Command    zoo train s --data PICTURES
 Source     sizes and regularisation of EfficientNetV2 Table 6 (S: 128 → 300 px, RandAugment 5 → 15, dropout
-           0.1 → 0.3; mixup of M: 0 → 0.2); AdamW with cosine decay instead of RMSProp at batch 4096, because a
-           folder of thousands is trained at batch 8 … 64
+           0.1 → 0.3; mixup of M: 0 → 0.2), a part of it in runs of few passes; AdamW with cosine decay instead of
+           RMSProp at batch 4096, because a folder of thousands is trained at batch 16 … 64
 Hardware   not yet run
 Wall time  not yet run
 Result     not yet run
@@ -14,7 +14,16 @@ Result     not yet run
 
 from __future__ import annotations
 
-from train.progressive.adapt import average_decay, norm_momentum, suited_batch, suited_epochs, warmup_epochs
+from train.progressive.adapt import (
+    ENOUGH_FROM_NOTHING,
+    average_decay,
+    norm_momentum,
+    regularisation,
+    smallest_crop,
+    suited_batch,
+    suited_epochs,
+    warmup_epochs,
+)
 from train.progressive.recipe import Recipe, Situation, round_test_size, scaled_test_size
 from train.progressive.schedule import progressive_stages, steps_per_epoch
 
@@ -22,6 +31,7 @@ from train.progressive.schedule import progressive_stages, steps_per_epoch
 FIRST_SIZE_SHARE = 128 / 300
 # The largest batch of each stage: late stages have larger pictures, and memory is what it is.
 BATCHES = (64, 64, 48, 32)
+LEAST_BATCH = 16
 LEAST_EPOCHS = 60
 
 
@@ -30,9 +40,11 @@ def adapt(situation: Situation) -> Recipe:
     variant = situation.variant
     last = situation.image_size or variant.train_size
     epochs = suited_epochs(situation, of_1000=100, least=LEAST_EPOCHS)
-    suited = suited_batch(situation, epochs)
+    suited = suited_batch(situation, epochs, steps=ENOUGH_FROM_NOTHING, least=LEAST_BATCH)
     batches = [suited if situation.batch_size else min(suited, most) for most in BATCHES[: min(len(BATCHES), epochs)]]
     steps = sum(steps_per_epoch(situation.an_epoch, batch) for batch in batches) * epochs // len(batches)
+    passes = epochs * situation.an_epoch / situation.pictures
+    share = regularisation(passes)
     own = max(round_test_size(variant.train_size, variant.max_size), variant.eval_size)
     return Recipe(
         name="folder",
@@ -40,18 +52,19 @@ def adapt(situation: Situation) -> Recipe:
         stages=progressive_stages(
             epochs=epochs,
             image_size=(round(last * FIRST_SIZE_SHARE), last),
-            randaugment_magnitude=(5, 15),
-            mixup_alpha=(0.0, 0.2),
-            dropout=(0.1, 0.3),
+            randaugment_magnitude=(5 * share, 15 * share),
+            mixup_alpha=(0.0, 0.2 * share),
+            dropout=(0.1, 0.1 + 0.2 * share),
+            stochastic_depth_prob=(0.2 * share, 0.2 * share),
             batch_size=batches,
         ),
         test_size=scaled_test_size(own, last / variant.train_size, variant.max_size),
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         warmup_epochs=warmup_epochs(steps, epochs),
         weight_decay=0.05,
         clip_grad_norm=1.0,
         ema_decay=average_decay(steps),
         norm_momentum=norm_momentum(steps),
-        crop_scale=(0.25, 1.0),
+        crop_scale=(smallest_crop(passes), 1.0),
         short_run_init=True,
     )

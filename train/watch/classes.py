@@ -8,15 +8,19 @@ from typing import NamedTuple
 from train.learn.job import Job
 from train.learn.scores import ClassCounts, count_classes
 from train.learn.validation import Answers
+from train.progressive.balance import classes_seen
 from zoo.intervals import share_interval
 from zoo.label_scores import LabelCounts
 from zoo.page.elements import table
 from zoo.page.markup import Child, Markup, join, tag
 from zoo.visible import visible
-from zoo.wording import percent
+from zoo.wording import percent, times
 
 # Rows of the page; classes.csv has all.
 SHOWN_CLASSES = 40
+# The column of balanced sampling, and what it is.
+SEEN = "seen an epoch"
+SEEN_NOTE = " Balanced sampling sees each training picture so often in an epoch, on average."
 CSV_HEADS = (
     *("class", "train_pictures", "val_pictures", "test_pictures", "split", "pictures", "answers", "right"),
     *(f"{name}{end}" for name in ("precision", "recall", "f1") for end in ("", "_low", "_high")),
@@ -93,10 +97,12 @@ def classes_section(job: Job, answers: Answers, split: str) -> Markup:
     lines = class_lines(job, count_classes(answers, len(job.classes)))
     most = max(max(line.train for line in lines), 1)
     judged: list[Child] = ["class", "F1", "recall", "precision", "n"]
-    heads = [*judged, "training", "", "validation", *(["test"] if job.test_set else [])]
+    seen = times_seen_by_name(job)
+    heads = [*judged, "training", "", *([SEEN] if seen else []), "validation", *(["test"] if job.test_set else [])]
     rows: list[list[Child]] = []
     for line in lines[:SHOWN_CLASSES]:
-        pictures: list[Child] = [f"{line.train:,}", _meter(line.train / most), f"{line.val:,}"]
+        often = [seen.get(line.name, "–")] if seen else []
+        pictures: list[Child] = [f"{line.train:,}", _meter(line.train / most), *often, f"{line.val:,}"]
         pictures += [f"{line.test:,}"] if line.test is not None else []
         figures = [with_interval(each) for each in (line.f1, line.recall, line.precision)]
         rows.append([line.name, *figures, f"{line.pictures:,}", *pictures])
@@ -105,7 +111,8 @@ def classes_section(job: Job, answers: Answers, split: str) -> Markup:
     more = f" The {SHOWN_CLASSES} weakest are shown; classes.csv has all." if len(lines) > SHOWN_CLASSES else ""
     note = (
         f"{len(lines):,} classes, the lowest F1 first. {spread}n is the number of {split} pictures that the "
-        f"figures are of; 95 % intervals are Wilson's: where they are wide, n is small.{more}"
+        f"figures are of; 95 % intervals are Wilson's: where they are wide, n is small."
+        f"{SEEN_NOTE if seen else ''}{more}"
     )
     return tag(
         "section",
@@ -114,6 +121,11 @@ def classes_section(job: Job, answers: Answers, split: str) -> Markup:
         table(heads, rows, words=(0, 6)),
         class_="classes",
     )
+
+
+def times_seen_by_name(job: Job) -> dict[str, str]:
+    """“3.2×” for each class that has training pictures; nothing unless the run balances its classes."""
+    return {row.name: times(row.times) for row in classes_seen(job.train_set, job.recipe)}
 
 
 def csv_rows(job: Job, answers: Answers, split: str) -> Iterator[list[str | int | float | None]]:

@@ -15,12 +15,14 @@ from torch.nn import functional as F
 
 from train.augment.erasing import erase
 from train.augment.mixing import mix_batch
-from train.input.loader import Augmented, collate, epoch_batches
+from train.input.loader import Augmented, collate
+from train.input.order import epoch_draws
 from train.learn.job import Job
 from train.learn.step import normalize
 from train.progressive.recipe import TrainingStage
 from train.watch.thumbnails import Drawn, embed
 from zoo.data.http import is_address
+from zoo.data.planes import as_shown, to_image
 from zoo.data.preprocess import crop_box, prepare
 from zoo.errors import BrokenPictureError, ZooError
 from zoo.page.markup import Child, Markup, join, tag
@@ -31,6 +33,7 @@ NUM_FED, NUM_STAGES = 8, 6
 FED_PX, CROP_PX = 128, 240
 # Of so many validation pictures the longest one shows best what a crop leaves out.
 NUM_TRIED = 6
+UNSEEN = " Their fourth plane, which the network is fed as well, is not drawn."
 # A share of a mixed label below this is none.
 LEAST_SHARE = 0.005
 
@@ -51,6 +54,7 @@ def fed_sections(job: Job, reached: int, drawn: Drawn) -> list[Markup]:
     note = (
         f"{NUM_FED} training pictures of each stage, cropped, augmented, erased and mixed as the seed decides, with "
         "their labels: if you cannot tell what they are, the recipe may be too strong."
+        f"{UNSEEN if job.preprocessing.channels == 4 else ''}"
     )
     fed = tag("p", note, class_="note"), *(drawn.fed[index] for index in shown)
     return [
@@ -60,7 +64,7 @@ def fed_sections(job: Job, reached: int, drawn: Drawn) -> list[Markup]:
 
 
 def fed_pictures(job: Job, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """A few pictures (N, S, S, 3) of the first step of stage `index`, and their labels (N, K), mixed.
+    """A few pictures (N, S, S, C) of the first step of stage `index`, and their labels (N, K), mixed.
 
     They come through the loader's own data set and the step's own functions, and are mixed among themselves.
 
@@ -69,8 +73,9 @@ def fed_pictures(job: Job, index: int) -> tuple[NDArray[np.uint8], NDArray[np.fl
     """
     recipe, seed = job.recipe, job.settings.seed
     stage, epoch = recipe.stages[index], sum(stage.epochs for stage in recipe.stages[:index])
-    first = epoch_batches(len(job.train_set), stage, seed=seed, epoch=epoch)[0][:NUM_FED]
-    made = Augmented(job.train_set, recipe, stage, seed, epoch).__getitems__(first)
+    first = epoch_draws(job.train_set, recipe, stage, seed=seed, epoch=epoch)[0][:NUM_FED]
+    channels = job.preprocessing.channels
+    made = Augmented(job.train_set, recipe, stage, seed, epoch, channels=channels).__getitems__(first)
     batch = collate(made)
     if isinstance(batch, ZooError):
         raise batch
@@ -110,7 +115,7 @@ def _draw_stage(job: Job, index: int) -> Markup:
     figures = [
         tag(
             "figure",
-            tag("div", embed(Image.fromarray(pixels), FED_PX, alt="a training picture"), class_="frame"),
+            tag("div", embed(as_shown(to_image(pixels)), FED_PX, alt="a training picture"), class_="frame"),
             tag("figcaption", mixed_label(shares, job.classes)),
         )
         for pixels, shares in zip(pictures, labels, strict=True)
@@ -135,7 +140,7 @@ def _draw_crop(job: Job) -> Markup:
     found: tuple[float, int, Image.Image] | None = None
     for index in np.linspace(0, len(job.val_set) - 1, NUM_TRIED).round().astype(int).tolist():
         try:
-            image = job.val_set.open(index)
+            image = job.val_set.open(index, channels=job.preprocessing.channels)
         except BrokenPictureError:
             continue
         except (ZooError, OSError) as error:
@@ -146,7 +151,7 @@ def _draw_crop(job: Job) -> Markup:
     if found is None:
         return tag("p", "None of the pictures chosen can be read.", class_="muted")
     _, index, image = found
-    seen = Image.fromarray(prepare(image, job.preprocessing))
+    seen = as_shown(to_image(prepare(image, job.preprocessing)))
     whole = tag("div", embed(_marked(image, job), CROP_PX, alt="a validation picture, the crop marked"), class_="frame")
     input_ = tag("div", embed(seen, CROP_PX, alt="the network's input"), class_="frame")
     figures = (
@@ -179,7 +184,7 @@ def _way(image: Image.Image, job: Job) -> str:
 
 def _marked(image: Image.Image, job: Job) -> Image.Image:
     """A small copy of a picture on which what is cut off is darkened, and the rest framed."""
-    small = image.copy()
+    small = as_shown(image).convert("RGB")  # a copy, in which the frame has a colour
     small.thumbnail((CROP_PX, CROP_PX), Image.Resampling.BILINEAR)
     scale = small.width / image.width
     box = tuple(round(side * scale) for side in crop_box(image.width, image.height, job.preprocessing))

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from train.learn.job import Job
 from train.learn.label_answers import LabelAnswers, LabelValidation
 from train.spreadsheets import LABEL_SEPARATOR
-from train.watch.classes import CSV_HEADS, SHOWN_CLASSES, ClassLine, class_lines, csv_row, with_interval
+from train.watch.classes import (
+    CSV_HEADS,
+    SEEN,
+    SEEN_NOTE,
+    SHOWN_CLASSES,
+    ClassLine,
+    class_lines,
+    csv_row,
+    times_seen_by_name,
+    with_interval,
+)
 from train.watch.thumbnails import Drawn
 from zoo.data.fingerprint import name_below
 from zoo.data.pictures import Pictures
@@ -71,21 +81,24 @@ def label_headlines(validation: LabelValidation, test: LabelValidation | None) -
 
 
 def _classes_section(job: Job, lines: Sequence[LabelLine], split: str) -> Markup:
-    heads = ["class", "AP", "F1", "recall", "precision", "n", "threshold", "training", "validation"]
+    seen = times_seen_by_name(job)
+    heads = ["class", "AP", "F1", "recall", "precision", "n", "threshold", "training"]
+    heads += [SEEN, "validation"] if seen else ["validation"]
     heads += ["test"] if job.test_set else []
     rows: list[list[Child]] = []
     for line in sorted(lines, key=lambda line: 2.0 if math.isnan(line.average_precision) else line.average_precision):
         counts = line.counts
         precision = "–" if math.isnan(line.average_precision) else percent(line.average_precision)
         figures = [with_interval(each) for each in (counts.f1, counts.recall, counts.precision)]
-        pictures: list[Child] = [f"{counts.train:,}", f"{counts.val:,}"]
+        often = [seen.get(counts.name, "–")] if seen else []
+        pictures: list[Child] = [f"{counts.train:,}", *often, f"{counts.val:,}"]
         pictures += [f"{counts.test:,}"] if counts.test is not None else []
         rows.append([counts.name, precision, *figures, f"{counts.pictures:,}", f"{line.threshold:.2f}", *pictures])
     more = f" The {SHOWN_CLASSES} weakest are shown; classes.csv has all." if len(lines) > SHOWN_CLASSES else ""
     note = (
         f"{len(lines):,} classes, the lowest average precision first. A picture counts for each of its labels; n is "
         f"the number of {split} pictures with the label. F1, recall and precision are at the threshold; 95 % intervals "
-        f"are Wilson's.{more}"
+        f"are Wilson's.{SEEN_NOTE if seen else ''}{more}"
     )
     shown = table(heads, rows[:SHOWN_CLASSES])
     return tag("section", tag("h2", "Classes"), tag("p", note, class_="note"), shown, class_="classes")

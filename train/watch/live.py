@@ -12,6 +12,7 @@ from rich.table import Column
 
 from train.learn.run import Epoch, HeadStart, Run, merit_name
 from train.learn.watcher import Watcher
+from train.progressive.rate_range import RangeTest
 from train.progressive.recipe import Recipe, TrainingStage
 from train.watch.charts import SETTING_NAMES, stage_settings
 
@@ -89,6 +90,10 @@ class LiveView(Watcher):
             f"Head start: {whose} has {merit_name(found.map)} [bold]{100 * found.merit:.1f} %[/], loss "
             f"{_loss(found.loss)}, after {found.seconds:.0f} s: what every epoch has to beat."
         )
+
+    def on_range_test(self, found: RangeTest) -> None:
+        """Say which learning rate is used, and why."""
+        self.console.print(f"{escape(found.sentence)} The range test took {found.seconds:.0f} s.")
 
     def on_broken(self, message: str) -> None:
         """Name a picture that training goes on without."""

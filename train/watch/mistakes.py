@@ -64,14 +64,14 @@ def mistakes_sections(job: Job, answers: Answers, drawn: Drawn) -> list[Markup]:
     right = some_right(answers, NUM_RIGHT, job.settings.seed).tolist()
     drawn.update(job.val_set, answers.index[[*worst, *examples, *right]].tolist())
     return [
-        _confusion(answers, job.classes, pairs),
+        confusion_section(answers, job.classes, pairs),
         *([_drawn_pairs(job, answers, pairs, examples, drawn)] if pairs else []),
         _worst(job, answers, worst, drawn),
         *([_right(job, answers, right, drawn)] if right else []),
     ]
 
 
-def _confusion(answers: Answers, classes: Sequence[str], pairs: Sequence[tuple[int, int, int]]) -> Markup:
+def confusion_section(answers: Answers, classes: Sequence[str], pairs: Sequence[tuple[int, int, int]]) -> Markup:
     """The matrix where there are few classes, else the most confused pairs."""
     if len(classes) <= MATRIX_CLASSES:
         shown = render_matrix(count_confusion(answers, len(classes)), classes)

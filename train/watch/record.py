@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from train.folder import CHECKPOINT, CLASSES, CONFUSION, CURVES, METRICS, PREDICTIONS, REPORT, STATE
+from train.folder import CHECKPOINT, CLASSES, CONFUSION, CURVES, METRICS, PREDICTIONS, RANGE_TEST, REPORT, STATE
 from train.learn.calibration import fit_temperature
+from train.learn.find_rate import with_rate
 from train.learn.job import Job
 from train.learn.label_answers import LabelValidation
 from train.learn.run import Epoch, Run, finite_or_none
@@ -20,6 +21,7 @@ from train.learn.scores import count_confusion
 from train.learn.validation import Answers, Judged, Validation
 from train.learn.watcher import Watcher
 from train.processes.stopping import RunStopped
+from train.progressive.rate_range import RangeTest
 from train.spreadsheets import HEADS, LABEL_HEADS, Answered, sheet
 from train.watch.charts import draw_curves
 from train.watch.classes import CSV_HEADS, csv_rows
@@ -30,7 +32,7 @@ from zoo.data.fingerprint import name_below
 from zoo.data.hold_out import RULE
 from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
-from zoo.files import write_text
+from zoo.files import write_json, write_text
 from zoo.machine import environment
 from zoo.page.markup import printable
 from zoo.page.matrix import DRAWN_CLASSES, draw_matrix
@@ -56,12 +58,17 @@ class RunRecord(Watcher):
         self._result: Judged | None = None
         self._test: Judged | None = None
         self._remarks: list[str] = []
-        self._drawn = Drawn()
+        self._drawn = Drawn(channels=job.preprocessing.channels)
         self._reported_at = -REPORT_INTERVAL_S
 
     def on_remark(self, remark: str) -> None:
         """Keep it for the page."""
         self._remarks.append(remark)
+
+    def on_range_test(self, found: RangeTest) -> None:
+        """Keep choice and curve beside the metrics; the page and the checkpoint speak of the rate that is used."""
+        self.job = with_rate(self.job, found)
+        write_json(self.folder / RANGE_TEST, found.to_dict())
 
     def on_validation(self, result: Judged) -> None:
         """Keep the latest for the page."""
@@ -140,6 +147,7 @@ class RunRecord(Watcher):
                 broken=broken,
                 reason=reason,
                 head_start=run.head_start,
+                range_test=run.range_test,
                 best_epoch=run.best.epoch if run.best and self.job.recipe.keep == "best" else None,
                 test=self._test,
                 remarks=tuple(self._remarks),
@@ -166,15 +174,18 @@ def provenance(job: Job, run: Run, result: Judged, test: Judged | None = None) -
     """Where a checkpoint's weights come from, as plain JSON types."""
     return {
         "data": job.data,
-        "hold_out": RULE,
+        "flip_keeps_class": job.train_set.flip_keeps_class,
+        "hold_out": job.fold or RULE,
         "group_by": job.group_by,
         "started_from": job.start.label if job.start else None,
         "seed": job.settings.seed,
         "precision": job.settings.precision,
         "device": job.settings.device_name,
+        "kept_weights": job.recipe.kept_weights,
         "epochs": len(run.history),
         "best_epoch": run.best.epoch if run.best else None,
         "head_start": run.head_start.to_dict() if run.head_start else None,
+        "range_test": _choice(run.range_test),
         "steps": run.step,
         "training_seconds": round(sum(line.seconds for line in run.history), 1),
         "val_top1": result.top1,
@@ -188,3 +199,10 @@ def provenance(job: Job, run: Run, result: Judged, test: Judged | None = None) -
         "broken_pictures": len(run.broken),
         "environment": environment(),
     }
+
+
+def _choice(found: RangeTest | None) -> dict[str, Any] | None:
+    """What a range test chose, without its curve, which is in the run folder."""
+    if found is None:
+        return None
+    return {name: value for name, value in found.to_dict().items() if name not in ("rates", "losses")}

@@ -11,7 +11,8 @@ from train.learn.job import Job
 from train.learn.label_answers import LabelValidation
 from train.learn.run import Epoch, HeadStart, merit_name, merit_of
 from train.learn.validation import Judged, Validation
-from train.progressive.recipe import Recipe
+from train.progressive.rate_range import RangeTest
+from train.progressive.recipe import KeptWeights, Recipe
 from train.watch.charts import (
     pictures_of,
     progress_charts,
@@ -24,6 +25,7 @@ from train.watch.classes import classes_section
 from train.watch.fed import fed_sections
 from train.watch.labels import label_headlines, labels_sections
 from train.watch.mistakes import mistakes_sections, most_confused
+from train.watch.rate import rate_section
 from train.watch.thumbnails import Drawn
 from train.watch.trust import calibration_section
 from zoo import __version__
@@ -38,6 +40,7 @@ _STYLE = Path(__file__).with_name("report.css")
 # A browser that has the page of a running run open reads it again this often.
 REFRESH_S = 30
 SHOWN_BROKEN, SHOWN_VALUES = 50, 8
+WEIGHTS: dict[KeptWeights, str] = {"averaged": "the averaged weights", "raw": "the weights themselves (no average)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,7 @@ class RunStatus:
     broken: Iterable[str] = ()
     reason: str = ""
     head_start: HeadStart | None = None
+    range_test: RangeTest | None = None
     best_epoch: int | None = None
     test: Judged | None = None
     remarks: Sequence[str] = ()
@@ -66,7 +70,7 @@ def render_report(job: Job, status: RunStatus, drawn: Drawn | None = None) -> st
         status: has at least one epoch.
         drawn: pictures drawn by an earlier call; new ones are added.
     """
-    drawn = drawn or Drawn()
+    drawn = drawn or Drawn(channels=job.preprocessing.channels)
     first, *others = headlines(job, status)
     known = environment()
     small = (chart.as_figure() for chart in schedule_charts(job.recipe))
@@ -81,6 +85,7 @@ def render_report(job: Job, status: RunStatus, drawn: Drawn | None = None) -> st
             *(chart.as_figure() for chart in progress_charts(status.history, job.recipe)),
             *_answers_sections(job, status, drawn),
             *fed_sections(job, status.history[-1].stage, drawn),
+            rate_section(status.range_test),
             tag("section", tag("h2", "What changes from stage to stage"), tag("div", *small, class_="multiples")),
             throughput_chart(status.history),
             _stages_table(job, status),
@@ -117,13 +122,22 @@ def described(job: Job) -> dict[str, Any]:
         "device": settings.device_name if settings.device.type == "cuda" else "CPU",
         "decoding processes": settings.workers,
         "flip and RandAugment": f"by the {settings.augment_on}",
+        "activations": "computed again for gradients" if settings.checkpoint_activations else "kept for gradients",
+        "validated and kept": WEIGHTS[job.recipe.kept_weights],
     }
     return said if settings.world.is_alone else said | {"training processes": settings.world.size}
 
 
 def headlines(job: Job, status: RunStatus) -> list[str]:
     """What a run says of itself, the result first."""
-    said = [*_about_accuracy(job, status), *status.remarks, *_about_cost(job, status), *_about_mistakes(job, status)]
+    rate = [status.range_test.sentence] if status.range_test else []
+    said = [
+        *_about_accuracy(job, status),
+        *status.remarks,
+        *rate,
+        *_about_cost(job, status),
+        *_about_mistakes(job, status),
+    ]
     return [sentence.replace(" %", "\N{NO-BREAK SPACE}%") for sentence in said]
 
 
@@ -153,11 +167,15 @@ def _about_choice(job: Job, status: RunStatus) -> Iterator[str]:
     if found:
         head = f"A classifier on the features of the weights as they were reached {_accuracy(found.merit)}"
         yield f"{head} in {duration(found.seconds)}: what every epoch had to beat."
-    if best is None or status.state != "finished":
+    if status.state != "finished":
+        return
+    weights = WEIGHTS[job.recipe.kept_weights]
+    if best is None:
+        yield f"The checkpoint has {weights} after the last epoch."
         return
     metric = {"top1": "top-1", "map": "mAP"}.get(job.recipe.metric, job.recipe.metric.replace("_", " "))
     whose = f"after epoch {best} of {len(status.history)}" if best else "at the head start: no epoch was better"
-    yield f"The checkpoint has the averaged weights {whose}, the best in {metric} at the final size."
+    yield f"The checkpoint has {weights} {whose}, the best in {metric} at the final size."
     if not status.test:
         yield "They were chosen by the same pictures, which flatters the figure a little; a test/ folder would not."
 

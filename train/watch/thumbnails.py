@@ -9,7 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 from zoo.data.pictures import Pictures
+from zoo.data.planes import as_shown
 from zoo.errors import BrokenPictureError, DataError
+from zoo.model.spec import RGB
 from zoo.page.elements import embedded_image
 from zoo.page.markup import Markup, tag
 
@@ -22,12 +24,13 @@ class Drawn:
     """What earlier pages of a run have drawn.
 
     `thumbnails` are pictures by their index in the validation set, `fed` what the network was fed by stage, `crop` what
-    it sees in validation.
+    it sees in validation. `channels`: how many planes the pictures are decoded to; a fourth is not drawn.
     """
 
     thumbnails: dict[int, Markup] = field(default_factory=dict)
     fed: dict[int, Markup] = field(default_factory=dict)
     crop: Markup | None = None
+    channels: int = RGB
 
     def update(self, pictures: Pictures, wanted: Iterable[int]) -> None:
         """Forget the thumbnails no longer wanted and draw the missing ones.
@@ -40,7 +43,7 @@ class Drawn:
         try:
             for index in indices:
                 if index not in self.thumbnails:
-                    self.thumbnails[index] = draw_thumbnail(pictures, index)
+                    self.thumbnails[index] = draw_thumbnail(pictures, index, self.channels)
         except DataError:
             return
 
@@ -50,12 +53,12 @@ class Drawn:
         return tag("figure", frame, tag("figcaption", *caption), title=pictures.describe(index))
 
 
-def draw_thumbnail(pictures: Pictures, index: int) -> Markup:
+def draw_thumbnail(pictures: Pictures, index: int, channels: int = RGB) -> Markup:
     """A picture as an img element that carries its own bytes, at most `THUMBNAIL_PX` on a side."""
     source = pictures.sources[index]
     name = source.name if isinstance(source, Path) else f"picture {index}"
     try:
-        image = pictures.open(index, min_size=THUMBNAIL_PX)
+        image = as_shown(pictures.open(index, min_size=THUMBNAIL_PX, channels=channels))
     except BrokenPictureError:  # it was readable when it was validated: gone or changed since
         return UNREADABLE
     return embed(image, THUMBNAIL_PX, alt=name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
+from zoo.model.spec import RGB, Channels
 from zoo.options import Arg, GroupBy, LocalPath, Opt, Seed, json_option, takes
 from zoo.rows import Count, Row, Within
 
@@ -29,6 +30,7 @@ class CheckOptions(Row):
     data: Annotated[str, Arg("DATA")]
     seed: Annotated[Seed | None, Opt("Splits a folder without train/ and val/, as in training.  [default: 0]")] = None
     group_by: GroupBy = None
+    channels: Annotated[Channels, Opt("Planes of a picture: 1 grey, 3 RGB, 4 RGBA.")] = RGB
     workers: Annotated[Count | None, Opt("Pictures decoded at once  [default: one a core]")] = None
 
 
@@ -52,7 +54,8 @@ def check_data(options: CheckOptions, as_json: bool) -> None:
         raise DataError(f"--seed has no effect: {options.data} is divided already.", "Leave it out.")
     with _progress("Checking", len(train) + len(val)) as advance:
         workers = options.workers or usable_processors()
-        report = check({"train": train, "val": val}, workers=workers, on_picture=advance)
+        splits = {"train": train, "val": val}
+        report = check(splits, workers=workers, on_picture=advance, channels=options.channels)
     if as_json:
         print_json(report.to_dict())
     else:

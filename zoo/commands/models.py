@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from zoo.model.scaling import Factor
-from zoo.options import Arg, Opt, json_option, takes
+from zoo.model.spec import COLOR_ORDERS
+from zoo.options import Arg, OneOf, Opt, json_option, takes
 from zoo.rows import Row
 from zoo.wording import OPERATOR_COLOURS, OPERATOR_NAMES
 
 if TYPE_CHECKING:
+    from zoo.console import FittingTable
     from zoo.model.counts import Part
     from zoo.model.spec import Variant
     from zoo.weights.spec import Weights
@@ -64,8 +66,9 @@ def _published(weights: Weights) -> dict[str, Any]:
 @click.command("show")
 @click.argument("model")
 @click.option("--image-size", type=click.IntRange(16), help="Pixels a side  [default: the eval size]")
+@click.option("--channels", type=OneOf(tuple(COLOR_ORDERS)), help="Planes of a picture  [default: MODEL's own, 3]")
 @json_option
-def show_model(model: str, image_size: int | None, as_json: bool) -> None:
+def show_model(model: str, image_size: int | None, channels: int | None, as_json: bool) -> None:
     """Show MODEL stage by stage: operator, channels, layers, stride, parameters, MACs."""
     from rich.markup import escape
 
@@ -73,7 +76,7 @@ def show_model(model: str, image_size: int | None, as_json: bool) -> None:
     from zoo.model.counts import parts
     from zoo.weights.resolve import find_model_variant
 
-    variant = find_model_variant(model)
+    variant = find_model_variant(model, channels)
     size = image_size or variant.eval_size
     stages = list(parts(variant, image_size=size))
     if as_json:
@@ -160,9 +163,20 @@ def _print_models(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _print_stages(title: str, stages: Sequence[Part]) -> None:
-    from zoo.console import FittingTable, results_console
+    from zoo.console import results_console
 
     total_params = sum(part.num_params for part in stages)
+    total_macs = sum(part.macs for part in stages)
+    console = results_console()
+    console.print(title)
+    console.print(stage_table(stages))
+    console.print(f"{total_params:,} parameters, {total_macs / 1e9:.3g} GMACs, 1,000 classes")
+
+
+def stage_table(stages: Sequence[Part]) -> FittingTable:
+    """A network stage by stage: operator, channels, layers, stride, parameters, MACs and their shares."""
+    from zoo.console import FittingTable
+
     total_macs = sum(part.macs for part in stages)
     table = FittingTable("stage", "operator")
     for column in ("kernel", "stride", "expand", "SE", "channels", "layers", "out px", "params", "MMACs"):
@@ -185,7 +199,4 @@ def _print_stages(title: str, stages: Sequence[Part]) -> None:
             f"{part.macs / 1e6:,.1f}",
             f"[{style}]{bar}[/] {part.macs / total_macs:.0%}",
         )
-    console = results_console()
-    console.print(title)
-    console.print(table)
-    console.print(f"{total_params:,} parameters, {total_macs / 1e9:.3g} GMACs, 1,000 classes")
+    return table

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import DataError
+from zoo.model.spec import COLOR_ORDERS
 
 SUFFIX = ".npz"
 # The names that people use; of each split the first pair that is there is taken. "val" may be missing.
@@ -19,14 +20,18 @@ _PAIRS = {
     "train": (("x_train", "y_train"), ("x", "y")),
     "val": (("x_val", "y_val"), ("x_test", "y_test")),
 }
-_EXPECTED = "Expected x_train, y_train, x_test, y_test, or x and y: x (N, H, W, 3) or (N, H, W) uint8, y (N,) integers."
+_EXPECTED = (
+    "Expected x_train, y_train, x_test, y_test, or x and y: x (N, H, W) or (N, H, W, C) uint8 with C 1, 3 or 4, y (N,) "
+    "integers."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arrays:
-    """Pictures (N, H, W, 3) uint8 and labels (N,) int64 of each split that is there; "train" always is.
+    """Pictures (N, H, W, C) uint8 and labels (N,) int64 of each split that is there; "train" always is.
 
-    `classes` are the file's `classes`, else the numbers. `flip_keeps_class` is the file's, else true.
+    They have the file's own planes, 1, 3 or 4. `classes` are the file's `classes`, else the numbers.
+    `flip_keeps_class` is the file's, else true.
     """
 
     classes: tuple[str, ...]
@@ -72,11 +77,12 @@ def _pair(path: Path, pictures: NDArray[Any], labels: NDArray[Any]) -> tuple[NDA
     labels = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels  # CIFAR's y is (N, 1)
     if pictures.ndim == 3:
         pictures = pictures[..., None]
-    fits = pictures.ndim == 4 and pictures.shape[-1] in (1, 3) and pictures.dtype == np.uint8 and pictures.size > 0
+    fits = (
+        pictures.ndim == 4 and pictures.shape[-1] in COLOR_ORDERS and pictures.dtype == np.uint8 and pictures.size > 0
+    )
     if not fits or labels.shape != pictures.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise DataError(
             f"{path} has pictures {pictures.dtype} {pictures.shape} and labels {labels.dtype} {labels.shape}.",
             _EXPECTED,
         )
-    rgb = np.repeat(pictures, 3, axis=-1) if pictures.shape[-1] == 1 else pictures
-    return np.ascontiguousarray(rgb), labels.astype(np.int64)
+    return np.ascontiguousarray(pictures), labels.astype(np.int64)

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.data.decode import open_picture
 from zoo.data.open import remarks
 from zoo.data.pictures import Pictures
 from zoo.errors import BrokenPictureError
+from zoo.model.spec import RGB
 
 # A JPEG decoded at a share of its size is read to its end, so what is missing or damaged is noticed all the same.
 LOOK_AT_SIZE = 32
@@ -58,13 +58,21 @@ class Report:
         return asdict(self)
 
 
-def check(splits: dict[str, Pictures], *, workers: int, on_picture: Callable[[], None] = lambda: None) -> Report:
-    """Read and decode every picture of every split.
+def check(
+    splits: dict[str, Pictures],
+    *,
+    workers: int,
+    on_picture: Callable[[], None] = lambda: None,
+    channels: int = RGB,
+) -> Report:
+    """Read and decode every picture of every split, in so many planes.
 
     Two pictures are duplicates where size and decoded pixels are the same (JPEGs: at a share of their size), so copies
     with other metadata are found too; copies that were compressed anew or resized are not.
     """
-    wanted = [(split, pictures, index) for split, pictures in splits.items() for index in range(len(pictures))]
+    wanted = [
+        (split, pictures, index, channels) for split, pictures in splits.items() for index in range(len(pictures))
+    ]
     seen = []
     with ThreadPoolExecutor(workers) as pool:
         for one in pool.map(lambda place: _look(*place), wanted):
@@ -91,14 +99,12 @@ def check(splits: dict[str, Pictures], *, workers: int, on_picture: Callable[[],
     )
 
 
-def _look(split: str, pictures: Pictures, index: int) -> Seen:
+def _look(split: str, pictures: Pictures, index: int, channels: int) -> Seen:
     name, labels = pictures.describe(index), pictures.places_of(index)
     try:
         source = pictures.read(index)
-        if isinstance(source, bytes):
-            image, (width, height) = open_picture(source, min_size=LOOK_AT_SIZE, name=name), _stored_size(source)
-        else:
-            image, width, height = Image.fromarray(source), source.shape[1], source.shape[0]
+        image = pictures.decode(index, source, min_size=LOOK_AT_SIZE, channels=channels)
+        width, height = _stored_size(source) if isinstance(source, bytes) else image.size
     except BrokenPictureError as error:
         return Seen(split, name, labels, problem=error.problem)
     return Seen(split, name, labels, width, height, _fingerprint(source, image, width, height))
@@ -106,7 +112,7 @@ def _look(split: str, pictures: Pictures, index: int) -> Seen:
 
 def _fingerprint(source: bytes | NDArray[np.uint8], image: Image.Image, width: int, height: int) -> bytes:
     """A hash of size and pixels; of the bytes where all pixels are alike, as empty pictures are not copies."""
-    flat = all(low == high for low, high in image.getextrema())  # type: ignore[misc]
+    flat = all(low == high for low, high in (plane.getextrema() for plane in image.split()))
     data = source if flat else image.tobytes()
     return hashlib.sha256(f"{width} × {height} ".encode() + bytes(data)).digest()
 

@@ -1,4 +1,4 @@
-"""Owns how a picture's bytes become upright RGB, whatever format and depth they have; no resize.
+"""Owns how a picture's bytes become upright planes of 8 bits, whatever format and depth they have; no resize.
 
 Reading is the same everywhere (training, validation, prediction, server), so that no picture looks different later.
 """
@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from zoo.data.planes import MODES, wrong_planes
 from zoo.errors import BrokenPictureError
+from zoo.model.spec import RGB
 from zoo.visible import visible
 
 # Formats that are read, with the endings of their files. Never PSD or EPS: the first holds layers, the second programs.
@@ -59,6 +61,10 @@ _TURNS = {
 }
 
 
+# What people call Pillow's modes, where that is another name.
+_CALLED = {"1": "black and white", "L": "grey", "P": "a palette"}
+
+
 @cache
 def reads_heif() -> bool:
     """Whether the package that reads HEIC is installed: the `heic` extra."""
@@ -78,12 +84,22 @@ def picture_suffixes() -> frozenset[str]:
 
 
 def open_picture(
-    source: Path | bytes, *, min_size: int | None = None, name: str | None = None, sent: bool = False
+    source: Path | bytes,
+    *,
+    min_size: int | None = None,
+    name: str | None = None,
+    sent: bool = False,
+    channels: int = RGB,
 ) -> Image.Image:
-    """Decode one picture to RGB, upright; the first frame of an animation, the first page of a TIFF.
+    """Decode one picture, upright; the first frame of an animation, the first page of a TIFF.
 
-    What is transparent is laid over black, as black as what lies beyond a picture's edge when a crop reaches there.
-    16 bits become 8 by the format's scale, not by the picture's own brightest pixel.
+    What is transparent is laid over black, as black as what lies beyond a picture's edge when a crop reaches there; in
+    four planes it stays as it is, and its alpha is the fourth. 16 bits become 8 by the format's scale, not by the
+    picture's own brightest pixel.
+
+    Returns:
+        An image of `zoo.data.planes.MODES`. Colours become grey by ITU-R 601, of a JPEG its own luma; grey becomes all
+        three colours.
 
     Args:
         source: a file, or its bytes.
@@ -91,9 +107,11 @@ def open_picture(
             pixels. None decodes in full.
         name: what errors call the picture; by default its path.
         sent: it comes from a stranger: only `SENT_FORMATS` are read.
+        channels: how many planes: 1, 3 or 4.
 
     Raises:
-        BrokenPictureError: not a picture, an unsupported format, truncated, or above `MAX_PIXELS`.
+        BrokenPictureError: not a picture, an unsupported format, truncated, above `MAX_PIXELS`, or without the fourth
+        plane that is asked for.
     """
     name = name or (visible(str(source)) if isinstance(source, Path) else "the picture")
     try:
@@ -105,9 +123,9 @@ def open_picture(
                     f"{name} has {image.width} × {image.height} pixels; at most {MAX_PIXELS:,} are read.",
                     "Scale it down first.",
                 )
-            if min_size:
-                image.draft("RGB", (min_size, min_size))
-            return _to_rgb(image)
+            if min_size or channels == 1:  # of a JPEG, grey is what it stores: nothing is converted
+                image.draft(MODES[min(channels, RGB)], (min_size, min_size) if min_size else None)
+            return _to_planes(image, channels, name)
     except UnidentifiedImageError as error:
         raise BrokenPictureError(
             f"{name} is not a picture this project reads.", f"It reads {', '.join(_formats(sent))}.{_heif_hint(name)}"
@@ -139,13 +157,16 @@ def _heif_hint(name: str) -> str:
     return " HEIC is read with `pip install 'zoo[heic]'`." if name.lower().endswith(HEIF_SUFFIXES) else ""
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """An opened picture of any mode to RGB on black, upright.
+def _to_planes(image: Image.Image, channels: int, name: str) -> Image.Image:
+    """An opened picture of any mode in the planes asked for, upright.
 
     Raises:
         ValueError: values of 32 bits, whose scale no file says. And what Pillow raises of damaged files.
+        BrokenPictureError: it has no fourth plane.
     """
     brightest, bits = _scale(image)
+    if channels == 4:
+        _keep_fourth_plane(image)
     image.load()
     clear = image.info.get("transparency")
     if isinstance(clear, tuple) and bits == 16:  # the colour was written with 16 bits, of which 8 have been read
@@ -154,13 +175,32 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     turn = _TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
     image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I"):
-        return _deep_to_rgb(image, brightest, clear)
+        image = _deep_to_grey(image, brightest, clear)
+    if channels == 4:
+        return _four_planes(image, name)
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         ground = Image.new("RGB", image.size)
         ground.paste(layered, mask=layered.getchannel("A"))
-        return ground
-    return image if image.mode == "RGB" else image.convert("RGB")
+        image = ground  # of grey all three are alike, and grey again without rounding: the weights sum up to one
+    return image if image.mode == MODES[channels] else image.convert(MODES[channels])
+
+
+def _keep_fourth_plane(image: Image.Image) -> None:
+    """Let a TIFF of RGB and one more sample, of which it does not say that it is alpha, be decoded with that sample."""
+    tile: Any = getattr(image, "tile", ())
+    raw_modes = {args if isinstance(args, str) else args[0] for _, _, _, args in tile if args}
+    if image.mode == "RGB" and raw_modes and all(str(raw).partition(";")[0] == MODES[4] for raw in raw_modes):
+        image._mode = MODES[4]  # Pillow has no other way to choose it
+
+
+def _four_planes(image: Image.Image, name: str) -> Image.Image:
+    """Colours and the fourth plane as the file has them: nothing is laid over black, nothing multiplied."""
+    if image.mode == MODES[4]:
+        return image
+    if not image.has_transparency_data:
+        raise wrong_planes(name, f"has no fourth plane, it is {_CALLED.get(image.mode, image.mode)}", 4)
+    return Image.merge(MODES[4], image.convert("RGBA").split())
 
 
 def _scale(image: Image.Image) -> tuple[int, int]:
@@ -178,11 +218,11 @@ def _scale(image: Image.Image) -> tuple[int, int]:
     return 2 ** int(bits[0]) - 1, 16 if "16" in raw_mode else 8
 
 
-def _deep_to_rgb(image: Image.Image, brightest: int, clear: Any) -> Image.Image:
-    """16-bit grey to RGB: every value is looked up, so that nothing wider than 16 bits is made of a large picture."""
+def _deep_to_grey(image: Image.Image, brightest: int, clear: Any) -> Image.Image:
+    """16-bit grey to 8: every value is looked up, so that nothing wider than 16 bits is made of a large picture."""
     table = np.minimum(np.round(np.arange(65536) * (255 / brightest)), 255).astype(np.uint8)
     deep: NDArray[Any] = np.asarray(image)
     grey = table[deep if deep.dtype.itemsize == 2 else deep.clip(0, 65535)]
     if isinstance(clear, int):
         grey[deep == clear] = 0
-    return Image.fromarray(grey).convert("RGB")
+    return Image.fromarray(grey)

@@ -7,14 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.pictures import Pictures, Split
+from zoo.data.planes import in_planes
 from zoo.files import replacing
+from zoo.model.spec import RGB
 
 # Of the digits; scikit-learn, which has them, takes more than a second to import.
 NUM_TRAIN, NUM_VAL, NUM_CLASSES = 1437, 360, 10
 
 
-def sample_photographs() -> Pictures:
-    """Two photographs that come with scikit-learn, cut into tiles: real pictures for parity where no data is known."""
+def sample_photographs(channels: int = RGB) -> Pictures:
+    """Two photographs that come with scikit-learn, cut into tiles: real pictures for parity where no data is known.
+
+    They are RGB, which becomes grey where that is wanted; of four planes the last is their grey.
+    """
     from sklearn.datasets import load_sample_images
 
     tiles = [
@@ -23,6 +28,8 @@ def sample_photographs() -> Pictures:
         for top in range(0, photo.shape[0] - 199, 113)
         for left in range(0, photo.shape[1] - 199, 110)
     ]
+    if channels == 4:
+        tiles = [np.concatenate([tile, in_planes(tile, 1, name="")], axis=-1) for tile in tiles]
     return Pictures("sample photographs", ("unknown",), tiles, np.zeros(len(tiles), np.int64))
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo.data.pictures import Pictures
 from zoo.data.shards import Packed, PackedSources, Shard
+from zoo.model.spec import RGB
 from zoo.visible import visible
 
 
@@ -32,7 +34,7 @@ def name_below(pictures: Pictures, index: int) -> str:
     """A picture's name wherever its set is: the path below the set's folder; of an array its number and CRC-32."""
     source = pictures.sources[index]
     if isinstance(source, np.ndarray):
-        return f"picture {index} {zlib.crc32(source.tobytes()):08x}"
+        return f"picture {index} {zlib.crc32(_as_known(source).tobytes()):08x}"
     return visible(_below(str(source), pictures.root or pictures.name))
 
 
@@ -46,14 +48,20 @@ def _parts(pictures: Pictures) -> Iterator[bytes]:
         yield pictures.sizes.tobytes()
     for source in sources:
         if isinstance(source, np.ndarray):
-            yield str(source.shape).encode()
-            yield source.tobytes()
+            known = _as_known(source)
+            yield str(known.shape).encode()
+            yield known.tobytes()
         elif isinstance(source, Packed):
             yield f"{_below(str(source.shard), root)}\0{source.offset}\0{source.size}\0".encode(
                 errors="surrogateescape"
             )
         else:
             yield f"{_below(str(source), root)}\0".encode(errors="surrogateescape")
+
+
+def _as_known(source: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An array as it has been known since grey ones became RGB when they were opened: with three planes."""
+    return source if source.shape[-1] != 1 else np.repeat(source, RGB, axis=-1)
 
 
 def _lengths(shards: Sequence[Shard], root: str) -> bytes:

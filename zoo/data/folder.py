@@ -31,7 +31,7 @@ def hold_out(everything: Pictures, data: str, seed: int, group_by: str | None = 
     Raises:
         DataError: too few pictures, or as `choose_held_out`.
     """
-    names = [_name_in_class(everything, index) for index in range(len(everything))]
+    names = [name_in_class(everything, index) for index in range(len(everything))]
     strata, classes = everything.labels, everything.classes
     if everything.targets is not None:
         strata, classes = rarest_label(everything.targets), ("",) * (len(classes) + 1)
@@ -185,7 +185,7 @@ def _size_of(entry: os.DirEntry[str]) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def _name_in_class(pictures: Pictures, index: int) -> str:
+def name_in_class(pictures: Pictures, index: int) -> str:
     """A picture's path below its class's folder, or its file of labels; of a picture that is no file, its number."""
     source = pictures.sources[index]
     if not isinstance(source, Path):

@@ -45,7 +45,7 @@ def choose_held_out(
     if group_by is None:
         owned = (f"{seed}/{classes[label]}/{name}" for name, label in zip(names, labels.tolist(), strict=True))
         return first_fifth(np.fromiter(map(hash_of, owned), np.uint64, len(names)), labels)
-    return _by_group(_groups(names, labels, classes, group_by), labels, seed)
+    return _by_group(groups_of(names, labels, classes, group_by), labels, seed)
 
 
 def only_on_one_side(train: NDArray[np.int64], val: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
@@ -113,7 +113,7 @@ def _by_group(groups: Sequence[str], labels: NDArray[np.int64], seed: int) -> ND
     return held_out
 
 
-def _groups(names: Sequence[str], labels: NDArray[np.int64], classes: Sequence[str], group_by: str) -> list[str]:
+def groups_of(names: Sequence[str], labels: NDArray[np.int64], classes: Sequence[str], group_by: str) -> list[str]:
     """What each picture belongs to; one that names no group is one of its own."""
     alone = [f"{classes[label]}/{name}/" for name, label in zip(names, labels.tolist(), strict=True)]
     if group_by == PARENT:

@@ -52,6 +52,17 @@ def open_splits(data: str, *, seed: int = 0, group_by: str | None = None) -> tup
     return divided
 
 
+def open_parts(data: str) -> tuple[Pictures, ...]:
+    """All pictures to learn from: train and val of data that has both, else one part; never test.
+
+    Raises:
+        DataError: as `open_splits`.
+    """
+    _check_name(data)
+    divided = _open_divided(data)
+    return (divided,) if isinstance(divided, Pictures) else divided
+
+
 def _open_divided(data: str) -> tuple[Pictures, Pictures] | Pictures:
     """Train and val of data that has both; else what they have to be made of."""
     root = Path(data)
@@ -100,7 +111,7 @@ def _divided_labels(data: str) -> tuple[Pictures, Pictures] | Pictures:
 class Counted(NamedTuple):
     """How many pictures there are to train, validate and test on, of how many classes, and if they may be flipped.
 
-    `multi_label`: a picture may have several classes, or none.
+    `multi_label`: a picture may have several classes, or none. `training` is None where counting opened nothing.
     """
 
     train: int
@@ -109,6 +120,7 @@ class Counted(NamedTuple):
     classes: int
     flip_keeps_class: bool
     multi_label: bool = False
+    training: Pictures | None = None
 
 
 def count_pictures(data: str, *, seed: int = 0, group_by: str | None = None) -> Counted:
@@ -122,7 +134,7 @@ def count_pictures(data: str, *, seed: int = 0, group_by: str | None = None) -> 
     train, val = open_splits(data, seed=seed, group_by=group_by)
     test = open_test(data, train.classes)
     counts = len(train), len(val), len(test) if test else 0, len(train.classes)
-    return Counted(*counts, train.flip_keeps_class, train.multi_label)
+    return Counted(*counts, train.flip_keeps_class, train.multi_label, train)
 
 
 def open_test(data: str, classes: tuple[str, ...]) -> Pictures | None:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.data.decode import open_picture
 from zoo.data.jpeg import read_jpeg_header, restart_blocks
 from zoo.data.pictures import Pictures
 from zoo.data.shards import INDEX_ROW, MANIFEST, Manifest, ShardEntry, SplitEntries, SplitEntry, index_shard, write_rows
@@ -65,20 +64,23 @@ def pack(
     """Write the pictures of every split into shards, in an order shuffled by `seed`, and the manifest last.
 
     A JPEG that is upright, grey or RGB, and at most 1.2 times `size` on its shorter side is copied byte for byte. Every
-    other picture is turned upright, reduced to `size` on its shorter side but never enlarged, and written as JPEG with
-    restart markers.
+    other picture is turned upright, reduced to `size` on its shorter side but never enlarged, and written as RGB JPEG
+    with restart markers; what is transparent is laid over black.
 
     Args:
         on_picture: called after each picture.
 
     Raises:
-        DataError: the folder is in use, pictures with several labels, or a split without one readable picture.
+        DataError: the folder is in use, pictures with several labels or four planes, or a split without one readable
+        picture.
     """
     if any(pictures.multi_label for pictures in splits.values()):
         raise DataError(
             "Shards hold one class a picture, and these pictures may have several.",
             "Train on the file of labels itself.",
         )
+    if any(pictures.array_channels == 4 for pictures in splits.values()):
+        raise DataError("Shards hold JPEGs, which have no fourth plane.", "Train on the arrays themselves.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         left = next(folder.glob("*.tar"), None) if folder.is_dir() and not (folder / MANIFEST).exists() else None
         hint = (
@@ -133,11 +135,7 @@ def _reduce(pictures: Pictures, index: int, size: int, quality: int) -> _Item:
     name, label = pictures.describe(index), int(pictures.labels[index])
     try:
         source = pictures.read(index)
-        image = (
-            open_picture(source, min_size=2 * size, name=name)  # twice the size, so that the resize decides sharpness
-            if isinstance(source, bytes)
-            else Image.fromarray(source)
-        )
+        image = pictures.decode(index, source, min_size=2 * size)  # twice the size: the resize decides sharpness
     except BrokenPictureError as error:
         return _Item(name, label, b"", 0, False, error.problem)
     source_bytes = len(source) if isinstance(source, bytes) else source.nbytes

@@ -21,10 +21,11 @@ from PIL import Image
 
 from zoo.data.decode import open_picture
 from zoo.data.http import PARALLEL
+from zoo.data.planes import in_planes, to_image
 from zoo.data.preprocess import prepare
 from zoo.data.shards import Packed
 from zoo.errors import BrokenPictureError, DataError
-from zoo.model.spec import Preprocessing
+from zoo.model.spec import RGB, Preprocessing
 from zoo.visible import visible
 
 Split = Literal["train", "val"]
@@ -33,7 +34,7 @@ VAL_NAMES = ("val", "valid", "validation")
 TEST_NAME = "test"
 
 
-# A picture as it is stored: a file's bytes, or (H, W, 3) uint8.
+# A picture as it is stored: a file's bytes, or (H, W, C) uint8 with C planes, 1, 3 or 4.
 Stored = bytes | NDArray[np.uint8]
 
 
@@ -41,7 +42,7 @@ Stored = bytes | NDArray[np.uint8]
 class Pictures:
     """Labelled pictures of one split.
 
-    `sources` are files, places in shards or (H, W, 3) uint8 arrays; `labels` (N,) int64 index `classes`.
+    `sources` are files, places in shards or (H, W, C) uint8 arrays; `labels` (N,) int64 index `classes`.
     `flip_keeps_class` says whether a mirrored picture still belongs to its class: not for digits. `left_out` says, a
     line each, what was found beside the pictures and not taken. `sizes` (N,) int64 are files' bytes when listed.
     Where a picture may have several labels or none, `targets` (N, K) bool has them, and `labels` is −1 throughout.
@@ -65,6 +66,12 @@ class Pictures:
     def multi_label(self) -> bool:
         """Whether a picture may have several labels, or none."""
         return self.targets is not None
+
+    @property
+    def array_channels(self) -> int | None:
+        """How many planes arrays in memory have; None of files, each of which says so itself."""
+        first = self.sources[0] if len(self) else None
+        return first.shape[-1] if isinstance(first, np.ndarray) else None
 
     def label_of(self, index: int) -> int | NDArray[np.bool_]:
         """One picture's class; of pictures with several labels its row of `targets`, (K,) bool."""
@@ -96,7 +103,7 @@ class Pictures:
         return f"{self.name} picture {index}" if isinstance(source, np.ndarray) else visible(str(source))
 
     def read(self, index: int, unwanted: Event | None = None) -> Stored:
-        """One picture as it is stored: a file's bytes, or an (H, W, 3) uint8 array.
+        """One picture as it is stored: a file's bytes, or an (H, W, C) uint8 array.
 
         A server that fails is asked again until the picture is `unwanted`.
 
@@ -149,23 +156,23 @@ class Pictures:
             left.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def open(self, index: int, *, min_size: int | None = None) -> Image.Image:
-        """Decode one picture to RGB; `min_size` as in `open_picture`.
+    def open(self, index: int, *, min_size: int | None = None, channels: int = RGB) -> Image.Image:
+        """Decode one picture; `min_size` and `channels` as in `open_picture`.
 
         Raises:
             BrokenPictureError, DataError: as `read`, or it cannot be decoded.
         """
-        return self.decode(index, self.read(index), min_size=min_size)
+        return self.decode(index, self.read(index), min_size=min_size, channels=channels)
 
-    def decode(self, index: int, stored: Stored, *, min_size: int | None = None) -> Image.Image:
+    def decode(self, index: int, stored: Stored, *, min_size: int | None = None, channels: int = RGB) -> Image.Image:
         """`open` of a picture that has been read.
 
         Raises:
-            BrokenPictureError: it cannot be decoded.
+            BrokenPictureError: it cannot be decoded, or has not these planes.
         """
         if isinstance(stored, np.ndarray):
-            return Image.fromarray(stored)
-        return open_picture(stored, min_size=min_size, name=self.describe(index))
+            return to_image(in_planes(stored, channels, name=self.describe(index)))
+        return open_picture(stored, min_size=min_size, name=self.describe(index), channels=channels)
 
     def head(self, count: int) -> Pictures:
         """At most `count` pictures spread evenly over the split, so every class of a sorted folder is in it."""
@@ -186,7 +193,7 @@ def load_prepared(pictures: Pictures, preprocessing: Preprocessing) -> tuple[NDA
     """Decode and prepare every picture, going on without the broken ones.
 
     Returns:
-        (N, S, S, 3) uint8, the indices they had in `pictures`, and one message per broken picture.
+        (N, S, S, C) uint8, the indices they had in `pictures`, and one message per broken picture.
     """
     good: list[NDArray[np.uint8]] = []
     indices: list[int] = []
@@ -194,9 +201,10 @@ def load_prepared(pictures: Pictures, preprocessing: Preprocessing) -> tuple[NDA
     with pictures.reading(range(len(pictures))) as reads:
         for index, read in enumerate(reads):
             try:
-                good.append(prepare(pictures.decode(index, read()), preprocessing))
+                image = pictures.decode(index, read(), channels=preprocessing.channels)
+                good.append(prepare(image, preprocessing))
                 indices.append(index)
             except BrokenPictureError as error:
                 broken.append(error.problem)
-    size = preprocessing.image_size
-    return np.stack(good) if good else np.empty((0, size, size, 3), np.uint8), indices, broken
+    empty = (0, preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
+    return np.stack(good) if good else np.empty(empty, np.uint8), indices, broken

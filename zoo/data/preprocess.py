@@ -14,23 +14,33 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.data.decode import open_picture
+from zoo.data.planes import MODES, to_pixels
+from zoo.errors import DataError
 from zoo.model.spec import Preprocessing
 
 _INTERPOLATION = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Resize an RGB picture by the contract.
+    """Resize a picture by the contract.
 
     Returns:
-        (S, S, 3) uint8, RGB, S = `preprocessing.image_size`. Pillow's resize is antialiased, as the contract says.
+        (S, S, C) uint8, S = `preprocessing.image_size`. Pillow's resize is antialiased, as the contract says.
+
+    Raises:
+        DataError: the picture was opened with other planes than the contract's.
     """
     size = preprocessing.image_size
+    if image.mode != MODES[preprocessing.channels]:
+        raise DataError(
+            f"The picture is {image.mode}; the network takes {preprocessing.color_order}.",
+            f"Open it with channels={preprocessing.channels}.",
+        )
     method = _INTERPOLATION[preprocessing.interpolation]
     if preprocessing.resize == "squash":
-        return np.asarray(image.resize((size, size), method))
+        return to_pixels(image.resize((size, size), method))
     # Crop before the resize: the same pixels as resizing the short side first, at a fraction of the work.
-    return np.asarray(image.resize((size, size), method, box=crop_box(image.width, image.height, preprocessing)))
+    return to_pixels(image.resize((size, size), method, box=crop_box(image.width, image.height, preprocessing)))
 
 
 def crop_box(width: int, height: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
@@ -43,12 +53,14 @@ def crop_box(width: int, height: int, preprocessing: Preprocessing) -> tuple[flo
 
 
 def load_batch(sources: Iterable[Path | bytes], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Decode and prepare several pictures: (N, S, S, 3) uint8.
+    """Decode and prepare several pictures: (N, S, S, C) uint8.
 
     Raises:
         BrokenPictureError: one of them cannot be decoded.
     """
-    return np.stack([prepare(open_picture(source), preprocessing) for source in sources])
+    return np.stack(
+        [prepare(open_picture(source, channels=preprocessing.channels), preprocessing) for source in sources]
+    )
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -36,10 +36,10 @@ def initialize_for_short_run(model: Network) -> None:
 class FromPictures(nn.Module):
     """A network with its preprocessing inside: uint8 pictures in, logits out.
 
-    Input (N, S, S, 3) uint8 in RGB order, already S pixels a side; output (N, K) float32. The order of operations is
-    what TensorRT accepts, cast before the permute (it rejects a uint8 Transpose), and what is fast: one affine, which
-    folds mean and std, over whole planes. Over the three interleaved colours of a pixel, ONNX Runtime's loop is three
-    numbers long: B0 at 224 px took a tenth longer.
+    Input (N, S, S, C) uint8, planes in the order of the row, already S pixels a side; output (N, K) float32. The order
+    of operations is what TensorRT accepts, cast before the permute (it rejects a uint8 Transpose), and what is fast:
+    one affine, which folds mean and std, over whole planes. Over the three interleaved colours of a pixel, ONNX
+    Runtime's loop is three numbers long: B0 at 224 px took a tenth longer.
     """
 
     def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:

@@ -112,7 +112,7 @@ def parts(variant: Variant, *, image_size: int | None = None, num_classes: int =
     """Yield stem (index 0), stages (1…) and head of `variant` at `image_size` (default: its eval size)."""
     kernel_size = 7 if variant.is_resnet else 3
     size = output_size(image_size or variant.eval_size, 2)
-    stem = _conv(3, variant.stem_channels, kernel_size, size)
+    stem = _conv(variant.channels, variant.stem_channels, kernel_size, size)
     if variant.is_resnet:
         size = output_size(size, 2)  # its max-pool
     yield Part(
@@ -122,7 +122,7 @@ def parts(variant: Variant, *, image_size: int | None = None, num_classes: int =
         stride=4 if variant.is_resnet else 2,
         expand_ratio=1,
         se_ratio=0,
-        in_channels=3,
+        in_channels=variant.channels,
         out_channels=variant.stem_channels,
         num_layers=1,
         size=size,
@@ -173,7 +173,7 @@ def largest_map(variant: Variant, image_size: int) -> int:
     S at 384 px: 48 · 4 channels of 96 × 96 px in stage 2 are 1,769,472.
     """
     stem_size = output_size(image_size, 2)
-    maps = [3 * image_size**2, variant.stem_channels * stem_size**2]
+    maps = [variant.channels * image_size**2, variant.stem_channels * stem_size**2]
     size = output_size(stem_size, 2) if variant.is_resnet else stem_size  # its max-pool
     channels = variant.stem_channels
     for stage in variant.stages:

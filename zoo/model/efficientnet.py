@@ -19,7 +19,13 @@ class EfficientNet(Network):
         padding = padding or variant.padding
         super().__init__(variant, num_classes, padding)
         self.stem = ConvNormAct(
-            variant, 3, variant.stem_channels, 3, stride=2, activation=variant.activation, padding=padding
+            variant,
+            variant.channels,
+            variant.stem_channels,
+            3,
+            stride=2,
+            activation=variant.activation,
+            padding=padding,
         )
         # A dict, not a Sequential: `stages["3"]` is stage 3 of the paper, where an index would be off by one.
         self.stages = nn.ModuleDict()

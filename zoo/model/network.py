@@ -13,7 +13,8 @@ from zoo.model.spec import Padding, Variant
 class Network(nn.Module, ABC):
     """Any network of the zoo: features, dropout, classifier; what a row, a checkpoint and a recipe need of it.
 
-    Input (N, 3, H, W) float, normalised by the variant's preprocessing; output logits (N, num_classes).
+    Input (N, C, H, W) float, the planes of the variant's preprocessing, normalised by it; output logits
+    (N, num_classes).
     """
 
     dropout: nn.Dropout

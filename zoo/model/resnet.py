@@ -9,7 +9,7 @@ from torchvision.models import resnet
 
 from zoo.model.layers import StochasticDepth
 from zoo.model.network import Network
-from zoo.model.spec import Variant
+from zoo.model.spec import RGB, Variant
 from zoo.model.variants import check_resnet
 
 
@@ -40,6 +40,8 @@ class ResNet(Network):
         layers = [stage.num_layers for stage in variant.stages]
         self.backbone = resnet.ResNet(resnet.Bottleneck, layers, norm_layer=norm)
         self.backbone.fc = nn.Identity()
+        if variant.channels != RGB:
+            self.backbone.conv1 = _stem(variant)
         for block in self.bottlenecks():
             block.bn3 = DroppedNorm(block.bn3)
         self.dropout = nn.Dropout(variant.dropout)
@@ -62,3 +64,10 @@ class ResNet(Network):
     def residual_norms(self) -> list[nn.BatchNorm2d]:
         """The last norm of every block."""
         return [module for module in self.modules() if isinstance(module, DroppedNorm)]
+
+
+def _stem(variant: Variant) -> nn.Conv2d:
+    """torchvision's first convolution for pictures that are not RGB, initialised as it does."""
+    conv = nn.Conv2d(variant.channels, variant.stem_channels, kernel_size=7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv

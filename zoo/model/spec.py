@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from zoo.errors import RowError
 from zoo.rows import Matching, Row, Share, Some, Text, Within
+from zoo.wording import joined
 
 Operator = Literal["mbconv", "fused_mbconv", "bottleneck"]
 Activation = Literal["silu", "relu6", "relu"]
@@ -18,7 +19,12 @@ Resize = Literal["squash", "crop"]
 ChannelCount = Annotated[int, Within(1, 8192)]
 ImageSize = Annotated[int, Within(16, 4096)]  # pixels a side
 DropProb = Annotated[float, Within(0, 0.95)]
-ByteValues = tuple[float, float, float]  # one a channel, on the 0…255 scale
+ByteValues = tuple[float, ...]  # one a plane, on the 0…255 scale
+ColorOrder = Literal["RGB", "grey", "RGBA"]
+# What the planes of a picture are called, by their number; RGBA is any picture of four, whatever the last one holds.
+COLOR_ORDERS: dict[int, ColorOrder] = {1: "grey", 3: "RGB", 4: "RGBA"}
+RGB = 3
+Channels = Annotated[int, Within(choices=tuple(COLOR_ORDERS))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,23 +49,61 @@ class Preprocessing(Row):
     """How a picture becomes an input. This row travels with the weights, the graph and the passport.
 
     `squash` resizes the whole picture to a square; `crop` resizes its short side to `resize_size` and keeps the
-    centre. `mean` and `std` are on the 0…255 scale, per channel in `color_order`. `color_order` and `antialias` have
-    one possible value each: clients in other languages read them, and a file with another value is refused.
+    centre. `mean` and `std` are on the 0…255 scale, per plane in `color_order`; how many planes a picture has is said
+    here and nowhere else. `color_order` must name as many, and `antialias` has one possible value: clients in other
+    languages read them, and a file with another value is refused.
     """
 
     image_size: Annotated[int, Within(4, 4096)]  # the early stages of training are smaller than any network's own size
     resize: Resize = "squash"
     resize_size: Annotated[int, Within(4, 8192)] | None = None
     interpolation: Interpolation = "bilinear"
-    mean: Annotated[ByteValues, Within(0, 255)] = (128.0, 128.0, 128.0)
-    std: Annotated[ByteValues, Within(above=0, high=255)] = (128.0, 128.0, 128.0)
-    color_order: Literal["RGB"] = "RGB"
+    mean: tuple[Annotated[float, Within(0, 255)], ...] = (128.0, 128.0, 128.0)
+    std: tuple[Annotated[float, Within(above=0, high=255)], ...] = (128.0, 128.0, 128.0)
+    color_order: ColorOrder = "RGB"
     antialias: Literal[True] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if COLOR_ORDERS.get(len(self.mean)) != self.color_order or len(self.std) != len(self.mean):
+            raise RowError(
+                f"color_order is {self.color_order} with {len(self.mean)} values of mean and {len(self.std)} of std.",
+                "Each plane has one of both: "
+                + joined(f"{order} has {count}" for count, order in COLOR_ORDERS.items())
+                + ".",
+            )
+
+    @property
+    def channels(self) -> int:
+        """Number of planes of a picture: 1, 3 or 4."""
+        return len(self.mean)
+
+    @property
+    def planes(self) -> str:
+        """“1 plane (grey)”, “4 planes (RGBA)”."""
+        return f"{self.channels} plane{'s' * (self.channels > 1)} ({self.color_order})"
+
+    def with_channels(self, channels: int) -> Self:
+        """Return the same preprocessing for pictures of another number of planes.
+
+        The colours keep their values. A plane that is no colour, grey or the fourth, gets the mean of theirs:
+        ImageNet's (123.675, 116.28, 103.53) become 114.495. It is a rule, and measures nothing: a batch norm follows.
+        """
+        if channels == self.channels:
+            return self
+        mean, std = _for_planes(self.mean, channels), _for_planes(self.std, channels)
+        return replace(self, mean=mean, std=std, color_order=COLOR_ORDERS[channels])
 
     def at(self, image_size: int) -> Self:
         """Return the same preprocessing for another size; a crop keeps its share of the picture."""
         resize_size = self.resize_size and round(self.resize_size * image_size / self.image_size)
         return replace(self, image_size=image_size, resize_size=resize_size)
+
+
+def _for_planes(values: ByteValues, channels: int) -> ByteValues:
+    colours = values[:RGB] if len(values) > 1 else values * RGB
+    other = sum(colours) / RGB
+    return {1: (other,), 3: colours, 4: (*colours, other)}[channels]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +112,8 @@ class Variant(Row):
 
     `id` is its name on the command line, `name` the long one. `dropout` and `stochastic_depth_prob` are the values at
     the end of training; progressive learning starts below them. `max_size` caps the inference resolution (paper §3.3:
-    480 px). `head_channels` is 0 where the classifier follows the last stage directly.
+    480 px). `head_channels` is 0 where the classifier follows the last stage directly. Its stem takes the planes of
+    `preprocessing`.
     """
 
     id: Annotated[str, Matching(r"[\w-]+", "letters, digits, - and _")]
@@ -93,6 +138,15 @@ class Variant(Row):
     def is_resnet(self) -> bool:
         """A ResNet: bottleneck stages behind a 7×7 stem with a max-pool."""
         return any(stage.operator == "bottleneck" for stage in self.stages)
+
+    @property
+    def channels(self) -> int:
+        """Number of planes of the pictures it takes."""
+        return self.preprocessing.channels
+
+    def with_channels(self, channels: int) -> Self:
+        """Return the same network for pictures of another number of planes: its stem and preprocessing change."""
+        return replace(self, preprocessing=self.preprocessing.with_channels(channels))
 
     @property
     def num_features(self) -> int:

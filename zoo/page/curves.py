@@ -6,8 +6,8 @@ As in `charts`, horizontal positions are percentages and text keeps its size, so
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from zoo.page.charts import Drawing, nice_ticks, tick_text
@@ -20,6 +20,8 @@ _LABEL_PX, _BARE_TOP_PX = 30, 18
 _BOTTOM_PX = 24
 # The least distance between two labels of an axis.
 _TICK_PX = 42
+# The name of a logarithmic axis takes about this much of its width, percent, at 390 px.
+_NAME_SHARE = 26.0
 # Values that differ by less than this count as equal: no axis has ticks for them.
 _SMALLEST = 1e-15
 
@@ -47,6 +49,16 @@ class Band:
     start: float
     end: float
     label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A place of the x axis: a vertical line that the legend names, `dashed` where it is only compared with."""
+
+    x: float
+    label: str
+    colour: str
+    dashed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +113,51 @@ def curve_chart(
         if curve.dot is not None:
             x, y = curve.points[curve.dot]
             parts.append(tag("circle", class_=f"fill {curve.colour}", cx=f"{frame.x(x):.2f}%", cy=frame.y(y), r=4.5))
-    parts += _draw_tips(curves, frame, x_name, unit)
+    parts += _draw_tips(curves, frame, lambda x: f"{x_name} {x:g}", unit)
     legend = [(curve.colour, f"{curve.label} {curve.shown}".strip()) for curve in curves] if len(curves) > 1 else []
+    return Drawing(
+        title=title, description=description, legend=legend, parts=parts, width_px=width_px, height_px=height_px
+    )
+
+
+def log_curve_chart(
+    curves: Sequence[Curve],
+    marks: Sequence[Mark],
+    *,
+    title: str,
+    description: str = "",
+    x_name: str,
+    width_px: int = 1000,
+    height_px: int = 230,
+) -> Drawing:
+    """Curves over a logarithmic x axis, labelled at powers of ten, from the first point to the last; all x above 0.
+
+    The marks are lines; their names are in the legend, where they never lie over one another.
+    """
+    places = [x for curve in curves for x, _ in curve.points]
+    values = [y for curve in curves for _, y in _finite(curve.points)] or [0.0]
+    ticks = axis_ticks(min(values), max(values), (height_px - _BARE_TOP_PX - _BOTTOM_PX) // _TICK_PX)
+    low, high = math.log10(min(places)), math.log10(max(places))
+    frame = _Frame(
+        x_range=(low, max(high, low + _SMALLEST)),
+        y_range=(min(ticks[0], *values), max(ticks[-1], *values)),
+        top_px=_BARE_TOP_PX,
+        width_px=width_px,
+        height_px=height_px,
+    )
+    logs = [replace(curve, points=[(math.log10(x), y) for x, y in curve.points]) for curve in curves]
+    parts = [*_draw_grid(ticks, frame), *(_draw_curve(curve, frame) for curve in logs)]
+    for mark in marks:
+        where = f"{min(max(frame.x(math.log10(mark.x)), 0.0), 100.0):.2f}%"
+        line: dict[str, str | float] = {"x1": where, "x2": where, "y1": 0, "y2": height_px - _BOTTOM_PX}
+        dashes = "5 4" if mark.dashed else None
+        parts.append(tag("line", class_=f"stroke {mark.colour}", stroke_dasharray=dashes, **line))
+    powers = [(float(power), f"1e{power}") for power in range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)]
+    parts += _draw_y_labels(ticks, frame)
+    parts += _draw_x_labels([(power, text) for power, text in powers if frame.x(power) > _NAME_SHARE], frame, x_name)
+    parts += _draw_tips(logs, frame, lambda x: f"{x_name} {10**x:.3g}", "")
+    legend = [(curve.colour, f"{curve.label} {curve.shown}".strip()) for curve in curves]
+    legend += [(mark.colour, mark.label) for mark in marks]
     return Drawing(
         title=title, description=description, legend=legend, parts=parts, width_px=width_px, height_px=height_px
     )
@@ -146,16 +201,23 @@ def _draw_grid(ticks: Sequence[float], frame: _Frame) -> list[Markup]:
 
 def _draw_axes(ticks: Sequence[float], frame: _Frame, x_name: str) -> list[Markup]:
     """Labels of both axes, drawn over the curves, which begin where the labels of y are."""
-    parts = [tag("text", tick_text(tick), class_="tick halo", x=2, y=frame.y(tick) - 4) for tick in ticks]
     low, high = frame.x_range
-    for tick in nice_ticks(high):
-        # Epochs are whole numbers; the outermost label stays inside the drawing.
-        if tick and tick == int(tick) and low <= tick <= high:
-            anchor = "end" if frame.x(tick) > 96 else "middle"
-            where, y = f"{frame.x(tick):.2f}%", frame.height_px - 7
-            parts.append(tag("text", tick_text(tick), class_="tick", text_anchor=anchor, x=where, y=y))
-    parts.append(tag("text", x_name, class_="tick", x=2, y=frame.height_px - 7))
-    return parts
+    # Epochs are whole numbers.
+    whole = [(tick, tick_text(tick)) for tick in nice_ticks(high) if tick and tick == int(tick) and low <= tick <= high]
+    return [*_draw_y_labels(ticks, frame), *_draw_x_labels(whole, frame, x_name)]
+
+
+def _draw_y_labels(ticks: Sequence[float], frame: _Frame) -> list[Markup]:
+    return [tag("text", tick_text(tick), class_="tick halo", x=2, y=frame.y(tick) - 4) for tick in ticks]
+
+
+def _draw_x_labels(places: Sequence[tuple[float, str]], frame: _Frame, x_name: str) -> list[Markup]:
+    parts = []
+    for place, text in places:
+        anchor = "end" if frame.x(place) > 96 else "middle"  # the outermost label stays inside the drawing
+        where, y = f"{frame.x(place):.2f}%", frame.height_px - 7
+        parts.append(tag("text", text, class_="tick", text_anchor=anchor, x=where, y=y))
+    return [*parts, tag("text", x_name, class_="tick", x=2, y=frame.height_px - 7)]
 
 
 def _draw_curve(curve: Curve, frame: _Frame) -> Markup:
@@ -180,7 +242,8 @@ def _finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(x, y) for x, y in points if math.isfinite(y)]
 
 
-def _draw_tips(curves: Sequence[Curve], frame: _Frame, x_name: str, unit: str) -> list[Markup]:
+def _draw_tips(curves: Sequence[Curve], frame: _Frame, say: Callable[[float], str], unit: str) -> list[Markup]:
+    """A tip at every x with the values of all curves there; `say` names the x."""
     said: dict[float, list[str]] = {}
     for curve in curves:
         for x, y in curve.points:
@@ -188,7 +251,7 @@ def _draw_tips(curves: Sequence[Curve], frame: _Frame, x_name: str, unit: str) -
     places = sorted(said)
     parts = []
     for place, (start, end) in zip(places, pairwise(_edges(places, frame.x_range)), strict=True):
-        tip = tag("title", f"{x_name} {place:g}: {', '.join(said[place])}")
+        tip = tag("title", f"{say(place)}: {', '.join(said[place])}")
         left, width = frame.x(start), frame.x(end) - frame.x(start)
         parts.append(
             tag("rect", tip, class_="tip", x=f"{left:.2f}%", y=0, width=f"{width:.2f}%", height=frame.height_px)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zoo.errors import DataError, ZooError
 from zoo.model.network import Network
-from zoo.model.spec import Preprocessing, Variant
+from zoo.model.spec import RGB, Preprocessing, Variant
 from zoo.model.variants import find_variant
 from zoo.weights.cache import file_of, missing_weights
 from zoo.weights.checkpoint import Checkpoint
@@ -114,13 +114,15 @@ def _adopt(
 ) -> Imported:
     variant = replace(variant, batch_norm_eps=origin.eps_of(variant.id))
     model, file_classes = to_network(foreign.tensors, variant, origin, name=foreign.name, num_classes=num_classes)
+    variant = model.variant
     published = _identify(foreign.sha256, origin)
     expects = row or published
     new_head = file_classes != model.num_classes
+    preprocessing = expects.preprocessing if expects else expected_preprocessing(origin, variant)
     card = Checkpoint(
         variant=variant,
         classes=tuple(classes) if classes else default_classes(model.num_classes),
-        preprocessing=expects.preprocessing if expects else expected_preprocessing(origin, variant),
+        preprocessing=preprocessing.with_channels(variant.channels),
         padding=origin.padding,
         provenance={
             "weights": published.id if published else None,
@@ -148,8 +150,9 @@ def _identify(sha256: str, origin: Origin) -> Weights | None:
 
 
 def _assumed(preprocessing: Preprocessing) -> str:
+    planes = "" if preprocessing.channels == RGB else f"{preprocessing.color_order}, "
     mean, std = ("/".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
     return (
         f"Not a published file; preprocessing assumed: {preprocessing.image_size} px, {preprocessing.resize}, "
-        f"{preprocessing.interpolation}, mean {mean}, std {std}."
+        f"{preprocessing.interpolation}, {planes}mean {mean}, std {std}."
     )

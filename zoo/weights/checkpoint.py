@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from zoo import __version__
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, RowError
 from zoo.files import replacing, writing_errors
 from zoo.model.spec import Card, Padding, Preprocessing, Thresholds, Variant
 
@@ -45,6 +45,14 @@ class Checkpoint(Card):
     recipe: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     thresholds: Thresholds = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variant.channels != self.preprocessing.channels:
+            raise RowError(
+                f"The network takes {self.variant.preprocessing.planes}, pictures have {self.preprocessing.planes}.",
+                "Both are said by `color_order`, `mean` and `std`.",
+            )
 
     @property
     def format(self) -> str:

@@ -12,11 +12,12 @@ from zoo.errors import CheckpointError
 from zoo.model.build import build_network
 from zoo.model.efficientnet import initialize
 from zoo.model.network import Network
-from zoo.model.spec import Variant
+from zoo.model.spec import COLOR_ORDERS, RGB, Variant
 from zoo.model.variants import find_variant
 from zoo.weights.checkpoint import Checkpoint, describe_misfit
 from zoo.weights.key_styles import key_map
 from zoo.weights.origins import ORIGINS, Origin
+from zoo.weights.stem import stem_key
 
 COUNTER = "num_batches_tracked"  # PyTorch's count of updates: no weight
 # The seed of a new classifier: importing the same file twice gives the same network.
@@ -36,6 +37,8 @@ def to_network(
     tensors: Mapping[str, Tensor], variant: Variant, origin: Origin, *, name: str, num_classes: int | None = None
 ) -> tuple[Network, int | None]:
     """Make a network in evaluation mode from another project's tensors, and say how many classes these have.
+
+    It takes as many planes as their first convolution does.
 
     Args:
         tensors: under that project's keys, in its layout.
@@ -59,6 +62,7 @@ def to_network(
     if num_classes and num_classes != own_classes:
         given |= {keys[ours]: value for ours, value in _new_classifier(variant, num_classes).items()}
     # On the meta device nothing is drawn or stored: the file's tensors become the parameters themselves.
+    variant = variant.with_channels(_channels_of(given.get(keys[stem_key(variant)])))
     with torch.device("meta"):
         model = build_network(variant, num_classes or own_classes or 1000, padding=origin.padding)
     misfit = describe_misfit({keys[ours]: value for ours, value in model.state_dict().items()}, given)
@@ -125,6 +129,12 @@ def _check_values(tensors: Mapping[str, Tensor], name: str) -> None:
                 )
 
 
+def _channels_of(stem: Tensor | None) -> int:
+    """How many planes a first convolution (out, C, k, k) takes; RGB where it takes none that are known."""
+    taken = stem.shape[1] if stem is not None and stem.ndim == 4 else RGB
+    return taken if taken in COLOR_ORDERS else RGB
+
+
 def _new_classifier(variant: Variant, num_classes: int) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(HEAD_SEED)
@@ -161,6 +171,14 @@ def _constructor(card: Checkpoint, origin: Origin) -> tuple[str, tuple[str, ...]
     arguments = []
     if variant.batch_norm_eps != origin.eps_of(variant.id):
         arguments.append(origin.eps_argument.format(eps=variant.batch_norm_eps))
+    if variant.channels != RGB and origin.channels_argument:
+        arguments.append(origin.channels_argument.format(channels=variant.channels))
+    elif variant.channels != RGB:
+        key = key_map(origin.key_style(variant), variant)[stem_key(variant)]
+        notes.append(
+            f"These weights take {card.preprocessing.planes}, and {origin.id} makes networks for 3: replace the first "
+            f"convolution, {key.removesuffix('.weight')}, before you load them."
+        )
     if card.padding != origin.padding:
         if origin.padding_argument:
             arguments.append(origin.padding_argument)

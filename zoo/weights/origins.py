@@ -26,9 +26,9 @@ class Origin(Row):
 
     `networks` maps our ids to its own names, and so says which networks it has. `batch_norm_eps` lists the ids whose
     epsilon is not 1e-3. `preprocessing` is what its weights expect where no published row says it. `constructor` is the
-    Python call that makes the network for weights converted to it, "" where we convert none. `padding_argument` and
-    `eps_argument` are added to that call for weights that differ from the project's own, "" where it takes no such
-    argument.
+    Python call that makes the network for weights converted to it, "" where we convert none. `padding_argument`,
+    `eps_argument` and `channels_argument` are added to that call for weights that differ from the project's own, ""
+    where it takes no such argument.
     """
 
     id: OriginId
@@ -41,6 +41,7 @@ class Origin(Row):
     constructor: str = ""
     padding_argument: str = ""
     eps_argument: str = ""
+    channels_argument: str = ""
     source: Text
 
     def eps_of(self, variant: str) -> float:
@@ -91,6 +92,7 @@ TIMM_ORIGIN = Origin(
     constructor='timm.create_model("{network}", num_classes={num_classes})',
     padding_argument='pad_type=""',
     eps_argument="bn_eps={eps}",
+    channels_argument="in_chans={channels}",
     source="huggingface/pytorch-image-models timm/models/efficientnet.py",
 )
 LUKEMELAS_ORIGIN = Origin(
@@ -101,6 +103,7 @@ LUKEMELAS_ORIGIN = Origin(
     preprocessing=short_side_to_size,
     constructor='EfficientNet.from_name("{network}", num_classes={num_classes})',
     eps_argument="batch_norm_epsilon={eps}",
+    channels_argument="in_channels={channels}",
     source="lukemelas/EfficientNet-PyTorch; its examples/imagenet/main.py for the preprocessing",
 )
 KERAS_ORIGIN = Origin(

@@ -13,6 +13,7 @@ from zoo.weights.cache import file_of
 from zoo.weights.mistaken import LISTED, MODEL, no_model
 from zoo.weights.origins import ORIGINS
 from zoo.weights.spec import Weights
+from zoo.weights.stem import check_adaptable
 from zoo.weights.table import find_weights, is_weights_id, weights_of
 
 if TYPE_CHECKING:
@@ -52,13 +53,25 @@ def checkpoint_path(model: str, expected: str = MODEL) -> Path | None:
     return of_run if of_run.is_file() else None
 
 
-def find_model_variant(model: str) -> Variant:
+def find_model_variant(model: str, channels: int | None = None) -> Variant:
     """The row of MODEL: in a checkpoint's header, in the table, in a row file, or of published weights.
+
+    Args:
+        channels: for pictures of so many planes instead of its own.
 
     Raises:
         UnknownNameError: neither a file nor a known id.
-        CheckpointError, DataError: a file that is not a checkpoint or a row of ours.
+        CheckpointError, DataError: a file that is not a checkpoint or a row of ours; or as `check_adaptable`.
     """
+    variant = _find_variant(model)
+    if channels is None:
+        return variant
+    if has_weights(model):
+        check_adaptable(variant, channels, model)
+    return variant.with_channels(channels)
+
+
+def _find_variant(model: str) -> Variant:
     check_name(model)
     given = _given_checkpoint(model)
     if given:

@@ -107,7 +107,7 @@ def _before_the_network(data: LatencyData) -> Markup:
         text, ticks = milliseconds(summary.p50_ms), marks(summary)
         spoken = f"{name}: {text}, n {summary.n}"
         bars.append(Bar(label=name, value=summary.p50_ms, text=text, colour=colour, spoken=spoken, marks=ticks))
-    heading, detail = f"One {_size(data)} JPEG", f"to {first.image_size} px, then {first.artifact}"
+    heading, detail = f"One {_file(data)}", f"to {first.image_size} px, then {first.artifact}"
     return bar_chart(
         [Group(heading=heading, detail=detail, bars=bars)],
         title="Where the time goes",
@@ -116,8 +116,8 @@ def _before_the_network(data: LatencyData) -> Markup:
     )
 
 
-def _size(data: LatencyData) -> str:
-    return f"{data.picture.width_px} × {data.picture.height_px}"
+def _file(data: LatencyData) -> str:
+    return f"{data.picture.width_px} × {data.picture.height_px} {data.picture.format}"
 
 
 def headlines(runs: Sequence[MeasuredLatency]) -> Iterator[str]:
@@ -132,7 +132,7 @@ def headlines(runs: Sequence[MeasuredLatency]) -> Iterator[str]:
         yield from _comparisons(run.data, names)
     data = runs[0].data
     before = milliseconds(data.picture.decode.p50_ms + data.picture.prepare.p50_ms)
-    yield f"Before the network sees it, a {_size(data)} JPEG takes {before} to decode and resize."
+    yield f"Before the network sees it, a {_file(data)} takes {before} to decode and resize."
 
 
 def _speeds(data: LatencyData, names: Mapping[str, str]) -> Iterator[str]:

@@ -6,11 +6,12 @@ whose answers it has not checked, and it knows no back end.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ REPEAT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class OpenArtifact:
-    """An opened artifact, the name it goes by, and the pictures it is fed: (N, S, S, 3) uint8 by its own contract."""
+    """An opened artifact, the name it goes by, and the pictures it is fed: (N, S, S, C) uint8 by its own contract."""
 
     name: str
     runner: Runner
@@ -91,7 +92,7 @@ class Comparison(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class PictureTimes(Row):
-    """What happens before the artifact: decoding one JPEG, and resizing it by the contract to `image_size` pixels."""
+    """What happens before the artifact: decoding one file, and resizing it by the contract to `image_size` pixels."""
 
     source: Text
     width_px: Count
@@ -100,6 +101,14 @@ class PictureTimes(Row):
     image_size: Count
     decode: Summary
     prepare: Summary
+    format: Literal["JPEG", "PNG"] = "JPEG"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; of a JPEG they are those of the first version."""
+        fields = super().to_dict()
+        if self.format == "JPEG":
+            del fields["format"]
+        return fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +190,9 @@ def check_answers(artifact: OpenArtifact, batch: NDArray[np.uint8]) -> float:
 def real_pictures(contract: Contract, count: int = 16) -> tuple[NDArray[np.uint8], str]:
     """Real pictures by an artifact's contract, and what they are: digits for a digit classifier, else photographs."""
     digits = open_splits("digits")[1]
-    chosen: Pictures = digits if contract.classes == digits.classes else sample_photographs()
+    channels = contract.preprocessing.channels  # digits have no fourth plane
+    is_digits = contract.classes == digits.classes and channels != 4
+    chosen: Pictures = digits if is_digits else sample_photographs(channels)
     prepared, _, _ = load_prepared(chosen.head(count), contract.preprocessing)
     return prepared, chosen.name
 
@@ -189,12 +200,13 @@ def real_pictures(contract: Contract, count: int = 16) -> tuple[NDArray[np.uint8
 def measure_picture(preprocessing: Preprocessing, schedule: Schedule | None = None) -> PictureTimes:
     """Time what happens before the artifact, on the host's processor, one thread.
 
-    The picture is scikit-learn's photograph `china.jpg`, 640 × 427 pixels.
+    The picture is scikit-learn's photograph `china.jpg`, 640 × 427 pixels; for four planes it is a PNG of it.
     """
-    encoded = resources.files("sklearn.datasets.images").joinpath("china.jpg").read_bytes()
-    image = open_picture(encoded)
+    encoded, format = _photograph(preprocessing.channels)
+    decode_it = partial(open_picture, encoded, channels=preprocessing.channels)
+    image = decode_it()
     decode, resize = time_in_turn(
-        [partial(open_picture, encoded), partial(prepare, image, preprocessing)],
+        [decode_it, partial(prepare, image, preprocessing)],
         schedule or Schedule(duration_ms=500.0, rounds=1),
         time_call,
     )
@@ -206,7 +218,19 @@ def measure_picture(preprocessing: Preprocessing, schedule: Schedule | None = No
         image_size=preprocessing.image_size,
         decode=summarize(pooled(decode)),
         prepare=summarize(pooled(resize)),
+        format=format,
     )
+
+
+def _photograph(channels: int) -> tuple[bytes, Literal["JPEG", "PNG"]]:
+    """The photograph as a file with so many planes, and its format: of four the last is its grey."""
+    encoded = resources.files("sklearn.datasets.images").joinpath("china.jpg").read_bytes()
+    if channels != 4:
+        return encoded, "JPEG"
+    image, buffer = open_picture(encoded), io.BytesIO()
+    image.putalpha(image.convert("L"))
+    image.save(buffer, "PNG")
+    return buffer.getvalue(), "PNG"
 
 
 def compare_rows(rows: Sequence[LatencyRow]) -> tuple[Comparison, ...]:

@@ -9,13 +9,13 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.contract import Contract
+from export.contract import Contract, Form
 from export.engine.builders import RTX, BatchProfile, BuildCard, Builder
 from export.engine.tensorrt_api import Log, TensorRT
 from export.passport import (
@@ -235,6 +235,73 @@ def test_what_does_not_fit_the_engine_is_refused(shape: tuple[int, ...], bench: 
         runner.infer(np.zeros(shape, np.uint8))
 
 
+class PlanesContext(FakeContext):
+    """Takes normalised planes; answers the mean of each, the largest of them, and which it is."""
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert name == "planes" and shape[1:] == (3, SIZE, SIZE)
+        self.batches.append(shape[0])
+        return True
+
+    def _compute(self) -> None:
+        batch = self.batches[-1]
+        planes = self.cuda.memory[self.addresses["planes"]].view(np.float32)[: batch * 3 * SIZE * SIZE]
+        every = planes.reshape(batch, 3, SIZE, SIZE).mean(axis=(2, 3))
+        highest = every.max(axis=1, keepdims=True), every.argmax(axis=1)[:, None].astype(np.int64)
+        for name, values in zip(("probabilities", "top_scores", "top_classes"), (every, *highest), strict=True):
+            self.cuda.memory[self.addresses[name]][: values.nbytes] = (
+                np.ascontiguousarray(values).view(np.uint8).ravel()
+            )
+
+
+class PlanesEngine(FakeEngine):
+    """What `zoo export --input float --softmax --topk 1 --trt fp16` makes."""
+
+    shapes: ClassVar = {"planes": (3, SIZE, SIZE), "probabilities": (3,), "top_scores": (1,), "top_classes": (1,)}
+    num_io_tensors = len(shapes)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.shapes)[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "input" if name == "planes" else "output"
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return "int64" if name == "top_classes" else "float32"
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (-1, *self.shapes[name])
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+        return [(batch, *self.shapes[name]) for batch in (LEAST, 4, MOST)]
+
+
+def test_a_plan_of_another_form_gets_planes_and_answers_every_output(bench: Bench) -> None:
+    passport = read_passport(bench.plan)
+    preprocessing = Preprocessing(image_size=SIZE, mean=(100.0, 110.0, 120.0), std=(50.0, 60.0, 70.0))
+    form = Form(input="float", output="probabilities", topk=1)
+    contract = replace(passport.contract, preprocessing=preprocessing, form=form)
+    write_passport(passport_path(bench.plan), replace(passport, contract=contract))
+    bench.module.engine = PlanesEngine(PlanesContext(bench.cuda))
+    batch = pictures(3)
+    wanted = (batch.mean(axis=(1, 2)) - preprocessing.mean) / preprocessing.std
+    with bench.open() as runner:
+        found = runner.outputs(batch)
+        np.testing.assert_array_equal(runner.infer(batch), found["probabilities"])
+    np.testing.assert_allclose(found["probabilities"], wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found["top_classes"][:, 0], wanted.argmax(axis=1))
+    assert found["top_classes"].dtype == np.int64
+
+
+def test_a_plan_of_another_form_than_its_passport_says_is_refused(bench: Bench) -> None:
+    bench.module.engine = PlanesEngine(PlanesContext(bench.cuda))
+    with pytest.raises(
+        ArtifactError, match=r"takes and answers planes, .*; its passport says pictures and logits"
+    ) as caught:
+        bench.open()
+    assert "zoo export s --trt fp16" in caught.value.hint
+
+
 def test_a_failed_launch_is_an_error(bench: Bench) -> None:
     bench.context.works = False
     with bench.open() as runner, pytest.raises(MissingCapabilityError, match="execute_async_v3"):
@@ -298,6 +365,7 @@ def test_real_bindings_have_everything_the_runner_calls() -> None:
         assert hasattr(trt.ICudaEngine, name), name
     for name in ("set_tensor_address", "set_input_shape", "execute_async_v3"):
         assert hasattr(trt.IExecutionContext, name), name
+    assert trt.nptype(trt.DataType.INT64) is np.int64
     assert trt.nptype(trt.DataType.UINT8) is np.uint8 and trt.nptype(trt.DataType.FLOAT) is np.float32
     assert trt.TensorIOMode.INPUT != trt.TensorIOMode.OUTPUT
 

@@ -23,7 +23,9 @@ from train.augment.device import augment_batch, sort_by_kind
 from train.augment.device_geometry import GEOMETRY
 from train.augment.host import OPERATIONS, augment, draw_augmentation
 from train.augment.strength import SMOOTH_BELOW_PX
-from train.input.loader import Augmented, epoch_batches, load
+from train.input.decoders import load
+from train.input.loader import Augmented
+from train.input.order import epoch_batches
 from train.learn.job import Job
 from train.learn.memory import fits
 from train.learn.run import start_run

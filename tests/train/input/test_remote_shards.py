@@ -23,7 +23,9 @@ import torch
 from safetensors.torch import load_file
 from urllib3 import Timeout
 
-from train.input.loader import Augmented, epoch_batches, load, load_validation
+from train.input.decoders import load, load_validation
+from train.input.loader import Augmented
+from train.input.order import epoch_batches
 from train.options import TrainOptions
 from train.processes.distributed import World, share_of
 from train.processes.stopping import RunStopped

@@ -82,6 +82,6 @@ def test_several_processes_join_what_they_kept() -> None:
     model = build_network(find_variant("tiny"), 10).eval()
     shares = [np.arange(rank, 50, 2) for rank in range(2)]
     preprocessing = find_variant("tiny").preprocessing.at(16)
-    joined = merge_validations([validate(model, val.at(share), preprocessing, settings) for share in shares], shares)
+    joined = merge_validations([validate(model, val, preprocessing, settings, share) for share in shares])
     assert joined.sample is not None
     assert sorted(joined.sample.label) == sorted(val.labels[:50])

@@ -20,8 +20,8 @@ def test_shares_of_several_processes_are_the_whole(shapes_run: Path, shapes: Pat
     val = read_labels(shapes).splits["val"]
     whole = validate_labels(model, val, card.preprocessing, SETTINGS)
     shares = [np.arange(rank, len(val), 3) for rank in range(3)]
-    parts = [validate_labels(model, val.at(share), card.preprocessing, SETTINGS) for share in shares]
-    joined = merge_label_validations(parts, shares)
+    parts = [validate_labels(model, val, card.preprocessing, SETTINGS, share) for share in shares]
+    joined = merge_label_validations(parts)
     assert joined.answers.index.tolist() == whole.answers.index.tolist() == list(range(20))
     assert np.array_equal(joined.answers.targets, val.all_targets())
     np.testing.assert_allclose(joined.answers.scores, whole.answers.scores, rtol=1e-5)

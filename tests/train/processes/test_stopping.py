@@ -152,7 +152,8 @@ def test_a_signal_to_the_decoding_processes_too_is_the_same_wish(
 # Its error, and by it the loader, is still there when the interpreter ends.
 FAILED = """
 import numpy as np
-from train.input.loader import Prepared, load
+from train.input.decoders import load
+from train.input.loader import Prepared
 from zoo.data.pictures import Pictures
 from zoo.errors import DataError
 from zoo.model.variants import find_variant

@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from train.input.loader import Prepared, load
+from train.input.decoders import load
+from train.input.loader import Prepared
 from train.processes.workers import Workers
 from zoo.data.pictures import Pictures
 from zoo.errors import WorkerError

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.progressive.adapt import average_decay, norm_momentum, suited_batch, suited_epochs, warmup_epochs
+from train.progressive.adapt import (
+    average_decay,
+    norm_momentum,
+    regularisation,
+    suited_batch,
+    suited_epochs,
+    warmup_epochs,
+)
 from train.progressive.cost import estimate
 from train.progressive.recipe import Situation, check_recipe, find_recipe
 from zoo.model.variants import find_variant
@@ -24,6 +31,16 @@ def test_a_handful_of_pictures_is_seen_often_enough() -> None:
     epochs = suited_epochs(few, of_1000=20)
     assert epochs * 3 >= 400 > (epochs - 1) * 3  # 20 pictures are 3 batches of 8
     assert suited_batch(few, epochs) == 8
+
+
+@pytest.mark.parametrize(("passes", "share"), [(0.1, 0.0), (30, 0.0), (60, 0.3), (300, 1.0), (1000, 1.0)])
+def test_what_is_seen_seldom_is_learnt_as_it_is(passes: float, share: float) -> None:
+    assert regularisation(passes) == share
+    situation = Situation(variant=LITE0, pictures=1000, epochs=4, epoch_pictures=round(250 * passes))
+    last = find_recipe("folder", LITE0, situation).stages[-1]
+    assert last.randaugment_magnitude == pytest.approx(15 * share)
+    assert (last.mixup_alpha, last.stochastic_depth_prob) == pytest.approx((0.2 * share, 0.2 * share))
+    assert last.dropout == pytest.approx(0.1 + 0.2 * share)
 
 
 def test_what_the_user_fixes_stays() -> None:

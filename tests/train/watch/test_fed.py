@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from train.input.loader import Augmented, epoch_batches
+from train.input.loader import Augmented
+from train.input.order import epoch_batches
 from train.learn.job import Job, make_job
 from train.processes.distributed import ALONE
 from train.watch.fed import NUM_FED, NUM_STAGES, fed_pictures, fed_sections, mixed_label

@@ -52,7 +52,7 @@ def test_a_csv_is_split_by_class_like_a_folder(write: Write) -> None:
     assert len(open_val(data)) == 20
     assert is_held_out(data)
     assert not has_split(data)
-    assert count_pictures(data) == (16, 4, 0, 2, True, False)
+    assert count_pictures(data)[:6] == (16, 4, 0, 2, True, False)
     assert train.open(0).size == (8, 8)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.input.loader import Augmented, load
+from train.input.decoders import load
+from train.input.loader import Augmented
 from train.progressive.recipe import find_recipe
 from zoo.data.jpeg import cut_out, read_jpeg_header
 from zoo.data.open import open_splits, open_val

@@ -50,7 +50,12 @@ def test_every_row_survives_its_file(variant: Variant, tmp_path: Path) -> None:
         ("eval_size = 40", "eval_size = 40\n[preprocessing]\nimage_size = 41", "differs from eval_size 40"),
         ("eval_size = 40", 'eval_size = 40\n[preprocessing]\nresize = "crop"', "resize_size"),
         ("eval_size = 40", "eval_size = 40\n[preprocessing]\nstd = [1, 0, 1]", "above 0"),
-        ("eval_size = 40", "eval_size = 40\n[preprocessing]\nmean = [nan, 0, 1]", "three numbers"),
+        (
+            "eval_size = 40",
+            "eval_size = 40\n[preprocessing]\nmean = [nan, 0, 1]",
+            "is nan, 0, 1; expected numbers from 0 to 255",
+        ),
+        ("eval_size = 40", "eval_size = 40\n[preprocessing]\nmean = [128]", "RGB with 1 values of mean and 3 of std"),
         ("eval_size = 40", "eval_size = 4O", "not TOML"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.page.curves import Band, Curve, axis_ticks, curve_chart
+from zoo.page.curves import Band, Curve, Mark, axis_ticks, curve_chart, log_curve_chart
 from zoo.page.elements import plain, render_document, table
 from zoo.wording import duration
 
@@ -126,3 +126,18 @@ def test_a_document_needs_nothing_beside_it() -> None:
 def test_values_are_written_as_people_do() -> None:
     assert plain([1.0, 0.1 + 0.2, 3]) == "1, 0.3, 3"
     assert plain({"torch": "2.15", "cuda": True}) == "torch 2.15, cuda yes"
+
+
+def test_a_logarithmic_axis_has_equal_decades_and_names_its_marks_in_the_legend() -> None:
+    curve = Curve(label="loss", colour="blue", points=[(10.0**power, float(-power)) for power in range(-6, 0)])
+    marks = [
+        Mark(x=1e-3, label="used, 0.001", colour="orange"),
+        Mark(x=1e-2, label="own, 0.01", colour="series-2", dashed=True),
+    ]
+    page = log_curve_chart([curve], marks, title="t", x_name="learning rate").as_figure()
+    assert [page.count(f">1e-{power}<") for power in (4, 3, 2, 1)] == [1, 1, 1, 1]
+    assert ">1e-6<" not in page  # there stands the axis's name
+    for mark, where in ((marks[0], "60.00%"), (marks[1], "80.00%")):
+        assert f'x1="{where}"' in page and mark.label in page
+    assert page.count("stroke-dasharray") == 1
+    assert "learning rate 0.001: loss 3.00" in page

@@ -1,0 +1,1 @@
+"""Cross-validation: one run for each fold, and what all of them say together."""
