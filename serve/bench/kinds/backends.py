@@ -100,8 +100,9 @@ def headlines(runs: Sequence[Measured[BackendsData]]) -> Iterator[str]:
         for network in dict.fromkeys(row.network for row in data.rows):
             rows = [row for row in data.rows if row.network == network]
             best = min(rows, key=lambda row: row.over_baseline.p50)
+            named = f"{network} with random weights" if best.random_weights else network
             yield (
-                f"{network} at {best.image_size} px is fastest in {best.backend}: {milliseconds(best.latency.p50_ms)} "
+                f"{named} at {best.image_size} px is fastest in {best.backend}: {milliseconds(best.latency.p50_ms)} "
                 f"for a batch of {best.batch_size}, {percent(best.over_baseline.p50)} of the time in {data.baseline} "
                 f"(n = {best.latency.n}); the same first class as PyTorch on {percent(best.top1_agreement)} of "
                 f"{best.pictures} pictures."

@@ -16,6 +16,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from export.contract import Contract, Form
 from export.graph import export_onnx
+from export.options import ExportOptions
+from export.pipeline import export_model
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.open import open_runner
 from export.runners.openvino import LARGEST_CHUNK, OpenVinoRunner, chunks
@@ -159,6 +161,18 @@ def test_a_graph_of_quantized_pairs_runs_in_eight_bits(
         expected, answers = reference.infer(digit_pictures), runner.infer(digit_pictures)
     assert (expected.argmax(1) == answers.argmax(1)).mean() >= 0.75
     assert np.corrcoef(expected.ravel(), answers.ravel())[0, 1] > 0.95
+
+
+def test_eight_bits_of_an_export_pass_the_gate_in_openvino(
+    openvino: None, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    options = ExportOptions(
+        model=str(tiny_checkpoint), out=tmp_path, precision="int8", num_pictures=60, backends=("openvino",)
+    )
+    result = export_model(options)
+    (found,) = result.passport.parity.backends
+    assert found.backend == "openvino" and found.parity.passed and found.parity.n == 60
+    assert result.passport.files.onnx.precision == "int8"
 
 
 def _profiled(runner: OpenVinoRunner, pictures: NDArray[np.uint8]) -> list:  # type: ignore[type-arg]
