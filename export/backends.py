@@ -21,8 +21,8 @@ Kind = Literal["checkpoint", ".onnx", ".plan"]
 USUAL = "auto"  # the first row that opens the artifact
 
 # Of lite0's ImageNet weights on 252 crops of photographs (benchmarks/backends.py, AMD EPYC with AVX-512 BF16), OpenVINO
-# 2026.4's bf16 has errors of up to 5.8e-2 of the largest logit, 4.2e-3 in the mean, beside PyTorch's fp32. It changes 14
-# first classes, which PyTorch itself prefers by no more than 1.9e-2. All is within what bf16 may cost anyway.
+# 2026.4's bf16 has errors of up to 5.8e-2 of the largest logit, 4.2e-3 in the mean, beside PyTorch in fp32. It changes
+# 14 first classes, which PyTorch itself prefers by no more than 1.9e-2. All is within what bf16 may cost anyway.
 BF16 = find_precision("bf16")
 
 
