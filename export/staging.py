@@ -12,10 +12,15 @@ from export.watch import Watch
 from zoo.errors import ZooError
 from zoo.files import replace_file
 
+LOG = ".log"  # what the builder of the plan said
 # In the order of publication.
-PUBLISHED = (".onnx", ".plan", SUFFIX, ".json")
+PUBLISHED = (".onnx", ".plan", LOG, SUFFIX, ".json")
 # What an export need not make: one of an earlier export would be taken for its own.
-OPTIONAL = {".plan": "which belongs to an earlier export", SUFFIX: "the signature of an earlier export"}
+OPTIONAL = {
+    ".plan": "which belongs to an earlier export",
+    LOG: "what was said when the plan of an earlier export was built",
+    SUFFIX: "the signature of an earlier export",
+}
 # Who ends a path in one of these means a file, or the .onnx in another spelling.
 NO_FOLDERS = (".onnx", ".plan", ".json", ".safetensors", ".engine", ".trt", ".pt", ".pth")
 

@@ -81,7 +81,7 @@ def plan_export(
         monkeypatch.setattr("export.pipeline.export_onnx", lambda *_, **__: tiny_graph)
         folder = tmp_path_factory.mktemp("plan")
         return export_model(
-            replace(options(tiny_checkpoint, folder), trt="fp16", builder="tensorrt-rtx", profile=(1, 2, 4))
+            replace(options(tiny_checkpoint, folder), trt="fp16", builder="tensorrt-rtx", profiles=((1, 2, 4),))
         )
 
 
@@ -196,7 +196,7 @@ def test_a_build_that_fails_keeps_the_graph(
     def fail(*_: object, **__: object) -> None:
         raise EngineBuildError("TensorRT 99 could not build the engine: no tactic.", "Look at the log.")
 
-    monkeypatch.setattr("export.pipeline.build_plan", fail)
+    monkeypatch.setattr("export.pipeline.engine_from_onnx", fail)
     monkeypatch.setattr("export.pipeline.choose_builder", lambda *_, **__: find_rtx())
     with pytest.raises(EngineBuildError, match=r"no tactic\. tiny\.onnx was written"):
         export_model(replace(options(tiny_checkpoint, tmp_path), trt="fp16"))

@@ -116,6 +116,7 @@ class FakeEngine:
     """One input and one output, as an engine of ours has."""
 
     num_io_tensors = 2
+    num_optimization_profiles = 1
 
     def __init__(self, context: FakeContext | None) -> None:
         self.context = context
