@@ -37,7 +37,8 @@ class Limit(Row):
         """Whether `value` of its setting is refused here."""
         return (
             tensorrt.builder.id == self.builder
-            and value not in (None, False)
+            and value is not None
+            and value is not False
             and (not self.values or value in self.values)
             and f"{tensorrt.version}.".startswith(self.releases and f"{self.releases}.")
             and not (self.lacks and _has(tensorrt, self.lacks))

@@ -21,6 +21,7 @@ from export.engine.builders import (
 )
 from export.engine.tensorrt_api import Log, load_tensorrt
 from export.precision.fp16 import to_fp16
+from export.precision.rows import PRECISIONS, Precision
 from zoo.errors import EngineBuildError, MissingCapabilityError, UnknownNameError, ZooError
 from zoo.machine import Driver, Gpu
 from zoo.model.counts import largest_map
@@ -145,6 +146,20 @@ def test_rtx_builds_a_real_fp16_plan_without_a_gpu(half_graph: bytes) -> None:
     written = card.to_dict()
     assert written["profile"] == {"min": 1, "opt": 4, "max": 16}
     assert written["settings"]["profiles"] == [written["profile"]] and not written["from_cache"]
+
+
+# int8 and fp8 are made from pictures, not from the graph alone: tests/export/precision builds those.
+@needs_rtx
+@pytest.mark.parametrize(
+    "precision", [row for row in PRECISIONS if row.id == "fp32" or row.transform], ids=lambda row: row.id
+)
+def test_rtx_builds_every_precision_for_any_batch(precision: Precision, tiny_graph: ModelProto) -> None:
+    profiles = (BatchProfile(min=1, opt=2, max=4), BatchProfile(min=4, opt=16, max=64))
+    graph = precision.apply(tiny_graph).SerializeToString()
+    engine = engine_from_onnx(graph, builder=RTX, settings=EngineSettings(profiles=profiles, targets=("8.9",)))
+    rtx = load_tensorrt(RTX)
+    _, diagnostics = rtx.module.Runtime(rtx.logger).get_engine_validity(engine.plan)
+    assert not int(diagnostics) & int(rtx.module.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
 
 
 @needs_rtx
