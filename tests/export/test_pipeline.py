@@ -17,6 +17,7 @@ from export.pipeline import ExportResult, export_model
 from export.precision.rows import Tolerance
 from export.runners.open import open_runner
 from export.source import make_random_network
+from export.tables import export_remarks
 from zoo.errors import (
     ArtifactError,
     CheckpointError,
@@ -116,7 +117,9 @@ def test_the_passport_records_what_the_plan_was_built_to_be_and_that_it_was_buil
         targets=("8.9",),
         workspace_mib=256,
     )
-    built, again, anew = (export_model(each).passport.builder for each in (asked, asked, replace(asked, cache=False)))
+    results = [export_model(each) for each in (asked, asked, replace(asked, cache=False))]
+    built, again, anew = (result.passport.builder for result in results)
+    assert [any("--no-cache" in text for text in export_remarks(result)) for result in results] == [False, True, False]
     assert built and built.settings == asked.engine and built.targets == ("8.6", "8.9")
     assert built.settings.workspace_mib == 256 and len(built.settings.profiles) == 2
     assert again == replace(built, from_cache=True)
