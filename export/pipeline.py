@@ -113,8 +113,8 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
 def _check_build(options: ExportOptions) -> None:
     """Refuse, before long work, what cannot be built; that nothing can build here is said when the .onnx is written."""
     settings = options.engine
-    if settings.weights == "stripped" and options.trt:
-        check_weights_apart(find_precision(options.trt), "--weights stripped")
+    if settings.weights != "fixed" and options.trt:
+        check_weights_apart(find_precision(options.trt), f"--weights {settings.weights}")
     with suppress(MissingCapabilityError):
         check_settings(choose_builder(options.builder, targets=settings.targets), settings, options.timing_cache)
 

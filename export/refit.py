@@ -140,16 +140,22 @@ def weights_beside(plan: Path, passport: Passport) -> bytes:
     """The graph whose weights a stripped plan lacks, serialised in the plan's precision, of the .onnx beside it.
 
     Raises:
-        ArtifactError: the .onnx is missing or is not the one in the passport.
+        ArtifactError: the .onnx is missing, is not the one in the passport, or has fewer bits than the plan.
     """
     card, path = passport.files.onnx, plan.with_suffix(".onnx")
+    assert passport.files.plan
+    precision = passport.files.plan.precision
     if not path.is_file() or sha256_of(path) != card.sha256:
         raise ArtifactError(
             f"{plan} was kept without weights, and {path.name}, which has them, is not beside it.",
             "Copy the .onnx of the same export along with the plan and its passport.",
         )
-    assert passport.files.plan
+    if card.precision not in ("fp32", precision):
+        raise ArtifactError(
+            f"{plan} of {precision} takes its weights from an .onnx in fp32, and {path.name} is in {card.precision}.",
+            "Export both again, the .onnx in fp32.",
+        )
     graph = onnx.load(path)
-    if card.precision != passport.files.plan.precision:
-        graph = find_precision(passport.files.plan.precision).apply(graph)
+    if card.precision != precision:
+        graph = find_precision(precision).apply(graph)
     return bytes(graph.SerializeToString())
