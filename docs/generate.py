@@ -49,6 +49,8 @@ MAKERS = {
     "metrics": formats.metrics,
     "tolerances": precisions.tolerances,
     "builders": precisions.builders,
+    "engine-limits": precisions.limits,
+    "gpu-families": precisions.families,
     "recipes": recipes.table,
     "run-folder": runs.files,
     "trackers": runs.trackers,
