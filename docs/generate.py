@@ -50,6 +50,8 @@ MAKERS = {
     "tolerances": precisions.tolerances,
     "builders": precisions.builders,
     "backends": precisions.backends,
+    "engine-limits": precisions.limits,
+    "gpu-families": precisions.families,
     "recipes": recipes.table,
     "run-folder": runs.files,
     "trackers": runs.trackers,

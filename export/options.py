@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 
 from export.backends import USUAL, BackendId, CheckedBackendId
 from export.contract import OPSET, Form, InputForm, Opset
-from export.engine.builders import AUTO, Batches, BuilderId
+from export.engine.builders import (
+    AUTO,
+    Batches,
+    BatchProfile,
+    BuilderId,
+    Compat,
+    EngineSettings,
+    OptimizationLevel,
+    WeightsIn,
+    capabilities_of,
+)
 from export.precision.rows import PrecisionId
 from zoo.model.spec import ImageSize
 from zoo.options import Arg, DeviceChoice, GroupBy, Opt
@@ -34,7 +44,7 @@ class ExportOptions(Row):
     model: Annotated[str, Arg("MODEL")]
     out: Annotated[Path, Opt("A folder, or a path ending in .onnx.", flags=("-o", "--out"))] = Path()
     precision: Annotated[PrecisionId, Opt("Numbers in the .onnx; int8 is in ONNX Runtime's form.")] = "fp32"
-    trt: Annotated[PrecisionId | None, Opt("Build a TensorRT plan too, in this precision.")] = None
+    trt: Annotated[PrecisionId | None, Opt("Build a TensorRT plan too, in this precision.", unless="refit")] = None
     calib: Annotated[
         str | None,
         Opt("Pictures to calibrate int8 and fp8 on, as --data; by default 512 of those it was trained on."),
@@ -53,19 +63,73 @@ class ExportOptions(Row):
         NotNegative | None,
         Opt("Points of accuracy that may be lost; more, and nothing is written, exit code 3.", needs="report"),
     ] = None
-    profile: Annotated[
-        Batches,
+    refit: Annotated[
+        Path | None,
         Opt(
-            "Batches the plan, or Triton, takes, and the one it is tuned for.",
+            "Put the weights into this plan, built with --weights refittable, instead of building one; needs its GPU.",
+            metavar="OLD.plan",
+            needs="parity",
+        ),
+    ] = None
+    profiles: Annotated[
+        tuple[Batches, ...],
+        Some(),
+        Opt(
+            "Batches the plan, or Triton, takes, and the one it is tuned for; repeatable, each with its own kernels.",
+            flags=("--profile",),
             metavar="MIN OPT MAX",
             needs=("trt", "triton"),
         ),
-    ] = (1, 8, 32)
+    ] = ((1, 8, 32),)
     builder: Annotated[BuilderId, Opt("auto: tensorrt if it can build here.", needs="trt")] = AUTO
     targets: Annotated[
         tuple[str, ...],
         Opt("Compute capability to build for (tensorrt-rtx); repeatable.", ("--target",), "8.6", needs="trt"),
     ] = ()
+    gpus: Annotated[
+        tuple[str, ...],
+        Opt(
+            "The same by families of GPUs: rtx-turing, rtx-ampere, rtx-ada, rtx-blackwell.",
+            ("--gpu",),
+            "FAMILY,…",
+            needs="trt",
+        ),
+    ] = ()
+    workspace_mib: Annotated[
+        Count | None,
+        Opt(
+            "Most memory a layer may use beside its tensors, MiB.  [default: the GPU's]", ("--workspace",), needs="trt"
+        ),
+    ] = None
+    optimization_level: Annotated[
+        OptimizationLevel | None, Opt("How long to look for fast kernels.  [default: TensorRT's, 3]", needs="trt")
+    ] = None
+    timing_cache: Annotated[
+        Path | None,
+        Opt(
+            "Measurements that builds on one GPU lend each other; made if it is not there.", metavar="FILE", needs="trt"
+        ),
+    ] = None
+    compat: Annotated[
+        Compat | None,
+        Opt(
+            "Run on every GPU of the same compute capability, or on Ampere and later, at some cost in speed."
+            "  [default: this model of GPU]",
+            needs="trt",
+        ),
+    ] = None
+    version_compatible: Annotated[
+        bool, Opt("Let later releases of TensorRT load the plan, at some cost in speed.", needs="trt")
+    ] = False
+    weights: Annotated[
+        WeightsIn,
+        Opt(
+            "refittable: --refit can replace them; stripped: the plan takes them from the .onnx beside it.", needs="trt"
+        ),
+    ] = "fixed"
+    cache: Annotated[
+        bool, Opt("Build the plan even if the same one was built before.", flags=("--no-cache",), needs="trt")
+    ] = True
     image_size: Annotated[
         ImageSize | None, Opt("Side of the input, px; by default the checkpoint's own. It says what another one costs.")
     ] = None
@@ -104,6 +168,23 @@ class ExportOptions(Row):
         Path | None, Opt("Sign the passport, which holds the files' hashes, with this Ed25519 key.", metavar="KEY.pem")
     ] = None
     random_weights: Annotated[bool, Opt("Untrained, for latency work only; the passport says so.")] = False
+
+    @property
+    def engine(self) -> EngineSettings:
+        """What the plan is built to be.
+
+        Raises:
+            UnknownNameError: there is no such family of GPUs.
+        """
+        return EngineSettings(
+            profiles=tuple(BatchProfile(min=least, opt=best, max=most) for least, best, most in self.profiles),
+            targets=tuple(dict.fromkeys((*self.targets, *capabilities_of(self.gpus)))),
+            workspace_mib=self.workspace_mib,
+            optimization_level=self.optimization_level,
+            compat=self.compat,
+            version_compatible=self.version_compatible,
+            weights=self.weights,
+        )
 
     @property
     def form(self) -> Form:

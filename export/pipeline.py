@@ -10,8 +10,8 @@ from typing import Any
 from onnx import ModelProto
 
 from export.backends import choose_backend, find_backend
-from export.engine.build import build_plan, check_targets, choose_builder
-from export.engine.builders import BatchProfile, BuildCard, check_batches
+from export.engine.build import Engine, check_settings, choose_builder, engine_from_onnx
+from export.engine.builders import BuildCard, check_batches
 from export.graph import export_onnx
 from export.options import ExportOptions
 from export.parity import Gate, Probe, choose_pictures, infer_all
@@ -32,13 +32,14 @@ from export.precision.rows import Precision, find_precision
 from export.precision.scores import QuantizationCard
 from export.precision_page import write_report
 from export.quantized import Quantization, check_quantization
+from export.refit import OldPlan, check_fits, check_weights_apart, open_old_plan, refit_plan
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.open import open_runner
 from export.runners.pytorch import TorchRunner
 from export.signature import load_signing_key, sign_passport
 from export.size_cost import SizeCost, size_cost
 from export.source import Source, find_source
-from export.staging import check_free, destination, publish, staging
+from export.staging import LOG, check_free, destination, publish, staging
 from export.triton.repository import add_version, planned_entry, write_service
 from export.watch import Watch
 from zoo.errors import EngineBuildError, MissingCapabilityError, ZooError
@@ -86,22 +87,26 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
     key = load_signing_key(options.sign) if options.sign else None
     folder, stem_given = destination(options.out)
     check_folder(folder)
+    old = open_old_plan(options.refit) if options.refit else None
     if options.trt:
-        with suppress(MissingCapabilityError):  # said when the .onnx is written, which needs no builder
-            check_targets(choose_builder(options.builder, targets=options.targets), options.targets)
+        _check_build(options)
     for backend in options.backends:
         choose_backend("graph.onnx", backend)  # what is not installed is told before anything is made
     source = find_source(options, watch)
+    if old:
+        check_fits(old, source.contract)
     if options.trt:
         image_size = source.contract.preprocessing.image_size
-        check_batches(options.profile, largest_map(source.network.variant, image_size), image_size)
+        for batches in options.profiles:
+            check_batches(batches, largest_map(source.network.variant, image_size), image_size)
     stem = stem_given or source.contract.model
     check_free(folder, stem)
     entry = planned_entry(options, stem, source.contract)
     with staging(folder, stem) as made:
-        job = _Job(options, source, made / f"{stem}.onnx", watch)
+        job = _Job(options, source, made / f"{stem}.onnx", watch, old)
         graph = job.export()
-        failure = job.build(graph, find_precision(options.trt)) if options.trt else None
+        precision = old.precision if old else find_precision(options.trt) if options.trt else None
+        failure = job.build(graph, precision) if precision else None
         passport = job.describe()
         if key:
             sign_passport(passport_path(job.onnx_file), key)
@@ -125,11 +130,23 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
     )
 
 
+def _check_build(options: ExportOptions) -> None:
+    """Refuse, before long work, what cannot be built; that nothing can build here is said when the .onnx is written."""
+    settings = options.engine
+    if settings.weights != "fixed" and options.trt:
+        check_weights_apart(find_precision(options.trt), f"--weights {settings.weights}")
+    with suppress(MissingCapabilityError):
+        check_settings(choose_builder(options.builder, targets=settings.targets), settings, options.timing_cache)
+
+
 class _Job:
     """One export in its staging folder: what has been made and compared so far."""
 
-    def __init__(self, options: ExportOptions, source: Source, onnx_file: Path, watch: Watch) -> None:
+    def __init__(
+        self, options: ExportOptions, source: Source, onnx_file: Path, watch: Watch, old: OldPlan | None
+    ) -> None:
         self.options = options
+        self.old = old
         self.source = source
         self.onnx_file = onnx_file
         self.plan_file = onnx_file.with_suffix(".plan")
@@ -221,24 +238,32 @@ class _Job:
             same = precision.id == self.options.precision and not precision.calibrated
             name = f"the {precision.id} graph"
             self.parity["graph"] = self.parity["onnx"] if same else self._check(self.gate, compared, precision, name)
-        least, best, most = self.options.profile
         try:
-            self.watch.step(f"Build the {precision.id} plan")
-            plan, card = build_plan(
-                converted.SerializeToString(),
-                profile=BatchProfile(min=least, opt=best, max=most),
-                builder=choose_builder(self.options.builder, targets=self.options.targets),
-                targets=self.options.targets,
-                on_progress=self.watch.progress,
-            )
+            engine = self._make_engine(converted.SerializeToString(), precision)
         except (MissingCapabilityError, EngineBuildError) as error:
             self.notes["plan"] = f"not run: {error.problem}"
             return type(error)(f"{error.problem} {self.onnx_file.name} was written all the same.", error.hint)
-        write_bytes(self.plan_file, plan)
-        self.cards["plan"], self.built = FileCard.of(self.plan_file, precision.id), card
+        write_bytes(self.plan_file, engine.plan)
+        self.cards["plan"], self.built = FileCard.of(self.plan_file, precision.id), engine.card
         if self.gate:
-            self._check_plan(self.gate, card, precision)
+            self._check_plan(self.gate, engine.card, precision)
         return None
+
+    def _make_engine(self, graph: bytes, precision: Precision) -> Engine:
+        if self.old:
+            self.watch.step(f"Put the weights into {self.old.path.name}")
+            return refit_plan(self.old, graph)
+        self.watch.step(f"Build the {precision.id} plan")
+        settings = self.options.engine
+        return engine_from_onnx(
+            graph,
+            builder=choose_builder(self.options.builder, targets=settings.targets),
+            settings=settings,
+            timing_cache=self.options.timing_cache,
+            cache=self.options.cache,
+            log_file=self.onnx_file.with_suffix(LOG),
+            on_progress=self.watch.progress,
+        )
 
     def _check_plan(self, gate: Gate, built: BuildCard, precision: Precision) -> None:
         driver = cuda_driver()
@@ -246,7 +271,7 @@ class _Job:
         if driver is None:
             self.notes["plan"] = f"not run: this machine has no GPU; {where}"
             return
-        if ".".join(map(str, driver.gpus[0].compute_capability)) not in built.targets:
+        if not built.runs_on(driver.gpus[0].compute_capability):
             self.notes["plan"] = f"not run: the plan is not for this machine's {driver.gpus[0].name}; {where}"
             return
         from export.runners.tensorrt import TensorRTRunner

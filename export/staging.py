@@ -12,11 +12,13 @@ from export.watch import Watch
 from zoo.errors import ZooError
 from zoo.files import replace_file
 
+LOG = ".log"  # what the builder of the plan said
 # In the order of publication.
-PUBLISHED = (".onnx", ".plan", ".quantization.html", ".quantization.json", SUFFIX, ".json")
+PUBLISHED = (".onnx", ".plan", LOG, ".quantization.html", ".quantization.json", SUFFIX, ".json")
 # What an export need not make: one of an earlier export would be taken for its own.
 OPTIONAL = {
     ".plan": "which belongs to an earlier export",
+    LOG: "what was said when the plan of an earlier export was built",
     ".quantization.html": "the report of an earlier export",
     ".quantization.json": "the report of an earlier export",
     SUFFIX: "the signature of an earlier export",

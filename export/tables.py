@@ -58,6 +58,10 @@ def export_remarks(result: ExportResult) -> list[str]:
     if built := passport.builder:
         targets = ", ".join(built.targets)
         remarks.append(f"Built by {built.name} {built.version} for compute capability {targets}.")
+        if built.from_cache:
+            remarks.append("It is the plan of an earlier export that was the same; --no-cache builds anew.")
+        if built.warnings:
+            remarks.append(f"{built.warnings[0]} All that was said is in {result.onnx.with_suffix('.log').name}.")
     if passport.files.plan and not parity.plan:
         numbers = " The numbers are those of the graph it was built from." if parity.graph else ""
         remarks.append(f"The plan was {parity.notes['plan']}.{numbers}")

@@ -224,8 +224,6 @@ def _option(told: Opt, name: str, kind: Any, default: Any, called: str = "") -> 
         settings |= {"is_flag": True, "flag_value": not default}
     elif _is_many(kind):
         settings |= {"multiple": True, "type": _click_type(get_args(base)[0], within)}
-    elif get_origin(base) is tuple:
-        settings |= {"type": tuple(_click_type(member, within) for member in get_args(base))}
     else:
         settings |= {"type": _click_type(base, within)}
     if default is MISSING:
@@ -257,6 +255,8 @@ def _click_type(kind: Any, outer: Within) -> Any:
     """Click's type that says a field's range in the help and refuses what is outside."""
     base, own = _bare(kind)
     within = outer if own == Within() else own
+    if get_origin(base) is tuple:
+        return tuple(_click_type(member, within) for member in get_args(base))
     if get_origin(base) is Literal:
         return click.Choice([str(choice) for choice in get_args(base)])
     if base not in (int, float):

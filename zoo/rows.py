@@ -262,7 +262,7 @@ def _take_base(base: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         members = _members(base, value)
         return tuple(
-            _take(kind, part, f"{where}[{at}]") for at, (kind, part) in enumerate(zip(members, value, strict=True))
+            _take_part(kind, part, f"{where}[{at}]") for at, (kind, part) in enumerate(zip(members, value, strict=True))
         )
     if isinstance(base, type) and issubclass(base, Row) and isinstance(value, Mapping):
         return base.from_dict(value, f"{where}.")
@@ -273,6 +273,11 @@ def _take_base(base: Any, value: Any, where: str) -> Any:
     if not _is_one(base, origin, value):
         raise ValueError(value)
     return value
+
+
+def _take_part(kind: Any, value: Any, where: str) -> Any:
+    """A member of a tuple; of one that is a tuple itself an error says which and what it should be."""
+    return (read if get_origin(_unwrap(kind)[0]) is tuple else _take)(kind, value, where)
 
 
 def _is_one(base: Any, origin: Any, value: Any) -> bool:

@@ -1,9 +1,10 @@
-"""Owns the tables of precisions, builders and back ends in docs/export.md: tolerances, who builds and who runs."""
+"""Owns the tables of precisions, builders and back ends in docs/export.md: tolerances, limits, who builds, who runs."""
 
 from __future__ import annotations
 
 from export.backends import BACKENDS, choose_backend
-from export.engine.builders import BUILDERS
+from export.engine.builders import BUILDERS, GPU_FAMILIES, find_builder
+from export.engine.limits import LIMITS
 from export.precision.rows import PRECISIONS
 from made.markdown import code, table, table_with_words
 
@@ -58,6 +59,21 @@ def backends(rest: str, body: str) -> str:
         for row in BACKENDS
     ]
     return table(["back end", "opens", "computes on", ""], rows)
+
+
+def limits(rest: str, body: str) -> str:
+    """One line a thing that a builder is not told."""
+    rows = []
+    for row in LIMITS:
+        releases = f" {row.releases}" if row.releases else " 10.0" if row.lacks else ""
+        told = " or ".join(code(f"{row.flag} {value}") for value in row.values) or code(row.flag)
+        rows.append([told, f"{find_builder(row.builder).name}{releases}", row.why, row.instead])
+    return table(["option", "refused by", "because", "instead"], rows)
+
+
+def families(rest: str, body: str) -> str:
+    """One line a family of GPUs."""
+    return table(["family", "compute capability"], [[code(row.id), row.capability] for row in GPU_FAMILIES])
 
 
 def power(value: float) -> str:

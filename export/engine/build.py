@@ -1,28 +1,38 @@
-"""Owns the way from an ONNX graph to a TensorRT plan: which builder, for which GPUs; it changes no precision.
+"""Owns the way from an ONNX graph to a TensorRT engine: which builder, for which GPUs; it changes no precision.
 
-Networks are strongly typed: the types in the graph are the types in the engine (see `export.precision.rows`). TensorRT
-answers a failed build with None, so our error carries what it logged.
+The calls of TensorRT itself are in `export.engine.native`, what cannot be asked of it in `export.engine.limits`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Event
 from time import perf_counter
 from typing import Any
 
-from export.engine.builders import AUTO, CLASSIC, RTX, BatchProfile, BuildCard, Builder, find_builder
+from export.engine.builders import AUTO, CLASSIC, RTX, BuildCard, Builder, EngineSettings, find_builder
+from export.engine.limits import check_limits
+from export.engine.native import OnProgress, plan_of_graph
+from export.engine.plan_cache import find_plan, keep_plan, plan_key
 from export.engine.tensorrt_api import TensorRT, installed_module, load_tensorrt
-from zoo.errors import EngineBuildError, MissingCapabilityError, ZooError, unknown_name
+from zoo.errors import MissingCapabilityError, ZooError, unknown_name
+from zoo.files import write_text
 from zoo.machine import Gpu, cuda_driver
 
 # TensorRT-RTX's own default is every architecture from Ampere on. Turing (7.5) has to be asked for: NVIDIA's manual
 # ("CPU-Only AOT and TensorRT-RTX Engines") keeps it out of portable engines, and S in fp16 grows from 43 to 48 MB.
 FIRST_DEFAULT_TARGET = "8.0"
 
-OnProgress = Callable[[str, int, int], None]
-"""Called with a phase's name, the steps done and the number of steps; from another thread than the caller's."""
+
+@dataclass(frozen=True)
+class Engine:
+    """A plan's bytes, and what is known of their making."""
+
+    plan: bytes
+    card: BuildCard
 
 
 def choose_builder(name: str = AUTO, *, targets: Sequence[str] = ()) -> Builder:
@@ -93,63 +103,106 @@ def _dotted(major: int, minor: int) -> str:
     return f"{major}.{minor}"
 
 
-def build_plan(
+def engine_from_onnx(
     graph: bytes,
     *,
-    profile: BatchProfile,
     builder: Builder,
-    targets: Sequence[str] = (),
+    settings: EngineSettings | None = None,
+    timing_cache: Path | None = None,
+    cache: bool = False,
+    log_file: Path | None = None,
     on_progress: OnProgress | None = None,
-) -> tuple[bytes, BuildCard]:
-    """Build the plan of a serialised ONNX graph whose first axis is the batch: its bytes, and what is known of it.
+) -> Engine:
+    """Build the engine of a serialised ONNX graph whose first axis is the batch.
 
     Ctrl-C cancels the build. The work is done in a second thread, because Python handles signals in the first only.
 
     Args:
         graph: the ONNX file's bytes, already in the precision wanted.
-        profile: the batches the engine takes.
         builder: as `choose_builder` found it.
-        targets: compute capabilities as "8.6", ahead-of-time builders only; empty means Ampere and later.
+        settings: what the engine is to be; None is one profile, 1 to 32 pictures tuned for 8.
+        timing_cache: a file of measurements that this build uses and adds to; see `export.engine.timing_cache`.
+        cache: take the plan from `export.engine.plan_cache` if it was built before, and keep it there.
+        log_file: where the builder's messages go, of a build that fails too.
         on_progress: called from the second thread.
 
     Raises:
         EngineBuildError: the graph was refused or the build failed; carries the builder's own text.
         UnknownNameError: a target the builder does not know.
         MissingCapabilityError: as `load_tensorrt`.
+        ZooError: a setting that this builder cannot honour, or a timing cache of another release or GPU.
     """
+    settings = settings or EngineSettings()
     tensorrt = load_tensorrt(builder)
-    chosen = _choose_targets(tensorrt, targets) if builder.ahead_of_time else {}
+    targets = check_settings(builder, settings, timing_cache)
     driver = cuda_driver()
     gpu = driver.gpus[0] if driver and not builder.ahead_of_time else None
+    key = plan_key(graph, settings, tensorrt, targets=list(targets), gpu=gpu) if cache else None
+    if key and (kept := find_plan(key)):
+        plan, card, said = kept
+        if log_file:
+            write_text(log_file, said)
+        return Engine(plan, replace(card, from_cache=True))
     tensorrt.log.clear()
-    cancelled = Event()
     start = perf_counter()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine-build") as pool:
-        job = pool.submit(_build, tensorrt, graph, profile, list(chosen.values()), on_progress, cancelled)
-        try:
-            plan = job.result()
-        except KeyboardInterrupt:
-            cancelled.set()  # the pool then waits for the current step only
-            raise
-    return plan, BuildCard(
+    try:
+        plan = _in_second_thread(tensorrt, graph, settings, list(targets.values()), timing_cache, on_progress)
+    finally:
+        if log_file:
+            write_text(log_file, tensorrt.log.text())
+    card = BuildCard(
         name=builder.id,
         version=tensorrt.version,
-        targets=tuple(chosen) or ((_dotted(*gpu.compute_capability),) if gpu else ()),
-        profile=profile,
+        targets=tuple(targets) or ((_dotted(*gpu.compute_capability),) if gpu else ()),
+        profile=settings.profiles[0],
         gpu=gpu.name if gpu else None,
         build_s=round(perf_counter() - start, 2),
         warnings=tensorrt.log.warnings(),
+        settings=settings,
+        timing_cache=timing_cache.name if timing_cache else None,
     )
+    problem = keep_plan(key, plan, card, tensorrt.log.text()) if key else None
+    return Engine(plan, replace(card, warnings=(*card.warnings, problem)) if problem else card)
 
 
-def check_targets(builder: Builder, targets: Sequence[str]) -> None:
-    """Check, before long work, that `builder` knows the compute capabilities asked for.
+def _in_second_thread(
+    tensorrt: TensorRT,
+    graph: bytes,
+    settings: EngineSettings,
+    targets: list[Any],
+    timing_cache: Path | None,
+    on_progress: OnProgress | None,
+) -> bytes:
+    cancelled = Event()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine-build") as pool:
+        job = pool.submit(
+            plan_of_graph,
+            tensorrt,
+            graph,
+            settings,
+            targets=targets,
+            timing_cache=timing_cache,
+            on_progress=on_progress,
+            cancelled=cancelled,
+        )
+        try:
+            return job.result()
+        except BaseException:  # Ctrl-C, or what SIGTERM is turned into
+            cancelled.set()  # the pool then waits for the current step only
+            raise
+
+
+def check_settings(builder: Builder, settings: EngineSettings, timing_cache: Path | None = None) -> dict[str, Any]:
+    """Check, before long work, that `builder` can do what is asked; return its targets as `compute_capabilities`.
 
     Raises:
-        UnknownNameError: it does not. MissingCapabilityError: as `load_tensorrt`.
+        UnknownNameError: a target it does not know.
+        ZooError: it cannot honour a setting; says which.
+        MissingCapabilityError: as `load_tensorrt`.
     """
-    if targets and builder.ahead_of_time:
-        _choose_targets(load_tensorrt(builder), targets)
+    tensorrt = load_tensorrt(builder)
+    check_limits(tensorrt, settings, driver=cuda_driver(), timing_cache=timing_cache)
+    return _choose_targets(tensorrt, settings.targets) if builder.ahead_of_time else {}
 
 
 def _choose_targets(tensorrt: TensorRT, targets: Sequence[str]) -> dict[str, Any]:
@@ -160,76 +213,3 @@ def _choose_targets(tensorrt: TensorRT, targets: Sequence[str]) -> dict[str, Any
     ascending = list(known)
     chosen = targets or ascending[ascending.index(FIRST_DEFAULT_TARGET) :]
     return {name: known[name] for name in ascending if name in chosen}
-
-
-def _build(
-    tensorrt: TensorRT,
-    graph: bytes,
-    profile: BatchProfile,
-    targets: list[Any],
-    on_progress: OnProgress | None,
-    cancelled: Event,
-) -> bytes:
-    module: Any = tensorrt.module
-    builder = module.Builder(tensorrt.logger)
-    network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = module.OnnxParser(network, tensorrt.logger)
-    if not parser.parse(graph):
-        said = [parser.get_error(index) for index in range(parser.num_errors)]
-        text = "; ".join(": ".join(filter(None, (error.node_name(), error.desc()))) for error in said)
-        raise _refused(tensorrt, f"does not take this graph: {text or tensorrt.log.errors()}")
-    config = builder.create_builder_config()
-    # TF32 would round the inputs of fp32 convolutions to 10 bits: the plan would not be the graph that was compared.
-    config.clear_flag(module.BuilderFlag.TF32)
-    # Names and shapes of layers in the engine, so that a profile can be summed by stage; costs no speed.
-    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
-    config.progress_monitor = monitor = _monitor(module, on_progress, cancelled)
-    _add_profile(tensorrt, builder, network, config, profile)
-    if targets:
-        config.num_compute_capabilities = len(targets)
-        if not all(config.set_compute_capability(target, index) for index, target in enumerate(targets)):
-            raise _refused(tensorrt, f"does not take the targets: {tensorrt.log.errors()}")
-    serialized = builder.build_serialized_network(network, config)
-    del monitor  # it had to live until here: the config holds no reference to it
-    if cancelled.is_set():
-        raise EngineBuildError("The engine build was cancelled.")
-    if serialized is None:
-        raise _refused(tensorrt, f"could not build the engine: {tensorrt.log.errors()}")
-    return bytes(serialized)
-
-
-def _refused(tensorrt: TensorRT, problem: str) -> EngineBuildError:
-    return EngineBuildError(
-        f"{tensorrt.builder.name} {tensorrt.version} {problem}",
-        "`zoo doctor` shows versions; the .onnx is not affected.",
-    )
-
-
-def _add_profile(tensorrt: TensorRT, builder: Any, network: Any, config: Any, batches: BatchProfile) -> None:
-    profile = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        shape = tuple(tensor.shape)[1:]
-        profile.set_shape(tensor.name, (batches.min, *shape), (batches.opt, *shape), (batches.max, *shape))
-    if config.add_optimization_profile(profile) < 0:
-        raise _refused(tensorrt, f"does not take the batch profile: {tensorrt.log.errors()}")
-
-
-def _monitor(module: Any, on_progress: OnProgress | None, cancelled: Event) -> Any:
-    class Monitor(module.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            module.IProgressMonitor.__init__(self)
-            self.steps: dict[str, int] = {}
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self.steps[phase_name] = num_steps
-
-        def phase_finish(self, phase_name: str) -> None:
-            self.steps.pop(phase_name, None)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            if on_progress:
-                on_progress(phase_name, step + 1, self.steps.get(phase_name, step + 1))
-            return not cancelled.is_set()
-
-    return Monitor()

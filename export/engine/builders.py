@@ -5,10 +5,12 @@ They import nothing heavy, so that the command line and the docs can read them; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from zoo.errors import ZooError, look_up
+from zoo.results import Sha256
 from zoo.rows import Ascending, Count, NotNegative, Row, Some, Text, Within, read
 
 
@@ -47,6 +49,38 @@ if TYPE_CHECKING:
     BuilderId = str
 else:
     BuilderId = Literal[(AUTO, *(row.id for row in BUILDERS))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuFamily(Row):
+    """A generation of RTX GPUs, and the compute capability that all of them have."""
+
+    id: Text
+    capability: Text
+
+
+# https://developer.nvidia.com/cuda-gpus. Other capabilities (8.0 of an A100, 12.1 of a GB10) are named by --target.
+GPU_FAMILIES = (
+    GpuFamily(id="rtx-turing", capability="7.5"),
+    GpuFamily(id="rtx-ampere", capability="8.6"),
+    GpuFamily(id="rtx-ada", capability="8.9"),
+    GpuFamily(id="rtx-blackwell", capability="12.0"),
+)
+
+
+def capabilities_of(families: Sequence[str]) -> tuple[str, ...]:
+    """The compute capabilities of families of GPUs, each text one of them or several with commas between.
+
+    Raises:
+        UnknownNameError: there is no such family; names the nearest.
+    """
+    known = {row.id: row for row in GPU_FAMILIES}
+    ids = [part.strip() for text in families for part in text.split(",")]
+    hint = f"There are {', '.join(known)}; --target takes a compute capability."
+    return tuple(look_up(known, id, kind="family of GPUs", hint=hint).capability for id in ids)
+
+
+AMPERE = (8, 0)
 
 # The smallest batch, the one to tune for, and the largest.
 Batches = Annotated[tuple[int, int, int], Within(1), Ascending()]
@@ -98,11 +132,39 @@ class BatchProfile(Row):
         read(Batches, (self.min, self.opt, self.max), "profile")
 
 
+# What an engine's kernels may assume of the GPU: its model, its compute capability, or Ampere and anything later.
+Compat = Literal["same", "ampere+"]
+# Where an engine's weights are: for good in it; in it, to be replaced; or left out, and taken from the .onnx beside it.
+WeightsIn = Literal["fixed", "refittable", "stripped"]
+OptimizationLevel = Annotated[int, Within(0, 5)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings(Row):
+    """What an engine is built to be. None is TensorRT's own default.
+
+    `targets` are the compute capabilities asked for, of ahead-of-time builders; empty means Ampere and later.
+    `workspace_mib` is the most memory of the GPU that a layer may use beside its tensors. A `version_compatible` engine
+    is loaded by later releases of TensorRT too. `export.engine.limits` says which builder cannot do what.
+    """
+
+    profiles: Annotated[tuple[BatchProfile, ...], Some()] = (BatchProfile(),)
+    targets: tuple[str, ...] = ()
+    workspace_mib: Count | None = None
+    optimization_level: OptimizationLevel | None = None
+    compat: Compat | None = None
+    version_compatible: bool = False
+    weights: WeightsIn = "fixed"
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildCard(Row):
     """Who built a plan, and for what. `name` is the builder's id.
 
-    `targets` are the compute capabilities it runs on; `gpu` is the one it was built on, None if built without.
+    `targets` are the compute capabilities it runs on; `gpu` is the one it was built on, None if built without;
+    `profile` is the first of the `settings`', which passports of the first versions lack. `timing_cache` is the name of
+    the file that lent it measurements. One `from_cache` was built by an earlier export. `refitted_from` is the SHA-256
+    of the plan whose kernels it has.
     """
 
     name: Text
@@ -112,3 +174,25 @@ class BuildCard(Row):
     gpu: str | None
     build_s: NotNegative
     warnings: tuple[str, ...]
+    settings: EngineSettings | None = None
+    timing_cache: str | None = None
+    from_cache: bool = False
+    refitted_from: Sha256 | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; of a card of the first versions they are those of the first version."""
+        fields = super().to_dict()
+        if self.settings is None:
+            for name in ("settings", "timing_cache", "from_cache", "refitted_from"):
+                del fields[name]
+        return fields
+
+    @property
+    def built_as(self) -> EngineSettings:
+        """Its settings; of the first versions, which had no other, what they amount to."""
+        return self.settings or EngineSettings(profiles=(self.profile,))
+
+    def runs_on(self, capability: tuple[int, int]) -> bool:
+        """Whether it was built for GPUs of this compute capability."""
+        later = self.built_as.compat == "ampere+" and capability >= AMPERE
+        return later or f"{capability[0]}.{capability[1]}" in self.targets

@@ -17,7 +17,9 @@ from export.engine.builders import Builder
 from zoo.errors import MissingCapabilityError
 
 # Severities as TensorRT numbers them: 0 internal error, 1 error, 2 warning, 3 info, 4 verbose.
-WARNING = 2
+WARNING, INFO = 2, 3
+SEVERITIES = ("internal error", "error", "warning", "info")
+KEPT_LINES = 10_000  # a build says some hundred; a server that runs for months says more than it should keep
 
 
 def installed_module(builder: Builder) -> str | None:
@@ -27,17 +29,17 @@ def installed_module(builder: Builder) -> str | None:
 
 @dataclass
 class Log:
-    """What TensorRT said, warnings and worse, the last thousand lines.
+    """What TensorRT said, except what is only for its makers (verbose): the last ten thousand lines.
 
     TensorRT keeps the first logger of a process and ignores every later one. So there is one log per module, and a
     caller clears it before the work whose messages it wants.
     """
 
-    lines: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=1000))
+    lines: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
 
     def add(self, severity: int, text: str) -> None:
-        """Keep a line if it is a warning or worse."""
-        if severity <= WARNING:
+        """Keep a line unless it is verbose."""
+        if severity <= INFO:
             self.lines.append((severity, " ".join(text.split())))
 
     def clear(self) -> None:
@@ -52,6 +54,14 @@ class Log:
     def warnings(self) -> tuple[str, ...]:
         """The warnings, each once."""
         return tuple(dict.fromkeys(text for severity, text in self.lines if severity == WARNING))
+
+    def problems(self) -> list[str]:
+        """Warnings and errors, in the order said."""
+        return [text for severity, text in self.lines if severity <= WARNING]
+
+    def text(self) -> str:
+        """All of it for people, a line each: “warning: …”."""
+        return "".join(f"{SEVERITIES[severity]}: {text}\n" for severity, text in self.lines)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def of_plan(built: BuildCard) -> tuple[Ability, bool]:
         reasons.append("no NVIDIA GPU with a driver is here")
     else:
         capability = ".".join(map(str, driver.gpus[0].compute_capability))
-        if capability not in built.targets:
+        if not built.runs_on(driver.gpus[0].compute_capability):
             targets = ", ".join(built.targets)
             reasons.append(f"it is for compute capability {targets}; {driver.gpus[0].name} has {capability}")
             rebuild = True

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from export.contract import OPSET, Contract, Form
-from export.engine.builders import CLASSIC, BatchProfile, BuildCard
+from export.engine.builders import CLASSIC, BuildCard, EngineSettings
 from export.passport import CheckpointCard
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import CHECKPOINT_SUFFIX
@@ -57,14 +57,23 @@ def export_command(
     parts += ["--softmax"] if form.output != usual.output else []
     parts += [*_option("topk", form.topk), *_option("opset", opset if opset != OPSET else None)]
     if built:
-        profile = built.profile
-        parts += [*_option("trt", precision), *_option("builder", built.name)]
-        if profile != BatchProfile():
-            parts += ["--profile", *map(str, (profile.min, profile.opt, profile.max))]
+        parts += [*_option("trt", precision), *_option("builder", built.name), *_engine_options(built.built_as)]
         chosen = built.targets if targets is None else targets
         parts += [] if built.name == CLASSIC.id else [part for each in chosen for part in _option("target", each)]
     parts += ["--random-weights"] if random_weights else []
     return _command("export", _model_of(contract, checkpoint), *parts)
+
+
+def _engine_options(settings: EngineSettings) -> list[str]:
+    """What asks for these settings, except for the targets."""
+    usual, parts = EngineSettings(), []
+    for profile in settings.profiles if settings.profiles != usual.profiles else ():
+        parts += ["--profile", *map(str, (profile.min, profile.opt, profile.max))]
+    parts += [*_option("workspace", settings.workspace_mib)]
+    parts += [*_option("optimization-level", settings.optimization_level), *_option("compat", settings.compat)]
+    parts += ["--version-compatible"] if settings.version_compatible else []
+    parts += [*_option("weights", settings.weights if settings.weights != usual.weights else None)]
+    return parts
 
 
 def _model_of(contract: Contract, checkpoint: CheckpointCard | None) -> str:

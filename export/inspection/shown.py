@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
+from export.engine.builders import EngineSettings
 from export.inspection.card import Inspection, Port
 from export.passport import Parity
 from zoo.commands.models import stage_table
@@ -17,6 +18,8 @@ from zoo.visible import visible
 
 FEW = 8  # classes that are named
 KINDS = {"checkpoint": "a checkpoint", "onnx": "an ONNX graph", "plan": "a TensorRT plan"}
+
+COMPAT_WORDS = {"same": "on every GPU of this compute capability", "ampere+": "on Ampere and later"}
 
 
 def show(found: Inspection, console: Console) -> None:
@@ -66,9 +69,22 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "signature", found.signature or "none"
         yield from _parities(found)
     if built := found.builder:
-        profile = f"batches {built.profile.min} to {built.profile.max}, tuned for {built.profile.opt}"
-        yield "built by", f"{built.name} {built.version} for {', '.join(built.targets)}; {profile}"
+        yield "built by", f"{built.name} {built.version} for {', '.join(built.targets)}; {_settings(built.built_as)}"
+        if built.refitted_from:
+            yield "refitted from", f"a plan of sha256 {built.refitted_from}"
     yield "made by", found.made_by + (f"  ({found.created})" if found.created else "")
+
+
+def _settings(built_as: EngineSettings) -> str:
+    """What an engine was built to be, where it is not the usual."""
+    words = [f"batches {row.min} to {row.max}, tuned for {row.opt}" for row in built_as.profiles]
+    words += [f"workspace {built_as.workspace_mib} MiB"] if built_as.workspace_mib is not None else []
+    level = built_as.optimization_level
+    words += [f"optimization level {level}"] if level is not None else []
+    words += [COMPAT_WORDS[built_as.compat]] if built_as.compat else []
+    words += ["for later releases too"] if built_as.version_compatible else []
+    words += [f"weights {built_as.weights}"] if built_as.weights != "fixed" else []
+    return "; ".join(words)
 
 
 def _port(port: Port) -> str:

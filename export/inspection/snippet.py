@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from export.contract import Contract
-from export.engine.builders import BuildCard, find_builder
+from export.engine.builders import BuildCard, EngineSettings, find_builder
 from export.inspection.card import Inspection
 from export.interface import input_of, outputs_of
 from export.options import TOP
@@ -48,12 +48,19 @@ def snippet_of(found: Inspection, language: Language) -> str:
     """A program for what was inspected.
 
     Raises:
-        ZooError: a checkpoint, which only this project reads.
+        ZooError: a checkpoint, which only this project reads; a plan that has to be told more than the program says.
     """
     if found.kind == "checkpoint":
         raise ZooError(
             f"{found.artifact} is a checkpoint: a program that uses it needs this project.",
             "`zoo export` makes an .onnx of it, which needs nothing of ours; in Python: docs/python-api.md.",
+        )
+    settings = found.builder.built_as if found.builder else EngineSettings()
+    if settings.weights == "stripped" or settings.version_compatible:
+        what = "is kept without weights" if settings.weights == "stripped" else "carries a runtime of its own"
+        raise ZooError(
+            f"{found.artifact} {what}, which the program would have to provide for.",
+            "Build a plan without --weights stripped and --version-compatible, or print the program of its .onnx.",
         )
     write = python_snippet if language == "python" else cpp_snippet
     return write(found.file.name, found.contract, sha256=found.file.sha256, built=found.builder)

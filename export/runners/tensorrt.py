@@ -14,10 +14,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from export.engine.builders import BuildCard, find_builder
+from export.engine.builders import BatchProfile, BuildCard, find_builder
+from export.engine.refitter import put_weights_in
 from export.engine.tensorrt_api import TensorRT, load_tensorrt
 from export.interface import as_input
 from export.passport import Passport, check_plan, passport_path
+from export.refit import weights_beside
 from export.runners.cuda import Cuda, open_cuda
 from export.runners.runner import check_out, recorded_temperature
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
@@ -47,6 +49,7 @@ class _Tensor:
 class TensorRTRunner:
     """A .plan as a `Runner`. A batch above the profile's largest is refused, one below its smallest is padded.
 
+    Of several profiles a batch takes the one that is tuned for the size next to its own; changing waits for the GPU.
     It has one stream, pinned host buffers, and device buffers for the largest batch, allocated once. Any thread may
     call `infer`, one at a time.
     """
@@ -90,9 +93,13 @@ class TensorRTRunner:
         module: Any = self._tensorrt.module
         self._tensorrt.log.clear()
         self._runtime = module.Runtime(self._tensorrt.logger)
+        if built.built_as.version_compatible:  # it carries the code of its own runtime; its hash was checked
+            self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
             raise ArtifactError(_describe_refusal(plan, built, self._tensorrt, driver), _rebuild(passport))
+        if built.built_as.weights == "stripped":
+            put_weights_in(self._tensorrt, self._engine, weights_beside(plan, passport))
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise _gpu_failed("execution context", self._tensorrt)
@@ -104,12 +111,25 @@ class TensorRTRunner:
                 f"{plan.name} takes and answers {joined(names)}; its passport says {joined((taken, *outputs))}.",
                 _rebuild(passport),
             )
-        smallest, _, largest = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(inputs[0], 0))
-        self._min_batch_size, self._max_batch_size = int(smallest[0]), int(largest[0])
+        self._profiles = [self._profile(inputs[0], each) for each in range(self._engine.num_optimization_profiles)]
+        self._active = 0  # a context begins with the first
+        self._max_batch_size = max(profile.max for profile in self._profiles)
         self.max_batch_size: int | None = self._max_batch_size
         self._input, self._outputs = self._allocate(inputs[0]), [self._allocate(name) for name in outputs]
         for tensor in (self._input, *self._outputs):
             self._must(self._context.set_tensor_address(tensor.name, tensor.device), "set_tensor_address")
+
+    def _profile(self, name: str, index: int) -> BatchProfile:
+        least, best, most = (int(next(iter(shape))) for shape in self._engine.get_tensor_profile_shape(name, index))
+        return BatchProfile(min=least, opt=best, max=most)
+
+    def _use_profile(self, index: int) -> None:
+        if index != self._active:
+            self._must(
+                self._context.set_optimization_profile_async(index, self._cuda.stream), "set_optimization_profile"
+            )
+            self._cuda.synchronize()  # the shape of the next batch may only be set afterwards
+            self._active = index
 
     def _allocate(self, name: str) -> _Tensor:
         shape = tuple(int(side) for side in tuple(self._engine.get_tensor_shape(name))[1:])
@@ -144,9 +164,13 @@ class TensorRTRunner:
                 f"not {pictures.shape}.",
                 "`zoo export --profile MIN OPT MAX` sets the batches.",
             )
-        batch = max(count, self._min_batch_size)  # rows beyond `count` hold old pictures; their outputs are dropped
+        chosen = nearest_profile(self._profiles, count)
+        batch = max(
+            count, self._profiles[chosen].min
+        )  # rows beyond `count` hold old pictures; their outputs are dropped
         self._input.rows(count)[...] = as_input(pictures, self.contract)
         with self._cuda.current():
+            self._use_profile(chosen)
             self._must(self._context.set_input_shape(self._input.name, (batch, *self._input.shape)), "set_input_shape")
             self._cuda.copy_to_device(self._input.device, self._input.bytes_of(batch))
             self._must(self._context.execute_async_v3(self._cuda.stream), "execute_async_v3")
@@ -169,6 +193,18 @@ class TensorRTRunner:
 
     def __exit__(self, *raised: object) -> None:
         self._close()
+
+
+def nearest_profile(profiles: list[BatchProfile], count: int) -> int:
+    """Which profile a batch of `count` runs best with: of those that take it the one whose `opt` is nearest to it.
+
+    Where none takes it, it is padded to the smallest batch of one that is larger.
+    """
+    inside = [index for index, row in enumerate(profiles) if row.min <= count <= row.max]
+    if inside:
+        return min(inside, key=lambda index: abs(profiles[index].opt - count))
+    larger = [index for index, row in enumerate(profiles) if row.min > count]
+    return min(larger, key=lambda index: profiles[index].min)
 
 
 def _needs_gpu(plan: Path, why: str) -> MissingCapabilityError:

@@ -66,24 +66,33 @@ def planned_entry(options: ExportOptions, name: str, contract: Contract) -> Entr
             f"Triton takes no model called {name!r}: letters, digits, '.', '_' and '-' only.",
             "Name it with -o: `zoo export MODEL -o NAME.onnx`.",
         )
-    least, best, most = options.profile
-    entry = Entry(
-        options.triton, name, contract, "plan" if options.trt else "onnx", BatchProfile(min=least, opt=best, max=most)
-    )
+    if options.refit:
+        raise ZooError(
+            "--triton adds what an export builds, not a plan that --refit changes.",
+            "Build it with --trt, or copy the refitted plan into the repository as the model's next version.",
+        )
+    profiles = options.engine.profiles
+    if len(profiles) > 1:
+        raise ZooError(
+            "Triton runs a plan's first --profile only, and here are several.", "Give one that takes all batches."
+        )
+    entry = Entry(options.triton, name, contract, "plan" if options.trt else "onnx", profiles[0])
     if options.trt:
-        _check_plan(options)
+        _check_plan(options, profiles[0])
     check_folder(entry.folder)
     _check_alike(entry)
     return entry
 
 
-def _check_plan(options: ExportOptions) -> None:
+def _check_plan(options: ExportOptions, profile: BatchProfile) -> None:
     """Check that Triton loads such a plan, as far as can be told before it is built."""
-    if options.profile[0] > 1:
+    if profile.min > 1:
         raise ZooError(
-            f"Triton sends single pictures too, and --profile {options.profile[0]} … takes none.",
-            f"--profile 1 {options.profile[1]} {options.profile[2]}",
+            f"Triton sends single pictures too, and --profile {profile.min} … takes none.",
+            f"--profile 1 {profile.opt} {profile.max}",
         )
+    if options.weights == "stripped":
+        raise ZooError("Triton does not put weights into a plan that lacks them.", "Leave --weights stripped out.")
     with suppress(MissingCapabilityError):  # said when the plan is built
         builder = choose_builder(options.builder, targets=options.targets)
         if builder.ahead_of_time:

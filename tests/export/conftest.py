@@ -106,7 +106,13 @@ def exports_this_graph(monkeypatch: pytest.MonkeyPatch, tiny_graph: ModelProto) 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a driver, wherever the tests run."""
-    for module in ("export.engine.build", "export.pipeline", "export.runners.tensorrt", "export.runners.onnx_runtime"):
+    for module in (
+        "export.engine.build",
+        "export.pipeline",
+        "export.refit",
+        "export.runners.tensorrt",
+        "export.runners.onnx_runtime",
+    ):
         monkeypatch.setattr(f"{module}.cuda_driver", lambda: None)
 
 

@@ -19,8 +19,8 @@ from onnx import ModelProto
 from starlette.testclient import TestClient
 
 from export.contract import Contract, Form
-from export.engine.build import build_plan
-from export.engine.builders import RTX, BatchProfile
+from export.engine.build import engine_from_onnx
+from export.engine.builders import RTX, BatchProfile, EngineSettings
 from export.graph import LEFT_OVERS, check_size, export_onnx
 from export.interface import as_input, as_logits, input_of, outputs_of, scores_of
 from export.options import ExportOptions
@@ -149,8 +149,9 @@ def test_outputs_of_an_fp16_graph_stay_float32(
 @pytest.mark.parametrize("form", [ALL_OF_IT, Form(output="probabilities", topk=3)], ids=str)
 def test_tensorrt_builds_what_the_options_make(form: Form, exported: Callable[[Form], ModelProto]) -> None:
     graph = find_precision("fp16").apply(exported(form)).SerializeToString()
-    plan, card = build_plan(graph, profile=BatchProfile(min=1, opt=2, max=4), builder=RTX, targets=("8.6",))
-    assert len(plan) > 10_000 and card.targets == ("8.6",)
+    settings = EngineSettings(profiles=(BatchProfile(min=1, opt=2, max=4),), targets=("8.6",))
+    engine = engine_from_onnx(graph, builder=RTX, settings=settings)
+    assert len(engine.plan) > 10_000 and engine.card.targets == ("8.6",)
 
 
 @pytest.mark.parametrize("opset", [18, 23])

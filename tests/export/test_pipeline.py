@@ -12,7 +12,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from export.options import ExportOptions
-from export.passport import check_plan, read_passport
+from export.passport import check_plan, read_passport, write_passport
 from export.pipeline import ExportResult, export_model
 from export.precision.rows import Tolerance
 from export.runners.onnx_runtime import OnnxRunner
@@ -20,6 +20,7 @@ from export.runners.open import open_runner
 from export.source import make_random_network
 from export.tables import export_remarks
 from zoo.errors import (
+    ArtifactError,
     CheckpointError,
     DataError,
     EngineBuildError,
@@ -83,7 +84,7 @@ def plan_export(
         monkeypatch.setattr("export.pipeline.export_onnx", lambda *_, **__: tiny_graph)
         folder = tmp_path_factory.mktemp("plan")
         return export_model(
-            replace(options(tiny_checkpoint, folder), trt="fp16", builder="tensorrt-rtx", profile=(1, 2, 4))
+            replace(options(tiny_checkpoint, folder), trt="fp16", builder="tensorrt-rtx", profiles=((1, 2, 4),))
         )
 
 
@@ -97,6 +98,52 @@ def test_fp16_plan_has_a_passport_that_vouches_for_it(plan_export: ExportResult)
     assert passport.builder.name == "tensorrt-rtx"
     assert passport.builder.profile.to_dict() == {"min": 1, "opt": 2, "max": 4}
     assert passport.builder.version[0].isdigit() and "8.6" in passport.builder.targets
+
+
+@needs_rtx
+def test_what_the_builder_said_is_beside_the_plan(plan_export: ExportResult) -> None:
+    assert "info: " in plan_export.onnx.with_suffix(".log").read_text()
+
+
+@needs_rtx
+def test_the_passport_records_what_the_plan_was_built_to_be_and_that_it_was_built_before(
+    tiny_checkpoint: Path, tmp_path: Path, exports_this_graph: ModelProto
+) -> None:
+    asked = replace(
+        options(tiny_checkpoint, tmp_path),
+        trt="fp16",
+        builder="tensorrt-rtx",
+        profiles=((1, 1, 1), (2, 4, 8)),
+        gpus=("rtx-ampere,rtx-ada",),
+        targets=("8.9",),
+        workspace_mib=256,
+    )
+    results = [export_model(each) for each in (asked, asked, replace(asked, cache=False))]
+    built, again, anew = (result.passport.builder for result in results)
+    assert [any("--no-cache" in text for text in export_remarks(result)) for result in results] == [False, True, False]
+    assert built and built.settings == asked.engine and built.targets == ("8.6", "8.9")
+    assert built.settings.workspace_mib == 256 and len(built.settings.profiles) == 2
+    assert again == replace(built, from_cache=True)
+    assert anew and not anew.from_cache
+    export_model(options(tiny_checkpoint, tmp_path))
+    assert files_in(tmp_path) == {"tiny.onnx", "tiny.json"}, "the log went with its plan"
+
+
+@needs_rtx
+def test_refit_needs_the_gpu_of_the_plan(plan_export: ExportResult, tiny_checkpoint: Path, no_gpu: None) -> None:
+    assert plan_export.plan
+    with pytest.raises(ArtifactError, match="was not built to take other weights") as caught:
+        export_model(replace(options(tiny_checkpoint, plan_export.onnx.parent), refit=plan_export.plan))
+    assert "--weights refittable" in caught.value.hint
+    passport = read_passport(plan_export.plan)
+    assert passport.builder and passport.builder.settings
+    refittable = replace(passport.builder.settings, weights="refittable")
+    write_passport(plan_export.passport_file, replace(passport, builder=replace(passport.builder, settings=refittable)))
+    try:
+        with pytest.raises(MissingCapabilityError, match="put into a plan on its GPU"):
+            export_model(replace(options(tiny_checkpoint, plan_export.onnx.parent), refit=plan_export.plan))
+    finally:
+        write_passport(plan_export.passport_file, passport)
 
 
 @needs_rtx
@@ -252,7 +299,7 @@ def test_a_build_that_fails_keeps_the_graph(
     def fail(*_: object, **__: object) -> None:
         raise EngineBuildError("TensorRT 99 could not build the engine: no tactic.", "Look at the log.")
 
-    monkeypatch.setattr("export.pipeline.build_plan", fail)
+    monkeypatch.setattr("export.pipeline.engine_from_onnx", fail)
     monkeypatch.setattr("export.pipeline.choose_builder", lambda *_, **__: find_rtx())
     with pytest.raises(EngineBuildError, match=r"no tactic\. tiny\.onnx was written"):
         export_model(replace(options(tiny_checkpoint, tmp_path), trt="fp16"))

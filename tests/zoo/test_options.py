@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from zoo.cli import LazyGroup, cli
-from zoo.errors import ArtifactError
+from zoo.errors import ArtifactError, RowError
 from zoo.options import Arg, Finite, Opt, takes
-from zoo.rows import Count, Row, Within
+from zoo.rows import Ascending, Count, Row, Some, Within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,3 +209,27 @@ def test_no_command_takes_nan_for_a_number() -> None:
 )
 def test_nan_and_infinity_are_wrong_uses(arguments: tuple[str, ...]) -> None:
     assert CliRunner().invoke(cli, arguments).exit_code == 2
+
+
+def test_numbers_that_go_together_may_be_given_several_times() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Ranges(Row):
+        ranges: Annotated[
+            tuple[Annotated[tuple[int, int], Within(1), Ascending()], ...], Some(), Opt("From, to.", ("--range",))
+        ] = ((1, 4),)
+
+    @click.command()
+    @takes(Ranges)
+    def show(options: Ranges) -> None:
+        click.echo(str(options.ranges))
+
+    def told(*arguments: str) -> str:
+        return CliRunner().invoke(show, arguments).output
+
+    assert told() == "((1, 4),)\n"
+    assert told("--range", "2", "3", "--range", "5", "6") == "((2, 3), (5, 6))\n"
+    assert "0 is not in the range x>=1" in told("--range", "0", "3")
+    with pytest.raises(
+        RowError, match=r"ranges\[1\] is 3, 2; expected two whole numbers of at least 1, the smaller one"
+    ):
+        Ranges(ranges=((1, 2), (3, 2)))

@@ -3,14 +3,25 @@ from __future__ import annotations
 import os
 import signal
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from onnx import ModelProto
 
-from export.engine.build import build_plan, choose_builder, compute_capabilities
-from export.engine.builders import CLASSIC, RTX, BatchProfile, Builder, check_batches, find_builder
+from export.engine.build import choose_builder, compute_capabilities, engine_from_onnx
+from export.engine.builders import (
+    CLASSIC,
+    RTX,
+    BatchProfile,
+    Builder,
+    EngineSettings,
+    capabilities_of,
+    check_batches,
+    find_builder,
+)
 from export.engine.tensorrt_api import Log, load_tensorrt
 from export.precision.fp16 import to_fp16
+from export.precision.rows import PRECISIONS, Precision
 from zoo.errors import EngineBuildError, MissingCapabilityError, UnknownNameError, ZooError
 from zoo.machine import Driver, Gpu
 from zoo.model.counts import largest_map
@@ -103,12 +114,13 @@ def test_missing_module_names_the_install_line(no_tensorrt: None) -> None:
         load_tensorrt.__wrapped__(CLASSIC)
 
 
-def test_log_keeps_warnings_and_worse_once() -> None:
+def test_log_keeps_all_but_verbose_and_tells_warnings_once() -> None:
     log = Log()
     for severity, text in ((4, "verbose"), (3, "info"), (2, "odd"), (2, "odd"), (1, "bad\nnews"), (0, "worse")):
         log.add(severity, text)
     assert log.warnings() == ("odd",)
     assert log.errors() == "bad news worse"
+    assert log.text() == "info: info\nwarning: odd\nwarning: odd\nerror: bad news\ninternal error: worse\n"
     log.clear()
     assert log.errors() == "It gave no reason."
 
@@ -121,19 +133,33 @@ def half_graph(tiny_graph: ModelProto) -> bytes:
 @needs_rtx
 def test_rtx_builds_a_real_fp16_plan_without_a_gpu(half_graph: bytes) -> None:
     seen: list[tuple[str, int, int]] = []
-    _, card = build_plan(
+    card = engine_from_onnx(
         half_graph,
-        profile=BatchProfile(min=1, opt=4, max=16),
+        settings=EngineSettings(profiles=(BatchProfile(min=1, opt=4, max=16),)),
         builder=RTX,
         on_progress=lambda phase, done, total: seen.append((phase, done, total)),
-    )
+    ).card
     rtx = load_tensorrt(RTX)
     assert (card.name, card.version) == ("tensorrt-rtx", rtx.version)
     assert card.targets[0] == "8.0" and "7.5" not in card.targets
     assert seen and all(1 <= done <= total for _, done, total in seen)
     written = card.to_dict()
     assert written["profile"] == {"min": 1, "opt": 4, "max": 16}
-    assert list(written) == ["name", "version", "targets", "profile", "gpu", "build_s", "warnings"]
+    assert written["settings"]["profiles"] == [written["profile"]] and not written["from_cache"]
+
+
+# int8 and fp8 are made from pictures, not from the graph alone: tests/export/precision builds those.
+@needs_rtx
+@pytest.mark.parametrize(
+    "precision", [row for row in PRECISIONS if row.id == "fp32" or row.transform], ids=lambda row: row.id
+)
+def test_rtx_builds_every_precision_for_any_batch(precision: Precision, tiny_graph: ModelProto) -> None:
+    profiles = (BatchProfile(min=1, opt=2, max=4), BatchProfile(min=4, opt=16, max=64))
+    graph = precision.apply(tiny_graph).SerializeToString()
+    engine = engine_from_onnx(graph, builder=RTX, settings=EngineSettings(profiles=profiles, targets=("8.9",)))
+    rtx = load_tensorrt(RTX)
+    _, diagnostics = rtx.module.Runtime(rtx.logger).get_engine_validity(engine.plan)
+    assert not int(diagnostics) & int(rtx.module.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
 
 
 @needs_rtx
@@ -141,7 +167,7 @@ def test_tensorrt_rtx_recognises_the_plan(half_graph: bytes) -> None:
     """Without a driver it calls every plan invalid here, but it still tells a malformed one from a sound one."""
     rtx = load_tensorrt(RTX)
     malformed = int(rtx.module.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
-    plan, _ = build_plan(half_graph, profile=BatchProfile(), builder=RTX)
+    plan = engine_from_onnx(half_graph, builder=RTX).plan
     runtime = rtx.module.Runtime(rtx.logger)
     _, of_plan = runtime.get_engine_validity(plan)
     _, of_junk = runtime.get_engine_validity(b"junk" * 1000)
@@ -151,17 +177,18 @@ def test_tensorrt_rtx_recognises_the_plan(half_graph: bytes) -> None:
 
 @needs_rtx
 def test_targets_are_the_ones_asked_for(half_graph: bytes) -> None:
-    _, card = build_plan(half_graph, profile=BatchProfile(), builder=RTX, targets=["8.9", "8.6"])
+    card = engine_from_onnx(half_graph, builder=RTX, settings=EngineSettings(targets=("8.9", "8.6"))).card
     assert card.targets == ("8.6", "8.9")
     with pytest.raises(UnknownNameError, match=r"compute capability '9\.0'"):
-        build_plan(half_graph, profile=BatchProfile(), builder=RTX, targets=["9.0"])
+        engine_from_onnx(half_graph, builder=RTX, settings=EngineSettings(targets=("9.0",)))
     assert "8.6" in compute_capabilities(load_tensorrt(RTX))
 
 
 @needs_rtx
-def test_a_refused_graph_is_our_error_with_the_builders_words() -> None:
+def test_a_refused_graph_is_our_error_with_the_builders_words(tmp_path: Path) -> None:
     with pytest.raises(EngineBuildError, match=r"TensorRT-RTX .* does not take this graph: .*[Pp]arse"):
-        build_plan(b"no graph", profile=BatchProfile(), builder=RTX)
+        engine_from_onnx(b"no graph", builder=RTX, log_file=tmp_path / "s.log")
+    assert "error: " in (tmp_path / "s.log").read_text()
 
 
 @needs_rtx
@@ -176,7 +203,31 @@ def test_ctrl_c_stops_a_build(half_graph: bytes) -> None:
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            build_plan(half_graph, profile=BatchProfile(), builder=RTX, on_progress=interrupt_once)
+            engine_from_onnx(half_graph, builder=RTX, on_progress=interrupt_once)
     finally:
         signal.signal(signal.SIGINT, previous)
     assert interrupted
+
+
+@needs_rtx
+def test_several_profiles_and_families_of_gpus_make_one_plan(half_graph: bytes) -> None:
+    profiles = (BatchProfile(min=1, opt=1, max=1), BatchProfile(min=2, opt=8, max=16))
+    settings = EngineSettings(profiles=profiles, targets=capabilities_of(["rtx-blackwell,rtx-ampere"]))
+    engine, single = (
+        engine_from_onnx(half_graph, builder=RTX, settings=each)
+        for each in (settings, EngineSettings(targets=settings.targets))
+    )
+    assert engine.card.targets == ("8.6", "12.0")
+    assert engine.card.settings == settings and engine.card.profile == profiles[0]
+    assert len(engine.plan) > 1.5 * len(single.plan), "every profile has kernels of its own"
+
+
+@needs_rtx
+def test_a_workspace_too_small_is_the_builders_own_error(half_graph: bytes) -> None:
+    with pytest.raises(EngineBuildError, match="within workspace limit"):
+        engine_from_onnx(half_graph, builder=RTX, settings=EngineSettings(workspace_mib=1))
+
+
+def test_an_unknown_family_of_gpus_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"family of GPUs 'rtx-adda'\. Did you mean rtx-ada"):
+        capabilities_of(["rtx-ampere,rtx-adda"])

@@ -11,7 +11,7 @@ import pytest
 from onnx import ModelProto
 
 from export.contract import Contract, Form
-from export.engine.builders import BatchProfile, BuildCard
+from export.engine.builders import BatchProfile, BuildCard, EngineSettings
 from export.inspection import abilities
 from export.inspection.card import inspect_artifact
 from export.inspection.commands import export_command
@@ -193,3 +193,31 @@ def test_the_command_of_published_weights_names_them() -> None:
 def test_inspecting_a_graph_loads_no_framework(onnx: Path, frameworks_loaded_by: Callable[..., list[str]]) -> None:
     shutil.copy(onnx, "other.onnx")
     assert "torch" not in frameworks_loaded_by("inspect", "other.onnx")
+
+
+def test_a_plan_says_what_it_was_built_to_be_and_the_command_that_asks_for_it(
+    plan: Path, no_gpu: None, zoo: Zoo
+) -> None:
+    settings = EngineSettings(
+        profiles=(BatchProfile(min=1, opt=1, max=1), BatchProfile(min=2, opt=8, max=16)),
+        workspace_mib=512,
+        optimization_level=5,
+        compat="ampere+",
+        version_compatible=True,
+        weights="stripped",
+    )
+    passport = read_passport(plan)
+    built = replace(BUILT, name="tensorrt", version="11.4", settings=settings, refitted_from="0" * 64)
+    write_passport(plan.with_suffix(".json"), replace(passport, builder=built))
+    told = " ".join(zoo("inspect", plan).out.split())
+    for words in (
+        "batches 1 to 1, tuned for 1; batches 2 to 16, tuned for 8",
+        "workspace 512 MiB; optimization level 5",
+        "on Ampere and later; for later releases too; weights stripped",
+        "refitted from a plan of sha256 000",
+        "--profile 1 1 1 --profile 2 8 16 --workspace 512 --optimization-level 5 --compat ampere+",
+        "--version-compatible --weights stripped",
+    ):
+        assert words in told, words
+    refused = zoo("inspect", plan, "--snippet", "python")
+    assert refused.code == 1 and "is kept without weights" in refused.err

@@ -45,8 +45,8 @@ def test_python_is_refused_what_the_command_line_refuses() -> None:
         ExportOptions(model="tiny", trt="fp17")
     with pytest.raises(RowError, match="builder is 'tensort'; expected auto, tensorrt or tensorrt-rtx"):
         ExportOptions(model="tiny", builder="tensort")
-    with pytest.raises(RowError, match=r"profile is 8, 1, 2; .* the smaller one first"):
-        ExportOptions(model="tiny", profile=(8, 1, 2))
+    with pytest.raises(RowError, match=r"profiles\[0\] is 8, 1, 2; .* the smaller one first"):
+        ExportOptions(model="tiny", profiles=((8, 1, 2),))
 
 
 @pytest.mark.parametrize("row", PRECISIONS, ids=lambda row: row.id)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,55 +28,13 @@ from export.passport import (
 )
 from export.runners.cuda import open_cuda
 from export.runners.tensorrt import TensorRTRunner
+from tests.export.fake_cuda import FakeCuda
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.machine import Driver, Gpu, cuda_driver
 from zoo.model.spec import Preprocessing
 
 SIZE, LEAST, MOST = 4, 2, 6
 ADA = Driver("13.0", (Gpu("NVIDIA L4", 24 * 2**30, (8, 9)),))
-
-
-class FakeCuda:
-    """Device memory as arrays by address; copies happen when the stream is waited for, as on a device."""
-
-    stream = 77
-
-    def __init__(self) -> None:
-        self.memory: dict[int, NDArray[np.uint8]] = {}
-        self.queue: list[Any] = []
-        self.depth = 0
-        self.closed = False
-
-    @contextmanager
-    def current(self) -> Iterator[None]:
-        self.depth += 1
-        yield
-        self.depth -= 1
-
-    def allocate(self, num_bytes: int) -> int:
-        assert self.depth
-        address = 1000 * (len(self.memory) + 1)
-        self.memory[address] = np.zeros(num_bytes, np.uint8)
-        return address
-
-    def allocate_pinned(self, num_bytes: int) -> NDArray[np.uint8]:
-        assert self.depth
-        return np.full(num_bytes, 255, np.uint8)
-
-    def copy_to_device(self, address: int, source: NDArray[np.uint8]) -> None:
-        assert self.depth and source.flags.c_contiguous
-        self.queue.append(lambda: self.memory[address].__setitem__(slice(source.nbytes), source))
-
-    def copy_to_host(self, target: NDArray[np.uint8], address: int) -> None:
-        assert self.depth
-        self.queue.append(lambda: target.__setitem__(slice(None), self.memory[address][: target.nbytes]))
-
-    def synchronize(self) -> None:
-        while self.queue:
-            self.queue.pop(0)()
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class FakeContext:
@@ -116,6 +72,7 @@ class FakeEngine:
     """One input and one output, as an engine of ours has."""
 
     num_io_tensors = 2
+    num_optimization_profiles = 1
 
     def __init__(self, context: FakeContext | None) -> None:
         self.context = context
@@ -523,3 +480,12 @@ def test_pycudas_errors_become_ours(fake_pycuda: FakePyCuda) -> None:
     with pytest.raises(MissingCapabilityError, match="mem_alloc failed: out of memory"), cuda.current():
         cuda.allocate(8)
     assert fake_pycuda.stack == 0
+
+
+def test_answers_are_written_where_the_caller_says(bench: Bench) -> None:
+    with bench.open() as runner:
+        out = np.full((3, 3), np.nan, np.float32)
+        assert runner.infer(pictures(3), out=out) is out
+        np.testing.assert_array_equal(out, runner.infer(pictures(3)))
+        with pytest.raises(ZooError, match="cannot be written into `out`"):
+            runner.infer(pictures(2), out=out)

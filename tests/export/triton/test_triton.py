@@ -137,7 +137,7 @@ def test_the_commands_take_a_version_where_it_lies(
     [
         ({"softmax": True}, r"config\.pbtxt describes another model"),
         ({"image_size": 64}, r"config\.pbtxt describes another model"),
-        ({"profile": (1, 2, 4)}, r"config\.pbtxt describes another model"),
+        ({"profiles": ((1, 2, 4),)}, r"config\.pbtxt describes another model"),
     ],
 )
 def test_a_version_of_another_form_is_refused_before_the_export(
@@ -173,7 +173,7 @@ def test_what_triton_cannot_serve_is_refused(
     with pytest.raises(ZooError, match="no model called 'a b'"):
         planned_entry(options, "a b", contract_of(Form()))
     with pytest.raises(ZooError, match="single pictures"):
-        planned_entry(replace(options, trt="fp16", profile=(2, 4, 8)), "s", contract_of(Form()))
+        planned_entry(replace(options, trt="fp16", profiles=((2, 4, 8),)), "s", contract_of(Form()))
     for builder, served in ((RTX, None), (CLASSIC, "plan")):
         monkeypatch.setattr("export.triton.repository.choose_builder", lambda *_, chosen=builder, **__: chosen)
         if served:
