@@ -131,12 +131,14 @@ def recipe_for_budget(
     seconds: float,
     *,
     multi_label: bool = False,
+    spent_s: float = 0.0,
 ) -> Recipe:
     """The recipe that fills `seconds` at a pace: epochs, and sizes unless the user has fixed them.
 
     Args:
         suited: the recipe without a budget.
         multi_label: as in `choose_recipe`.
+        spent_s: as in `fit_to_budget`.
 
     Raises:
         ZooError: as `fit_to_budget`.
@@ -149,7 +151,16 @@ def recipe_for_budget(
         made = choose_recipe(told, variant, base, counts=counts, epoch_pictures=pictures, multi_label=multi_label)
         return replace(made, epoch_pictures=pictures, glance_pictures=made.glance_pictures or GLANCE_PICTURES)
 
-    recipe = fit_to_budget(make, suited, amount, pace, seconds, sizes=options.image_size is None)
+    recipe = fit_to_budget(
+        make,
+        suited,
+        amount,
+        pace,
+        seconds,
+        sizes=options.image_size is None,
+        spent_s=spent_s,
+        folds=options.folds,
+    )
     return replace(recipe, class_weights=suited.class_weights)
 
 
