@@ -166,8 +166,8 @@ def test_resume_refuses_another_recipe_and_a_damaged_state(
     train_model(small(picture_folder, folder, save_every_s=0))
     with pytest.raises(ZooError, match=r"other .*stages\.1\.epochs \(1, here 2\).*--extend goes on"):
         train_model(small(picture_folder, folder, epochs=8, resume=True))
-    other = ("stages.all.dropout=0.3",)
-    with pytest.raises(ZooError, match=r"other .*stages\.1\.dropout \(0\.1, here 0\.3\)") as refused:
+    other = ("stages.all.cutmix_alpha=0.3",)
+    with pytest.raises(ZooError, match=r"other .*stages\.1\.cutmix_alpha \(0\.0, here 0\.3\)") as refused:
         train_model(small(picture_folder, folder, epochs=8, overrides=other, resume=True, extend=True))
     assert "--extend" not in refused.value.hint
     state = folder / "state.pt"

@@ -22,8 +22,11 @@ from zoo.model.spec import RGB
 from zoo.wording import joined
 
 STATE_KEYS = {"model", "average", "optimizer", "scaler", "step", "history", "partial", "broken", "identity"}
-# Settings that may differ where a run goes on with a longer schedule: what follows from its length.
-EXTENDED = ("epochs", "warmup_epochs", "learning_rate", "ema_decay", "norm_momentum", "patience")
+# Settings that may differ where a run goes on with a longer schedule: what follows from its length, and from how often
+# each picture is seen then.
+SCHEDULED = ("epochs", "warmup_epochs", "learning_rate", "ema_decay", "norm_momentum", "patience")
+HARDENED = ("crop_scale", "randaugment_magnitude", "mixup_alpha", "dropout", "stochastic_depth_prob")
+EXTENDED = (*SCHEDULED, *HARDENED)
 # Keys of the identity, in the words of an error. States of earlier versions do not have them.
 FILES = ("training files (names or sizes)", "validation files (names or sizes)")
 

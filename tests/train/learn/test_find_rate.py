@@ -121,7 +121,7 @@ def test_a_resumed_run_keeps_its_rate_and_makes_no_second_test(
     with killed_after(2):
         train_model(options)
     plain = replace(options, find_lr=False, resume=True)
-    with pytest.raises(CheckpointError, match=r"learning_rate \(0\.005, here 0\.001\)"):
+    with pytest.raises(CheckpointError, match=r"learning_rate \(0\.005, here 0\.002\)"):
         train_model(plain)
 
     def never(*arguments: object) -> None:
@@ -162,7 +162,7 @@ def test_a_wish_to_stop_ends_the_test_and_the_resumed_run_makes_it(
         patch.setattr(_Loop, "rest", wish)
         train_model(options)
     train_model(replace(options, resume=True))
-    assert read_card(tmp_path / "run" / "checkpoint.safetensors").provenance["range_test"]["own"] == 0.001
+    assert read_card(tmp_path / "run" / "checkpoint.safetensors").provenance["range_test"]["own"] == 0.002
 
 
 class _asked:
@@ -191,7 +191,7 @@ def test_it_is_made_after_the_head_start_with_layer_wise_rates_and_parts(
 
 def test_several_labels_have_a_test_too(shapes: Path, tmp_path: Path, small: Options) -> None:
     train_model(small(shapes, tmp_path / "run", find_lr=True, precision="bf16", batch_size=32))
-    assert read_card(tmp_path / "run" / "checkpoint.safetensors").provenance["range_test"]["own"] == 0.001
+    assert read_card(tmp_path / "run" / "checkpoint.safetensors").provenance["range_test"]["own"] == 0.002
 
 
 def test_its_time_is_in_a_budget(small: Options, picture_folder: Path, tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_no_line_of_the_metrics_can_hold_nan() -> None:
         "seconds": 1.0,
         "broken": 0,
         "val_map": None,
+        "val_pictures": None,
     }
     assert json.loads(json.dumps(Epoch.from_dict(line).to_dict(), allow_nan=False)) == line
     for name, value in line.items():

@@ -403,6 +403,6 @@ def test_the_live_view_keeps_to_80_columns(terminal: bool) -> None:
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", stream.getvalue()).replace("\r", "\n").split("\n")
     assert max(map(len, shown)) <= 80
     assert any(text.endswith("top-1 100.0 % at 384 px") for text in shown)
-    assert any(text.startswith("Stage 4/4  300 px  batch 32") and text.endswith("dropout 0.3") for text in shown)
+    assert any(text.startswith("Stage 4/4  300 px  batch 32") and text.endswith("dropout 0.16") for text in shown)
     assert "Skipped: a/[copy].jpg cannot be decoded." in shown
     assert any("400/937" in text for text in shown) is terminal
