@@ -47,6 +47,11 @@ class Workers:
                 "The decoding processes have no open files left.",
                 f"Raise the limit (ulimit -n 65536), or take fewer --workers. {GOES_ON}",
             )
+        if "unable to allocate shared memory" in str(error):  # PyTorch's words; without fallocate it would be SIGBUS
+            return WorkerError(
+                "The decoding processes cannot hand their batches over: /dev/shm is full.",
+                f"{CAUSES['SIGBUS'][1]} {GOES_ON}",
+            )
         lost = self._lost()
         if lost is None:
             return None
