@@ -215,13 +215,13 @@ def fit_to_budget(
         return best
     needed = spent_s + (seconds_of(make(least, SMALLEST_BATCH, size), amount, pace) + FINISH_S) / PLANNED_SHARE
     minutes = floor(needed / 60) + 1
-    budget = f"--budget {minutes}m"
+    give = f"it --budget {minutes}m"
     if folds:
-        budget = f"each fold {minutes}m, all {folds} together --budget {minutes * folds}m"
+        give = f"each fold {minutes}m (--budget {minutes * folds}m for all {folds} of them)"
     raise ZooError(
         f"{duration(seconds + spent_s)} are not enough: a step of each epoch at {size} px and the rest of a run take "
         f"{duration(needed)} here.",
-        f"Give it {budget}, a smaller --image-size, or fewer pictures.",
+        f"Give {give}, a smaller --image-size, or fewer pictures.",
     )
 
 

@@ -137,7 +137,7 @@ def test_a_time_that_is_gone_before_the_run_begins_is_told_as_it_was_given() -> 
 
 
 def test_the_time_that_would_do_is_that_of_all_folds_together() -> None:
-    with pytest.raises(ZooError, match="Give it each fold 1m, all 5 together --budget 5m, a smaller"):
+    with pytest.raises(ZooError, match=r"Give each fold 1m \(--budget 5m for all 5 of them\), a smaller"):
         fit_to_budget(make, SUITED, AMOUNT, PACE, 5, sizes=True, folds=5)
 
 
