@@ -11,7 +11,7 @@ from export.engine.builders import AUTO, Batches, BuilderId
 from export.precision.rows import PrecisionId
 from zoo.model.spec import ImageSize
 from zoo.options import Arg, DeviceChoice, GroupBy, Opt
-from zoo.rows import Count, CountOrNone, Row, Some
+from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Some
 
 Flip = Annotated[
     bool, Opt("Answer with the mean of the scores of each picture and of its mirror image, in twice the time.")
@@ -29,7 +29,26 @@ class ExportOptions(Row):
 
     model: Annotated[str, Arg("MODEL")]
     out: Annotated[Path, Opt("A folder, or a path ending in .onnx.", flags=("-o", "--out"))] = Path()
+    precision: Annotated[PrecisionId, Opt("Numbers in the .onnx; int8 is in ONNX Runtime's form.")] = "fp32"
     trt: Annotated[PrecisionId | None, Opt("Build a TensorRT plan too, in this precision.")] = None
+    calib: Annotated[
+        str | None,
+        Opt("Pictures to calibrate int8 and fp8 on, as --data; by default 512 of those it was trained on."),
+    ] = None
+    keep: Annotated[
+        tuple[str, ...],
+        Opt("Leave this block (stages.1.block.0) or part of one (….depthwise) out of 8 bits; repeatable."),
+    ] = ()
+    agreement: Annotated[
+        Share, Opt("Share of answers that 8 bits have to keep: blocks stay out of them until it is met.")
+    ] = 0.97
+    report: Annotated[
+        bool, Opt("Also write a page, and its JSON: accuracy, size and speed of fp32, fp16, int8 and fp8.")
+    ] = False
+    max_drop: Annotated[
+        NotNegative | None,
+        Opt("Points of accuracy that may be lost; more, and nothing is written, exit code 3.", needs="report"),
+    ] = None
     profile: Annotated[
         Batches,
         Opt(

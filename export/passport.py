@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from export.contract import Contract
 from export.engine.builders import BuildCard
 from export.precision.rows import Tolerance
+from export.precision.scores import QuantizationCard
 from zoo import __version__
 from zoo.errors import ArtifactError, RowError
 from zoo.files import sha256_of, write_json
@@ -119,6 +120,14 @@ class Parities(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quantizations(Row):
+    """How the artifacts got their 8 bits; None where one has more."""
+
+    onnx: QuantizationCard | None = None
+    plan: QuantizationCard | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Passport(Row):
     """What is known of the artifacts of one export; `environment` is `zoo.machine.environment()`."""
 
@@ -131,9 +140,17 @@ class Passport(Row):
     checkpoint: CheckpointCard
     random_weights: bool
     environment: Mapping[str, Any]
+    quantization: Quantizations = field(default_factory=Quantizations)
 
     format = FORMAT
     zoo_version = __version__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; where nothing is quantized they are those of the first version."""
+        fields = super().to_dict()
+        if self.quantization == Quantizations():
+            del fields["quantization"]
+        return fields
 
     @property
     def created(self) -> str:

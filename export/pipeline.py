@@ -14,8 +14,22 @@ from export.engine.builders import BatchProfile, BuildCard, check_batches
 from export.graph import export_onnx
 from export.options import ExportOptions
 from export.parity import Gate, Probe, choose_pictures, infer_all
-from export.passport import FileCard, FileCards, Parities, Parity, Passport, passport_path, write_passport
+from export.passport import (
+    FileCard,
+    FileCards,
+    Parities,
+    Parity,
+    Passport,
+    Quantizations,
+    passport_path,
+    write_passport,
+)
+from export.precision.fp16 import to_fp16
+from export.precision.qdq import ONNX_RUNTIME, TENSORRT, Layout
 from export.precision.rows import Precision, find_precision
+from export.precision.scores import QuantizationCard
+from export.precision_page import write_report
+from export.quantized import Quantization, check_quantization
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.pytorch import TorchRunner
 from export.signature import load_signing_key, sign_passport
@@ -65,6 +79,7 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
     """
     watch = watch or Watch()
     check_temporary_folder()
+    check_quantization(options)
     key = load_signing_key(options.sign) if options.sign else None
     folder, stem_given = destination(options.out)
     check_folder(folder)
@@ -119,6 +134,8 @@ class _Job:
         self.cards: dict[str, FileCard] = {}
         self.built: BuildCard | None = None
         self.parity: dict[str, Parity] = {}
+        self.quantized: dict[str, QuantizationCard] = {}
+        self.quantization: Quantization | None = None
         why = "no plan was asked for" if options.parity else "--no-parity"
         self.notes = dict.fromkeys(("onnx", "graph", "plan"), f"not run: {why}")
 
@@ -129,14 +146,43 @@ class _Job:
         self.watch.step(f"Export {self.source.label} to ONNX at {contract.preprocessing.image_size} px")
         checkpoint = self.source.card.to_dict()
         graph = export_onnx(self.source.network, contract, checkpoint=checkpoint, opset=self.options.opset)
-        write_bytes(self.onnx_file, graph.SerializeToString())
-        self.cards["onnx"] = FileCard.of(self.onnx_file, FP32.id)
+        self.quantization = Quantization(self.options, self.source, graph, self.watch)
+        precision = find_precision(self.options.precision)
         if probe:
             self.gate = self._open_gate(probe)
-            self.watch.step("Compare ONNX Runtime with PyTorch")
-            with OnnxRunner(self.onnx_file, device="cpu") as candidate:
-                self.parity["onnx"] = self.gate.check(candidate, self.onnx_file.name, FP32)
+            found = self._check(self.gate, graph, FP32, self.onnx_file.name)
+        # Nobody but TensorRT computes in float8; ONNX Runtime runs it by reference.
+        layout = TENSORRT if precision.id == "fp8" else ONNX_RUNTIME
+        written, compared = self._convert(graph, precision, "onnx", layout)
+        if self.gate:
+            same = precision == FP32
+            self.parity["onnx"] = found if same else self._check(self.gate, compared, precision, self.onnx_file.name)
+        write_bytes(self.onnx_file, written.SerializeToString())
+        self.cards["onnx"] = FileCard.of(self.onnx_file, precision.id)
+        if self.options.report:
+            write_report(self.quantization, self.onnx_file, self.environment)
         return graph
+
+    def _convert(
+        self, graph: ModelProto, precision: Precision, artifact: str, layout: Layout
+    ) -> tuple[ModelProto, ModelProto]:
+        """The graph in a precision, and the one that ONNX Runtime compares in its place."""
+        if precision.calibrated:
+            assert self.quantization
+            converted, self.quantized[artifact] = self.quantization.make(precision, layout)
+            # TensorRT computes what is left in half precision. ONNX Runtime's own rounding of such graphs differs from
+            # release to release, so it compares the one in which the rest is float32.
+            return (to_fp16(converted) if artifact == "plan" else converted), converted
+        if precision.transform:
+            self.watch.step(f"Convert the graph to {precision.id}")
+        converted = precision.apply(graph)
+        return converted, (precision.comparable(graph) if precision.stand_in else converted)
+
+    def _check(self, gate: Gate, graph: ModelProto, precision: Precision, name: str) -> Parity:
+        what = "ONNX Runtime" if precision == FP32 else f"the {precision.id} graph"
+        self.watch.step(f"Compare {what} with PyTorch")
+        with OnnxRunner(graph.SerializeToString(), device="cpu", artifact=name) as candidate:
+            return gate.check(candidate, name, precision)
 
     def _choose_pictures(self) -> Probe:
         self.watch.step("Choose pictures for the parity gate")
@@ -153,16 +199,16 @@ class _Job:
 
     def build(self, graph: ModelProto, precision: Precision) -> ZooError | None:
         """Make the plan and compare what can be compared; return the error where TensorRT is why there is no plan."""
-        if precision.transform:
-            self.watch.step(f"Convert the graph to {precision.id}")
-        converted = precision.apply(graph).SerializeToString()
+        converted, compared = self._convert(graph, precision, "plan", TENSORRT)
         if self.gate:
-            self.parity["graph"] = self._check_graph(self.gate, converted, precision)
+            same = precision.id == self.options.precision and not precision.calibrated
+            name = f"the {precision.id} graph"
+            self.parity["graph"] = self.parity["onnx"] if same else self._check(self.gate, compared, precision, name)
         least, best, most = self.options.profile
         try:
             self.watch.step(f"Build the {precision.id} plan")
             plan, card = build_plan(
-                converted,
+                converted.SerializeToString(),
                 profile=BatchProfile(min=least, opt=best, max=most),
                 builder=choose_builder(self.options.builder, targets=self.options.targets),
                 targets=self.options.targets,
@@ -176,14 +222,6 @@ class _Job:
         if self.gate:
             self._check_plan(self.gate, card, precision)
         return None
-
-    def _check_graph(self, gate: Gate, graph: bytes, precision: Precision) -> Parity:
-        if not precision.transform:
-            return self.parity["onnx"]
-        self.watch.step(f"Compare the {precision.id} graph with PyTorch")
-        name = f"the {precision.id} graph"
-        with OnnxRunner(graph, device="cpu", artifact=name) as candidate:
-            return gate.check(candidate, name, precision)
 
     def _check_plan(self, gate: Gate, built: BuildCard, precision: Precision) -> None:
         driver = cuda_driver()
@@ -212,6 +250,7 @@ class _Job:
             checkpoint=self.source.card,
             random_weights=self.options.random_weights,
             environment=self.environment,
+            quantization=Quantizations(**self.quantized),
         )
         write_passport(passport_path(self.onnx_file), passport)
         return passport

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from export.passport import check_exists, check_plan, passport_path, read_passport
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
@@ -50,7 +50,7 @@ def load_signing_key(path: Path) -> Ed25519PrivateKey:
         raise ZooError(f"{path} is not a private key in PEM.", MAKE_KEY) from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise ZooError(f"{path} is not an Ed25519 key.", MAKE_KEY)
-    return key
+    return cast("Ed25519PrivateKey", key)
 
 
 def load_public_key(path: Path) -> Ed25519PublicKey:
@@ -69,7 +69,7 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
         raise ZooError(f"{path} is not a public key in PEM.", MAKE_PUBLIC) from error
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise ZooError(f"{path} is not an Ed25519 key.", MAKE_PUBLIC)
-    return key
+    return cast("Ed25519PublicKey", key)
 
 
 def sign_passport(passport: Path, key: Ed25519PrivateKey) -> Path:

@@ -13,9 +13,14 @@ from zoo.errors import ZooError
 from zoo.files import replace_file
 
 # In the order of publication.
-PUBLISHED = (".onnx", ".plan", SUFFIX, ".json")
+PUBLISHED = (".onnx", ".plan", ".quantization.html", ".quantization.json", SUFFIX, ".json")
 # What an export need not make: one of an earlier export would be taken for its own.
-OPTIONAL = {".plan": "which belongs to an earlier export", SUFFIX: "the signature of an earlier export"}
+OPTIONAL = {
+    ".plan": "which belongs to an earlier export",
+    ".quantization.html": "the report of an earlier export",
+    ".quantization.json": "the report of an earlier export",
+    SUFFIX: "the signature of an earlier export",
+}
 # Who ends a path in one of these means a file, or the .onnx in another spelling.
 NO_FOLDERS = (".onnx", ".plan", ".json", ".safetensors", ".engine", ".trt", ".pt", ".pth")
 
@@ -76,8 +81,8 @@ def staging(folder: Path, stem: str) -> Iterator[Path]:
 def publish(made: Path, folder: Path, stem: str, watch: Watch) -> None:
     """Rename what was made into place, the passport last: until then the old one does not vouch for the new files.
 
-    A plan of an earlier export is removed: the new passport does not know it, so nothing would load it. So is its
-    signature, which is not that of the new passport.
+    A plan of an earlier export is removed: the new passport does not know it, so nothing would load it. So are its
+    signature, which is not that of the new passport, and its report.
 
     Raises:
         ZooError: a folder is in the way of a file; nothing is published.

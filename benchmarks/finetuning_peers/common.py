@@ -14,6 +14,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
+from zoo.model.build import build_network
+from zoo.model.variants import find_variant
+
 BEGAN = time.time()
 DATA, WEIGHTS, SECONDS, SEED, OUT = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
 torch.manual_seed(SEED)
@@ -25,6 +28,11 @@ def begin(model: nn.Module) -> nn.Module:
         start = {name: tensor for name, tensor in load_file(WEIGHTS).items() if not name.startswith("classifier")}
         model.load_state_dict(start, strict=False)
     return model.to(memory_format=torch.channels_last)
+
+
+def ours(network: str, num_classes: int) -> nn.Module:
+    """A network that timm does not have, by its row."""
+    return build_network(find_variant(network), num_classes)
 
 
 def steps_that_fit(model: nn.Module, loader: DataLoader, test: ImageFolder) -> int:

@@ -10,10 +10,23 @@ from made.markdown import code, table, table_with_words
 def tolerances(rest: str, body: str) -> str:
     """One line a precision."""
     rows = [
-        [code(row.id), *map(power, (row.tolerance.max_error, row.tolerance.mean_error, row.tolerance.tie_margin))]
+        [
+            code(row.id),
+            *map(power, (row.tolerance.max_error, row.tolerance.mean_error, row.tolerance.tie_margin)),
+            f"{row.tolerance.least_agreement:.0%}",
+            f"{row.tolerance.least_cosine:g}" if row.tolerance.least_cosine else "–",
+        ]
         for row in PRECISIONS
     ]
-    return table(["precision", "largest error", "mean error", "a changed first class is a tie below"], rows)
+    heads = [
+        "precision",
+        "largest error",
+        "mean error",
+        "a changed first class is a tie below",
+        "same answers",
+        "cosine",
+    ]
+    return table(heads, rows)
 
 
 def builders(rest: str, body: str) -> str:

@@ -12,6 +12,7 @@ from made.markdown import table as markdown_table
 from serve.bench.kind import read_data
 from serve.bench.kinds.finetuning import FinetuningData
 from serve.bench.kinds.peers import PASSES
+from serve.bench.kinds.quantization import QuantizationData
 from zoo.results import read_results
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -52,6 +53,20 @@ def conditioning(results: Sequence[Any]) -> str:
     small = rows[0]["image_size"]
     heads = ["", f"undamped, {small} px", f"as exported, {small} px", "at its own size", "different first classes"]
     return markdown_table(heads, lines, right=(1, 2, 3, 4))
+
+
+def quantization(results: Sequence[Any]) -> str:
+    """What every form keeps, and the time it takes, a line a form."""
+    lines = []
+    for row in QuantizationData.from_dict(results[0]["data"]).rows:
+        took = "" if row.time_share is None else f"{row.time_share:.2f}"
+        kept = f"{len(row.kept)}, {row.kept_macs_share:.1%}" if row.kept else ""
+        form = f"{row.precision}, {row.layout}, {row.how}"
+        lines.append(
+            [form, f"{row.agreement:.1%}", f"{row.relative_rms_error:.3f}", kept, f"{row.bytes / 1e6:.1f}", took]
+        )
+    heads = ["", "same answers", "RMS error of the logits", "modules in float, of the MACs", "MB", "time, of fp32"]
+    return markdown_table(heads, lines, right=range(1, 6))
 
 
 def progressive(results: Sequence[Any]) -> str:
@@ -126,6 +141,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "peers": peers,
     "conditioning": conditioning,
     "finetuning": finetuning,
+    "quantization": quantization,
     "progressive": progressive,
     "loader": loader,
     "decoding": decoding,

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from zoo.errors import look_up
-from zoo.rows import Matching, NotNegative, Positive, Row, Text
+from zoo.rows import Matching, NotNegative, Positive, Row, Share, Text
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -26,11 +26,21 @@ class Tolerance(Row):
     than this, both answers are right and the disagreement does not count. It is a typical error of the precision, far
     below `max_error`, so that a single large error that changes an answer still fails. With a margin of twice
     `max_error` the check of answers would say nothing that the check of errors does not say.
+
+    Of 8 bits an answer may really change. There `least_agreement` is the share of pictures, ties among them, whose
+    answers have to stay, and `least_cosine` the cosine of all logits, each class about its mean, with the reference's.
     """
 
     max_error: Positive
     mean_error: Positive
     tie_margin: NotNegative
+    least_agreement: Share = 1.0
+    least_cosine: Share = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; where every answer has to stay they are those of the first version."""
+        fields = super().to_dict()
+        return fields if self.least_agreement < 1 else {name: fields[name] for name in list(fields)[:3]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +48,15 @@ class Precision(Row):
     """One numeric form a graph can have.
 
     `transform` names the function that makes it, as "module:function"; "" is the graph as it was exported. The
-    function takes and returns a `ModelProto` and leaves its argument alone.
+    function takes and returns a `ModelProto` and leaves its argument alone. `stand_in` names one that makes the graph
+    that ONNX Runtime compares in its place, where it cannot run this precision. One that is `calibrated` needs
+    pictures, and is made by `export.precision.quantize`.
     """
 
     id: Text
     transform: Annotated[str, Matching(r"([\w.]+:\w+)?", "module:function")] = ""
+    stand_in: Annotated[str, Matching(r"([\w.]+:\w+)?", "module:function")] = ""
+    calibrated: bool = False
     tolerance: Tolerance
 
     def apply(self, graph: ModelProto) -> ModelProto:
@@ -51,11 +65,17 @@ class Precision(Row):
         Raises:
             ArtifactError: a weight that this precision cannot hold.
         """
-        if not self.transform:
-            return graph
-        module, _, function = self.transform.partition(":")
-        changed: ModelProto = getattr(importlib.import_module(module), function)(graph)
-        return changed
+        return _call(self.transform, graph) if self.transform else graph
+
+    def comparable(self, graph: ModelProto) -> ModelProto:
+        """Return the graph that ONNX Runtime compares: this precision's own, or its stand-in, of the exported graph."""
+        return _call(self.stand_in, graph) if self.stand_in else self.apply(graph)
+
+
+def _call(path: str, graph: ModelProto) -> ModelProto:
+    module, _, function = path.partition(":")
+    changed: ModelProto = getattr(importlib.import_module(module), function)(graph)
+    return changed
 
 
 # Measured with `export.parity.judge`, PyTorch on a CPU against onnxruntime 1.31 on a CPU (which rounds every fp16
@@ -75,12 +95,34 @@ PRECISIONS = (
         transform="export.precision.fp16:to_fp16",
         tolerance=Tolerance(max_error=4e-2, mean_error=2e-3, tie_margin=1e-2),
     ),
+    Precision(
+        id="bf16",
+        transform="export.precision.bf16:to_bf16",
+        stand_in="export.precision.bf16:rounded_as_bf16",
+        tolerance=Tolerance(max_error=2e-1, mean_error=1e-2, tie_margin=8e-2),
+    ),
+    Precision(
+        id="int8",
+        calibrated=True,
+        tolerance=Tolerance(max_error=5e-1, mean_error=5e-2, tie_margin=2e-2, least_agreement=0.95, least_cosine=0.98),
+    ),
+    Precision(
+        id="fp8",
+        calibrated=True,
+        tolerance=Tolerance(max_error=5e-1, mean_error=5e-2, tie_margin=2e-2, least_agreement=0.95, least_cosine=0.98),
+    ),
 )
 # What a field or an option may hold. A type checker cannot read the rows, so for it an id is any text.
 if TYPE_CHECKING:
     PrecisionId = str
 else:
     PrecisionId = Literal[tuple(row.id for row in PRECISIONS)]
+
+# The setting of a session, and the optimizers switched off, with which float8 runs. ONNX Runtime takes all pairs for
+# pairs of integers, fuses them, and then refuses float8 (clip_quantizelinear.cc, QLinearConv). Without fusing, it
+# computes between the pairs in float32.
+NO_FUSED_PAIRS = "session.disable_quant_qdq"
+NO_FUSED_CLIPS = ("ClipQuantRewrite", "ReluQuantRewrite")
 
 
 def find_precision(id: str) -> Precision:

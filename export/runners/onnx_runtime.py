@@ -19,6 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from export.contract import GRAPH_KEY, read_metadata
 from export.interface import as_input
 from export.passport import check_exists
+from export.precision.rows import NO_FUSED_CLIPS, NO_FUSED_PAIRS
 from export.runners.runner import recorded_temperature
 from zoo.errors import ArtifactError, MissingCapabilityError
 from zoo.machine import Device, cuda_driver, usable_cores
@@ -102,7 +103,14 @@ class OnnxRunner:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         model: Any = str(source) if isinstance(source, Path) else source
         try:
-            session = ort.InferenceSession(model, options, providers=[(provider, provider_options)])
+            try:
+                session = ort.InferenceSession(model, options, providers=[(provider, provider_options)])
+            except _LOAD_ERRORS:
+                # A broken file fails here again; one in float8 was refused because of fused pairs.
+                options.add_session_config_entry(NO_FUSED_PAIRS, "1")
+                session = ort.InferenceSession(
+                    model, options, providers=[(provider, provider_options)], disabled_optimizers=NO_FUSED_CLIPS
+                )
         except _LOAD_ERRORS as error:
             raise ArtifactError(
                 f"onnxruntime cannot load {self.artifact}: {_one_line(error)}",

@@ -27,12 +27,18 @@ from train.progressive.adapt import (
 from train.progressive.recipe import Recipe, Situation, round_test_size, scaled_test_size
 from train.progressive.schedule import progressive_stages, steps_per_epoch
 
-# 128 px of 300 px: where Table 6 starts.
-FIRST_SIZE_SHARE = 128 / 300
+# 128 px of 300 px: where Table 6 starts. In pictures below 48 px a network sees little, and what it learns of them it
+# has to unlearn: where three quarters of the last size are below that too, they are the first.
+FIRST_SIZE_SHARE, FIRST_SIZE_LEAST, MOST_OF_LAST = 128 / 300, 48, 0.75
 # The largest batch of each stage: late stages have larger pictures, and memory is what it is.
 BATCHES = (64, 64, 48, 32)
 LEAST_BATCH = 16
 LEAST_EPOCHS = 60
+
+
+def first_size(last: int) -> int:
+    """Where stages begin that end at `last` px: 300 → 128, 96 → 48, 64 → 48, 32 → 24."""
+    return max(round(last * FIRST_SIZE_SHARE), min(FIRST_SIZE_LEAST, round(last * MOST_OF_LAST)))
 
 
 def adapt(situation: Situation) -> Recipe:
@@ -51,7 +57,7 @@ def adapt(situation: Situation) -> Recipe:
         source="EfficientNetV2 Table 6, AdamW",
         stages=progressive_stages(
             epochs=epochs,
-            image_size=(round(last * FIRST_SIZE_SHARE), last),
+            image_size=(first_size(last), last),
             randaugment_magnitude=(5 * share, 15 * share),
             mixup_alpha=(0.0, 0.2 * share),
             dropout=(0.1, 0.1 + 0.2 * share),

@@ -41,7 +41,7 @@ def test_the_command_line_offers_the_rows_and_nothing_else() -> None:
 
 
 def test_python_is_refused_what_the_command_line_refuses() -> None:
-    with pytest.raises(RowError, match="trt is 'fp17'; expected fp32 or fp16"):
+    with pytest.raises(RowError, match="trt is 'fp17'; expected fp32, fp16, bf16, int8 or fp8"):
         ExportOptions(model="tiny", trt="fp17")
     with pytest.raises(RowError, match="builder is 'tensort'; expected auto, tensorrt or tensorrt-rtx"):
         ExportOptions(model="tiny", builder="tensort")

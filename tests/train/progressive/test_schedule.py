@@ -13,6 +13,7 @@ from train.options import TrainOptions
 from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe, find_recipe, round_test_size
 from train.progressive.schedule import ema_decay, interpolate, learning_rate, progressive_stages, stage_of_epoch
+from train.recipes.folder import first_size
 from zoo.errors import UnknownNameError, ZooError
 from zoo.model.variants import find_variant
 
@@ -116,6 +117,11 @@ def test_folder_recipe_of_s_is_table_6() -> None:
     recipe = find_recipe("folder", S)
     assert [stage.image_size for stage in recipe.stages] == [128, 185, 243, 300]
     assert recipe.test_size == 384
+
+
+@pytest.mark.parametrize(("last", "first"), [(300, 128), (128, 55), (96, 48), (64, 48), (32, 24)])
+def test_no_stage_of_folder_begins_where_nothing_can_be_seen(last: int, first: int) -> None:
+    assert first_size(last) == first
 
 
 def test_unknown_recipe_names_the_nearest() -> None:
