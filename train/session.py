@@ -261,8 +261,10 @@ def _budgeted(job: Job, options: TrainOptions, began: float, seconds: float, con
     console.print("Measuring a few steps …")
     pace = gather(job.settings.world, measure_pace(job))[0]
     amount, at = amount_of(job), began + seconds
-    left = at - time.monotonic()
-    recipe = recipe_for_budget(options, job.variant, job.recipe, amount, pace, left, multi_label=job.multi_label)
+    left, own = at - time.monotonic(), job.multi_label
+    recipe = recipe_for_budget(
+        options, job.variant, job.recipe, amount, pace, left, multi_label=own, spent_s=seconds - left
+    )
     sizes = " → ".join(f"{stage.image_size}" for stage in recipe.stages)
     seen = recipe.epochs * (recipe.epoch_pictures or amount.train)
     epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"

@@ -86,7 +86,7 @@ def _chart(summary: Summary) -> Markup | None:
     name = METRIC_NAMES[summary.metric]
     return bar_chart(
         [Group(heading="Fold by fold", bars=bars)],
-        title=name[0].upper() + name[1:],
+        title=name if name == METRIC_NAMES["map"] else name[0].upper() + name[1:],
         description=f"On the pictures that each run held out. Mean ± standard deviation: {summary.mean_text}.",
         axis="" if is_loss else "%",
     )

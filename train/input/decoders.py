@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -16,6 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.synchronize import Semaphore
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +51,8 @@ def load(dataset: Made, batches: Sequence[list[int]], *, workers: int, pin: bool
     if kept:
         yield from kept.load(dataset, batches)
         return
-    with closing(_Processes(dataset, workers, pin, stay=False)) as own:
+    own = _Processes(dataset, workers, pin, stay=False)
+    with closing(own.workers), closing(own):
         yield from own.batches(batches)
 
 
@@ -106,8 +109,9 @@ class KeptDecoders:
         return self.processes.batches([_Ask(self.passes, number, view, batch) for batch in batches])
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes; when it returns they are gone."""
         self.processes.close()
+        self.processes.workers.close()
 
 
 _kept: list[KeptDecoders] = []
@@ -233,6 +237,7 @@ def _begin_worker(leave: Semaphore, worker: int) -> None:
     nothing asks the process to end.
     """
     leave_signals_to_the_run(worker)
+    sys.excepthook = _tell_of_errors
 
     def end() -> None:
         leave.acquire()
@@ -240,3 +245,12 @@ def _begin_worker(leave: Semaphore, worker: int) -> None:
         os._exit(0)  # any other status is an error to PyTorch
 
     threading.Thread(target=end, daemon=True).start()
+
+
+def _tell_of_errors(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error that nobody caught in a decoding process, unless the run has left while a batch was handed over.
+
+    multiprocessing's thread that hands batches over calls `sys.excepthook`, and a run that stops then hangs up on it.
+    """
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)

@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from zoo.errors import WorkerError
 
 # Its last batch may be read a moment before a process that was killed is gone.
 GONE_WITHIN_S = 1.0
+# Processes that were asked to end, and have not within this time, are stopped, or wait for a disk that is away.
+ENDED_WITHIN_S = 3.0
 GOES_ON = "The same command with --resume goes on from the last state, with any number of workers."
 # What a process died of, by its signal: the probable cause, and what helps.
 CAUSES = {
@@ -25,6 +28,8 @@ CAUSES = {
         "Give it more room (docker run --shm-size 8g), or take fewer --workers.",
     ),
 }
+# Runs of several threads start their processes one after the other: each knows its own by what is new.
+_one_at_a_time = threading.Lock()
 UNKNOWN_CAUSE = ("its own words, if any, stand above", "Try --workers 0, where such an error shows itself.")
 
 
@@ -42,10 +47,24 @@ class Workers:
                 "The decoding processes have no open files left.",
                 f"Raise the limit (ulimit -n 65536), or take fewer --workers. {GOES_ON}",
             )
+        if "unable to allocate shared memory" in str(error):  # PyTorch's words; without fallocate it would be SIGBUS
+            return WorkerError(
+                "The decoding processes cannot hand their batches over: /dev/shm is full.",
+                f"{CAUSES['SIGBUS'][1]} {GOES_ON}",
+            )
         lost = self._lost()
         if lost is None:
             return None
         return _died(lost)
+
+    def close(self) -> None:
+        """Wait for the processes, which were asked to end, and kill those that do not: Python would wait for ever."""
+        until = time.monotonic() + ENDED_WITHIN_S
+        for process in self.processes:
+            process.join(max(0.0, until - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join(GONE_WITHIN_S)
 
     def _lost(self) -> BaseProcess | None:
         """A process that ended otherwise than it should."""
@@ -69,17 +88,18 @@ def starting(workers: Workers) -> Iterator[None]:
     """
     is_main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     handler = signal.getsignal(signal.SIGCHLD) if is_main else None
-    before = set(multiprocessing.active_children())
-    try:
-        yield
-    except OSError as error:
-        raise WorkerError(
-            f"Decoding processes cannot be started: {error.strerror}.", "Take fewer --workers; 0 needs none."
-        ) from error
-    finally:
-        if is_main:
-            signal.signal(signal.SIGCHLD, handler)
-        workers.processes = tuple(set(multiprocessing.active_children()) - before)
+    with _one_at_a_time:
+        before = set(multiprocessing.active_children())
+        try:
+            yield
+        except OSError as error:
+            raise WorkerError(
+                f"Decoding processes cannot be started: {error.strerror}.", "Take fewer --workers; 0 needs none."
+            ) from error
+        finally:
+            if is_main:
+                signal.signal(signal.SIGCHLD, handler)
+            workers.processes = tuple(set(multiprocessing.active_children()) - before)
 
 
 def out_of_memory() -> WorkerError:

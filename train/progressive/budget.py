@@ -169,7 +169,15 @@ def _fits_head(recipe: Recipe, amount: Amount) -> bool:
 
 
 def fit_to_budget(
-    make: Callable[[int, int, int], Recipe], suited: Recipe, amount: Amount, pace: Pace, seconds: float, *, sizes: bool
+    make: Callable[[int, int, int], Recipe],
+    suited: Recipe,
+    amount: Amount,
+    pace: Pace,
+    seconds: float,
+    *,
+    sizes: bool,
+    spent_s: float = 0.0,
+    folds: int | None = None,
 ) -> Recipe:
     """The recipe that fills a time: the largest pictures of which enough are seen, and as many as can be seen then.
 
@@ -180,6 +188,8 @@ def fit_to_budget(
         suited: the recipe that the pictures would have without a budget.
         seconds: what there is.
         sizes: whether smaller pictures may be chosen; otherwise the size stays.
+        spent_s: what of the budget is gone already, with opening the pictures and measuring; only for the error.
+        folds: of how many runs, each with a part of a budget, this is one; only for the error.
 
     Raises:
         ZooError: not even a step an epoch fits; says what would.
@@ -203,11 +213,15 @@ def fit_to_budget(
                 break
     if best:
         return best
-    needed = (seconds_of(make(least, SMALLEST_BATCH, size), amount, pace) + FINISH_S) / PLANNED_SHARE
+    needed = spent_s + (seconds_of(make(least, SMALLEST_BATCH, size), amount, pace) + FINISH_S) / PLANNED_SHARE
+    minutes = floor(needed / 60) + 1
+    give = f"it --budget {minutes}m"
+    if folds:
+        give = f"each fold {minutes}m (--budget {minutes * folds}m for all {folds} of them)"
     raise ZooError(
-        f"{duration(seconds)} are not enough: a step of each epoch at {size} px and the rest of a run take "
+        f"{duration(seconds + spent_s)} are not enough: a step of each epoch at {size} px and the rest of a run take "
         f"{duration(needed)} here.",
-        f"Give it --budget {floor(needed / 60) + 1}m, a smaller --image-size, or fewer pictures.",
+        f"Give {give}, a smaller --image-size, or fewer pictures.",
     )
 
 

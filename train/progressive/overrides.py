@@ -74,24 +74,27 @@ def choose_recipe(
     if not options.ema:
         given["ema_decay"] = 0.0
     recipe = check_recipe(apply_overrides(replace(recipe, **given), options.overrides), variant)
-    _check_rate(recipe, options)
+    _check_chosen(recipe, options)
     check_task(recipe, multi_label=multi_label)
     return recipe
 
 
-def _check_rate(recipe: Recipe, options: TrainOptions) -> None:
-    """Refuse a rate that is given where one is to be found.
+def _check_chosen(recipe: Recipe, options: TrainOptions) -> None:
+    """Refuse a rate, or a length of epochs, that is given where it is to be found.
 
     Raises:
         ZooError: both.
     """
-    given = options.learning_rate is not None or any(
-        text.partition("=")[0].strip() == "learning_rate" for text in options.overrides
-    )
-    if recipe.find_lr and given:
+    paths = [_path(text) for text in options.overrides]
+    if recipe.find_lr and (options.learning_rate is not None or "learning_rate" in paths):
         raise ZooError(
             "--find-lr chooses the learning rate, and --lr (or --set learning_rate) gives it.",
             "Leave one of them out; the range test is about the recipe's own rate.",
+        )
+    if options.budget is not None and "epoch_pictures" in paths:
+        raise ZooError(
+            "--budget chooses how many pictures an epoch is, and --set epoch_pictures gives it.",
+            "Leave one of them out; without --budget, --epochs says how many epochs.",
         )
 
 
@@ -131,25 +134,38 @@ def recipe_for_budget(
     seconds: float,
     *,
     multi_label: bool = False,
+    spent_s: float = 0.0,
 ) -> Recipe:
     """The recipe that fills `seconds` at a pace: epochs, and sizes unless the user has fixed them.
 
     Args:
         suited: the recipe without a budget.
         multi_label: as in `choose_recipe`.
+        spent_s: as in `fit_to_budget`.
 
     Raises:
         ZooError: as `fit_to_budget`.
     """
     base = None if adapts(suited.name) else suited
     counts = amount.train, amount.classes
+    # A recipe that adapts has fewer stages than usual in fewer epochs than these; what --set names must be there.
+    least = len(base.stages) if base else max(map(_stage_named, options.overrides), default=1)
 
     def make(epochs: int, pictures: int, size: int) -> Recipe:
-        told = replace(options, budget=None, epochs=max(epochs, len(base.stages) if base else 1), image_size=size)
+        told = replace(options, budget=None, epochs=max(epochs, least), image_size=size)
         made = choose_recipe(told, variant, base, counts=counts, epoch_pictures=pictures, multi_label=multi_label)
         return replace(made, epoch_pictures=pictures, glance_pictures=made.glance_pictures or GLANCE_PICTURES)
 
-    recipe = fit_to_budget(make, suited, amount, pace, seconds, sizes=options.image_size is None)
+    recipe = fit_to_budget(
+        make,
+        suited,
+        amount,
+        pace,
+        seconds,
+        sizes=options.image_size is None,
+        spent_s=spent_s,
+        folds=options.folds,
+    )
     return replace(recipe, class_weights=suited.class_weights)
 
 
@@ -234,11 +250,23 @@ def apply_overrides(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         UnknownNameError: no such path; names the nearest. ZooError: no "=", or a value of another type.
     """
     for text in settings:
-        path, sign, value = text.partition("=")
+        _, sign, value = text.partition("=")
         if not sign:
             raise ZooError(f"--set {text}: expected PATH=VALUE.", "For example --set stages.2.image_size=256.")
-        recipe = _set(recipe, path.strip(), value.strip())
+        recipe = _set(recipe, _path(text), value.strip())
     return recipe
+
+
+def _path(text: str) -> str:
+    """The PATH of "PATH=VALUE"."""
+    return text.partition("=")[0].strip()
+
+
+def _stage_named(text: str) -> int:
+    """The N of "stages.N.FIELD=VALUE", from 1; 1 where a setting is of no stage, or of all."""
+    first, _, rest = _path(text).partition(".")
+    number = rest.partition(".")[0]
+    return int(number) if first == "stages" and number.isdecimal() else 1
 
 
 def setting_paths(recipe: Recipe) -> list[str]:

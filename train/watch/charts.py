@@ -50,14 +50,13 @@ def stage_bands(recipe: Recipe) -> list[Band]:
     return bands
 
 
-def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The epoch with the highest validation accuracy, or mAP, the earliest of several."""
-    return max(history, key=lambda line: line.merit)
+def progress_charts(history: Sequence[Epoch], recipe: Recipe, best: int | None, width_px: int = 1000) -> list[Drawing]:
+    """Accuracy, or mAP of several labels, and loss, training beside validation.
 
-
-def progress_charts(history: Sequence[Epoch], recipe: Recipe, width_px: int = 1000) -> list[Drawing]:
-    """Accuracy, or mAP of several labels, and loss, training beside validation."""
-    bands, best = stage_bands(recipe), history.index(best_epoch(history))
+    Args:
+        best: the epoch that is marked, as `RunStatus.best_epoch`; 0 and None mark none.
+    """
+    bands, dot = stage_bands(recipe), best - 1 if best else None
 
     def curve(
         label: str, colour: str, of: Callable[[Epoch], float | None], shown: str, dot: int | None = None
@@ -66,7 +65,7 @@ def progress_charts(history: Sequence[Epoch], recipe: Recipe, width_px: int = 10
         return Curve(label=label, colour=colour, points=points, shown=shown, dot=dot)
 
     last = history[-1]
-    curves = [curve("validation", "blue", lambda line: 100 * line.merit, f"{100 * last.merit:.1f} %", dot=best)]
+    curves = [curve("validation", "blue", lambda line: 100 * line.merit, f"{100 * last.merit:.1f} %", dot=dot)]
     if last.train_top1 is not None:
         trained = f"{100 * last.train_top1:.1f} %"
         curves.insert(0, curve("training (augmented)", "grey", lambda line: 100 * (line.train_top1 or 0.0), trained))
@@ -74,7 +73,7 @@ def progress_charts(history: Sequence[Epoch], recipe: Recipe, width_px: int = 10
         curves,
         bands,
         title="Mean average precision, %" if last.val_map is not None else "Top-1 accuracy, %",
-        description="The dot is the best epoch; shades are stages.",
+        description=f"{'Shades' if dot is None else 'The dot is the best epoch at the final size; shades'} are stages.",
         unit=" %",
         x_name="epoch",
         width_px=width_px,
@@ -120,11 +119,11 @@ def schedule_charts(recipe: Recipe, width_px: int = 1000) -> list[Drawing]:
     ]
 
 
-def draw_curves(history: Sequence[Epoch], recipe: Recipe, title: str) -> str:
-    """`curves.svg`: accuracy and loss, and under them what changes from stage to stage."""
+def draw_curves(history: Sequence[Epoch], recipe: Recipe, best: int | None, title: str) -> str:
+    """`curves.svg`: accuracy and loss, and under them what changes from stage to stage; `best` as `progress_charts`."""
     reached = f"{100 * history[-1].merit:.2f} % {history[-1].merit_name} at {history[-1].val_size} px"
     subtitle = f"{recipe.name} recipe, {len(history)} epochs, {reached}"
-    charts = [*progress_charts(history, recipe, WHOLE_PX), *schedule_charts(recipe, THIRD_PX)]
+    charts = [*progress_charts(history, recipe, best, WHOLE_PX), *schedule_charts(recipe, THIRD_PX)]
     return render_charts(charts, title=title, subtitle=subtitle)
 
 

@@ -101,7 +101,7 @@ class RunRecord(Watcher):
         self._run, self._result, self._test = run, result, test
         self._write_report("finished")
         title = self.job.title
-        self._attempt(CURVES, lambda: draw_curves(run.history, self.job.recipe, title))
+        self._attempt(CURVES, lambda: draw_curves(run.history, self.job.recipe, self._best_epoch(run), title))
         if isinstance(result, LabelValidation):
             self._write_labels(result, test if isinstance(test, LabelValidation) else None)
         else:
@@ -148,11 +148,15 @@ class RunRecord(Watcher):
                 reason=reason,
                 head_start=run.head_start,
                 range_test=run.range_test,
-                best_epoch=run.best.epoch if run.best and self.job.recipe.keep == "best" else None,
+                best_epoch=self._best_epoch(run),
                 test=self._test,
                 remarks=tuple(self._remarks),
             )
             self._attempt(REPORT, lambda: render_report(self.job, status, self._drawn))
+
+    def _best_epoch(self, run: Run) -> int | None:
+        """The best epoch at the final size so far, 0 for the head start; None where the last one is kept."""
+        return run.best.epoch if run.best and self.job.recipe.keep == "best" else None
 
     def _attempt(self, name: str, draw: Callable[[], str]) -> None:
         path = self.folder / name

@@ -82,7 +82,7 @@ def render_report(job: Job, status: RunStatus, drawn: Drawn | None = None) -> st
             _state_line(job, status),
             tag("p", first, class_="headline"),
             tag("ul", *(tag("li", sentence) for sentence in others), class_="headlines") if others else None,
-            *(chart.as_figure() for chart in progress_charts(status.history, job.recipe)),
+            *(chart.as_figure() for chart in progress_charts(status.history, job.recipe, status.best_epoch)),
             *_answers_sections(job, status, drawn),
             *fed_sections(job, status.history[-1].stage, drawn),
             rate_section(status.range_test),

@@ -115,11 +115,11 @@ def splits_of(path: Path) -> frozenset[str]:
 def _each_once(path: Path) -> tuple[list[Line], int]:
     """The lines of a file, each picture once, and how many repeat another word for word."""
     found: dict[str, Line] = {}
-    repeated = 0
+    repeated, folder = 0, path.parent.absolute()  # a relative and an absolute path may be those of one picture
     for line in _lines(path):
         if not line.path:
             raise DataError(f"{_at(path, line.where)} has no path.", _COLUMNS)
-        first = found.setdefault(os.path.normpath(line.path), line)
+        first = found.setdefault(os.path.normpath(folder / line.path), line)
         if first is line:
             continue
         if (set(first.names), first.split) != (set(line.names), line.split):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 from contextlib import closing
 
 import numpy as np
 import pytest
 import torch
 
-from train.input.decoders import decoders_kept, load, load_validation
+from train.input.decoders import _tell_of_errors, decoders_kept, load, load_validation
 from train.input.loader import Augmented, Batch, Prepared
 from train.progressive.recipe import find_recipe
 from zoo.data.pictures import Pictures
@@ -97,6 +99,30 @@ def test_after_a_failure_there_are_new_processes() -> None:
             list(load(Prepared(train, PREPROCESSING), BATCHES, workers=0, pin=False)),
         )
     assert children() == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes are stopped by a signal of Unix")
+@pytest.mark.parametrize("known", [True, False])
+def test_a_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
+    monkeypatch.setattr("train.processes.workers.ENDED_WITHIN_S", 0.1)
+    train, before = pictures(1), children()
+    with (
+        decoders_kept([train if known else pictures(2)], workers=1, pin=False),
+        closing(load(augmented(train, 0), BATCHES, workers=1, pin=False)) as loaded,
+    ):
+        next(loaded)
+        for pid in children() - before:
+            assert pid
+            os.kill(pid, signal.SIGSTOP)
+    assert children() == before
+
+
+def test_a_run_that_leaves_while_a_batch_is_handed_over_makes_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    _tell_of_errors(ConnectionResetError, ConnectionResetError(104, "Connection reset by peer"), None)
+    assert capsys.readouterr().err == ""
+    _tell_of_errors(KeyError, KeyError("label"), None)
+    assert "KeyError: 'label'" in capsys.readouterr().err
 
 
 def test_pictures_they_do_not_know_have_processes_of_their_own() -> None:

@@ -107,6 +107,11 @@ def test_only_what_the_system_did_is_explained() -> None:
     many = Workers().explain(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
     assert many is not None
     assert "ulimit -n" in many.hint
+    full = "unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device (28)"
+    shared = Workers().explain(RuntimeError(f"Caught RuntimeError in DataLoader worker process 0.\n… {full}"))
+    assert shared is not None
+    assert "/dev/shm is full" in shared.problem
+    assert "--shm-size" in shared.hint and "--resume" in shared.hint
 
 
 @pytest.mark.parametrize("environment", [{"CXX": "/there/is/no/g++"}, {"CXX": "false"}])

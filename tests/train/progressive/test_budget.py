@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -125,6 +126,19 @@ def test_a_time_that_is_too_short_says_what_would_do() -> None:
         ZooError, match=r"5\.0\s+s are not enough: a step of each epoch at 64 px .* Give it --budget 1m"
     ):
         fit_to_budget(make, SUITED, AMOUNT, PACE, 5, sizes=True)
+
+
+def test_a_time_that_is_gone_before_the_run_begins_is_told_as_it_was_given() -> None:
+    with pytest.raises(ZooError) as alone:
+        fit_to_budget(make, SUITED, AMOUNT, PACE, 5, sizes=True)
+    needed = float(re.findall(r"take ([\d.]+)\s+s here", str(alone.value))[0])
+    with pytest.raises(ZooError, match=rf"1\.0\s+s are not enough: .* take {needed + 2.9:.1f}\s+s here"):
+        fit_to_budget(make, SUITED, AMOUNT, PACE, -1.9, spent_s=2.9, sizes=True)
+
+
+def test_the_time_that_would_do_is_that_of_all_folds_together() -> None:
+    with pytest.raises(ZooError, match=r"Give each fold 1m \(--budget 5m for all 5 of them\), a smaller"):
+        fit_to_budget(make, SUITED, AMOUNT, PACE, 5, sizes=True, folds=5)
 
 
 def test_what_is_left_is_shared_out_as_fast_as_it_goes() -> None:

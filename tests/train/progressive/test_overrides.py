@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from train.progressive.overrides import apply_overrides, setting_paths
-from train.progressive.recipe import find_recipe
+from train.options import TrainOptions
+from train.progressive.budget import Amount, Pace
+from train.progressive.overrides import apply_overrides, choose_recipe, recipe_for_budget, setting_paths
+from train.progressive.recipe import Recipe, find_recipe
 from zoo.errors import UnknownNameError, ZooError
 from zoo.model.variants import find_variant
 
@@ -161,3 +163,29 @@ def test_wrong_settings_are_one_line_and_train_nothing(
     assert message in answer.err
     assert "Traceback" not in answer.err
     assert list(in_folder.iterdir()) == []
+
+
+def for_a_time(seconds: float, *overrides: str) -> Recipe:
+    """The recipe of so many seconds from nothing, at 1 ms a picture of 72."""
+    tiny, amount = find_variant("tiny"), Amount(classes=3, train=72, validate=18)
+    options = TrainOptions(model="tiny", data="d", budget=f"{seconds}s", overrides=overrides)
+    suited = choose_recipe(options, tiny, counts=(72, 3))
+    pace = Pace(train_s=0.001, train_s_per_px=0, validate_s=0.001, validate_s_per_px=0)
+    return recipe_for_budget(options, tiny, suited, amount, pace, seconds)
+
+
+def test_a_stage_that_is_named_is_there_in_any_budget() -> None:
+    long, short = (for_a_time(seconds, "stages.4.dropout=0.4", "stages.1.batch_size=2") for seconds in (30, 3.2))
+    for recipe in (long, short):
+        assert [stage.image_size for stage in recipe.stages] == [14, 20, 26, 32]
+        assert recipe.stages[3].dropout == 0.4
+        assert [stage.batch_size for stage in recipe.stages] == [2, 16, 16, 16]
+    assert (long.epochs, short.epochs) == (20, 4)
+    assert len(for_a_time(3.2).stages) == 1
+    with pytest.raises(UnknownNameError, match=r"no setting 'stages\.5\.dropout'.*1 … 4 as --plan shows"):
+        for_a_time(30, "stages.5.dropout=0.4")
+
+
+def test_the_length_of_epochs_is_what_a_budget_chooses() -> None:
+    with pytest.raises(ZooError, match="--budget chooses how many pictures an epoch is"):
+        for_a_time(30, "epoch_pictures=7")

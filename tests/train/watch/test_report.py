@@ -23,7 +23,7 @@ from train.learn.validation import Answers, Validation
 from train.progressive.recipe import Recipe, TrainingStage, find_recipe
 from train.session import train_model
 from train.settings import Settings
-from train.watch.charts import best_epoch, stage_settings, stage_throughput
+from train.watch.charts import progress_charts, stage_settings, stage_throughput
 from train.watch.live import LiveView
 from train.watch.mistakes import count_confusion, most_certain, most_confused, some_right, worst_pictures
 from train.watch.record import RunRecord
@@ -188,9 +188,17 @@ def test_only_what_a_recipe_uses_is_shown() -> None:
     assert "parts of a batch" not in settings
 
 
-def test_the_best_epoch_is_the_earliest_of_several() -> None:
-    history = a_history(a_recipe(), 8, [0.1, 0.9, 0.9, 0.2, 0.2, 0.2, 0.2, 0.2])
-    assert best_epoch(history).epoch == 2
+def test_the_dot_is_the_epoch_that_the_page_says_is_kept() -> None:
+    """Not the second epoch, whose smaller pictures were easier."""
+    recipe = a_recipe()
+    history = a_history(recipe, 8, [0.1, 0.9, 0.9, 0.2, 0.2, 0.2, 0.4, 0.3])
+    kept = render_report(some_job(recipe), replace(some_status(recipe, best_epoch=7), history=history))
+    assert "after epoch 7 of 8, the best in top-1 at the final size" in kept
+    assert "The dot is the best epoch at the final size" in kept
+    dots = [str(progress_charts(history, recipe, best)[0].as_figure()).count("<circle") for best in (7, 0, None)]
+    assert dots == [1, 0, 0]
+    assert '<circle class="fill blue" cx="81.25%"' in kept  # epoch 7 of an axis from 0.5 to 8.5: 6.5 / 8
+    assert "The dot" not in render_report(some_job(recipe), replace(some_status(recipe, best_epoch=0), history=history))
 
 
 def test_a_running_page_reads_itself_again_and_a_finished_one_does_not() -> None:

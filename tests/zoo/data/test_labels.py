@@ -239,6 +239,14 @@ def test_a_path_may_leave_the_folder(write: Write, tmp_path: Path) -> None:
     assert [pictures.open(index).getpixel((0, 0)) for index in range(2)] == [(0, 0, 0), (10, 0, 0)]
 
 
+def test_a_relative_and_an_absolute_path_of_one_picture_are_one(write: Write, tmp_path: Path) -> None:
+    text = f"path,label\n00.png,a\n01.png,b\n{tmp_path / '00.png'},"
+    pictures = read_labels(write("labels.csv", f"{text}a\n")).splits[""]
+    assert len(pictures) == 2 and pictures.left_out == ("1 of the file's lines, which repeat another",)
+    with pytest.raises(DataError, match=r"00\.png is a in line 2 and b in line 4"):
+        read_labels(write("labels.csv", f"{text}b\n"))
+
+
 def test_several_labels_do_not_go_into_shards(write: Write, tmp_path: Path) -> None:
     train, val = open_splits(str(as_csv(write)))
     with pytest.raises(DataError, match="Shards hold one class"):
