@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,12 @@ from zoo.errors import DataError, VerdictError
 from zoo.intervals import difference_interval, mcnemar, share_interval
 from zoo.label_scores import sigmoid
 from zoo.results import Summary, summarize
-from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Text
+from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Text, Within
 from zoo.wording import joined
 
 BATCH_SIZE = 8
+# Points of accuracy, lost or gained.
+Points = Annotated[float, Within(-100, 100)]
 # What a drop may be where nobody says: published int8 of this family loses 0.3 to 1.6 points (google/automl).
 MAX_DROP = 1.0
 # Classes that are named, those that lose most first.
@@ -50,7 +52,7 @@ class ClassDrop(Row):
     name: Text
     n: Count
     reference: Share
-    drop: float
+    drop: Points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +72,9 @@ class FormRow(Row):
     top1: Share
     low: Share
     high: Share
-    drop: float
-    drop_low: float
-    drop_high: float
+    drop: Points
+    drop_low: Points
+    drop_high: Points
     only_float32: CountOrNone
     only_this: CountOrNone
     p: Share
@@ -88,7 +90,7 @@ class Fix(Row):
 
     form: Text
     keep: tuple[str, ...]
-    drop: float
+    drop: Points
     enough: bool
 
 

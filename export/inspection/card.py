@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from export.contract import GRAPH_KEY, OPSET, Contract, read_metadata
 from export.engine.builders import BuildCard
@@ -31,7 +31,7 @@ from zoo.machine import cuda_driver
 from zoo.model.counts import parts
 from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS
-from zoo.rows import CountOrNone, Row, Text
+from zoo.rows import Count, CountOrNone, Row, Text, Within
 from zoo.weights.mistaken import ARTIFACT, EXPORTED_SUFFIXES
 from zoo.weights.resolve import check_name, checkpoint_path, weights_file
 from zoo.weights.table import find_weights, is_weights_id
@@ -47,7 +47,7 @@ class Port(Row):
 
     name: Text
     dtype: Text
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Within(-1)], ...]
 
     @classmethod
     def of(cls, tensor: Tensor) -> Port:
@@ -75,7 +75,7 @@ class Inspection(Row):
     macs: CountOrNone | None
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    opset: int | None
+    opset: Count | None
     accuracy: str | None
     licence: str | None
     random_weights: bool

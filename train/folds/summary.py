@@ -81,7 +81,7 @@ class Summary(Row):
     metric: Metric
     keep: Keep
     n: Count
-    mean: float
+    mean: Annotated[float, Within(-1)]
     std: NotNegative
     pictures: Count
     top1: Share | None

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from train.progressive.recipe import Recipe
 from train.progressive.schedule import steps_per_epoch
-from zoo.rows import NotNegative, Positive, Row, Some
+from zoo.rows import NotNegative, Positive, Row, Some, Within
 
 # The rates that are tried, as shares of the recipe's own: five decades, the higher two of them above it.
 LOWEST_SHARE, HIGHEST_SHARE = 1e-3, 1e2
@@ -44,7 +44,7 @@ class RangeTest(Row):
     own: Positive
     reason: RangeReason
     rates: Annotated[tuple[Positive, ...], Some()]
-    losses: tuple[float | None, ...]
+    losses: tuple[Annotated[float, Within(-1)] | None, ...]
     turn: Positive | None = None
     seconds: NotNegative = 0.0
 
