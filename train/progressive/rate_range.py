@@ -44,7 +44,7 @@ class RangeTest(Row):
     own: Positive
     reason: RangeReason
     rates: Annotated[tuple[Positive, ...], Some()]
-    losses: tuple[Annotated[float, Within(-1)] | None, ...]
+    losses: tuple[Annotated[float, Within()] | None, ...]
     turn: Positive | None = None
     seconds: NotNegative = 0.0
 
