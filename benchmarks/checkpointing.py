@@ -21,16 +21,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from train.learn.job import Job
 from train.learn.run import enter_stage, start_run
 from train.learn.step import train_step
-from train.learn.throughput import noise
+from train.learn.throughput import noise, noise_job
 from train.progressive.recipe import find_recipe
 from train.settings import Settings
-from zoo.data.pictures import Pictures
 from zoo.machine import processor_name
 from zoo.model.variants import find_variant
 
+NUM_CLASSES = 100
 # ru_maxrss is in KiB on Linux and in bytes on macOS.
 UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -63,19 +62,10 @@ def measure(options: argparse.Namespace, *, checkpoint: bool) -> dict[str, objec
     variant = find_variant(options.model)
     recipe = find_recipe("folder", variant)
     stage = replace(recipe.stages[-1], image_size=options.image_size, batch_size=options.batch_size)
-    nothing = Pictures("noise", tuple(map(str, range(100))), (), np.empty(0, np.int64))
     settings = Settings(
         device=torch.device("cpu"), precision="fp32", seed=0, workers=0, checkpoint_activations=checkpoint
     )
-    job = Job(
-        variant=variant,
-        recipe=recipe,
-        data="noise",
-        train_set=nothing,
-        val_set=nothing,
-        preprocessing=variant.preprocessing,
-        settings=settings,
-    )
+    job = noise_job(variant, recipe, settings, NUM_CLASSES)
     run = start_run(job)
     enter_stage(run, stage, settings)
     part = noise(job, stage)

@@ -248,7 +248,7 @@ def _at_found_rate(card: Checkpoint, run: Run) -> Checkpoint:
 
 def _decoders_kept(job: Job) -> AbstractContextManager[None]:
     sets = [pictures for pictures in (job.train_set, job.val_set, job.test_set) if pictures is not None]
-    return decoders_kept(sets, workers=job.settings.workers, pin=job.settings.device.type == "cuda")
+    return decoders_kept(sets, workers=job.settings.workers, pin=job.settings.pin)
 
 
 def measure_pace_of(options: TrainOptions) -> Pace:

@@ -38,6 +38,11 @@ class Settings(Row):
     world: World = ALONE
 
     @property
+    def pin(self) -> bool:
+        """Whether batches are made in page-locked memory: a GPU copies from there while it works."""
+        return self.device.type == "cuda"
+
+    @property
     def device_name(self) -> str:
         """The GPU's name, or "cpu"."""
         return torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"

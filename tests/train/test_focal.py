@@ -13,12 +13,11 @@ import pytest
 import torch
 
 from train.input.loader import Batch
-from train.learn.job import Job
 from train.learn.run import enter_stage, start_run
 from train.learn.step import train_step
+from train.learn.throughput import noise_job
 from train.progressive.recipe import LossName, find_recipe
 from train.settings import Settings
-from zoo.data.pictures import Pictures
 from zoo.model.variants import find_variant
 from zoo.weights.checkpoint import read_card
 
@@ -50,17 +49,8 @@ def test_a_gamma_that_is_none_is_refused(gamma: str, zoo: Callable, in_folder: P
 def test_the_first_step_is_judged_by_the_focal_losses_own_chance(loss: LossName, chance: float) -> None:
     row = find_variant("tiny")
     recipe = replace(find_recipe("folder", row), loss=loss, focal_gamma=2.0)
-    nothing = Pictures("none", ("a", "b", "c"), (), np.empty(0, np.int64))
     settings = Settings(device=torch.device("cpu"), precision="fp32", seed=0, workers=0)
-    job = Job(
-        variant=row,
-        recipe=recipe,
-        data="none",
-        train_set=nothing,
-        val_set=nothing,
-        preprocessing=row.preprocessing,
-        settings=settings,
-    )
+    job = noise_job(row, recipe, settings, 3)
     run = start_run(job)
     enter_stage(run, recipe.stages[0], settings)
     pictures = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8)

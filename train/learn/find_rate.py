@@ -12,19 +12,18 @@ from contextlib import closing, contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from itertools import chain, count
+from itertools import count
 
 import numpy as np
 import torch
 
-from train.input.decoders import load
-from train.input.loader import Augmented, Batch
-from train.input.order import epoch_draws
+from train.input.loader import Batch
+from train.learn.feed import batches_of, load_parts, own_parts
 from train.learn.job import Job, with_recipe
 from train.learn.run import Run, enter_stage
 from train.learn.state import keep_random_state, restore_random_state
-from train.learn.step import parts_of, train_step
-from train.processes.distributed import agreed, share_of, sum_over
+from train.learn.step import train_step
+from train.processes.distributed import agreed, sum_over
 from train.processes.stopping import Interrupted, StopRequest
 from train.progressive.rate_range import RangeTest, choose_rate, has_exploded, range_rates, range_steps
 from train.progressive.recipe import TrainingStage
@@ -94,14 +93,9 @@ def _losses(run: Run, job: Job, steps: int, stop: StopRequest) -> list[float] | 
 
 def _batches(job: Job, stage: TrainingStage) -> Generator[list[Batch], None, None]:
     """The parts of batches as an epoch of the stage has them, pass after pass."""
-    settings, world, pictures = job.settings, job.settings.world, job.train_set
     for number in count(FIRST_PASS):
-        order = epoch_draws(pictures, job.recipe, stage, seed=settings.seed, epoch=number, processes=world.size)
-        steps = [parts_of(share_of(batch, world), stage.accumulate) for batch in order]
-        channels = job.preprocessing.channels
-        dataset = Augmented(pictures, job.recipe, stage, settings.seed, number, settings.augment_on, channels)
-        parts = list(chain.from_iterable(steps))
-        with closing(load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")) as loaded:
+        steps = own_parts(job, stage, batches_of(job, stage, number))
+        with closing(load_parts(job, stage, number, steps)) as loaded:
             for own in steps:
                 yield [next(loaded) for _ in own]
 

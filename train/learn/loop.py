@@ -16,20 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.input.decoders import load
-from train.input.loader import Augmented, Batch
-from train.input.order import epoch_draws, picture_of
+from train.input.loader import Batch
+from train.input.order import picture_of
 from train.learn.best import is_hopeless, keep_best
+from train.learn.feed import Parts, batches_of, load_parts, own_parts
 from train.learn.find_rate import find_rate, with_rate
 from train.learn.head_start import begin_with_fitted_head
 from train.learn.job import Job
 from train.learn.run import DIVERGED_HINT, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
 from train.learn.state import keep_random_state, restore_random_state, save_state
-from train.learn.step import parts_of, train_step
+from train.learn.step import train_step
 from train.learn.timekeeper import Timekeeper
 from train.learn.validation import Judged, validate_together
 from train.learn.watcher import Watcher
-from train.processes.distributed import agreed, gather, share_of, sum_over, wait_for_all
+from train.processes.distributed import agreed, gather, sum_over, wait_for_all
 from train.processes.stopping import Interrupted, RunStopped, StopRequest
 from train.progressive.budget import Deadline
 from train.progressive.recipe import TrainingStage, tested_size, validated_pictures
@@ -171,11 +171,8 @@ class _Loop:
         """One pass over the pictures, or what is left of it; returns the sums of the whole pass."""
         run, job, world, device = self.run, self.job, self.world, self.job.settings.device
         seed = job.settings.seed
-        pictures, recipe = job.train_set, job.recipe
-        batches = epoch_draws(
-            pictures, recipe, stage, seed=seed, epoch=epoch, processes=world.size, portion=run.portion
-        )
-        steps = [parts_of(share_of(batch, world), stage.accumulate) for batch in batches]
+        batches = batches_of(job, stage, epoch, run.portion)
+        steps = own_parts(job, stage, batches)
         run.part_sizes = frozenset(len(part) for parts in steps for part in parts)
         # Sums stay on the device, so that no step waits.
         done = run.partial = run.partial or PartialEpoch(torch.zeros(2, device=device))
@@ -293,7 +290,7 @@ class _Loop:
                 self.watcher.on_broken(message)
 
     def _load(
-        self, steps: list[list[list[int]]], stage: TrainingStage, epoch: int, done: PartialEpoch
+        self, steps: list[Parts], stage: TrainingStage, epoch: int, done: PartialEpoch
     ) -> Generator[Batch, None, None]:
         """The parts of all steps; torch's generators are set as at the beginning of every such epoch, or as they were.
 
@@ -304,11 +301,7 @@ class _Loop:
         if done.random:
             restore_random_state(done.random[self.world.rank])
             done.random = ()
-        pictures, recipe = self.job.train_set, self.job.recipe
-        channels = self.job.preprocessing.channels
-        dataset = Augmented(pictures, recipe, stage, settings.seed, epoch, settings.augment_on, channels)
-        parts = list(chain.from_iterable(steps))
-        return load(dataset, parts, workers=settings.workers, pin=settings.device.type == "cuda")
+        return load_parts(self.job, stage, epoch, steps)
 
     def _fetch(self, loaded: Iterator[Batch], count: int) -> Iterator[Batch]:
         """The parts of a step, each as soon as it is loaded. A wish to stop ends the wait for the first one only."""

@@ -68,11 +68,6 @@ def train_step(
     return loss_sum, right, count
 
 
-def parts_of(batch: list[int], count: int) -> list[list[int]]:
-    """A batch in `count` parts that differ by a picture at most; fewer, if some would be of a single picture."""
-    return [part.tolist() for part in np.array_split(np.array(batch), max(1, min(count, len(batch) // 2)))]
-
-
 def _backward(
     run: Run, job: Job, stage: TrainingStage, part: Batch, rng: np.random.Generator, share: float
 ) -> tuple[Tensor, Tensor]:

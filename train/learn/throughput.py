@@ -21,11 +21,12 @@ from train.learn.step import train_step
 from train.options import BenchTrainOptions
 from train.processes.distributed import ALONE
 from train.progressive.overrides import choose_recipe
-from train.progressive.recipe import TrainingStage
-from train.settings import choose_settings
+from train.progressive.recipe import Recipe, TrainingStage
+from train.settings import Settings, choose_settings
 from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
 from zoo.machine import processor_name
+from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS
 from zoo.results import Result, Subject, measured_on, row_sha256, summarize
 from zoo.weights.resolve import find_model_variant
@@ -47,17 +48,9 @@ def measure_training(options: BenchTrainOptions, *, console: Console | None = No
         remedy.
     """
     variant = find_model_variant(options.model)
-    nothing = Pictures("noise", tuple(map(str, range(NUM_CLASSES))), (), np.empty(0, np.int64))
-    recipe, settings = choose_recipe(options.training, variant), choose_settings(options.training, nothing, ALONE)
-    job = Job(
-        variant=variant,
-        recipe=recipe,
-        data="noise",
-        train_set=nothing,
-        val_set=nothing,
-        preprocessing=variant.preprocessing,
-        settings=settings,
-    )
+    recipe = choose_recipe(options.training, variant)
+    settings = choose_settings(options.training, no_pictures(NUM_CLASSES), ALONE)
+    job = noise_job(variant, recipe, settings, NUM_CLASSES)
     run = start_run(job)
     rows = []
     for index, stage in enumerate(recipe.stages, start=1):
@@ -117,6 +110,25 @@ def _measure_stage(run: Run, job: Job, stage: TrainingStage, steps: int) -> dict
     }
 
 
+def no_pictures(num_classes: int) -> Pictures:
+    """A set of no picture, of so many classes."""
+    return Pictures("noise", tuple(map(str, range(num_classes))), (), np.empty(0, np.int64))
+
+
+def noise_job(variant: Variant, recipe: Recipe, settings: Settings, num_classes: int) -> Job:
+    """A job whose steps are made on `noise`."""
+    nothing = no_pictures(num_classes)
+    return Job(
+        variant=variant,
+        recipe=recipe,
+        data=nothing.name,
+        train_set=nothing,
+        val_set=nothing,
+        preprocessing=variant.preprocessing,
+        settings=settings,
+    )
+
+
 def noise(job: Job, stage: TrainingStage) -> Batch:
     """One part of a stage's batch: uint8 noise with random labels, and what is left to draw if the device augments."""
     rng = np.random.default_rng(0)
@@ -131,7 +143,7 @@ def noise(job: Job, stage: TrainingStage) -> Batch:
             for _ in range(stage.part_size)
         ]
         batch = replace(batch, draws=torch.from_numpy(np.stack(draws)))
-    return batch.pin_memory() if job.settings.device.type == "cuda" else batch
+    return batch.pin_memory() if job.settings.pin else batch
 
 
 def _time_on_cpu(step: Callable[[], object], steps: int) -> Iterator[float]:

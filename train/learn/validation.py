@@ -233,7 +233,7 @@ def each_batch(
         preprocessing,
         batch_size=VALIDATION_BATCH,
         workers=settings.workers,
-        pin=settings.device.type == "cuda",
+        pin=settings.pin,
         chosen=order,
     )
     with closing(asked) as loaded:

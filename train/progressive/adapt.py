@@ -14,7 +14,7 @@ from train.progressive.schedule import steps_per_epoch
 
 # A run of fewer steps has not left its start; more are not worth smaller batches, which use the machine less well.
 # From nothing there is more to learn.
-ENOUGH_STEPS, ENOUGH_FROM_NOTHING = 400, 3000
+ENOUGH_STEPS, STEPS_FROM_NOTHING = 400, 3000
 SMALLEST_BATCH, LARGEST_BATCH = 8, 64
 # What is averaged over: the last twentieth of a run.
 AVERAGED_SHARE = 0.05

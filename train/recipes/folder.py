@@ -15,7 +15,7 @@ Result     not yet run
 from __future__ import annotations
 
 from train.progressive.adapt import (
-    ENOUGH_FROM_NOTHING,
+    STEPS_FROM_NOTHING,
     average_decay,
     norm_momentum,
     regularisation,
@@ -46,7 +46,7 @@ def adapt(situation: Situation) -> Recipe:
     variant = situation.variant
     last = situation.image_size or variant.train_size
     epochs = suited_epochs(situation, of_1000=100, least=LEAST_EPOCHS)
-    suited = suited_batch(situation, epochs, steps=ENOUGH_FROM_NOTHING, least=LEAST_BATCH)
+    suited = suited_batch(situation, epochs, steps=STEPS_FROM_NOTHING, least=LEAST_BATCH)
     batches = [suited if situation.batch_size else min(suited, most) for most in BATCHES[: min(len(BATCHES), epochs)]]
     steps = sum(steps_per_epoch(situation.an_epoch, batch) for batch in batches) * epochs // len(batches)
     passes = epochs * situation.an_epoch / situation.pictures

@@ -26,17 +26,15 @@ from train.augment.strength import SMOOTH_BELOW_PX
 from train.input.decoders import load
 from train.input.loader import Augmented
 from train.input.order import epoch_batches
-from train.learn.job import Job
 from train.learn.memory import fits
 from train.learn.run import start_run
-from train.learn.throughput import noise
+from train.learn.throughput import noise, noise_job
 from train.options import TrainOptions
 from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe
 from train.session import train_model
 from train.settings import Settings, choose_augmentation
 from zoo.data.open import open_splits
-from zoo.data.pictures import Pictures
 from zoo.model.variants import find_variant
 
 TINY = find_variant("tiny")
@@ -245,16 +243,7 @@ def test_the_training_benchmark_augments_where_it_is_told(zoo: Callable, in_fold
 def test_the_dry_run_augments_where_the_run_will() -> None:
     recipe = small_recipe("digits")
     stage = recipe.stages[-1]
-    pictures = Pictures("none", ("a", "b", "c"), (), np.empty(0, np.int64))
-    here = Job(
-        variant=TINY,
-        recipe=recipe,
-        data="none",
-        train_set=pictures,
-        val_set=pictures,
-        preprocessing=TINY.preprocessing,
-        settings=CPU,
-    )
+    here = noise_job(TINY, recipe, CPU, 3)
     assert noise(here, stage).draws is None
     there = replace(here, settings=replace(CPU, augment_on="device"))
     part = noise(there, stage)

@@ -20,11 +20,11 @@ from train.learn.job import Job
 from train.learn.memory import fit_to_memory
 from train.learn.run import Run, enter_stage, start_run
 from train.learn.step import train_step
+from train.learn.throughput import noise_job
 from train.options import MixedPrecision
 from train.progressive.recipe import Recipe, TrainingStage, find_recipe
 from train.session import train_model
 from train.settings import Settings
-from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
 from zoo.model.spec import Variant
 from zoo.model.variants import RESNET_50, find_variant
@@ -50,16 +50,7 @@ def a_recipe(variant: Variant, **changes: Any) -> Recipe:
 
 
 def a_job(recipe: Recipe, variant: Variant, settings: Settings) -> Job:
-    nothing = Pictures("none", ("a", "b", "c"), (), np.empty(0, np.int64))
-    return Job(
-        variant=variant,
-        recipe=recipe,
-        data="none",
-        train_set=nothing,
-        val_set=nothing,
-        preprocessing=variant.preprocessing,
-        settings=settings,
-    )
+    return noise_job(variant, recipe, settings, 3)
 
 
 def batch(count: int = 6) -> Batch:

@@ -15,14 +15,13 @@ from torch.nn import functional as F
 
 from train.input.loader import Batch
 from train.learn.head_start import PENALTIES, choose_penalty, fit_classifier
-from train.learn.job import Job
 from train.learn.run import enter_stage, start_run
 from train.learn.step import train_step
+from train.learn.throughput import noise_job
 from train.options import TrainOptions
 from train.progressive.recipe import Situation, find_recipe
 from train.session import train_model
 from train.settings import Settings
-from zoo.data.pictures import Pictures
 from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS
 
@@ -48,21 +47,12 @@ TINY = next(variant for variant in NETWORKS if variant.id == "tiny")
 def test_every_network_begins_where_guessing_does(variant: Variant, num_classes: int) -> None:
     """ln K for cross-entropy with smoothing; K · ln 2 for BCE; whatever the number of classes."""
     small = thin(variant)
-    nothing = Pictures("none", tuple(map(str, range(num_classes))), (), np.empty(0, np.int64))
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=generator)
     batch = Batch(pictures, torch.arange(4) % num_classes, (), torch.arange(4))
     for loss, chance in (("cross_entropy", math.log(num_classes)), ("bce", num_classes * math.log(2))):
         recipe = replace(find_recipe("folder", small, Situation(variant=small)), loss=loss)
-        job = Job(
-            variant=small,
-            recipe=recipe,
-            data="none",
-            train_set=nothing,
-            val_set=nothing,
-            preprocessing=small.preprocessing,
-            settings=SETTINGS,
-        )
+        job = noise_job(small, recipe, SETTINGS, num_classes)
         run = start_run(job)
         enter_stage(run, recipe.stages[-1], SETTINGS)
         loss_sum, _, count = train_step(run, job, recipe.stages[-1], [batch], np.random.default_rng(0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -14,11 +13,11 @@ from hypothesis import strategies as st
 import train.learn.memory
 from train.learn.job import Job
 from train.learn.memory import choose_accumulation, fit_to_memory, largest_part, smallest_parts
+from train.learn.throughput import noise_job
 from train.options import TrainOptions
 from train.progressive.recipe import Recipe, TrainingStage, find_recipe
 from train.session import train_model
 from train.settings import Settings
-from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
 from zoo.model.spec import Variant
 from zoo.model.variants import find_variant
@@ -133,16 +132,7 @@ def small_recipe() -> Recipe:
 
 
 def a_job(recipe: Recipe, variant: Variant = TINY, settings: Settings = SETTINGS) -> Job:
-    nothing = Pictures("none", ("a", "b", "c"), (), np.empty(0, np.int64))
-    return Job(
-        variant=variant,
-        recipe=recipe,
-        data="none",
-        train_set=nothing,
-        val_set=nothing,
-        preprocessing=variant.preprocessing,
-        settings=settings,
-    )
+    return noise_job(variant, recipe, settings, 3)
 
 
 @pytest.mark.usefixtures("out_of_memory_above")

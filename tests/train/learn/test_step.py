@@ -19,12 +19,12 @@ from train.input.loader import Batch
 from train.learn.job import Job
 from train.learn.run import Run, enter_stage, start_run
 from train.learn.step import train_step
+from train.learn.throughput import noise_job
 from train.options import TrainOptions
 from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe, TrainingStage, find_recipe
 from train.session import train_model
 from train.settings import Settings
-from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
 from zoo.model.row_files import write_row
 from zoo.model.variants import RESNET_50, find_variant
@@ -69,16 +69,7 @@ def frozen_statistics(run: Run) -> None:
 
 
 def a_job(recipe: Recipe) -> Job:
-    nothing = Pictures("none", ("a", "b", "c"), (), np.empty(0, np.int64))
-    return Job(
-        variant=TINY,
-        recipe=recipe,
-        data="none",
-        train_set=nothing,
-        val_set=nothing,
-        preprocessing=TINY.preprocessing,
-        settings=SETTINGS,
-    )
+    return noise_job(TINY, recipe, SETTINGS, 3)
 
 
 def step(recipe: Recipe, parts: list[Batch]) -> tuple[Run, float]:
