@@ -25,13 +25,17 @@ class Limit(Row):
 
     builder: Text
     setting: Text
-    flag: Text
     why: Text
     instead: Text
     values: tuple[str, ...] = ()
     releases: str = ""
     lacks: str = ""
     without_driver: bool = False
+
+    @property
+    def flag(self) -> str:
+        """The option of `zoo export` that says it."""
+        return f"--{self.setting.replace('_', '-')}"
 
     def holds(self, tensorrt: TensorRT, value: object, driver: Driver | None) -> bool:
         """Whether `value` of its setting is refused here."""
@@ -51,7 +55,6 @@ LIMITS = (
     Limit(
         builder=RTX.id,
         setting="timing_cache",
-        flag="--timing-cache",
         why="it measures nothing while it builds: kernels are compiled where the plan runs",
         instead="Leave --timing-cache out: it builds S in seconds.",
     ),
@@ -59,7 +62,6 @@ LIMITS = (
     Limit(
         builder=RTX.id,
         setting="optimization_level",
-        flag="--optimization-level",
         why="it tunes nothing while it builds: kernels are compiled where the plan runs",
         instead="Leave --optimization-level out.",
     ),
@@ -67,7 +69,6 @@ LIMITS = (
     Limit(
         builder=RTX.id,
         setting="compat",
-        flag="--compat",
         why="its plans run on all GPUs they were built for",
         instead="Choose them: --gpu rtx-ampere,rtx-ada,rtx-blackwell.",
     ),
@@ -75,7 +76,6 @@ LIMITS = (
     Limit(
         builder=RTX.id,
         setting="version_compatible",
-        flag="--version-compatible",
         why="it comes without the lean runtime that such a plan carries",
         instead="Build with the release that will run the plan, or with --builder tensorrt.",
     ),
@@ -84,7 +84,6 @@ LIMITS = (
     Limit(
         builder=RTX.id,
         setting="weights",
-        flag="--weights",
         values=("refittable", "stripped"),
         why="it needs a CUDA driver to build such a plan, and this machine has none",
         instead="Build it on a machine with a GPU, or leave --weights out.",
@@ -94,7 +93,6 @@ LIMITS = (
     Limit(
         builder=CLASSIC.id,
         setting="compat",
-        flag="--compat",
         values=("same",),
         lacks="HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY",
         why="this release knows no level for one compute capability",
@@ -105,7 +103,6 @@ LIMITS = (
     Limit(
         builder=CLASSIC.id,
         setting="weights",
-        flag="--weights",
         values=("refittable",),
         releases="11.3",
         why="this release may drop the classifier's bias from a refittable plan (NVIDIA's release notes)",
