@@ -126,7 +126,11 @@ class QuantizationReport(Row):
         if self.ships:
             shown = [row for row in self.forms if row.published and row.name != "fp32"] or list(self.forms[1:])
             said = joined(f"{row.name} {_changed(row.drop)}" for row in shown)
-            return f"Ship it: {said} on {self.n:,} pictures, and {points(self.max_drop)} may be lost."
+            sentence = f"Ship it: {said} on {self.n:,} pictures, and {points(self.max_drop)} may be lost."
+            worst = max(row.drop_high for row in shown)
+            if worst <= self.max_drop:
+                return sentence
+            return f"{sentence} So few cannot rule out a loss of {points(worst)} (95 %); more pictures could."
         said = joined(f"{row.name} loses {points(row.drop)}" for row in self.failing)
         advice = " ".join(map(_advice, self.fixes))
         return (

@@ -51,6 +51,9 @@ def test_a_report_has_every_form_against_fp32_on_the_same_pictures(
     page = (tmp_path / "tiny.quantization.html").read_text()
     assert page == render_report(report)
     assert report.ships and "Ship it" in page and "stages.2.block.0" in page
+    narrowly = replace(report, max_drop=max(narrow.drop, 0.0))
+    assert narrowly.ships and f"cannot rule out a loss of {narrow.drop_high:.2f} points" in narrowly.verdict
+    assert "cannot rule out" not in replace(report, max_drop=100.0).verdict
 
 
 def test_a_report_of_an_earlier_export_goes_with_it(
