@@ -1,0 +1,101 @@
+"""Owns a stage as a network that a runner can run: pictures in, the stage's map in between, one number a channel out.
+
+A runner takes pictures, and an engine lays tensors out as its own layers like them. So the map that reaches a stage is
+made inside, by one 1×1 convolution of a small picture, as in a network the layer before makes it, and pooled behind it.
+What these two cost is measured by the same network without the stage, the frame, and taken off. It times nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from export.contract import Contract
+from export.source import BRANCH_SCALE
+from serve.bench.measure.stages import StagePlace
+from zoo.model.efficientnet import initialize
+from zoo.model.layers import Block, StageModule
+from zoo.model.network import Network
+from zoo.model.norms import settle_batch_norms
+from zoo.model.spec import Preprocessing, Stage, Variant
+
+_SEED = 0
+# Values per channel that batch-norm statistics are taken from; with 8 (two maps of 2 × 2) fifteen blocks amplify
+# the error of each other's statistics a thousandfold.
+_STATISTICS_VALUES = 1024
+# The smallest picture that a row of preprocessing speaks of.
+LEAST_SIZE = 4
+
+
+class PictureStage(Network):
+    """`entry` → one stage, or none → pooling: (N, 3, S, S) normalised to (N, C).
+
+    `place` says what reaches the stage. Its modules have the paths they have in the network, `stages.3.block.0.…`.
+    """
+
+    def __init__(self, variant: Variant, place: StagePlace, stage: Stage | None) -> None:
+        super().__init__(variant, stage.out_channels if stage else place.in_channels, variant.padding)
+        self.entry = nn.Conv2d(3, place.in_channels, 1)
+        self.stages = nn.ModuleDict()
+        if stage:
+            self.stages[str(place.index)] = StageModule(variant, stage, place.in_channels, variant.padding)
+        initialize(self)
+
+    def features(self, x: Tensor) -> Tensor:
+        """One number a channel (N, C)."""
+        x = self.entry(x)
+        for stage in self.stages.values():
+            x = stage(x)
+        return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """There is nothing behind the features."""
+        return self.features(x)
+
+    def blocks(self) -> list[nn.Module]:
+        """The blocks of the stage."""
+        return [module for module in self.modules() if isinstance(module, Block)]
+
+    def residual_norms(self) -> list[nn.BatchNorm2d]:
+        """The last norm of every residual branch."""
+        branches = (block for block in self.modules() if isinstance(block, Block) and block.residual)
+        return [[m for m in branch.modules() if isinstance(m, nn.BatchNorm2d)][-1] for branch in branches]
+
+
+def build_form(variant: Variant, place: StagePlace, stage: Stage | None) -> PictureStage:
+    """Build a stage at its place, or the frame without one: seeded, settled, in evaluation mode on the processor.
+
+    Residual branches are damped and norms settled on random pictures, as in a whole network with random weights
+    (`export.source.make_random_network`): activations keep the scale of a trained network, and fp32 is accurate
+    enough to be compared. The global random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        module = PictureStage(variant, place, stage)
+    for norm in module.residual_norms():
+        nn.init.constant_(norm.weight, BRANCH_SCALE)
+    count = -(-_STATISTICS_VALUES // place.out_size**2)
+    noise = torch.randn(count, 3, place.in_size, place.in_size, generator=torch.Generator().manual_seed(_SEED))
+    settle_batch_norms(module, [noise])
+    return module
+
+
+def contract_of(module: PictureStage, place: StagePlace) -> Contract:
+    """What a stage as a network promises: pictures of the side of its map, a class for each channel."""
+    return Contract(
+        model=f"{module.variant.id}-stage-{place.index}",
+        classes=tuple(f"channel {index}" for index in range(module.num_classes)),
+        preprocessing=Preprocessing(image_size=place.in_size),
+    )
+
+
+def random_pictures(batch_size: int, size: int, channels: int = 3) -> NDArray[np.uint8]:
+    """The same pictures for everything compared: (N, S, S, C) uint8."""
+    generator: Any = np.random.default_rng(_SEED)
+    pictures: NDArray[np.uint8] = generator.integers(0, 256, (batch_size, size, size, channels), np.uint8)
+    return pictures
