@@ -41,7 +41,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "latency": ("serve.bench.cli:latency", "Latency percentiles and throughput of an artifact."),
-    "stages": ("serve.bench.cli:stages", "MBConv against Fused-MBConv, stage by stage."),
+    "stages": ("serve.bench.stage_cli:stages", "MBConv against Fused-MBConv, stage by stage, in the engine."),
+    "fusion": ("serve.bench.stage_cli:fusion", "The paper's Table 3: B4 with more and more Fused-MBConv."),
     "train": ("train.cli:bench_train", "Training throughput at every stage's size."),
     "report": ("serve.bench.cli:report", "One page with every result."),
 }

@@ -1,10 +1,10 @@
-"""Owns the commands `zoo bench latency`, `stages` and `report`: parse, call one function, print."""
+"""Owns the commands `zoo bench latency` and `report`: parse, call one function, print."""
 
 from __future__ import annotations
 
 import click
 
-from serve.bench.options import LatencyOptions, ReportOptions, StagesOptions
+from serve.bench.options import LatencyOptions, ReportOptions
 from zoo.console import log_console, print_json
 from zoo.options import RESULTS, json_option, takes
 
@@ -33,28 +33,6 @@ def latency(options: LatencyOptions, as_json: bool) -> None:
         options.out,
         as_json=as_json,
     )
-
-
-@click.command()
-@takes(StagesOptions)
-@json_option
-def stages(options: StagesOptions, as_json: bool) -> None:
-    """Time every stage of MODEL built as MBConv and as Fused-MBConv, and say who wins where.
-
-    Each stage keeps its own channels, map size, kernel, stride, expand ratio and number of blocks. Needs no weights.
-
-    \b
-    zoo bench stages s
-    zoo bench stages s --precision fp16 --batch-size 32 --device cuda
-    """
-    from serve.bench.measure.runs import bench_stages
-    from serve.bench.report.report import keep_result
-    from zoo.files import check_folder
-
-    check_folder(options.out)
-    console = log_console()
-    result = bench_stages(options, on_row=lambda row: console.print(f"stage {row.index}: {row.verdict}"))
-    keep_result(result, options.out, as_json=as_json)
 
 
 @click.command()

@@ -97,9 +97,7 @@ ENGINES = (
         precisions=("fp32",),
         why=_NO_PROFILE,
     ),
-    EngineRow(
-        id="aot", name="AOTInductor", backend="torch-aot", device="auto", precisions=("fp32",), why=_NO_PROFILE
-    ),
+    EngineRow(id="aot", name="AOTInductor", backend="torch-aot", device="auto", precisions=("fp32",), why=_NO_PROFILE),
     EngineRow(
         id="openvino",
         name="OpenVINO",

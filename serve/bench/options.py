@@ -1,19 +1,16 @@
-"""Owns what `zoo bench latency`, `stages` and `report` can be told, with ranges and defaults; light to import."""
+"""Owns what `zoo bench latency` and `report` can be told, with ranges and defaults; light to import."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from export.backends import BackendId
 from zoo.options import RESULTS, Arg, DeviceChoice, Opt
 from zoo.rows import Count, NotNegative, Positive, Row, Within
 
-# What a stage is timed in; what an artifact is in, its passport says.
-StagePrecision = Literal["fp32", "tf32", "fp16", "bf16"]
-
-# Options that `latency` and `stages` share.
+# Options that commands share.
 WarmupMs = Annotated[NotNegative, Opt("Untimed calls before the first round.")]
 Rounds = Annotated[int, Within(3), Opt("Visits to each thing compared, A B A B…")]
 Threads = Annotated[Count | None, Opt("Processor threads.  [default: the back end's]")]
@@ -33,24 +30,6 @@ class LatencyOptions(Row):
         tuple[BackendId, ...],
         Opt("Time each artifact in this one, if it opens it; repeatable.  [default: auto]", flags=("--backend",)),
     ] = ()
-    device: DeviceChoice = "auto"
-    threads: Threads = None
-    out: Folder = RESULTS
-
-
-@dataclass(frozen=True, kw_only=True)
-class StagesOptions(Row):
-    """What `zoo bench stages` can be told."""
-
-    model: Annotated[str, Arg("MODEL")]
-    image_size: Annotated[
-        Annotated[int, Within(8, 4096)] | None, Opt("Side of the pictures, px.  [default: the model's]")
-    ] = None
-    batch_size: Annotated[Count, Opt("Pictures at once.")] = 1
-    precision: Annotated[StagePrecision, Opt("tf32 needs a GPU.")] = "fp32"
-    duration_s: Annotated[Positive, Opt("Of each form of each stage, in all rounds together.")] = 1.0
-    warmup_ms: WarmupMs = 200.0
-    rounds: Rounds = 5
     device: DeviceChoice = "auto"
     threads: Threads = None
     out: Folder = RESULTS

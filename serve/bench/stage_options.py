@@ -32,9 +32,7 @@ class StagesOptions(Row):
     ] = None
     batch_size: Annotated[Count, Opt("Pictures at once.")] = 1
     engines: Engines = ()
-    precisions: Annotated[
-        tuple[PrecisionId, ...], Opt("Repeatable.  [default: fp32]", flags=("--precision",))
-    ] = ()
+    precisions: Annotated[tuple[PrecisionId, ...], Opt("Repeatable.  [default: fp32]", flags=("--precision",))] = ()
     se: Annotated[
         tuple[SeChoice, ...],
         Opt("Which forms have squeeze-and-excitation; repeatable.  [default: paper: MBConv alone]", flags=("--se",)),
@@ -69,8 +67,8 @@ class FusionOptions(Row):
     train_batch_size: Annotated[Count, Opt("Pictures of a training step.")] = 2
     engines: Engines = ()
     precision: Annotated[PrecisionId, Opt("Of inference.")] = "fp32"
-    inference: Annotated[bool, Opt("Time inference.", flags=("--inference/--no-inference",))] = True
-    training: Annotated[bool, Opt("Time training steps in PyTorch.", flags=("--training/--no-training",))] = True
+    inference: Annotated[bool, Opt("Time training steps alone.", flags=("--no-inference",))] = True
+    training: Annotated[bool, Opt("Time inference alone.", flags=("--no-training",))] = True
     duration_s: Annotated[Positive, Opt("Of each network, in all rounds together.")] = 5.0
     warmup_ms: WarmupMs = 200.0
     rounds: Rounds = 10

@@ -5,9 +5,7 @@ Graphs are made by the project's own exporter and opened by `open_runner`, as ar
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +25,12 @@ from export.precision.qdq import ONNX_RUNTIME, TENSORRT
 from export.precision.quantize import calibrate
 from export.precision.rows import find_precision
 from export.runners.compiled import AHEAD_OF_TIME, JUST_IN_TIME
+from export.runners.onnx_runtime import OnnxRunner
 from export.runners.open import open_runner
 from export.runners.pytorch import TorchRunner
 from export.runners.runner import Runner
 from serve.bench.engine_rows import EngineRow, find_engine
+from serve.bench.measure.pictures import random_pictures
 from zoo.errors import MissingCapabilityError, VerdictError, ZooError
 from zoo.files import write_bytes
 from zoo.machine import Device, choose_device, cuda_driver, environment
@@ -38,6 +38,8 @@ from zoo.model.network import Network
 from zoo.wording import joined
 
 _COMPILERS = {"torch": None, "torch-compile": JUST_IN_TIME, "torch-aot": AHEAD_OF_TIME}
+# Ranges of random weights on random pictures decide no accuracy here, only that there are some.
+CALIBRATION_PICTURES = 8
 
 
 def best_engine(device: Device = "auto") -> EngineRow:
@@ -88,73 +90,83 @@ def check_engine(engine: EngineRow, precision: str, device: Device) -> None:
         choose_backend("stage.onnx", engine.backend)
 
 
-@contextmanager
-def open_network(
-    network: Network,
-    contract: Contract,
-    engine: EngineRow,
-    *,
-    precision: str,
-    batch_size: int,
-    device: Device = "auto",
-    threads: int | None = None,
-    profile: bool = False,
-) -> Iterator[Runner]:
-    """Run a network in an engine while the block lasts; whatever was written for it is gone afterwards.
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Where and how everything of one result is run: an engine, a precision, a batch, and a folder for artifacts."""
 
-    Args:
-        network: in evaluation mode; it may be moved to the device.
-        precision: of `engine.precisions`.
-        batch_size: what a plan is built for; other engines take any.
-        profile: let ONNX Runtime keep a profile; see `serve.bench.measure.profilers`.
+    engine: EngineRow
+    precision: str
+    batch_size: int
+    folder: Path
+    device: Device = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A network with what an engine opens: its .onnx or .plan; None where the engine takes the network itself."""
+
+    network: Network
+    contract: Contract
+    artifact: Path | None
+
+
+def prepare(network: Network, contract: Contract, bench: Bench, name: str) -> Prepared:
+    """Make what the engine opens, once: the graph by the project's exporter, in the precision, and the plan of it.
 
     Raises:
-        ZooError and its kinds: as the exporter, the precision, the builder and the runner.
+        ZooError and its kinds: as the exporter, the precision and the builder.
     """
-    with ExitStack() as stack:
-        if not engine.opens_graphs:
-            compiler, where = _COMPILERS[engine.backend], choose_device(device)
-            yield stack.enter_context(
-                TorchRunner(network, contract, device=where, threads=threads, compiler=compiler)
-            )
-            return
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zoo-bench-")))
-        graph = in_precision(export_onnx(network, contract, checkpoint={}), contract, precision, engine)
-        artifact = folder / "network.onnx"
-        write_bytes(artifact, graph.SerializeToString())
-        if engine.builder:
-            artifact = _build_plan(artifact, contract, engine, precision, batch_size)
-        if profile and engine.profiler == "onnxruntime":
-            from export.runners.onnx_runtime import OnnxRunner
-
-            yield stack.enter_context(
-                OnnxRunner(artifact, device="cpu", threads=threads, profile=folder / "profile")
-            )
-            return
-        on = engine.device if engine.backend == "onnxruntime" else "auto"
-        yield stack.enter_context(open_runner(str(artifact), backend=engine.backend, device=on, threads=threads))
+    if not bench.engine.opens_graphs:
+        return Prepared(network=network, contract=contract, artifact=None)
+    network.to("cpu")
+    graph = in_precision(export_onnx(network, contract, checkpoint={}), contract, bench)
+    artifact = bench.folder / f"{name}.onnx"
+    write_bytes(artifact, graph.SerializeToString())
+    if bench.engine.builder:
+        artifact = _build_plan(artifact, contract, bench)
+    return Prepared(network=network, contract=contract, artifact=artifact)
 
 
-def in_precision(graph: ModelProto, contract: Contract, precision: str, engine: EngineRow) -> ModelProto:
+def open_prepared(prepared: Prepared, bench: Bench, *, profile: Path | None = None) -> Runner:
+    """Open what was prepared as a runner, which is a context manager.
+
+    Args:
+        profile: where ONNX Runtime keeps its profile; see `serve.bench.measure.profilers`.
+
+    Raises:
+        ZooError and its kinds: as `open_runner`.
+    """
+    engine, artifact = bench.engine, prepared.artifact
+    if artifact is None:
+        where, compiler = choose_device(bench.device), _COMPILERS[engine.backend]
+        return TorchRunner(prepared.network, prepared.contract, device=where, threads=bench.threads, compiler=compiler)
+    if profile and engine.profiler == "onnxruntime":
+        return OnnxRunner(artifact, device="cpu", threads=bench.threads, profile=profile)
+    device: Device = engine.device if engine.backend == "onnxruntime" else "auto"
+    return open_runner(str(artifact), backend=engine.backend, device=device, threads=bench.threads)
+
+
+def in_precision(graph: ModelProto, contract: Contract, bench: Bench) -> ModelProto:
     """A graph in a precision, as an export gives it to this engine; 8 bits are calibrated on random pictures."""
-    row = find_precision(precision)
+    row = find_precision(bench.precision)
     if not row.calibrated:
         return row.apply(graph)
-    from serve.bench.measure.forms import random_pictures
-
-    pictures = random_pictures(8, contract.preprocessing.image_size, contract.preprocessing.channels)
+    preprocessing = contract.preprocessing
+    pictures = random_pictures(CALIBRATION_PICTURES, preprocessing.image_size, preprocessing.channels)
     calibrated = calibrate(graph, as_input(pictures, contract))
-    layout = TENSORRT if engine.builder else ONNX_RUNTIME
-    quantized = calibrated.quantized(layout=layout, float8=precision == "fp8")
-    return to_fp16(quantized) if engine.builder else quantized
+    layout = TENSORRT if bench.engine.builder else ONNX_RUNTIME
+    quantized = calibrated.quantized(layout=layout, float8=row.id == "fp8")
+    return to_fp16(quantized) if bench.engine.builder else quantized
 
 
-def _build_plan(onnx_file: Path, contract: Contract, engine: EngineRow, precision: str, batch_size: int) -> Path:
+def _build_plan(onnx_file: Path, contract: Contract, bench: Bench) -> Path:
     """Build the plan beside the .onnx, with the passport that its runner asks for."""
-    profile = BatchProfile(min=batch_size, opt=batch_size, max=batch_size)
+    profile = BatchProfile(min=bench.batch_size, opt=bench.batch_size, max=bench.batch_size)
+    precision = bench.precision
     built = engine_from_onnx(
         onnx_file.read_bytes(),
-        builder=choose_builder(engine.builder),
+        builder=choose_builder(bench.engine.builder),
         settings=EngineSettings(profiles=(profile,)),
     )
     plan = onnx_file.with_suffix(".plan")
@@ -184,7 +196,7 @@ def check_answers(
     hint = "It was not timed. Try another --precision or another engine (--on)."
     if answers.shape != reference.shape or not np.isfinite(answers).all():
         raise VerdictError(
-            f"{name} in {precision} by {runner.backend} answers {answers.shape}, expected {reference.shape}, all finite.",
+            f"{name} in {precision} by {runner.backend} answers {answers.shape}, expected {reference.shape}, finite.",
             hint,
         )
     error = float(np.abs(answers - reference).max() / max(float(np.abs(reference).max()), 1e-12))

@@ -7,17 +7,13 @@ What these two cost is measured by the same network without the stage, the frame
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.contract import Contract
 from export.source import BRANCH_SCALE
-from serve.bench.measure.stages import StagePlace
+from serve.bench.measure.places import StagePlace
 from zoo.model.efficientnet import initialize
 from zoo.model.layers import Block, StageModule
 from zoo.model.network import Network
@@ -28,7 +24,7 @@ _SEED = 0
 # Values per channel that batch-norm statistics are taken from; with 8 (two maps of 2 × 2) fifteen blocks amplify
 # the error of each other's statistics a thousandfold.
 _STATISTICS_VALUES = 1024
-# The smallest picture that a row of preprocessing speaks of.
+# The smallest side that a row of preprocessing speaks of; a smaller map is taken from a picture so many times as large.
 LEAST_SIZE = 4
 
 
@@ -40,7 +36,7 @@ class PictureStage(Network):
 
     def __init__(self, variant: Variant, place: StagePlace, stage: Stage | None) -> None:
         super().__init__(variant, stage.out_channels if stage else place.in_channels, variant.padding)
-        self.entry = nn.Conv2d(3, place.in_channels, 1)
+        self.entry = nn.Conv2d(3, place.in_channels, 1, stride=picture_size(place) // place.in_size)
         self.stages = nn.ModuleDict()
         if stage:
             self.stages[str(place.index)] = StageModule(variant, stage, place.in_channels, variant.padding)
@@ -67,6 +63,11 @@ class PictureStage(Network):
         return [[m for m in branch.modules() if isinstance(m, nn.BatchNorm2d)][-1] for branch in branches]
 
 
+def picture_size(place: StagePlace) -> int:
+    """The side of the pictures that a stage as a network takes, pixels: that of its map, if there are such pictures."""
+    return place.in_size if place.in_size >= LEAST_SIZE else LEAST_SIZE * place.in_size
+
+
 def build_form(variant: Variant, place: StagePlace, stage: Stage | None) -> PictureStage:
     """Build a stage at its place, or the frame without one: seeded, settled, in evaluation mode on the processor.
 
@@ -80,22 +81,16 @@ def build_form(variant: Variant, place: StagePlace, stage: Stage | None) -> Pict
     for norm in module.residual_norms():
         nn.init.constant_(norm.weight, BRANCH_SCALE)
     count = -(-_STATISTICS_VALUES // place.out_size**2)
-    noise = torch.randn(count, 3, place.in_size, place.in_size, generator=torch.Generator().manual_seed(_SEED))
+    size = picture_size(place)
+    noise = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(_SEED))
     settle_batch_norms(module, [noise])
     return module
 
 
 def contract_of(module: PictureStage, place: StagePlace) -> Contract:
-    """What a stage as a network promises: pictures of the side of its map, a class for each channel."""
+    """What a stage as a network promises: a class for each channel."""
     return Contract(
         model=f"{module.variant.id}-stage-{place.index}",
         classes=tuple(f"channel {index}" for index in range(module.num_classes)),
-        preprocessing=Preprocessing(image_size=place.in_size),
+        preprocessing=Preprocessing(image_size=picture_size(place)),
     )
-
-
-def random_pictures(batch_size: int, size: int, channels: int = 3) -> NDArray[np.uint8]:
-    """The same pictures for everything compared: (N, S, S, C) uint8."""
-    generator: Any = np.random.default_rng(_SEED)
-    pictures: NDArray[np.uint8] = generator.integers(0, 256, (batch_size, size, size, channels), np.uint8)
-    return pictures

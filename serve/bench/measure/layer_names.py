@@ -10,13 +10,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 # `stages.N` or one of the parts beside the stages, at the beginning of a path.
-_PATH = re.compile(r"(?<![\w.])(?:stages\.(\d+)(?:\.block\.(\d+)(?:\.([a-z_]+))?)?|(preprocessing|stem|head|pool|classifier))\b")
+_PATH = re.compile(
+    r"(?<![\w.])(?:stages\.(\d+)(?:\.block\.(\d+)(?:\.([a-z_]+))?)?|(preprocessing|stem|head|pool|dropout|classifier))\b"
+)
 # A block's own operations, outside of its layers: the residual's sum.
 RESIDUAL = "residual"
-BEFORE, AFTER = "before", "after"
-_BESIDE = {"preprocessing": BEFORE, "stem": BEFORE, "head": AFTER, "pool": AFTER, "classifier": AFTER}
+_BESIDE: dict[str, Literal["before", "after"]] = {
+    "preprocessing": "before",
+    "stem": "before",
+    "head": "after",
+    "pool": "after",
+    "dropout": "after",
+    "classifier": "after",
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class LayerPlace:
     stage: int | None = None
     block: int | None = None
     operator: str | None = None
-    beside: str = ""
+    beside: Literal["", "before", "after"] = ""
 
     @property
     def known(self) -> bool:

@@ -144,7 +144,7 @@ class Peaks(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Cell(Row):
-    """One place of a crossover map: one block of a stage's kernel and expand ratio at other channels, size and batch."""
+    """One place of a crossover map: a block of a stage's kernel and expand ratio at other channels, size and batch."""
 
     stage: Count
     channels: ChannelCount

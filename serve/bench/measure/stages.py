@@ -1,4 +1,4 @@
-"""Owns the question "MBConv or Fused-MBConv here?": the two forms of a stage, their figures, and who wins; no timing."""
+"""Owns the question "MBConv or Fused-MBConv here?": a stage's two forms, their figures, and who wins; no timing."""
 
 from __future__ import annotations
 
@@ -194,7 +194,9 @@ class StagesData(Row):
         disturbed = [row for row in self.rows if row.rounds and not row.rounds.quiet]
         if not disturbed:
             return ""
-        return f"The machine was not quiet in {len(disturbed)} of {len(self.rows)} stages: measure again on an idle one."
+        return (
+            f"The machine was not quiet in {len(disturbed)} of {len(self.rows)} stages: measure again on an idle one."
+        )
 
     @property
     def total_ms(self) -> dict[str, float]:
