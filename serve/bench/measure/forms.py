@@ -1,8 +1,9 @@
-"""Owns a stage as a network that a runner can run: pictures in, the stage's map in between, one number a channel out.
+"""Owns a stage as a network that a runner can run: pictures in, the stage's map in between, a few answers out.
 
 A runner takes pictures, and an engine lays tensors out as its own layers like them. So the map that reaches a stage is
-made inside, by one 1×1 convolution of a small picture, as in a network the layer before makes it, and pooled behind it.
-What these two cost is measured by the same network without the stage, the frame, and taken off. It times nothing.
+made inside, by one 1×1 convolution of a small picture, as in a network the layer before makes it, and behind the stage
+is what is behind a network's last one: pooling and a small classifier.
+What these cost is measured by the same network without the stage, the frame, and taken off. It times nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from zoo.model.norms import settle_batch_norms
 from zoo.model.spec import Preprocessing, Stage, Variant
 
 _SEED = 0
+# Enough to compare, and next to nothing to compute.
+NUM_ANSWERS = 16
 # Values per channel that batch-norm statistics are taken from; with 8 (two maps of 2 × 2) fifteen blocks amplify
 # the error of each other's statistics a thousandfold.
 _STATISTICS_VALUES = 1024
@@ -29,17 +32,19 @@ LEAST_SIZE = 4
 
 
 class PictureStage(Network):
-    """`entry` → one stage, or none → pooling: (N, 3, S, S) normalised to (N, C).
+    """`entry` → one stage, or none → pooling → `classifier`: (N, 3, S, S) normalised to (N, NUM_ANSWERS).
 
     `place` says what reaches the stage. Its modules have the paths they have in the network, `stages.3.block.0.…`.
     """
 
     def __init__(self, variant: Variant, place: StagePlace, stage: Stage | None) -> None:
-        super().__init__(variant, stage.out_channels if stage else place.in_channels, variant.padding)
+        super().__init__(variant, NUM_ANSWERS, variant.padding)
         self.entry = nn.Conv2d(3, place.in_channels, 1, stride=picture_size(place) // place.in_size)
         self.stages = nn.ModuleDict()
         if stage:
             self.stages[str(place.index)] = StageModule(variant, stage, place.in_channels, variant.padding)
+        self.dropout = nn.Dropout(0.0)
+        self.classifier = nn.Linear(stage.out_channels if stage else place.in_channels, NUM_ANSWERS)
         initialize(self)
 
     def features(self, x: Tensor) -> Tensor:
@@ -48,10 +53,6 @@ class PictureStage(Network):
         for stage in self.stages.values():
             x = stage(x)
         return F.adaptive_avg_pool2d(x, 1).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """There is nothing behind the features."""
-        return self.features(x)
 
     def blocks(self) -> list[nn.Module]:
         """The blocks of the stage."""
@@ -88,9 +89,9 @@ def build_form(variant: Variant, place: StagePlace, stage: Stage | None) -> Pict
 
 
 def contract_of(module: PictureStage, place: StagePlace) -> Contract:
-    """What a stage as a network promises: a class for each channel."""
+    """What a stage as a network promises: and NUM_ANSWERS answers."""
     return Contract(
         model=f"{module.variant.id}-stage-{place.index}",
-        classes=tuple(f"channel {index}" for index in range(module.num_classes)),
+        classes=tuple(f"answer {index}" for index in range(NUM_ANSWERS)),
         preprocessing=Preprocessing(image_size=picture_size(place)),
     )

@@ -14,7 +14,9 @@ from typing import Literal
 
 # `stages.N` or one of the parts beside the stages, at the beginning of a path.
 _PATH = re.compile(
-    r"(?<![\w.])(?:stages\.(\d+)(?:\.block\.(\d+)(?:\.([a-z_]+))?)?|(preprocessing|stem|head|pool|dropout|classifier))\b"
+    r"(?:(?<![\w.])|(?<=\.\.\.))"  # not inside a longer name; behind the dots of a span
+    r"(?:stages\.(\d+)(?:\.block\.(\d+)(?:\.([a-z_]+))?)?"
+    r"|(preprocessing|stem|head|pool|dropout|classifier))\b"
 )
 # A block's own operations, outside of its layers: the residual's sum.
 RESIDUAL = "residual"

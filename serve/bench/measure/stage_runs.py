@@ -16,6 +16,7 @@ from serve.bench.measure.gpu_trace import GpuTrace
 from serve.bench.measure.isolated import measure_stages
 from serve.bench.measure.places import places
 from serve.bench.measure.roofline import measure_peaks
+from serve.bench.measure.rounds import plan_rounds
 from serve.bench.measure.stage_rows import Cell, Exchange, InPlace
 from serve.bench.measure.stages import StageRow, StagesData
 from serve.bench.measure.table3 import FusionData
@@ -276,7 +277,7 @@ def _device_name(bench: Bench) -> str:
 
 
 def _schedule(options: StagesOptions | FusionOptions) -> Schedule:
-    return Schedule(warmup_ms=options.warmup_ms, duration_ms=options.duration_s * 1000, rounds=options.rounds)
+    return plan_rounds(options.duration_s, warmup_ms=options.warmup_ms, rounds=options.rounds)
 
 
 def _check_threads(engine: EngineRow, options: StagesOptions | FusionOptions) -> None:
