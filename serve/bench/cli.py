@@ -15,15 +15,18 @@ from zoo.options import RESULTS, json_option, takes
 def latency(options: LatencyOptions, as_json: bool) -> None:
     """Latency percentiles and throughput of checkpoints, .onnx and .plan files, on real pictures.
 
-    Several artifacts are timed in turn and compared with the first. Answers are checked before anything is timed.
+    Several artifacts are timed in turn and compared with the first. Answers are checked before anything is timed. A
+    round in which the machine was taken away is measured again; a run that never was quiet says so.
 
     \b
     zoo bench latency s.onnx
     zoo bench latency s.onnx s.plan --batch-size 1 --batch-size 32
+    zoo bench latency s.onnx --scenario server --rate 50 --rate 100
+    zoo bench latency s --image-size 224 --image-size 384
     """
     from rich.text import Text
 
-    from serve.bench.measure.runs import bench_latency
+    from serve.bench.measure.latency_run import bench_latency
     from serve.bench.report.report import keep_result
     from zoo.files import check_folder
 

@@ -46,6 +46,7 @@ class Kind(Row):
 
     Kinds are shown in the order of `place`. `read` turns `Result.data` into a row, and all others take what was read:
     `section` and `tables` one result, `headlines` and `glance` all of one device, `across` all of several devices.
+    `warnings` are what a reader must know before the figures of one result: that the machine was not quiet.
     `summaries` are the timings whose spread is judged, `networks` those a page explains.
     """
 
@@ -57,6 +58,7 @@ class Kind(Row):
     tables: Callable[[Any], Iterable[Figures | Table]]
     glance: Callable[[Sequence[Any]], Iterable[Markup]] = nothing
     across: Callable[[Sequence[Any]], Iterable[Markup]] = nothing
+    warnings: Callable[[Any], Iterable[str]] = nothing
     summaries: Callable[[Any], Iterable[Summary]] = nothing
     networks: Callable[[Any], Iterable[NetworkAtSize]] = nothing
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from serve.bench.measure.latency import LatencyRow, compare_rows
+from serve.bench.measure.latency_data import LatencyRow, compare_rows
 from serve.bench.measure.stages import places, stage_row
 from serve.bench.measure.timing import Samples, Schedule
 from serve.bench.report.devices import group_by_device, headlines
