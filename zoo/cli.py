@@ -43,6 +43,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "latency": ("serve.bench.cli:latency", "Latency percentiles and throughput of an artifact."),
     "stages": ("serve.bench.cli:stages", "MBConv against Fused-MBConv, stage by stage."),
     "train": ("train.cli:bench_train", "Training throughput at every stage's size."),
+    "compare": ("serve.bench.cli:compare", "What became slower from one result to another?"),
     "report": ("serve.bench.cli:report", "One page with every result."),
 }
 DATA: dict[str, tuple[str, str]] = {

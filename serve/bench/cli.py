@@ -1,10 +1,10 @@
-"""Owns the commands `zoo bench latency`, `stages` and `report`: parse, call one function, print."""
+"""Owns the commands `zoo bench latency`, `stages`, `compare` and `report`: parse, call one function, print."""
 
 from __future__ import annotations
 
 import click
 
-from serve.bench.options import LatencyOptions, ReportOptions, StagesOptions
+from serve.bench.options import CompareOptions, LatencyOptions, ReportOptions, StagesOptions
 from zoo.console import log_console, print_json
 from zoo.options import RESULTS, json_option, takes
 
@@ -58,6 +58,30 @@ def stages(options: StagesOptions, as_json: bool) -> None:
     console = log_console()
     result = bench_stages(options, on_row=lambda row: console.print(f"stage {row.index}: {row.verdict}"))
     keep_result(result, options.out, as_json=as_json)
+
+
+@click.command()
+@takes(CompareOptions)
+@json_option
+def compare(options: CompareOptions, as_json: bool) -> None:
+    """Say what became slower from one result to another of the same thing; exit code 3 where that is beyond tolerance.
+
+    The ratio of every timing comes with its 95 % interval; slower is what lies beyond the tolerance with all of it.
+
+    \b
+    zoo bench compare main/latency-s.json latency-s.json --tolerance 5
+    """
+    from serve.bench.report.comparison import check_comparison, compare_results, comparison_lines
+    from zoo.console import results_console
+
+    compared = compare_results(options.before, options.after, options.tolerance)
+    if as_json:
+        print_json(compared.to_dict())
+    else:
+        console = results_console()
+        for line in comparison_lines(compared):
+            console.print(line)
+    check_comparison(compared, strict=options.strict)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""Owns what `zoo bench latency`, `stages` and `report` can be told, with ranges and defaults; light to import."""
+"""Owns what `zoo bench latency`, `stages`, `compare` and `report` can be told: ranges, defaults; light to import."""
 
 from __future__ import annotations
 
@@ -88,6 +88,16 @@ class StagesOptions(Row):
     device: DeviceChoice = "auto"
     threads: Threads = None
     out: Folder = RESULTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Row):
+    """What `zoo bench compare` can be told."""
+
+    before: Annotated[Path, Arg("BEFORE.json")]
+    after: Annotated[Path, Arg("AFTER.json")]
+    tolerance: Annotated[Positive, Opt("How much slower is no regression, %.")] = 5.0
+    strict: Annotated[bool, Opt("Fail too where the interval does not rule a regression out.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

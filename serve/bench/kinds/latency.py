@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from serve.bench.kind import Kind, Measured
+from serve.bench.kind import Kind, Measured, Timing
 from serve.bench.measure.latency_data import Comparison, LatencyData, LatencyRow, TimedArtifact, Turn
 from serve.bench.measure.rounds import Rounds, Visit, disturbance
 from zoo.page.charts import Bar, Group, Line, bar_chart, line_chart
@@ -313,6 +313,10 @@ KIND = Kind(
     headlines=headlines,
     tables=tables,
     warnings=warnings,
+    timings=lambda run: [
+        Timing(subject=row.artifact, setting=row.label, p50_ms=row.latency.p50_ms, round_p50_ms=row.round_p50_ms)
+        for row in run.data.rows
+    ],
     # Where rounds were watched, what is said of them says more than the spread of samples.
     summaries=lambda run: [] if run.data.turns else [row.latency for row in run.data.rows],
     networks=lambda run: [(one.model, one.image_size, one.num_classes) for one in run.data.artifacts],
