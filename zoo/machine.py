@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -173,6 +174,22 @@ def environment() -> dict[str, Any]:
         "gpus": [gpu.name for gpu in driver.gpus] if driver else [],
         "packages": {name: version for name in VERSIONED if (version := package_version(name))},
     }
+
+
+@cache
+def source_commit() -> str | None:
+    """The commit of the zoo's own sources, and a + if they were changed since; None where git does not keep them."""
+    try:
+        _git("ls-files", "--error-unmatch", "__init__.py")  # an installed zoo may lie within somebody else's repository
+        changes = _git("status", "--porcelain", "--untracked-files=no", "--", "..", ":!../benchmarks")
+        return _git("rev-parse", "HEAD") + ("+" if changes else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*asked: str) -> str:
+    command = ("git", "-C", str(Path(__file__).parent), *asked)
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
 
 def choose_device(device: Device) -> Literal["cpu", "cuda"]:

@@ -1,10 +1,10 @@
-"""Owns the commands `zoo bench latency` and `report`: parse, call one function, print."""
+"""Owns the commands `zoo bench latency`, `compare` and `report`: parse, call one function, print."""
 
 from __future__ import annotations
 
 import click
 
-from serve.bench.options import LatencyOptions, ReportOptions
+from serve.bench.options import CompareOptions, LatencyOptions, ReportOptions
 from zoo.console import log_console, print_json
 from zoo.options import RESULTS, json_option, takes
 
@@ -15,15 +15,18 @@ from zoo.options import RESULTS, json_option, takes
 def latency(options: LatencyOptions, as_json: bool) -> None:
     """Latency percentiles and throughput of checkpoints, .onnx and .plan files, on real pictures.
 
-    Several artifacts are timed in turn and compared with the first. Answers are checked before anything is timed.
+    Several artifacts are timed in turn and compared with the first. Answers are checked before anything is timed. A
+    round in which the machine was taken away is measured again; a run that never was quiet says so.
 
     \b
     zoo bench latency s.onnx
     zoo bench latency s.onnx s.plan --batch-size 1 --batch-size 32
+    zoo bench latency s.onnx --scenario server --rate 50 --rate 100
+    zoo bench latency s --image-size 224 --image-size 384
     """
     from rich.text import Text
 
-    from serve.bench.measure.runs import bench_latency
+    from serve.bench.measure.latency_run import bench_latency
     from serve.bench.report.report import keep_result
     from zoo.files import check_folder
 
@@ -33,6 +36,30 @@ def latency(options: LatencyOptions, as_json: bool) -> None:
         options.out,
         as_json=as_json,
     )
+
+
+@click.command()
+@takes(CompareOptions)
+@json_option
+def compare(options: CompareOptions, as_json: bool) -> None:
+    """Say what became slower from one result to another of the same thing; exit code 3 where that is beyond tolerance.
+
+    The ratio of every timing comes with its 95 % interval; slower is what lies beyond the tolerance with all of it.
+
+    \b
+    zoo bench compare main/latency-s.json latency-s.json --tolerance 5
+    """
+    from serve.bench.report.comparison import check_comparison, compare_results, comparison_lines
+    from zoo.console import results_console
+
+    compared = compare_results(options.before, options.after, options.tolerance)
+    if as_json:
+        print_json(compared.to_dict())
+    else:
+        console = results_console()
+        for line in comparison_lines(compared):
+            console.print(line)
+    check_comparison(compared, strict=options.strict)
 
 
 @click.command()

@@ -19,7 +19,7 @@ from zoo.model.spec import Variant
 from zoo.page.figures import Figures
 from zoo.page.markup import Markup
 from zoo.results import KindName, Result, Summary
-from zoo.rows import Row, Within
+from zoo.rows import Positive, Row, Some, Text, Within
 
 KINDS = "serve.bench.kinds"
 Data = TypeVar("Data", bound=Row)
@@ -35,6 +35,16 @@ class Measured(Generic[Data]):
     data: Data
 
 
+@dataclass(frozen=True, kw_only=True)
+class Timing(Row):
+    """A time that another result of the kind may have too: of what, how it was measured, and the rounds' medians."""
+
+    subject: Text
+    setting: Text
+    p50_ms: Positive
+    round_p50_ms: Annotated[tuple[Positive, ...], Some()]
+
+
 def nothing(_: Any) -> tuple[()]:
     """What a kind says that has nothing to say."""
     return ()
@@ -46,7 +56,9 @@ class Kind(Row):
 
     Kinds are shown in the order of `place`. `read` turns `Result.data` into a row, and all others take what was read:
     `section` and `tables` one result, `headlines` and `glance` all of one device, `across` all of several devices.
-    `summaries` are the timings whose spread is judged, `networks` those a page explains.
+    `warnings` are what a reader must know before the figures of one result: that the machine was not quiet.
+    `summaries` are the timings whose spread is judged, `timings` those that `zoo bench compare` compares, `networks`
+    those a page explains.
     """
 
     name: KindName
@@ -57,7 +69,9 @@ class Kind(Row):
     tables: Callable[[Any], Iterable[Figures | Table]]
     glance: Callable[[Sequence[Any]], Iterable[Markup]] = nothing
     across: Callable[[Sequence[Any]], Iterable[Markup]] = nothing
+    warnings: Callable[[Any], Iterable[str]] = nothing
     summaries: Callable[[Any], Iterable[Summary]] = nothing
+    timings: Callable[[Any], Iterable[Timing]] = nothing
     networks: Callable[[Any], Iterable[NetworkAtSize]] = nothing
 
     @property

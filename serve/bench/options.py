@@ -1,14 +1,19 @@
-"""Owns what `zoo bench latency` and `report` can be told, with ranges and defaults; light to import."""
+"""Owns what `zoo bench latency`, `compare` and `report` can be told: ranges, defaults; light to import."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from export.backends import BackendId
+from zoo.model.spec import ImageSize
 from zoo.options import RESULTS, Arg, DeviceChoice, Opt
 from zoo.rows import Count, NotNegative, Positive, Row, Within
+
+# How pictures come to an artifact (MLPerf's names), and what calls it.
+ScenarioId = Literal["single_stream", "multi_stream", "offline", "server"]
+Driver = Literal["zoo", "loadgen"]
 
 # Options that commands share.
 WarmupMs = Annotated[NotNegative, Opt("Untimed calls before the first round.")]
@@ -22,10 +27,39 @@ class LatencyOptions(Row):
     """What `zoo bench latency` can be told."""
 
     artifacts: Annotated[tuple[str, ...], Arg("ARTIFACT...")]
-    batch_sizes: Annotated[tuple[Count, ...], Opt("Repeatable.  [default: 1 and 8]", flags=("--batch-size",))] = ()
+    scenario: Annotated[
+        ScenarioId, Opt("MLPerf's: how pictures come. server: at random, latency from the scheduled arrival.")
+    ] = "single_stream"
+    batch_sizes: Annotated[
+        tuple[Count, ...],
+        Opt(
+            "Repeatable; for server the most pictures at once.  [default: 1 and 8; offline 32, else 8]",
+            flags=("--batch-size",),
+        ),
+    ] = ()
+    image_sizes: Annotated[
+        tuple[ImageSize, ...],
+        Opt(
+            "Of checkpoints, px; repeatable. Each is exported in memory.  [default: their own]", flags=("--image-size",)
+        ),
+    ] = ()
+    rates: Annotated[
+        tuple[Positive, ...],
+        Opt(
+            "Pictures a second that arrive, for server; repeatable.  [default: 50, 80, 95 % of the slowest's most]",
+            flags=("--rate",),
+        ),
+    ] = ()
+    idle_gap: Annotated[bool, Opt("Also time calls after 10, 100 and 1000 ms of silence.")] = False
+    driver: Annotated[Driver, Opt("loadgen: MLPerf's own LoadGen calls and reads the clock.")] = "zoo"
     duration_s: Annotated[Positive, Opt("Of each artifact at each batch size, in all rounds together.")] = 3.0
-    warmup_ms: WarmupMs = 200.0
-    rounds: Rounds = 5
+    warmup_ms: Annotated[NotNegative, Opt("Untimed calls before the first round; on until their time is steady.")] = (
+        200.0
+    )
+    rounds: Annotated[
+        Annotated[int, Within(3)] | None,
+        Opt("Visits to each thing compared, A B A B…  [default: one for every 100 ms]"),
+    ] = None
     backends: Annotated[
         tuple[BackendId, ...],
         Opt("Time each artifact in this one, if it opens it; repeatable.  [default: auto]", flags=("--backend",)),
@@ -33,6 +67,16 @@ class LatencyOptions(Row):
     device: DeviceChoice = "auto"
     threads: Threads = None
     out: Folder = RESULTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Row):
+    """What `zoo bench compare` can be told."""
+
+    before: Annotated[Path, Arg("BEFORE.json")]
+    after: Annotated[Path, Arg("AFTER.json")]
+    tolerance: Annotated[Positive, Opt("How much slower is no regression, %.")] = 5.0
+    strict: Annotated[bool, Opt("Fail too where the interval does not rule a regression out.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

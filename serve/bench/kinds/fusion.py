@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from serve.bench.engine_rows import find_engine
-from serve.bench.kind import Kind, Measured
+from serve.bench.kind import Kind, Measured, Timing
 from serve.bench.measure.ratio import Ratio
 from serve.bench.measure.table3 import (
     COLUMNS,
@@ -105,8 +105,6 @@ def headlines(runs: Sequence[MeasuredFusion]) -> Iterator[str]:
                 f"B4 at {run.data.image_size} px, {told.done} in {where} (batch {told.batch_size}, {told.precision}): "
                 f"{_pays(rows)}; the fastest first: {joined(measured_order(rows), 'then')}."
             )
-        if run.data.warning:
-            yield run.data.warning
     said = [f"{joined(published_order(column), 'then')} on {column}" for column in COLUMNS]
     yield f"The paper's Table 3 has, the fastest first, {joined(said)}."
 
@@ -124,6 +122,16 @@ def _pays(rows: Sequence[FusionRow]) -> str:
     return f"whether fusing pays is {ratio.verdict}: stages {name}, the best, {ratio.words()}"
 
 
+def timings(run: MeasuredFusion) -> Iterator[Timing]:
+    """Each network in each pass."""
+    for told in run.data.passes:
+        setting = f"{run.data.image_size} px, batch {told.batch_size}, {told.precision}, {told.engine}"
+        for row in run.data.of(told.done):
+            medians = told.rounds.medians_ms(row.variant)
+            subject = f"{row.variant}, {told.done}"
+            yield Timing(subject=subject, setting=setting, p50_ms=row.ms, round_p50_ms=medians)
+
+
 KIND = Kind(
     name="fusion",
     place=15,
@@ -131,5 +139,7 @@ KIND = Kind(
     section=section,
     headlines=headlines,
     tables=tables,
+    warnings=lambda run: [run.data.warning] if run.data.warning else [],
+    timings=timings,
     networks=lambda run: [(row.variant, run.data.image_size, 1000) for row in run.data.rows],
 )

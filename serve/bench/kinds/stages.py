@@ -16,7 +16,7 @@ from serve.bench.drawn.stages import (
     times_chart,
 )
 from serve.bench.engine_rows import find_engine
-from serve.bench.kind import Kind, Measured
+from serve.bench.kind import Kind, Measured, Timing
 from serve.bench.measure.places import OPERATORS
 from serve.bench.measure.ratio import Ratio
 from serve.bench.measure.stage_rows import Winner, verdict_of
@@ -230,8 +230,6 @@ def headlines(runs: Sequence[MeasuredStages]) -> Iterator[str]:
     for run in by_work:
         engine, data = find_engine(run.data.engine).name, run.data
         yield f"In {engine} on {plain_name(run.result.device)}, {_winners(data)} ({data.conditions})."
-        if data.warning:
-            yield f"{data.warning} ({data.conditions})"
         yield from _disagreements(data)
     data = by_work[0].data
     yield from _details(data, f" ({data.conditions})" if len(by_work) > 1 else "")
@@ -278,6 +276,24 @@ def _details(data: StagesData, conditions: str) -> Iterator[str]:
         yield f"What would settle {stage_list(unclear)}: a quiet machine, and a longer --duration-s{conditions}."
 
 
+def warnings(run: MeasuredStages) -> Iterator[str]:
+    """That the machine was not quiet, where it was not."""
+    if run.data.warning:
+        yield f"{run.data.warning} ({run.data.conditions})"
+
+
+def timings(run: MeasuredStages) -> Iterator[Timing]:
+    """Each form of each stage, the frame taken off."""
+    for row in run.data.rows:
+        for form in row.forms:
+            yield Timing(
+                subject=f"stage {row.index} as {OPERATOR_NAMES[form.operator]}",
+                setting=run.data.conditions,
+                p50_ms=form.ms,
+                round_p50_ms=form.round_p50_ms,
+            )
+
+
 KIND = Kind(
     name="stages",
     place=10,
@@ -287,5 +303,7 @@ KIND = Kind(
     tables=tables,
     glance=glance,
     across=across,
+    warnings=warnings,
+    timings=timings,
     networks=lambda run: [(run.data.variant, run.data.image_size, 1000)],
 )

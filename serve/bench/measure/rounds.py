@@ -7,7 +7,7 @@ round is kept and another one is measured, at most as many again as were asked f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Protocol
@@ -32,6 +32,9 @@ VISIT_MS = 100.0
 MOST_ROUNDS = 100
 # Rounds that were robbed are measured again, until there were so many times as many rounds as asked for.
 MAX_ROUNDS_RATIO = 2
+
+
+Visiting = Callable[[Schedule], Samples]
 
 
 class Watches(Protocol):
@@ -115,18 +118,6 @@ class Rounds(Row):
         rounds, robbed = range(len(self.tracks[0].visits)), set(self.robbed_rounds)
         return tuple(index for index in rounds if index not in robbed or not self.quiet)
 
-    @property
-    def warning(self) -> str:
-        """What a headline has to say of a run that never was quiet; empty for a quiet one."""
-        if self.quiet:
-            return ""
-        rounds, robbed = len(self.tracks[0].visits), len(self.robbed_rounds)
-        whose = "was" if robbed == 1 else "were"
-        return (
-            f"The machine was not quiet: {robbed} of {rounds} rounds {whose} disturbed, at worst it "
-            f"{joined(self._worst().robbed)}; these figures are of a busy machine."
-        )
-
     def track(self, name: str) -> Track:
         """One call's track.
 
@@ -157,9 +148,20 @@ class Rounds(Row):
         visits = self.track(name).visits
         return sum(visits[index].wall_ms for index in self.telling) / 1000.0
 
-    def _worst(self) -> Visit:
-        robbed = [visit for track in self.tracks for visit in track.visits if visit.robbed]
-        return max(robbed, key=lambda visit: visit.vitals.lost_share)
+
+def disturbance(measured: Iterable[Rounds]) -> str:
+    """What a headline has to say where any of several measurements never was quiet; empty where all were."""
+    loud = [rounds for rounds in measured if not rounds.quiet]
+    robbed = [visit for rounds in loud for track in rounds.tracks for visit in track.visits if visit.robbed]
+    if not robbed:
+        return ""
+    worst = joined(max(robbed, key=lambda visit: visit.vitals.lost_share).robbed)
+    count = sum(len(rounds.robbed_rounds) for rounds in loud)
+    total = sum(len(rounds.tracks[0].visits) for rounds in loud)
+    return (
+        f"The machine was not quiet: {count} of {total} rounds were disturbed, at worst a visit {worst}; these figures "
+        "are of a busy machine."
+    )
 
 
 def plan_rounds(duration_s: float, *, warmup_ms: float, rounds: int | None = None) -> Schedule:
@@ -173,6 +175,7 @@ def measure_rounds(
     schedule: Schedule,
     *,
     timer: Timer | None = None,
+    visits: Mapping[str, Visiting] | None = None,
     clock: Clock = time.perf_counter_ns,
     watch: Watches | None = None,
     on_round: Callable[[int, Sequence[Visit]], None] = lambda index, visits: None,
@@ -186,6 +189,8 @@ def measure_rounds(
         calls: what is compared, by name; the order is that of the visits.
         schedule: how long.
         timer: `time_call` on `clock` where None; `serve.bench.measure.timing.time_cuda` for work on a GPU.
+        visits: how each call is visited where a visit is more than calls in a row, by the same names; the warm-up is
+            calls in a row all the same.
         clock: counts nanoseconds and never runs backwards; tests put a simulated one here.
         watch: looks at the machine during each visit.
         on_round: is told the number of each round that was measured, and its visits.
@@ -197,18 +202,17 @@ def measure_rounds(
         raise ZooError("There is nothing to measure.", "Name at least one call.")
     timer, watch = timer or partial(time_call, clock=clock), watch or Watch()
     warm_ups = {name: warm_up(call, schedule, timer) for name, call in calls.items()}
-    visits: dict[str, list[Visit]] = {name: [] for name in calls}
-    share = replace(schedule.visit(1), min_iterations=1)
+    visits = visits or {name: partial(timer, call) for name, call in calls.items()}
+    made: dict[str, list[Visit]] = {name: [] for name in calls}
+    share = schedule.visit(1)
     index = 0
-    while not _is_enough(visits, schedule):
-        for name, call in calls.items():
-            visits[name].append(_visit(call, share, timer, watch, visits[name]))
-        on_round(index, [of_call[-1] for of_call in visits.values()])
+    while not _is_enough(made, schedule):
+        for name, of_call in made.items():
+            of_call.append(_visit(visits[name], share, watch, of_call))
+        on_round(index, [of_call[-1] for of_call in made.values()])
         index += 1
     return Rounds(
-        tracks=tuple(
-            Track(name=name, warm_up=warm_ups[name], visits=tuple(of_call)) for name, of_call in visits.items()
-        ),
+        tracks=tuple(Track(name=name, warm_up=warm_ups[name], visits=tuple(of_call)) for name, of_call in made.items()),
         asked=schedule.rounds,
         processors=usable_processor_numbers(),
         threads=count_threads(),
@@ -240,9 +244,9 @@ def _is_steady(medians: Sequence[float]) -> bool:
     return abs(last - before) <= STEADY_WITHIN * min(last, before)
 
 
-def _visit(call: Call, share: Schedule, timer: Timer, watch: Watches, earlier: Sequence[Visit]) -> Visit:
+def _visit(visit: Visiting, share: Schedule, watch: Watches, earlier: Sequence[Visit]) -> Visit:
     watch.begin()
-    samples: Samples = timer(call, share)
+    samples = visit(share)
     vitals = watch.end()
     best = max([vitals.cpu_share, *(visit.vitals.cpu_share for visit in earlier)])
     return Visit(

@@ -53,8 +53,9 @@ def group_by_device(results: Iterable[Result]) -> list[DeviceRuns]:
 
 
 def headlines(runs: DeviceRuns) -> list[str]:
-    """Every sentence about one device, the most telling first."""
-    sentences = [sentence for kind, of_kind in runs.kinds for sentence in kind.headlines(of_kind)]
+    """Every sentence about one device, the most telling first; what makes figures doubtful comes before them."""
+    doubts = [doubt for kind, of_kind in runs.kinds for run in of_kind for doubt in kind.warnings(run)]
+    sentences = doubts + [sentence for kind, of_kind in runs.kinds for sentence in kind.headlines(of_kind)]
     summaries = [summary for kind, of_kind in runs.kinds for run in of_kind for summary in kind.summaries(run)]
     unstable = sum(summary.unstable for summary in summaries)
     if unstable:

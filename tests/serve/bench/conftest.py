@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serve.bench.measure.latency import LatencyRow, compare_rows
+from serve.bench.measure.latency_data import LatencyRow, compare_rows
 from serve.bench.measure.places import places
 from serve.bench.measure.stages import FRAME, stage_row
 from serve.bench.measure.timing import Schedule
