@@ -57,8 +57,8 @@ def measure_map(
         at = replace(bench, batch_size=batch_size)
         if batch_size == bench.batch_size or bench.engine.builder:  # a graph takes any batch, a plan its own
             prepared = prepare_forms(variant, here, forms, at)
-        rounds, _ = time_forms(here, prepared, at, schedule)
-        row = stage_row(variant, here, rounds, batch_size=batch_size, precision=bench.precision)
+        timed = time_forms(here, prepared, at, schedule)
+        row = stage_row(variant, here, timed.rounds, batch_size=batch_size, precision=bench.precision)
         say(f"{channels} channels, {size} px, batch {batch_size}: {verdict_of(row.ratio)}")
         yield Cell(
             stage=place.index,

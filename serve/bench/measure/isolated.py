@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 
 from serve.bench.measure.engines import Bench, Prepared, check_answers, open_prepared, prepare, reference_answers
@@ -16,6 +17,15 @@ from serve.bench.measure.timing import Call, Schedule
 from serve.bench.stage_options import SeChoice
 from zoo.model.spec import Operator, Stage, Variant
 from zoo.wording import OPERATOR_NAMES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """What came of timing forms: a track for each and one for `FRAME`; how far each was from PyTorch's answers."""
+
+    rounds: Rounds
+    errors: Mapping[str, float]
+    engine: str
 
 
 def measure_stages(
@@ -38,16 +48,17 @@ def measure_stages(
         forms = {
             operator: form_of(variant, place.stage, operator, se=se, kernel_size=kernel_size) for operator in OPERATORS
         }
-        rounds, errors = time_forms(place, prepare_forms(variant, place, forms, bench), bench, schedule)
+        timed = time_forms(place, prepare_forms(variant, place, forms, bench), bench, schedule)
         row = stage_row(
             variant,
             place,
-            rounds,
+            timed.rounds,
             batch_size=bench.batch_size,
             precision=bench.precision,
+            engine=timed.engine,
             se=se,
             kernel_size=kernel_size,
-            errors=errors,
+            errors=timed.errors,
         )
         say(f"stage {row.index}: {row.verdict}")
         yield row
@@ -65,17 +76,12 @@ def prepare_forms(
     return prepared
 
 
-def time_forms(
-    place: StagePlace, forms: Mapping[str, Prepared], bench: Bench, schedule: Schedule
-) -> tuple[Rounds, dict[str, float]]:
-    """Time what was prepared in turn, each after a comparison with PyTorch.
-
-    Returns:
-        The rounds, with a track for every form and one for `FRAME`; how far each form's answers were from PyTorch's.
-    """
+def time_forms(place: StagePlace, forms: Mapping[str, Prepared], bench: Bench, schedule: Schedule) -> Timed:
+    """Time what was prepared in turn, each after a comparison with PyTorch."""
     pictures = random_pictures(bench.batch_size, picture_size(place))
     calls: dict[str, Call] = {}
     errors: dict[str, float] = {}
+    engine = ""
     with ExitStack() as stack:
         for name, prepared in forms.items():
             reference = reference_answers(prepared.network, prepared.contract, pictures)
@@ -83,4 +89,5 @@ def time_forms(
             what = f"Stage {place.index} as {OPERATOR_NAMES.get(name, f'its {FRAME}')}"
             errors[name] = check_answers(runner, reference, pictures, precision=bench.precision, name=what)
             calls[name] = partial(runner.infer, pictures)
-        return measure_rounds(calls, schedule), errors
+            engine = runner.backend
+        return Timed(rounds=measure_rounds(calls, schedule), errors=errors, engine=engine)

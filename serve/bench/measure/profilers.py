@@ -6,6 +6,7 @@ It knows no stage: `serve.bench.measure.layer_names` says where a layer is. Tens
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,7 @@ from zoo.model.network import Network
 WARM_UP_CALLS = 3
 # What PyTorch computes outside of the network, and in it outside of every module.
 _OUTSIDE, _ROOT = "preprocessing", "pool"
+_SILENT = "99"
 _ORT_SUFFIX = "_kernel_time"
 
 
@@ -126,6 +128,7 @@ class _Marks:
 
 def of_torch(runner: Runner, network: Network) -> Profiled:
     """By PyTorch's profiler, with hooks that name the module at work; on a GPU it is the time of its kernels."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", _SILENT)  # it would print two lines a call
     marks, calls, hooks = _Marks(), list[Call](), list[Any]()
     for path, module in network.named_modules():
         name = f"{path}/{type(module).__name__}" if path else _ROOT

@@ -88,7 +88,6 @@ class _StagesJob:
         self.forms: dict[str, Any] = {"se": se, "kernel_size": options.kernel_size}
         self.methods = options.by or METHODS
         self.notes: list[str] = []
-        self.backend = ""
 
     def result(self) -> Result:
         device = _device_name(self.bench)
@@ -111,7 +110,6 @@ class _StagesJob:
             gpu=trace.to_dict(),
             gpu_reason=trace.reason,
             engine=self.bench.engine.id,
-            backend=self.backend,
             peaks=peaks,
             in_place=in_place,
             exchange=exchange,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from serve.bench.measure.costs import stage_work
 from serve.bench.measure.places import OPERATORS, StagePlace, form_of
 from serve.bench.measure.ratio import Ratio, paired_ratio
-from serve.bench.measure.rounds import Rounds
+from serve.bench.measure.rounds import Rounds, disturbance
 from serve.bench.measure.stage_rows import (
     Cell,
     Exchange,
@@ -84,7 +84,8 @@ class StageRow(Row):
     """One stage timed in both forms. `paper_operator` is the form the network's own table uses.
 
     `ratio` is None where the frame drowns the stage, so that its own time cannot be told; `frame_ms` is what was taken
-    off. Results of the first version have neither, and no `rounds`: theirs is made of their rounds' medians.
+    off; `engine` is what ran both forms, in the runner's own words. Results of the first version have none of these and
+    no `rounds`: their ratio is made of their rounds' medians.
     """
 
     written_too = ("fused_speedup", "winner", "verdict")
@@ -101,6 +102,7 @@ class StageRow(Row):
     out_size: Count
     mbconv: FormRow
     fused_mbconv: FormRow
+    engine: str = ""
     ratio: Ratio | None = None
     frame_ms: NotNegative | None = None
     rounds: Rounds | None = None
@@ -160,7 +162,6 @@ class StagesData(Row):
     gpu: Mapping[str, Any] | None
     gpu_reason: str
     engine: Text = FIRST_ENGINE
-    backend: str = ""
     se: SeChoice = "paper"
     kernel_size: Count | None = None
     peaks: Peaks | None = None
@@ -183,20 +184,24 @@ class StagesData(Row):
         return ", ".join(said)
 
     @property
+    def backend(self) -> str:
+        """The engine in its runner's own words; "" of results of the first version, which used no runner."""
+        return self.rows[0].engine
+
+    @property
     def quiet(self) -> bool | None:
-        """Whether the machine was quiet in the rounds of every stage; None of results that did not look."""
-        seen = [row.rounds.quiet for row in self.rows if row.rounds]
-        return all(seen) if seen else None
+        """Whether the machine was quiet throughout; None of results that did not look."""
+        seen = self._measured()
+        return all(rounds.quiet for rounds in seen) if seen else None
 
     @property
     def warning(self) -> str:
         """What a headline has to say of a run that never was quiet; "" for a quiet one."""
-        disturbed = [row for row in self.rows if row.rounds and not row.rounds.quiet]
-        if not disturbed:
-            return ""
-        return (
-            f"The machine was not quiet in {len(disturbed)} of {len(self.rows)} stages: measure again on an idle one."
-        )
+        return disturbance(self._measured())
+
+    def _measured(self) -> list[Rounds]:
+        measured = [*(row.rounds for row in self.rows), *(row.rounds for row in self.exchange)]
+        return [rounds for rounds in measured if rounds]
 
     @property
     def total_ms(self) -> dict[str, float]:
@@ -233,6 +238,7 @@ def stage_row(
     *,
     batch_size: int,
     precision: str,
+    engine: str = "",
     se: SeChoice = "paper",
     kernel_size: int | None = None,
     errors: Mapping[str, float] | None = None,
@@ -241,6 +247,7 @@ def stage_row(
 
     Args:
         rounds: its tracks are `OPERATORS` and `FRAME`.
+        engine: what ran them, in its runner's own words.
         errors: how far the answers of each form were from PyTorch's.
     """
     frame = rounds.medians_ms(FRAME)
@@ -274,6 +281,7 @@ def stage_row(
         out_size=place.out_size,
         mbconv=forms["mbconv"],
         fused_mbconv=forms["fused_mbconv"],
+        engine=engine,
         ratio=None if drowned else paired_ratio(net["fused_mbconv"], net["mbconv"]),
         frame_ms=median(frame),
         rounds=rounds,

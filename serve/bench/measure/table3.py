@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from serve.bench.measure.ratio import Ratio
-from serve.bench.measure.rounds import Rounds
+from serve.bench.measure.rounds import Rounds, disturbance
 from zoo.results import Summary
 from zoo.rows import Count, Positive, Row, Some, Text
 
@@ -87,7 +87,7 @@ class FusionData(Row):
     @property
     def warning(self) -> str:
         """What a headline has to say of passes that never were quiet."""
-        return next((one.rounds.warning for one in self.passes if not one.rounds.quiet), "")
+        return disturbance(one.rounds for one in self.passes)
 
 
 def published(variant: str) -> Published:

@@ -38,6 +38,7 @@ def a_stages_result(
             rounds_of({"mbconv": [mbconv] * 5, "fused_mbconv": [fused] * 5, FRAME: [0.0] * 5}, robbed=robbed),
             batch_size=32,
             precision=precision,
+            engine="TensorRT 11.4",
         )
         for place, (mbconv, fused) in zip(places(S, 384), times, strict=True)
     ]
@@ -57,7 +58,6 @@ def a_stages_result(
             "gpu": {"n": 12, "power_w": {"min": 200.0, "mean": 300.0, "max": 400.0}, "throttle_reasons": ["power cap"]},
             "gpu_reason": "",
             "engine": "tensorrt",
-            "backend": "TensorRT 11.4",
             **more,
         },
     )

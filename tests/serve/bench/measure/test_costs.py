@@ -37,7 +37,7 @@ def test_a_batch_shares_its_weights_and_half_precision_halves_the_bytes() -> Non
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_bytes_are_those_of_the_exported_graph(operator: Operator) -> None:
-    """The same counted from the shapes of a graph's convolutions, pools, products and sums; two blocks with a stride."""
+    """The same counted from the shapes of a graph's convolutions, pools, products, sums; two blocks and a stride."""
     place = list(places(TINY, 32))[2]
     form = form_of(TINY, place.stage, operator)
     network = build_form(TINY, place, form)

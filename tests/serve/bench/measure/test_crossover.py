@@ -26,7 +26,7 @@ def test_the_grid_is_around_the_stage() -> None:
 
 
 def test_cells_at_the_end_of_the_grid_are_measured_once() -> None:
-    place = list(places(TINY, 16))[0]  # 8 channels at 8 px: half as many are none
+    place = next(iter(places(TINY, 16)))  # 8 channels at 8 px: half as many are none
     grid = grid_around(place, 2)
     assert sorted({channels for channels, _, _ in grid}) == [8, 16]
     assert len(set(grid)) == len(grid) == 2 * 3 * 2

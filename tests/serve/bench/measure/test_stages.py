@@ -31,7 +31,7 @@ def a_row(
 
 def some_data(*rows: StageRow, **fields: object) -> StagesData:
     facts = {"variant": S, "image_size": 384, "batch_size": 1, "precision": "fp32", "gpu": None, "gpu_reason": "none"}
-    return StagesData(**facts | {"rows": rows, "engine": "ort-cpu", "backend": "onnxruntime"} | fields)  # type: ignore[arg-type]
+    return StagesData(**facts | {"rows": rows, "engine": "ort-cpu"} | fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("variant", EFFICIENTNETS, ids=lambda variant: variant.id)
@@ -136,7 +136,7 @@ def test_a_busy_machine_is_told() -> None:
     quiet, busy = a_row((2.0,) * 3, (1.0,) * 3), a_row((2.0,) * 3, (1.0,) * 3, index=1, robbed=True)
     assert (some_data(quiet).quiet, some_data(quiet).warning) == (True, "")
     assert some_data(quiet, busy).quiet is False
-    assert "not quiet in 1 of 2 stages" in some_data(quiet, busy).warning
+    assert "not quiet: 3 of 3 rounds" in some_data(quiet, busy).warning
     assert some_data(quiet, busy).to_dict()["quiet"] is False
 
 

@@ -9,7 +9,7 @@ from zoo.model.variants import find_variant
 
 @pytest.mark.parametrize("row", TABLE_3, ids=lambda row: row.fused)
 def test_our_networks_have_the_papers_parameters(row: Published) -> None:
-    """The paper states neither kernel nor SE of fused blocks; B4 itself and 1–3 are met to its rounding, others near."""
+    """The paper states neither kernel nor SE of fused blocks; B4 and 1–3 are met to its rounding."""
     listed = list(parts(find_variant(row.variant), image_size=380))
     params, macs = sum(part.num_params for part in listed) / 1e6, sum(part.macs for part in listed) / 1e9
     nearest = {"none": 0.05, "1–3": 0.05, "1–5": 0.25, "1–7": 2.5}[row.fused]
