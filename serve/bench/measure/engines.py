@@ -111,7 +111,7 @@ class Prepared:
     artifact: Path | None
 
 
-def prepare(network: Network, contract: Contract, bench: Bench, name: str) -> Prepared:
+def prepare_artifact(network: Network, contract: Contract, bench: Bench, name: str) -> Prepared:
     """Make what the engine opens, once: the graph by the project's exporter, in the precision, and the plan of it.
 
     Raises:

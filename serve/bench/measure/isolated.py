@@ -7,7 +7,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from serve.bench.measure.engines import Bench, Prepared, check_answers, open_prepared, prepare, reference_answers
+from serve.bench.measure.engines import (
+    Bench,
+    Prepared,
+    check_answers,
+    open_prepared,
+    prepare_artifact,
+    reference_answers,
+)
 from serve.bench.measure.forms import build_form, contract_of, picture_size
 from serve.bench.measure.pictures import random_pictures
 from serve.bench.measure.places import OPERATORS, StagePlace, form_of, places
@@ -72,7 +79,7 @@ def prepare_forms(
     prepared = {}
     for name, stage in everything:
         network = build_form(variant, place, stage)
-        prepared[name] = prepare(network, contract_of(network, place), bench, f"stage-{place.index}-{name}")
+        prepared[name] = prepare_artifact(network, contract_of(network, place), bench, f"stage-{place.index}-{name}")
     return prepared
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from serve.bench.measure.engines import Bench, open_prepared, prepare
+from serve.bench.measure.engines import Bench, open_prepared, prepare_artifact
 from serve.bench.measure.forms import build_form, contract_of
 from serve.bench.measure.pictures import random_pictures
 from serve.bench.measure.places import StagePlace
@@ -75,7 +75,7 @@ def _convolutions(variant: Variant, bench: Bench, size: int) -> float:
     channels = _DENSE.out_channels
     place = StagePlace(index=1, stage=_DENSE, in_channels=channels, in_size=size, out_size=size)
     network = build_form(variant, place, _DENSE)
-    prepared = prepare(network, contract_of(network, place), bench, "peak")
+    prepared = prepare_artifact(network, contract_of(network, place), bench, "peak")
     pictures = random_pictures(bench.batch_size, size)
     with open_prepared(prepared, bench) as runner:
         seconds = fastest_s(partial(runner.infer, pictures))

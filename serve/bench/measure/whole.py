@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from export.contract import Contract
 from export.source import NUM_CLASSES, make_random_network
-from serve.bench.measure.engines import Bench, Prepared, check_answers, open_prepared, prepare, reference_answers
+from serve.bench.measure.engines import (
+    Bench,
+    Prepared,
+    check_answers,
+    open_prepared,
+    prepare_artifact,
+    reference_answers,
+)
 from serve.bench.measure.layer_names import LayerPlace, place_of
 from serve.bench.measure.pictures import random_pictures
 from serve.bench.measure.places import swapped
@@ -38,7 +45,7 @@ def prepare_network(variant: Variant, bench: Bench, *, image_size: int, name: st
     contract = Contract(
         model=variant.id, classes=tuple(f"class {index}" for index in range(NUM_CLASSES)), preprocessing=preprocessing
     )
-    return prepare(make_random_network(variant, preprocessing), contract, bench, name)
+    return prepare_artifact(make_random_network(variant, preprocessing), contract, bench, name)
 
 
 def check_network(prepared: Prepared, bench: Bench, name: str) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from serve.bench.measure.engines import (
     check_answers,
     check_engine,
     open_prepared,
-    prepare,
+    prepare_artifact,
     reference_answers,
 )
 from serve.bench.measure.forms import PictureStage, build_form, contract_of
@@ -52,7 +52,7 @@ def test_a_stage_answers_as_pytorch_does(engine: str, precision: str, stage: Pic
     bench, contract = a_bench(engine, precision, tmp_path), contract_of(stage, PLACE)
     pictures = random_pictures(2, contract.preprocessing.image_size)
     reference = reference_answers(stage, contract, pictures)
-    with open_prepared(prepare(stage, contract, bench, "stage"), bench) as runner:
+    with open_prepared(prepare_artifact(stage, contract, bench, "stage"), bench) as runner:
         error = check_answers(runner, reference, pictures, precision=precision, name="Stage 3")
         assert runner.threads == 1
     assert error > 0 if precision != "fp32" else error < 1e-5
@@ -62,7 +62,7 @@ def test_a_stage_answers_as_pytorch_does(engine: str, precision: str, stage: Pic
 @pytest.mark.skipif(cuda_driver() is not None, reason="this machine has a GPU, which TensorRT-RTX may not know")
 def test_a_plan_of_a_stage_is_built_with_its_passport(stage: PictureStage, tmp_path: Path) -> None:
     bench = a_bench("tensorrt-rtx", "fp16", tmp_path)
-    prepared = prepare(stage, contract_of(stage, PLACE), bench, "stage")
+    prepared = prepare_artifact(stage, contract_of(stage, PLACE), bench, "stage")
     assert prepared.artifact == tmp_path / "stage.plan"
     passport = check_plan(prepared.artifact)
     assert passport.contract == prepared.contract

@@ -9,7 +9,7 @@ import pytest
 
 from export.runners.tensorrt import TensorRTRunner
 from serve.bench.engine_rows import find_engine
-from serve.bench.measure.engines import Bench, prepare
+from serve.bench.measure.engines import Bench, prepare_artifact
 from serve.bench.measure.forms import build_form, contract_of
 from serve.bench.measure.layer_names import place_of
 from serve.bench.measure.pictures import random_pictures
@@ -55,7 +55,7 @@ def test_a_profile_of_onnx_runtime_is_read_call_by_call() -> None:
 def test_a_real_profile_names_every_layer_of_the_stage(engine: str, tmp_path: Path) -> None:
     bench = Bench(engine=find_engine(engine), precision="fp32", batch_size=2, folder=tmp_path, device="cpu", threads=1)
     stage = build_form(TINY, PLACE, PLACE.stage)
-    prepared = prepare(stage, contract_of(stage, PLACE), bench, "stage")
+    prepared = prepare_artifact(stage, contract_of(stage, PLACE), bench, "stage")
     pictures = random_pictures(2, prepared.contract.preprocessing.image_size)
     with open_profiled(prepared, bench) as profiled:
         for _ in range(WARM_UP_CALLS + 4):
