@@ -16,6 +16,7 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from safetensors import safe_open
 
+from serve.bench.measure.stage_runs import bench_fusion
+from serve.bench.measure.table3 import TABLE_3
+from serve.bench.measure.timing import Schedule
+from serve.bench.stage_options import FusionOptions
 from zoo.cli import cli
 from zoo.machine import cuda_driver
+from zoo.model.variants import find_variant
 
 ROOT = Path(__file__).parents[1]
 TRAIN = "--epochs 4 --batch-size 12 --image-size 32 --workers 0 --device cpu"
@@ -36,12 +42,25 @@ BRIEF = "--duration-s 0.01 --warmup-ms 0 --rounds 3 --device cpu"
 
 TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "none"}
 # Objects whose keys are data (capabilities, splits, packages, devices, sizes), by the end of their path.
-FREE_KEYS = ("zoo doctor", "splits", "packages", "headlines", "captions", "absent", "targets", "difference_levels")
+FREE_KEYS = (
+    "zoo doctor",
+    "splits",
+    "packages",
+    "headlines",
+    "captions",
+    "absent",
+    "targets",
+    "difference_levels",
+    "unattributed_ms",
+    "tried",
+)
 # Objects that stand within several formats: described once, as they are in this place of this format.
 SHARED = {
     "environment": ("MODEL.json", "environment"),
     "summary": ("zoo bench latency", "data.rows.0.latency"),
     "schedule": ("zoo bench latency", "settings.schedule"),
+    "rounds": ("zoo bench stages", "data.rows.0.rounds"),
+    "ratio": ("zoo bench stages", "data.rows.0.ratio"),
     "preprocessing": ("zoo pull", "preprocessing"),
     "contract": ("MODEL.json", "contract"),
     "comparison": ("MODEL.json", "parity.onnx"),
@@ -148,7 +167,8 @@ def results(ask: Ask) -> Iterator[tuple[str, Any]]:
     """What was measured, here and in the committed files, by its kind."""
     found = [
         ask(f"bench latency tiny.onnx runs/tiny --batch-size 1 {BRIEF}"),
-        ask(f"bench stages tiny --image-size 32 {BRIEF}"),
+        ask(f"bench stages tiny --image-size 32 --on torch --map 1 {BRIEF}"),
+        a_fusion_result(),
         ask("bench train tiny --recipe digits --steps 2 --device cpu"),
         *(read(str(path)) for path in sorted((ROOT / "benchmarks").glob("*.json"))),
     ]
@@ -156,6 +176,16 @@ def results(ask: Ask) -> Iterator[tuple[str, Any]]:
         yield f"zoo bench {result['kind']}", result
     yield "zoo bench report", ask("bench report benchmarks")
     yield "report.json", read("benchmarks/report.json")
+
+
+def a_fusion_result() -> dict[str, Any]:
+    """What `zoo bench fusion` prints, of networks that take no time."""
+    tiny = find_variant("tiny")
+    networks = tuple(replace(tiny, id=row.variant) for row in TABLE_3)
+    options = FusionOptions(image_size=32, engines=("torch",), device="cpu")
+    schedule = Schedule(warmup_ms=0, min_warmup_iterations=1, duration_ms=10, min_iterations=3, rounds=3)
+    (result,) = bench_fusion(options, schedule=schedule, networks=networks)
+    return result.to_dict()
 
 
 def answers(ask: Ask) -> Iterator[tuple[str, Any]]:

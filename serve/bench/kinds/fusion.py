@@ -134,7 +134,7 @@ def timings(run: MeasuredFusion) -> Iterator[Timing]:
 
 KIND = Kind(
     name="fusion",
-    place=15,
+    place=12,
     read=FusionData.from_dict,
     section=section,
     headlines=headlines,

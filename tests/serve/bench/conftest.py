@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serve.bench.measure.latency_data import LatencyRow, compare_rows
 from serve.bench.measure.places import places
+from serve.bench.measure.stage_rows import Peaks
 from serve.bench.measure.stages import FRAME, stage_row
 from serve.bench.measure.timing import Schedule
 from serve.bench.report.devices import group_by_device, headlines
 from tests.serve.bench.measure.made_rounds import rounds_of
+from zoo.model.row_files import write_new_row
 from zoo.model.variants import find_variant
 from zoo.results import Result, measured_on, summarize
 
@@ -151,6 +155,22 @@ class PageChecker(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] != "style":
             self.text.append(data)
+
+
+@pytest.fixture
+def known_peaks(monkeypatch: pytest.MonkeyPatch) -> Peaks:
+    """Peaks of a device that nobody measures: that takes seconds, and has tests of its own."""
+    peaks = Peaks(flops_per_s=1e12, flops_by="a product", bytes_per_s=1e11, bytes_by="a copy")
+    monkeypatch.setattr("serve.bench.measure.stage_runs.measure_peaks", lambda variant, bench: peaks)
+    return peaks
+
+
+@pytest.fixture
+def one_stage(tmp_path: Path) -> str:
+    """The file of a network with one stage of one block, for where each form is exported: that takes seconds."""
+    tiny = find_variant("tiny")
+    write_new_row(tmp_path / "one.toml", replace(tiny, id="one", stages=tiny.stages[:1]), tiny.id)
+    return str(tmp_path / "one.toml")
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from serve.bench.measure import stage_runs
 from serve.bench.measure.places import OPERATORS, places
 from serve.bench.measure.stage_rows import Peaks
 from serve.bench.measure.stage_runs import bench_stages
@@ -23,13 +22,8 @@ from zoo.results import result_path
 
 # A few calls show that a form runs.
 HASTY = Schedule(warmup_ms=0, min_warmup_iterations=1, duration_ms=0.01, min_iterations=1, rounds=3)
-A_ROOF = Peaks(flops_per_s=1e12, flops_by="a product", bytes_per_s=1e11, bytes_by="a copy")
 
-
-@pytest.fixture(autouse=True)
-def known_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Peaks take seconds; they have tests of their own."""
-    monkeypatch.setattr(stage_runs, "measure_peaks", lambda variant, bench: A_ROOF)
+pytestmark = pytest.mark.usefixtures("known_peaks")
 
 
 def options(**fields: object) -> StagesOptions:
@@ -44,13 +38,13 @@ def options(**fields: object) -> StagesOptions:
     return StagesOptions(**asked | fields)  # type: ignore[arg-type]
 
 
-def test_every_method_is_in_one_result() -> None:
+def test_every_method_is_in_one_result(known_peaks: Peaks) -> None:
     heard: list[str] = []
     (result,) = bench_stages(options(by=()), schedule=HASTY, say=heard.append)
     data = StagesData.from_dict(result.data)
     assert [row.index for row in data.rows] == [row.index for row in data.exchange] == [1, 2, 3]
     assert data.in_place and data.in_place.profiler == "torch"
-    assert data.peaks == A_ROOF
+    assert data.peaks == known_peaks
     assert (data.engine, data.backend.partition(" ")[0]) == ("torch", "torch")
     assert result.device == processor_name()
     assert result.settings["threads"] == 1
@@ -74,10 +68,10 @@ def test_engines_precisions_and_squeezes_give_results_of_their_own(tmp_path: Pat
             assert row.kernel_size == 5
 
 
-def test_an_engine_without_a_profiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_without_a_profiler_says_so(one_stage: str) -> None:
     if find_spec("openvino") is None:
         pytest.skip("OpenVINO is not installed")
-    asked = options(engines=("openvino",), by=("in-place",), image_size=16)
+    asked = options(model=one_stage, engines=("openvino",), by=("in-place",), image_size=16)
     (result,) = bench_stages(asked, schedule=HASTY)
     assert result.data["notes"] == ["Not in place: of OpenVINO its runner keeps no profile."]
     assert result.data["in_place"] is None
