@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from zoo.page.charts import draw_figure, tick_text
 from zoo.page.markup import Child, Markup, tag
@@ -16,6 +17,8 @@ from zoo.page.markup import Child, Markup, tag
 _ROW_PX, _PLOT_PX, _PLOT_TOP_PX, _PLOT_BOTTOM_PX = 24, 320, 14, 30
 # Of a decade's 1, 2 and 5 as many as there is room for at 390 px.
 _MOST_TICKS = 4
+# And none nearer to the next than this share of the axis: 27 px of the 180 that a chart of rows has there.
+_LEAST_GAP = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +66,11 @@ class Axis:
         return min(max(share, 0.0), 1.0)
 
     def ticks(self, most: int = _MOST_TICKS) -> list[float]:
-        """Round numbers on it, at most so many: of 0.05 … 30 the powers of ten, of 1 … 6 1, 2 and 5."""
+        """Round numbers on it, few and apart: of 0.05 … 30 the powers of ten, of 1 … 6 1, 2 and 5."""
         for steps in ((1, 2, 5), (1, 3), (1,)):
             found = [value for value in _round_numbers(self.low, self.high, steps) if self.low <= value <= self.high]
-            if len(found) <= most:
+            places = [self.at(value) for value in found]
+            if len(found) <= most and all(after - before >= _LEAST_GAP for before, after in pairwise(places)):
                 return found
         stride = -(-len(found) // most)
         return found[::stride]

@@ -204,6 +204,18 @@ def roofline_chart(data: StagesData) -> Markup | None:
     )
 
 
+def above_the_roof(data: StagesData) -> str:
+    """That some forms were faster than the peaks, which is then the peaks' fault; "" where none was."""
+    shares = [share for row in data.rows for form in row.forms if (share := form.roof_share(data.peaks))]
+    above = sum(share > 1 for share in shares)
+    if not above:
+        return ""
+    return (
+        f"{above} of {len(shares)} forms lie above the roof: the peaks were measured while the machine was slower, or "
+        "the engine keeps more between layers than is counted."
+    )
+
+
 def _points(data: StagesData) -> Iterator[Point]:
     for row in data.rows:
         for form in row.forms:

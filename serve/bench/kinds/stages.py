@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from serve.bench.drawn.stages import (
     PROFILERS,
+    above_the_roof,
     crossover_maps,
     in_place_chart,
     method_ratios,
@@ -27,7 +28,18 @@ from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.elements import pill
 from zoo.page.figures import Figures, to_page
 from zoo.page.markup import Child, Markup, tag
-from zoo.wording import OPERATOR_NAMES, count, digits, joined, milliseconds, percent, plain_name, stage_list, times
+from zoo.wording import (
+    OPERATOR_NAMES,
+    count,
+    digits,
+    digits_or_dash,
+    joined,
+    milliseconds,
+    percent,
+    plain_name,
+    stage_list,
+    times,
+)
 
 _SHORT = {"mbconv": "MBConv", "fused_mbconv": "Fused", "even": "even", "unclear": "unclear"}
 
@@ -46,6 +58,7 @@ def section(run: MeasuredStages) -> Markup:
         *(tag("p", sentence, class_="note") for sentence in _disagreements(data)),
         in_place_chart(data, data.in_place) if data.in_place else None,
         roofline_chart(data),
+        tag("p", above_the_roof(data), class_="note") if above_the_roof(data) else None,
         *crossover_maps(data),
         *to_page(tables(run)),
         _total_chart(data),
@@ -95,7 +108,22 @@ def _forms(data: StagesData) -> Figures:
             cells: list[Child] = [name, tag("strong", digits(form.ms)) if won else digits(form.ms), _range(form)]
             rows.append([*place, *cells, *last, *_work(form, data), f"{form.latency.n:,}"])
             place, last = ["", ""], ["", ""]
-    heads = ("", "stage", "form", "ms", "rounds", "faster", "95 %", "MACs", "MB", "TFLOP/s", "GB/s", "of roof", "n")
+    heads = (
+        "",
+        "stage",
+        "form",
+        "ms",
+        "rounds",
+        "faster",
+        "95 %",
+        "MACs",
+        "MB",
+        "FLOP/byte",
+        "TFLOP/s",
+        "GB/s",
+        "of roof",
+        "n",
+    )
     caption = (
         f"{data.conditions}: both forms of every stage; MACs of a picture, MB moved at least a batch; ◆ as published. "
         f"{squeeze_note(data)}"
@@ -109,6 +137,7 @@ def _work(form: FormRow, data: StagesData) -> list[Child]:
     return [
         count(form.macs),
         digits(form.bytes_moved / 1e6) if moved else "–",
+        digits_or_dash(form.intensity),
         digits(form.flops_per_s / 1e12),
         digits(form.bytes_per_s / 1e9) if moved else "–",
         "–" if share is None else percent(share),
