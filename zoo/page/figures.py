@@ -32,9 +32,13 @@ class Figures:
     def to_terminal(self, result: Result) -> Table:
         """A table of a terminal, whose title names the device."""
         drawn = empty_table(f"{plain_name(result.device)} · {self.caption}", self.heads, self.words)
-        for row in self.rows:
-            drawn.add_row(*(escape(unescape(re.sub(r"<[^>]+>", "", join(cell)))) for cell in row))
+        for row in self.texts():
+            drawn.add_row(*map(escape, row))
         return drawn
+
+    def texts(self) -> list[list[str]]:
+        """The rows as plain text."""
+        return [[unescape(re.sub(r"<[^>]+>", "", join(cell))) for cell in row] for row in self.rows]
 
 
 def to_page(figures: Iterable[Figures]) -> list[Markup]:

@@ -268,10 +268,10 @@ def _heat_map(data: StagesData, stage: int, batch: int) -> Markup:
 
 
 def heat(ratio: Ratio | None) -> float:
-    """How strongly a cell is coloured, percent: 15 where the forms are nearly alike, 85 from four times as fast on."""
+    """How strongly a cell is coloured, percent: 10 where the forms are nearly alike, 60 from four times as fast on."""
     if ratio is None:
         return 0.0
-    return 15 + 70 * min(abs(math.log2(ratio.value)) / 2, 1.0)
+    return 10 + 50 * min(abs(math.log2(ratio.value)) / 2, 1.0)
 
 
 def _sorted(values: Iterable[int]) -> list[int]:

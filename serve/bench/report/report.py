@@ -11,6 +11,7 @@ from rich.markup import escape
 from serve.bench.kind import find_kinds
 from serve.bench.report.devices import group_by_device, headlines, terminal_lines
 from serve.bench.report.page import render_page
+from serve.bench.report.texts import as_csv, as_markdown, find_tables
 from zoo import __version__
 from zoo.console import log_console, print_json, results_console
 from zoo.files import write_json, write_text
@@ -41,10 +42,10 @@ def _print_result(result: Result, *, as_json: bool) -> None:
 
 
 def write_report(paths: Iterable[Path], out: Path) -> dict[str, Any]:
-    """Write the page of every result under `paths` to `out`, and what it says beside it as .json.
+    """Write the page of every result under `paths` to `out`, and what it says beside it as .json, .md and .csv.
 
     Returns:
-        {"report", "json": paths, "headlines": {device: [sentence, …]}}
+        {"report", "json", "markdown", "csv": paths, "headlines": {device: [sentence, …]}}
 
     Raises:
         ZooError: as `zoo.results.read_results`, a damaged result, or a place that cannot be written.
@@ -53,8 +54,11 @@ def write_report(paths: Iterable[Path], out: Path) -> dict[str, Any]:
     devices = group_by_device(results)
     said = {runs.device: headlines(runs) for runs in devices}
     page = render_page(devices)
-    beside = out.with_suffix(".json")
+    beside, tables = out.with_suffix(".json"), list(find_tables(devices))
     write_text(out, page)
+    write_text(out.with_suffix(".md"), as_markdown(said, tables))
+    write_text(out.with_suffix(".csv"), as_csv(tables))
     figures = {"headlines": said, "results": [result.to_dict() for result in results]}
     write_json(beside, {"format": REPORT_FORMAT, "zoo_version": __version__, **figures})
-    return {"report": str(out), "json": str(beside), "headlines": said}
+    written = {"report": out, "json": beside, "markdown": out.with_suffix(".md"), "csv": out.with_suffix(".csv")}
+    return {name: str(path) for name, path in written.items()} | {"headlines": said}

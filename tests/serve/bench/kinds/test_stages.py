@@ -142,7 +142,7 @@ def test_a_result_without_the_other_methods_shows_none_of_them(stages_result: Ma
 
 def test_every_table_is_shown_on_a_terminal_too(whole: Result) -> None:
     titles = [line.title for line in terminal_lines(whole) if not isinstance(line, str)]
-    assert len(titles) == 4
+    assert len(titles) == 5
     assert all(WHERE in str(title) for title in titles)
 
 
@@ -170,5 +170,5 @@ def test_a_whole_networks_difference_is_a_stages_ratio() -> None:
 
 def test_a_cell_is_the_stronger_the_larger_the_difference() -> None:
     assert heat(None) == 0
-    assert 15 < heat(a_ratio(1.1)) < heat(a_ratio(2.0)) == 50 == heat(a_ratio(0.5)) < heat(a_ratio(4.0)) == 85
-    assert heat(a_ratio(0.1)) == 85
+    assert 10 < heat(a_ratio(1.1)) < heat(a_ratio(2.0)) == 35 == heat(a_ratio(0.5)) < heat(a_ratio(4.0)) == 60
+    assert heat(a_ratio(0.1)) == 60
