@@ -17,6 +17,7 @@ from made import (
     commands,
     errors,
     formats,
+    measured,
     models,
     picture,
     precisions,
@@ -60,6 +61,7 @@ MAKERS = {
     "result": results.table,
     "which": models.which,
     "headlines": results.headlines,
+    "measured": measured.engines,
 }
 
 

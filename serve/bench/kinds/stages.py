@@ -260,8 +260,21 @@ def headlines(runs: Sequence[MeasuredStages]) -> Iterator[str]:
         engine, data = find_engine(run.data.engine).name, run.data
         yield f"In {engine} on {plain_name(run.result.device)}, {_winners(data)} ({data.conditions})."
         yield from _disagreements(data)
+        yield from _unsettled(run)
     data = by_work[0].data
     yield from _details(data, f" ({data.conditions})" if len(by_work) > 1 else "")
+
+
+def _unsettled(run: MeasuredStages) -> Iterator[str]:
+    """What would settle the stages that are unclear."""
+    schedule = run.result.settings.get("schedule") or {}
+    for row in run.data.rows:
+        if row.winner != "unclear":
+            continue
+        if row.judged is None:
+            yield f"Stage {row.index} is too little beside what feeds it: a larger --batch-size shows more."
+        elif settled := row.judged.settled_by(schedule.get("duration_ms", 1000) / 1000):
+            yield f"In stage {row.index} {settled}."
 
 
 def _winners(data: StagesData) -> str:
@@ -300,9 +313,6 @@ def _details(data: StagesData, conditions: str) -> Iterator[str]:
         f"All stages together take {milliseconds(total['paper'])} as published, {milliseconds(total['mbconv'])} with "
         f"MBConv only and {milliseconds(total['fused_mbconv'])} with Fused-MBConv only{conditions}."
     )
-    unclear = [row.index for row in data.rows if row.winner == "unclear"]
-    if unclear:
-        yield f"What would settle {stage_list(unclear)}: a quiet machine, and a longer --duration-s{conditions}."
 
 
 def warnings(run: MeasuredStages) -> Iterator[str]:

@@ -98,6 +98,17 @@ def test_a_machine_that_was_not_quiet_is_told_first(stages_result: Make, said_of
     assert "not quiet" not in " ".join(said_of(stages_result()))
 
 
+def test_what_would_settle_an_unclear_stage_is_told(stages_result: Make, said_of: Callable[..., list[str]]) -> None:
+    result = stages_result()
+    row = result.data["rows"][3]
+    row["ratio"] = Ratio(value=1.05, low=0.99, high=1.11, rounds=10, paired=True).to_dict()
+    result.data["rows"][4]["ratio"] = None
+    said = " ".join(said_of(result))
+    assert "stages 4 and 5 are unclear" in said
+    assert "In stage 4 --duration-s" in said and "would probably settle it" in said
+    assert "Stage 5 is too little" in said
+
+
 def test_a_disagreement_of_the_methods_is_told(whole: Result, said_of: Callable[..., list[str]]) -> None:
     expected = (
         "In stage 1 the methods disagree on the faster form: isolated Fused-MBConv, in place MBConv and by exchange "
