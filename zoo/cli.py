@@ -44,6 +44,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "stages": ("serve.bench.cli:stages", "MBConv against Fused-MBConv, stage by stage."),
     "train": ("train.cli:bench_train", "Training throughput at every stage's size."),
     "compare": ("serve.bench.cli:compare", "What became slower from one result to another?"),
+    "check": ("serve.bench.cli:check", "Check the harness itself on this machine."),
     "report": ("serve.bench.cli:report", "One page with every result."),
 }
 DATA: dict[str, tuple[str, str]] = {
