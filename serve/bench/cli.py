@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from serve.bench.options import CompareOptions, LatencyOptions, ReportOptions
+from serve.bench.options import CheckOptions, CompareOptions, LatencyOptions, ReportOptions
 from zoo.console import log_console, print_json
 from zoo.options import RESULTS, json_option, takes
 
@@ -60,6 +60,33 @@ def compare(options: CompareOptions, as_json: bool) -> None:
         for line in comparison_lines(compared):
             console.print(line)
     check_comparison(compared, strict=options.strict)
+
+
+@click.command()
+@takes(CheckOptions)
+@json_option
+def check(options: CheckOptions, as_json: bool) -> None:
+    """Check the harness itself on this machine: known times, Poisson arrivals, a plain loop, LoadGen, verdicts.
+
+    The result is written after every run; stopped, the same command goes on. Exit code 3 where a claim fails although
+    the machine was quiet.
+    """
+    from rich.text import Text
+
+    from serve.bench.measure.check_run import CheckData, bench_check, failed_claims
+    from serve.bench.report.report import keep_result
+    from zoo.errors import VerdictError
+    from zoo.files import check_folder
+
+    check_folder(options.out)
+    result = bench_check(options, say=lambda line: log_console().print(Text(line), soft_wrap=True))
+    keep_result(result, options.out, as_json=as_json)
+    failed = failed_claims(CheckData.from_dict(result.data))
+    if failed:
+        raise VerdictError(
+            f"The harness is not what it claims to be here: {', '.join(claim.name for claim in failed)}.",
+            "Is the clock virtual, or are there fewer cores than threads? `zoo doctor` says what this machine is.",
+        )
 
 
 @click.command()

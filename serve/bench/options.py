@@ -80,6 +80,18 @@ class CompareOptions(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckOptions(Row):
+    """What `zoo bench check` can be told."""
+
+    model: Annotated[str, Opt("Network, with random weights, that is timed.")] = "lite0"
+    runs: Annotated[Count, Opt("Runs of each check that is repeated.")] = 100
+    duration_s: Annotated[Positive, Opt("Of each of two things compared.")] = 2.0
+    threads: Threads = None
+    again: Annotated[bool, Opt("Begin anew instead of going on with the result that is there.")] = False
+    out: Folder = RESULTS
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportOptions(Row):
     """What `zoo bench report` can be told."""
 

@@ -80,7 +80,9 @@ def compare_results(before: Path, after: Path, tolerance_percent: float) -> Resu
             f"{before.name} is of the kind {one.kind}, {after.name} of the kind {other.kind}.",
             "Only results of the same benchmark can be compared.",
         )
-    old, new = _timings(one), _timings(other)
+    found = [_timings(result) for result in (one, other)]
+    alone = all(len({timing.subject for timing in timings}) == 1 for timings in found)
+    old, new = ({_name(timing, alone): timing for timing in timings} for timings in found)
     shared = [name for name in old if name in new]
     if not shared:
         raise ZooError(
@@ -99,7 +101,11 @@ def compare_results(before: Path, after: Path, tolerance_percent: float) -> Resu
     )
 
 
-def _timings(result: Result) -> dict[str, Timing]:
+def _name(timing: Timing, alone: bool) -> str:
+    return timing.setting if alone else f"{timing.subject}, {timing.setting}"
+
+
+def _timings(result: Result) -> list[Timing]:
     kind, run = read_data(result)
     found = list(kind.timings(run))
     if not found:
@@ -107,8 +113,7 @@ def _timings(result: Result) -> dict[str, Timing]:
             f"A result of the kind {kind.name} has no rounds to compare.",
             f"Results of {joined(each.name for each in find_kinds().values() if each.timings is not nothing)} have.",
         )
-    alone = len({timing.subject for timing in found}) == 1
-    return {timing.setting if alone else f"{timing.subject}, {timing.setting}": timing for timing in found}
+    return found
 
 
 def _change(name: str, old: Timing, new: Timing, tolerance_percent: float) -> Change:
