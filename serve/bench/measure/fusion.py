@@ -45,7 +45,7 @@ def measure_inference(
     pictures = random_pictures(bench.batch_size, image_size)
     with ExitStack() as stack:
         calls: dict[str, Call] = {}
-        backend = ""
+        backend, threads = "", None
         for variant in networks:
             say(f"{variant.id}: preparing for {bench.engine.name}")
             prepared = prepare_network(variant, bench, image_size=image_size, name=variant.id)
@@ -53,7 +53,7 @@ def measure_inference(
             runner = stack.enter_context(open_prepared(prepared, bench))
             check_answers(runner, reference, pictures, precision=bench.precision, name=variant.id)
             calls[variant.id] = partial(runner.infer, pictures)
-            backend = runner.backend
+            backend, threads = runner.backend, runner.threads
         say("timing inference")
         rounds = measure_rounds(calls, schedule)
     told = PassData(
@@ -62,6 +62,7 @@ def measure_inference(
         backend=backend,
         precision=bench.precision,
         batch_size=bench.batch_size,
+        threads=threads,
         rounds=rounds,
     )
     return told, fusion_rows(networks, rounds, done="inference", batch_size=bench.batch_size, image_size=image_size)
@@ -78,7 +79,7 @@ def measure_training(
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[PassData, list[FusionRow]]:
     """Time whole steps in turn: forward, loss, backward, SGD with momentum; on a GPU in bf16 autocast."""
-    with torch_threads(threads):
+    with torch_threads(threads) as in_effect:
         say("timing training steps")
         calls = {variant.id: training_step(variant, batch_size, image_size, device) for variant in networks}
         rounds = measure_rounds(calls, schedule)
@@ -88,6 +89,7 @@ def measure_training(
         backend=f"torch {torch.__version__}, eager",
         precision="bf16 autocast" if device == "cuda" else "fp32",
         batch_size=batch_size,
+        threads=in_effect if device == "cpu" else None,
         rounds=rounds,
     )
     return told, fusion_rows(networks, rounds, done="training", batch_size=batch_size, image_size=image_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from serve.bench.measure.engines import (
@@ -16,14 +16,17 @@ from serve.bench.measure.engines import (
     reference_answers,
 )
 from serve.bench.measure.forms import build_form, contract_of, picture_size
+from serve.bench.measure.packed import pack
 from serve.bench.measure.pictures import random_pictures
 from serve.bench.measure.places import OPERATORS, StagePlace, form_of, places
-from serve.bench.measure.rounds import Rounds, measure_rounds
+from serve.bench.measure.rounds import Rounds, Visit, measure_rounds
 from serve.bench.measure.stages import FRAME, StageRow, stage_row
 from serve.bench.measure.timing import Call, Schedule
 from serve.bench.stage_options import SeChoice
 from zoo.model.spec import Operator, Stage, Variant
 from zoo.wording import OPERATOR_NAMES
+
+KEPT_SAMPLES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class Timed:
     rounds: Rounds
     errors: Mapping[str, float]
     engine: str
+    threads: int | None
 
 
 def measure_stages(
@@ -63,6 +67,7 @@ def measure_stages(
             batch_size=bench.batch_size,
             precision=bench.precision,
             engine=timed.engine,
+            threads=timed.threads,
             se=se,
             kernel_size=kernel_size,
             errors=timed.errors,
@@ -88,7 +93,7 @@ def time_forms(place: StagePlace, forms: Mapping[str, Prepared], bench: Bench, s
     pictures = random_pictures(bench.batch_size, picture_size(place))
     calls: dict[str, Call] = {}
     errors: dict[str, float] = {}
-    engine = ""
+    engine, threads = "", None
     with ExitStack() as stack:
         for name, prepared in forms.items():
             reference = reference_answers(prepared.network, prepared.contract, pictures)
@@ -96,5 +101,24 @@ def time_forms(place: StagePlace, forms: Mapping[str, Prepared], bench: Bench, s
             what = f"Stage {place.index} as {OPERATOR_NAMES.get(name, f'its {FRAME}')}"
             errors[name] = check_answers(runner, reference, pictures, precision=bench.precision, name=what)
             calls[name] = partial(runner.infer, pictures)
-            engine = runner.backend
-        return Timed(rounds=measure_rounds(calls, schedule), errors=errors, engine=engine)
+            engine, threads = runner.backend, runner.threads
+        return Timed(
+            rounds=thinned(measure_rounds(calls, schedule), FRAME), errors=errors, engine=engine, threads=threads
+        )
+
+
+def thinned(rounds: Rounds, name: str) -> Rounds:
+    """The rounds with at most `KEPT_SAMPLES` samples of one track's visits, evenly taken; medians are those of all.
+
+    A frame takes microseconds: every sample of it would be most of a result's file, and nobody asks for its tail.
+    """
+    tracks = []
+    for track in rounds.tracks:
+        visits = tuple(map(_thin, track.visits)) if track.name == name else track.visits
+        tracks.append(replace(track, visits=visits))
+    return replace(rounds, tracks=tuple(tracks))
+
+
+def _thin(visit: Visit) -> Visit:
+    kept = visit.ms[:: -(-visit.n // KEPT_SAMPLES)]
+    return replace(visit, packed=pack(kept), n=len(kept))

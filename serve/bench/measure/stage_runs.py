@@ -24,7 +24,7 @@ from serve.bench.measure.timing import Schedule
 from serve.bench.measure.whole import check_network, measure_exchanges, measure_in_place, prepare_network
 from serve.bench.stage_options import METHODS, FusionOptions, SeChoice, StagesOptions
 from zoo.errors import ZooError
-from zoo.machine import choose_device, cuda_driver, processor_name, usable_cores
+from zoo.machine import choose_device, cuda_driver, processor_name
 from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS
 from zoo.results import Result, Subject, measured_on, row_sha256
@@ -154,14 +154,13 @@ class _StagesJob:
 
     def _kept(self, data: StagesData, device: str) -> Result:
         threads = data.rows[0].rounds.threads if data.rows[0].rounds else None
-        on_processor = device == processor_name()
         words = {"both": "-se-both", "none": "-se-none", "paper": ""}[data.se]
         words += f"-k{data.kernel_size}" if data.kernel_size else ""
         subject = Subject(
             name=f"{self.variant.id}-{self.image_size}px-{data.engine}{words}",
             batch_sizes=(data.batch_size,),
             precision=data.precision,
-            threads=(self.options.threads or usable_cores()) if on_processor else None,
+            threads=data.rows[0].threads,
             sha256=None if self.variant in VARIANTS else row_sha256(self.variant),
         )
         settings = {
@@ -246,7 +245,7 @@ def _fusion_result(
         gpu=trace.to_dict(),
         gpu_reason=trace.reason,
     )
-    threads = (options.threads or usable_cores()) if device == processor_name() else None
+    threads = next((told.threads for told in data.passes if told.threads), None)
     subject = Subject(
         name=f"b4-{size}px-{bench.engine.id}"
         + ("" if options.training else "-inference")

@@ -84,8 +84,8 @@ class StageRow(Row):
     """One stage timed in both forms. `paper_operator` is the form the network's own table uses.
 
     `ratio` is None where the frame drowns the stage, so that its own time cannot be told; `frame_ms` is what was taken
-    off; `engine` is what ran both forms, in the runner's own words. Results of the first version have none of these and
-    no `rounds`: their ratio is made of their rounds' medians.
+    off; `engine` is what ran both forms, in the runner's own words, with so many `threads` of the processor. Results of
+    the first version have none of these and no `rounds`: their ratio is made of their rounds' medians.
     """
 
     written_too = ("fused_speedup", "winner", "verdict")
@@ -103,6 +103,7 @@ class StageRow(Row):
     mbconv: FormRow
     fused_mbconv: FormRow
     engine: str = ""
+    threads: Count | None = None
     ratio: Ratio | None = None
     frame_ms: NotNegative | None = None
     rounds: Rounds | None = None
@@ -239,6 +240,7 @@ def stage_row(
     batch_size: int,
     precision: str,
     engine: str = "",
+    threads: int | None = None,
     se: SeChoice = "paper",
     kernel_size: int | None = None,
     errors: Mapping[str, float] | None = None,
@@ -247,7 +249,7 @@ def stage_row(
 
     Args:
         rounds: its tracks are `OPERATORS` and `FRAME`.
-        engine: what ran them, in its runner's own words.
+        engine: what ran them, in its runner's own words, with so many `threads` of the processor.
         errors: how far the answers of each form were from PyTorch's.
     """
     frame = rounds.medians_ms(FRAME)
@@ -282,6 +284,7 @@ def stage_row(
         mbconv=forms["mbconv"],
         fused_mbconv=forms["fused_mbconv"],
         engine=engine,
+        threads=threads,
         ratio=None if drowned else paired_ratio(net["fused_mbconv"], net["mbconv"]),
         frame_ms=median(frame),
         rounds=rounds,

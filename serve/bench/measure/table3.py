@@ -60,13 +60,14 @@ class FusionRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class PassData(Row):
-    """How one pass was measured: what ran it, at which batch, in what; and every round."""
+    """How one pass was measured: what ran it, at which batch, in what, on how many threads; and every round."""
 
     done: Pass
     engine: Text
     backend: Text
     precision: Text
     batch_size: Count
+    threads: Count | None = None
     rounds: Rounds
 
 

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
+from serve.bench.measure.isolated import thinned
+from serve.bench.measure.packed import pack
 from serve.bench.measure.places import OPERATORS, places
+from serve.bench.measure.rounds import Visit
 from serve.bench.measure.stage_rows import Peaks
 from serve.bench.measure.stage_runs import bench_stages
 from serve.bench.measure.stages import StagesData
 from serve.bench.measure.timing import Schedule
 from serve.bench.stage_options import StagesOptions
+from tests.serve.bench.measure.made_rounds import rounds_of
+from tests.serve.bench.measure.simulated import QUIET
 from zoo.errors import VerdictError, ZooError
 from zoo.machine import processor_name
 from zoo.model.row_files import write_new_row
@@ -66,6 +72,15 @@ def test_engines_precisions_and_squeezes_give_results_of_their_own(tmp_path: Pat
         for row in StagesData.from_dict(result.data).rows:
             assert {form.se_ratio for form in row.forms} == {ratio}
             assert row.kernel_size == 5
+
+
+def test_of_a_frame_some_samples_are_kept_and_the_median_of_all() -> None:
+    visit = Visit(packed=pack([1.0, 2.0] * 500), n=1000, p50_ms=1.0, wall_ms=1500.0, vitals=QUIET)
+    rounds = rounds_of({"frame": [1.0], "mbconv": [1.0]})
+    long = replace(rounds, tracks=tuple(replace(track, visits=(visit,)) for track in rounds.tracks))
+    frame, other = thinned(long, "frame").tracks
+    assert (frame.visits[0].n, len(frame.visits[0].ms), frame.visits[0].p50_ms) == (100, 100, 1.0)
+    assert other.visits[0] == visit
 
 
 def test_an_engine_without_a_profiler_says_so(one_stage: str) -> None:
