@@ -49,6 +49,34 @@ PAIRS = tuple(
     for old, new, speedup in (("v1-b1", "b0", 2.1), ("v1-b2", "b1", 2.0), ("v1-b4", "b3", 2.7), ("v1-b5", "s", 3.1))
 )
 
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedTraining(Row):
+    """Pictures a second that a device trained, one size and one batch; None where they did not fit into its memory."""
+
+    model: Text
+    device: Text
+    image_size: Count
+    batch_size: Count
+    pictures_per_second: Positive | None
+
+
+# EfficientNetV2, arXiv 2104.00298v3, Table 2: EfficientNet-B6, a core of a TPUv3 and a V100.
+TRAINING_SOURCE = "Table 2 of the paper"
+TRAINING = tuple(
+    PublishedTraining(model="v1-b6", device=device, image_size=size, batch_size=batch, pictures_per_second=rate)
+    for device, size, batch, rate in (
+        ("TPUv3 core", 380, 32, 76.0),
+        ("TPUv3 core", 380, 128, 93.0),
+        ("TPUv3 core", 512, 32, 42.0),
+        ("TPUv3 core", 512, 128, None),
+        ("V100", 380, 12, 37.0),
+        ("V100", 380, 24, 52.0),
+        ("V100", 512, 12, 29.0),
+        ("V100", 512, 24, None),
+    )
+)
+
 _TOP1: tuple[tuple[str, dict[str, float]], ...] = (
     (README, {"b0": 78.7, "b1": 79.8, "b2": 80.5, "b3": 82.1, "s": 83.9, "m": 85.2, "l": 85.7}),
     (

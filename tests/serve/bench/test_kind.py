@@ -110,7 +110,7 @@ def test_a_kind_without_a_file_is_unknown(tmp_path: Path, zoo: Callable) -> None
     write_result(tmp_path, weather_result())
     made = zoo("bench", "report", tmp_path, "-o", tmp_path / "report.html")
     assert made.code == 1
-    assert "is a result of kind 'weather'; this version reads stages, latency, train, finetuning" in made.err
+    assert "is a result of kind 'weather'; this version reads stages, latency, zoo, train, finetuning" in made.err
     assert "update, or take the file away" in made.err
     with pytest.raises(UnknownNameError, match="weather"):
         read_data(weather_result())
