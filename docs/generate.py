@@ -38,6 +38,7 @@ FILES = {
     "img/architecture.svg": picture.draw,
     "img/stages.svg": stages.draw,
     "passport.schema.json": schema.passport,
+    "result.schema.json": schema.result,
 }
 # By the first word of a block's name; the rest of the name is the maker's.
 MAKERS = {

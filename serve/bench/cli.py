@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from serve.bench.options import CheckOptions, CompareOptions, LatencyOptions, ReportOptions
+from serve.bench.options import CheckOptions, CompareOptions, FrontierOptions, LatencyOptions, ReportOptions
 from zoo.console import log_console, print_json
 from zoo.options import RESULTS, json_option, takes
 
@@ -60,6 +60,29 @@ def compare(options: CompareOptions, as_json: bool) -> None:
         for line in comparison_lines(compared):
             console.print(line)
     check_comparison(compared, strict=options.strict)
+
+
+@click.command("zoo")
+@takes(FrontierOptions)
+@json_option
+def bench_networks(options: FrontierOptions, as_json: bool) -> None:
+    """Time networks of the zoo in turn, and put published accuracy over measured time: which ones are worth their time?
+
+    Without MODEL all of V2, V1, Lite and ResNet that have a published accuracy. Needs no weights.
+
+    \b
+    zoo bench zoo
+    zoo bench zoo b0 b1 v1-b1 v1-b2 resnet50 --threads 1
+    """
+    from rich.text import Text
+
+    from serve.bench.measure.frontier import bench_zoo
+    from serve.bench.report.report import keep_result
+    from zoo.files import check_folder
+
+    check_folder(options.out)
+    result = bench_zoo(options, say=lambda line: log_console().print(Text(line), soft_wrap=True))
+    keep_result(result, options.out, as_json=as_json)
 
 
 @click.command()

@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, get_type_hints
 
 from rich.table import Table
 
@@ -78,6 +78,13 @@ class Kind(Row):
     def command(self) -> str:
         """What measures anew: a command of the zoo, or a script of that name."""
         return f"zoo bench {self.name}" if self.name in BENCHMARKS else f"python benchmarks/{self.name}.py"
+
+
+def data_row(kind: Kind) -> type[Row]:
+    """The row that a kind's data is read into: the one whose `from_dict` reads it, or what its reader returns."""
+    owner = getattr(kind.read, "__self__", None)
+    row: type[Row] = owner if isinstance(owner, type) else get_type_hints(kind.read)["return"]
+    return row
 
 
 def find_kinds() -> dict[str, Kind]:

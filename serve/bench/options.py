@@ -18,6 +18,10 @@ Driver = Literal["zoo", "loadgen"]
 # Options that commands share.
 WarmupMs = Annotated[NotNegative, Opt("Untimed calls before the first round.")]
 Rounds = Annotated[int, Within(3), Opt("Visits to each thing compared, A B A B…")]
+LatencyRounds = Annotated[
+    Annotated[int, Within(3)] | None,
+    Opt("Visits to each thing compared, A B A B…  [default: one for every 100 ms]"),
+]
 Threads = Annotated[Count | None, Opt("Processor threads.  [default: the back end's]")]
 Folder = Annotated[Path, Opt("Folder of the results.", flags=("-o", "--out"))]
 
@@ -56,10 +60,7 @@ class LatencyOptions(Row):
     warmup_ms: Annotated[NotNegative, Opt("Untimed calls before the first round; on until their time is steady.")] = (
         200.0
     )
-    rounds: Annotated[
-        Annotated[int, Within(3)] | None,
-        Opt("Visits to each thing compared, A B A B…  [default: one for every 100 ms]"),
-    ] = None
+    rounds: LatencyRounds = None
     backends: Annotated[
         tuple[BackendId, ...],
         Opt("Time each artifact in this one, if it opens it; repeatable.  [default: auto]", flags=("--backend",)),
@@ -77,6 +78,20 @@ class CompareOptions(Row):
     after: Annotated[Path, Arg("AFTER.json")]
     tolerance: Annotated[Positive, Opt("How much slower is no regression, %.")] = 5.0
     strict: Annotated[bool, Opt("Fail too where the interval does not rule a regression out.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierOptions(Row):
+    """What `zoo bench zoo` can be told."""
+
+    models: Annotated[tuple[str, ...], Arg("[MODEL]...")] = ()
+    batch_size: Annotated[Count, Opt("Pictures at once.")] = 1
+    duration_s: Annotated[Positive, Opt("Of each network, in all rounds together.")] = 2.0
+    warmup_ms: WarmupMs = 200.0
+    rounds: LatencyRounds = None
+    device: DeviceChoice = "auto"
+    threads: Threads = None
+    out: Folder = RESULTS
 
 
 @dataclass(frozen=True, kw_only=True)
