@@ -19,7 +19,7 @@ from zoo.wording import joined, plain_name
 _BACKENDS = {
     "onnxruntime": "ort-cpu",
     "openvino": "openvino",
-    "openvino-bf16": "openvino",
+    "openvino-bf16": "openvino-bf16",
     "torch": "torch",
     "torch-compile": "compile",
     "torch-aot": "aot",
@@ -61,4 +61,6 @@ def _of_runner(words: str) -> str:
         return "ort-cuda-graph" if words.endswith("CUDA graph") else "ort-cuda"
     compiled = {"torch.compile": "compile", "AOTInductor": "aot"}
     found = next((id for name, id in compiled.items() if words.endswith(name)), None)
+    if words.endswith("bf16"):
+        return "openvino-bf16"
     return found or _RUNNERS.get(words.split()[0]) or find_engine("tensorrt").id

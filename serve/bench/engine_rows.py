@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from export.backends import BackendId
+from export.backends import BackendId, find_backend
 from zoo.errors import look_up
 from zoo.machine import Device
 from zoo.rows import Row, Some, Text
@@ -37,9 +37,14 @@ class EngineRow(Row):
     @property
     def opens_graphs(self) -> bool:
         """Whether it is given an ONNX graph, or a plan made of one; the others are given PyTorch's modules."""
-        return not self.backend.startswith("torch")
+        return find_backend(self.backend).opens != "checkpoint"
+
+    def graph_precision(self, asked: str) -> str:
+        """What its graph is in, for a precision asked for: a back end that rounds float32 by itself gets float32."""
+        return "fp32" if find_backend(self.backend).computes else asked
 
 
+_NO_NODES = "its runner keeps no profile"
 _NO_PROFILE = "what PyTorch compiles has no layers of ours any more"
 # ONNX Runtime computes bf16 graphs on no processor, and its profiler measures launches on a GPU, not kernels
 # (onnxruntime/core/framework/sequential_executor.cc reads the host's clock around each kernel's Compute).
@@ -104,7 +109,15 @@ ENGINES = (
         backend="openvino",
         device="cpu",
         precisions=("fp32", "fp16", "int8"),
-        why="its runner keeps no profile",
+        why=_NO_NODES,
+    ),
+    EngineRow(
+        id="openvino-bf16",
+        name="OpenVINO in bf16",
+        backend="openvino-bf16",
+        device="cpu",
+        precisions=("bf16",),
+        why=_NO_NODES,
     ),
 )
 # What a field or an option may hold. A type checker cannot read the rows, so for it an id is any text.

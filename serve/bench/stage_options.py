@@ -17,9 +17,7 @@ SeChoice = Literal["paper", "both", "none"]
 Method = Literal["isolated", "in-place", "exchange"]
 METHODS: tuple[Method, ...] = ("isolated", "in-place", "exchange")
 
-Engines = Annotated[
-    tuple[EngineId, ...], Opt("Engine; repeatable.  [default: the best at hand]", flags=("--on",), metavar="ENGINE")
-]
+Engines = Annotated[tuple[EngineId, ...], Opt("Engine; repeatable.  [default: the best at hand]", flags=("--on",))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,7 @@ class StagesOptions(Row):
     ] = None
     by: Annotated[
         tuple[Method, ...],
-        Opt("How beside isolated stages, which are always timed; repeatable.  [default: all]", flags=("--by",)),
+        Opt("What to measure; isolated stages always are. Repeatable.  [default: all three]", flags=("--by",)),
     ] = ()
     map_stages: Annotated[
         tuple[Count, ...],

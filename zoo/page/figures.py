@@ -32,13 +32,9 @@ class Figures:
     def to_terminal(self, result: Result) -> Table:
         """A table of a terminal, whose title names the device."""
         drawn = empty_table(f"{plain_name(result.device)} · {self.caption}", self.heads, self.words)
-        for row in self.texts():
-            drawn.add_row(*map(escape, row))
+        for row in self.rows:
+            drawn.add_row(*(escape(unescape(re.sub(r"<[^>]+>", "", join(cell)))) for cell in row))
         return drawn
-
-    def texts(self) -> list[list[str]]:
-        """The rows as plain text."""
-        return [[unescape(re.sub(r"<[^>]+>", "", join(cell))) for cell in row] for row in self.rows]
 
 
 def to_page(figures: Iterable[Figures]) -> list[Markup]:
@@ -69,5 +65,10 @@ def marks(summary: Summary) -> tuple[tuple[str, float], ...]:
 
 def variation(summary: Summary) -> Markup:
     """The coefficient of variation, marked where trtexec would warn of it."""
-    share = f"{summary.coefficient_of_variation * 100:.1f} %"
+    share = spread(summary)
     return join(pill("unstable", "warning"), " ", share) if summary.unstable else join(share)
+
+
+def spread(summary: Summary) -> str:
+    """The coefficient of variation as it is: “2.1 %”."""
+    return f"{summary.coefficient_of_variation * 100:.1f} %"

@@ -35,12 +35,11 @@ class LogMark:
 
 @dataclass(frozen=True, kw_only=True)
 class LogRow:
-    """One line of marks, with a label to its left and a text to its right; `joined` draws a line between the marks."""
+    """One line of marks, with a label to its left and a text to its right."""
 
     label: Child
     marks: Sequence[LogMark]
     text: Child = ""
-    joined: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +126,6 @@ def _draw_row(row: LogRow, along: Axis, ticks: Sequence[float], centre: float | 
         left, width = f"{start * 100:.2f}%", f"{(end - start) * 100:.2f}%"
         faded = " faded" if mark.hollow else ""
         parts.append(tag("rect", class_=f"fill {mark.colour}{faded}", x=left, y=6, width=width, height=_ROW_PX - 12))
-    if row.joined and row.marks:
-        values = [mark.value for mark in row.marks]
-        ends = {"x1": _at(along, min(values)), "x2": _at(along, max(values))}
-        parts.append(tag("line", class_="join", y1=middle, y2=middle, **ends))
     for mark in row.marks:
         if mark.low and mark.high:
             ends = {"x1": _at(along, mark.low), "x2": _at(along, mark.high)}

@@ -83,7 +83,7 @@ def tables(run: MeasuredFusion) -> list[Figures]:
         rows.append([*cells, digits(line.v100), digits(line.tpu_v3), f"{line.top1:.1f}"])
     heads = ["fused", "params M", "paper's", "MACs"]
     for told in data.passes:
-        heads += [f"{told.done} ms", "pictures/s", "× none"]
+        heads += [f"{told.done} ms", f"{told.done} pictures/s", f"{told.done} × none"]
     heads += ["V100", "TPUv3", "top-1"]
     caption = (
         f"B4 at {data.image_size} px; parameters counted here and as published; V100, TPUv3, top-1 are the paper's"

@@ -318,7 +318,7 @@ def _details(data: StagesData, conditions: str) -> Iterator[str]:
 def warnings(run: MeasuredStages) -> Iterator[str]:
     """That the machine was not quiet, where it was not."""
     if run.data.warning:
-        yield f"{run.data.warning} ({run.data.conditions})"
+        yield run.data.warning
 
 
 def timings(run: MeasuredStages) -> Iterator[Timing]:

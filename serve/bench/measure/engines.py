@@ -82,7 +82,12 @@ def check_engine(engine: EngineRow, precision: str, device: Device) -> None:
     if "auto" not in (device, engine.device) and device != engine.device:
         where = {"cpu": "the processor", "cuda": "a GPU"}[engine.device]
         raise ZooError(f"--on {engine.id} computes on {where}, and --device is {device}.", "Leave --device out.")
-    if engine.device == "cuda" or device == "cuda":
+    if engine.device == "cuda" and cuda_driver() is None:
+        raise MissingCapabilityError(
+            f"--on {engine.id} computes on an NVIDIA GPU, and this machine has none that works.",
+            "`zoo doctor` says why; --on ort-cpu measures on the processor.",
+        )
+    if device == "cuda":
         choose_device("cuda")
     if engine.builder:
         choose_builder(engine.builder)
@@ -149,7 +154,7 @@ def open_prepared(prepared: Prepared, bench: Bench, *, profile: Path | None = No
 
 def in_precision(graph: ModelProto, contract: Contract, bench: Bench) -> ModelProto:
     """A graph in a precision, as an export gives it to this engine; 8 bits are calibrated on random pictures."""
-    row = find_precision(bench.precision)
+    row = find_precision(bench.engine.graph_precision(bench.precision))
     if not row.calibrated:
         return row.apply(graph)
     preprocessing = contract.preprocessing

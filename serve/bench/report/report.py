@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from serve.bench.kind import find_kinds
 from serve.bench.report.devices import group_by_device, headlines, terminal_lines
+from serve.bench.report.exports import as_csv, as_markdown
 from serve.bench.report.page import render_page
-from serve.bench.report.texts import as_csv, as_markdown, find_tables
 from zoo import __version__
 from zoo.console import log_console, print_json, results_console
 from zoo.files import write_json, write_text
@@ -54,11 +54,12 @@ def write_report(paths: Iterable[Path], out: Path) -> dict[str, Any]:
     devices = group_by_device(results)
     said = {runs.device: headlines(runs) for runs in devices}
     page = render_page(devices)
-    beside, tables = out.with_suffix(".json"), list(find_tables(devices))
+    beside = out.with_suffix(".json")
     write_text(out, page)
-    write_text(out.with_suffix(".md"), as_markdown(said, tables))
-    write_text(out.with_suffix(".csv"), as_csv(tables))
+    markdown, table = out.with_suffix(".md"), out.with_suffix(".csv")
+    write_text(markdown, as_markdown(devices))
+    write_text(table, as_csv(devices))
     figures = {"headlines": said, "results": [result.to_dict() for result in results]}
     write_json(beside, {"format": REPORT_FORMAT, "zoo_version": __version__, **figures})
-    written = {"report": out, "json": beside, "markdown": out.with_suffix(".md"), "csv": out.with_suffix(".csv")}
-    return {name: str(path) for name, path in written.items()} | {"headlines": said}
+    files = {"report": out, "json": beside, "markdown": markdown, "csv": table}
+    return {**{name: str(file) for name, file in files.items()}, "headlines": said}

@@ -139,8 +139,14 @@ def test_what_an_engine_cannot_do_is_refused_before_work(monkeypatch: pytest.Mon
 @pytest.mark.skipif(cuda_driver() is not None, reason="this machine has a GPU")
 @pytest.mark.parametrize("engine", [row.id for row in ENGINES if row.device == "cuda"])
 def test_an_engine_of_a_gpu_is_refused_without_one(engine: str) -> None:
-    with pytest.raises(MissingCapabilityError):
+    with pytest.raises(MissingCapabilityError, match=f"--on {engine} computes on an NVIDIA GPU") as error:
         check_engine(find_engine(engine), "fp16", "auto")
+    assert "--on ort-cpu" in error.value.hint
+
+
+def test_a_back_end_that_rounds_by_itself_gets_float32() -> None:
+    assert find_engine("openvino-bf16").graph_precision("bf16") == "fp32"
+    assert find_engine("tensorrt").graph_precision("bf16") == "bf16"
 
 
 def test_every_engine_either_has_a_profiler_or_says_why_not() -> None:
