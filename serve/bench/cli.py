@@ -129,4 +129,4 @@ def report(options: ReportOptions, as_json: bool) -> None:
     for sentences in written["headlines"].values():
         for sentence in sentences:
             click.echo(f"• {sentence}")
-    click.echo(f"\n{written['report']}\n{written['json']}")
+    click.echo("\n" + "\n".join(written[name] for name in ("report", "json", "markdown", "csv")))

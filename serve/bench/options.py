@@ -111,6 +111,6 @@ class ReportOptions(Row):
     """What `zoo bench report` can be told."""
 
     results: Annotated[tuple[Path, ...], Arg("[FILE|FOLDER]...")] = ()
-    out: Annotated[Path, Opt("The page; its figures are written beside it as .json.", flags=("-o", "--out"))] = (
-        RESULTS / "report.html"
-    )
+    out: Annotated[
+        Path, Opt("The page; its figures are written beside it as .json, .md and .csv.", flags=("-o", "--out"))
+    ] = RESULTS / "report.html"

@@ -14,7 +14,7 @@ from serve.bench.measure.rounds import Rounds, Visit, disturbance
 from zoo.page.charts import Bar, Group, Line, bar_chart, line_chart
 from zoo.page.curves import Band, Curve, curve_chart
 from zoo.page.ecdf import Distribution, ecdf_chart
-from zoo.page.figures import SERIES, SUMMARY_HEADS, Figures, empty_table, marks, summary_cells, to_page
+from zoo.page.figures import SERIES, SUMMARY_HEADS, Figures, empty_table, marks, spread, summary_cells, to_page
 from zoo.page.markup import Child, Markup, tag
 from zoo.wording import digits, digits_or_dash, joined, milliseconds, plain_name, times
 
@@ -39,7 +39,7 @@ def section(run: MeasuredLatency) -> Markup:
         groups,
         title="Latency",
         description="Bars end at p50; the ticks are p90 and, from 100 samples on, p99. "
-        f"{run.result.settings.get('scenario_says', 'One batch in flight').capitalize()}; copies included.",
+        f"{_first_upper(run.result.settings.get('scenario_says', 'one batch in flight'))}; copies included.",
         axis="ms",
         legend=[("mark-key p90", "p90"), ("mark-key p99", "p99")],
     )
@@ -55,6 +55,10 @@ def section(run: MeasuredLatency) -> Markup:
     )
 
 
+def _first_upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _facts(run: MeasuredLatency, artifact: TimedArtifact) -> list[str]:
     """Precision, threads and SHA-256 of an artifact; results of older versions do not say them."""
     subject = next((subject for subject in run.result.subjects if subject.name == artifact.artifact), None)
@@ -66,7 +70,7 @@ def _bar(row: LatencyRow, colour: str) -> Bar:
     ticks, latency = marks(row.latency), row.latency
     said = [f"{key} {milliseconds(value)}" for key, value in (("p50", latency.p50_ms), *ticks)]
     return Bar(
-        label=row.label,
+        label=row.short,
         value=latency.p50_ms,
         text=milliseconds(latency.p50_ms),
         colour=colour,
@@ -83,6 +87,8 @@ def _figures(run: MeasuredLatency) -> Figures:
     for row in listed:
         one = compared.get((row.artifact, row.key))
         cells = [row.artifact, row.label, *summary_cells(row.latency), digits(row.pictures_per_second)]
+        if data.turns:  # what was disturbed is known: a wide spread alone is no reproach
+            cells[5] = spread(row.latency)
         rows.append([*cells, _compared(one) if one else "1×"] if compared else cells)
     heads = ["artifact", "called", *SUMMARY_HEADS, "pictures/s", *(["speed"] if compared else [])]
     few = any(row.latency.telling_p99_ms is None for row in listed)
@@ -151,7 +157,7 @@ def _before_the_network(data: LatencyData) -> Markup:
     steps = (
         ("decode", data.picture.decode, "series-4"),
         ("resize", data.picture.prepare, "series-3"),
-        (f"network, {network.label}", network.latency, "series-1"),
+        (f"network, {network.short}", network.latency, "series-1"),
     )
     bars = []
     for name, summary, colour in steps:

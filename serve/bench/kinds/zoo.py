@@ -8,7 +8,7 @@ from serve.bench.kind import Kind, Measured, Timing
 from serve.bench.measure.frontier import FrontierData, FrontierRow
 from serve.bench.measure.published import PAIRS, PAIRS_SOURCE, SETUPS
 from serve.bench.measure.rounds import disturbance
-from zoo.page.figures import SERIES, SUMMARY_HEADS, Figures, summary_cells, to_page
+from zoo.page.figures import SERIES, SUMMARY_HEADS, Figures, spread, summary_cells, to_page
 from zoo.page.markup import Child, Markup, tag
 from zoo.page.scatter import Point, scatter_chart
 from zoo.wording import count, digits, joined, milliseconds, plain_name, times
@@ -57,7 +57,8 @@ def figures(run: MeasuredFrontier) -> list[Figures]:
     for row in sorted(data.rows, key=lambda row: row.latency.p50_ms):
         name = f"{row.model} ◆" if row.on_frontier else row.model
         facts = [f"{row.image_size}", count(row.num_params), count(row.macs), f"{row.top1_percent:.1f}"]
-        rows.append([name, *facts, *summary_cells(row.latency)])
+        p50, p90, p99, _, n = summary_cells(row.latency)
+        rows.append([name, *facts, p50, p90, p99, spread(row.latency), n])
         elsewhere = [_ratio(data.published_ratio(row.model, setup)) for setup in SETUPS]
         beside.append([row.model, _here(row), *elsewhere])
     heads = ("network", "px", "params", "MACs", "top-1 %", *SUMMARY_HEADS)

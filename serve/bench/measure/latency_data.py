@@ -56,6 +56,13 @@ class Setting(Row):
         return {name: getattr(self, name) for name in names}
 
     @property
+    def short(self) -> str:
+        """The same in a word or two, where the page has said the rest: “batch 8”, “50.0/s”, “after 100 ms”."""
+        if self.offered_per_second:
+            return f"{digits(self.offered_per_second)}/s"
+        return f"batch {self.batch_size}" if self.idle_ms is None else f"after {self.idle_ms:g} ms"
+
+    @property
     def label(self) -> str:
         """“batch 8”, “offline, batch 32”, “50.0 pictures/s, up to 8 at once”, “batch 1 after 100 ms”."""
         said = f"batch {self.batch_size}"
