@@ -5,8 +5,11 @@ Graphs are made by the project's own exporter and opened by `open_runner`, as ar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +43,8 @@ from zoo.wording import joined
 _COMPILERS = {"torch": None, "torch-compile": JUST_IN_TIME, "torch-aot": AHEAD_OF_TIME}
 # Ranges of random weights on random pictures decide no accuracy here, only that there are some.
 CALIBRATION_PICTURES = 8
+# Networks that are compared at once, each compiled for one picture and for more.
+COMPILED_AT_ONCE = 64
 
 
 def best_engine(device: Device = "auto") -> EngineRow:
@@ -145,11 +150,35 @@ def open_prepared(prepared: Prepared, bench: Bench, *, profile: Path | None = No
     engine, artifact = bench.engine, prepared.artifact
     if artifact is None:
         where, compiler = choose_device(bench.device), _COMPILERS[engine.backend]
-        return TorchRunner(prepared.network, prepared.contract, device=where, threads=bench.threads, compiler=compiler)
+        with _all_compiled():
+            return TorchRunner(
+                prepared.network, prepared.contract, device=where, threads=bench.threads, compiler=compiler
+            )
     if profile and engine.profiler == "onnxruntime":
         return OnnxRunner(artifact, device="cpu", threads=bench.threads, profile=profile)
     device: Device = engine.device if engine.backend == "onnxruntime" else "auto"
     return open_runner(str(artifact), backend=engine.backend, device=device, threads=bench.threads)
+
+
+def forget_compiled(bench: Bench) -> None:
+    """Begin afresh before networks are compared: `torch.compile` keeps all of a process in one list.
+
+    Every call walks through that list, so that earlier networks would slow the later ones.
+    """
+    if bench.engine.backend == "torch-compile":
+        import torch
+
+        torch.compiler.reset()
+
+
+@contextmanager
+def _all_compiled() -> Iterator[None]:
+    """Let `torch.compile` compile more than eight networks, after which it would silently go on without compiling."""
+    import torch
+
+    config: Any = torch._dynamo.config
+    with config.patch(recompile_limit=COMPILED_AT_ONCE, fail_on_recompile_limit_hit=True):
+        yield
 
 
 def in_precision(graph: ModelProto, contract: Contract, bench: Bench) -> ModelProto:

@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch.nn import functional as F
 
-from serve.bench.measure.engines import Bench, check_answers, open_prepared, reference_answers
+from serve.bench.measure.engines import Bench, check_answers, forget_compiled, open_prepared, reference_answers
 from serve.bench.measure.pictures import random_pictures
 from serve.bench.measure.ratio import paired_ratio
 from serve.bench.measure.rounds import Rounds, measure_rounds
@@ -42,6 +42,7 @@ def measure_inference(
     Raises:
         VerdictError: a network whose answers are not PyTorch's. ZooError: as the exporter, builder and runner.
     """
+    forget_compiled(bench)
     pictures = random_pictures(bench.batch_size, image_size)
     with ExitStack() as stack:
         calls: dict[str, Call] = {}

@@ -11,6 +11,7 @@ from serve.bench.measure.engines import (
     Bench,
     Prepared,
     check_answers,
+    forget_compiled,
     open_prepared,
     prepare_artifact,
     reference_answers,
@@ -90,6 +91,7 @@ def prepare_forms(
 
 def time_forms(place: StagePlace, forms: Mapping[str, Prepared], bench: Bench, schedule: Schedule) -> Timed:
     """Time what was prepared in turn, each after a comparison with PyTorch."""
+    forget_compiled(bench)
     pictures = random_pictures(bench.batch_size, picture_size(place))
     calls: dict[str, Call] = {}
     errors: dict[str, float] = {}

@@ -17,6 +17,7 @@ from serve.bench.measure.engines import (
     Bench,
     Prepared,
     check_answers,
+    forget_compiled,
     open_prepared,
     prepare_artifact,
     reference_answers,
@@ -140,6 +141,7 @@ def measure_exchanges(
         other_variant = swapped(variant, index, se=se, kernel_size=kernel_size)
         other = prepare_network(other_variant, bench, image_size=image_size, name=f"exchanged-{index}")
         check_network(other, bench, f"{variant.id} with stage {index} exchanged")
+        forget_compiled(bench)
         with ExitStack() as stack:
             runners = {
                 name: stack.enter_context(open_prepared(one, bench)) for name, one in ((OWN, own), (OTHER, other))
