@@ -6,17 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from export.passport import check_plan
+from export.runners.compiled import Compiler
 from export.runners.pytorch import TorchRunner
 from serve.bench.engine_rows import ENGINES, find_engine
 from serve.bench.measure import engines
 from serve.bench.measure.engines import (
+    COMPILED_AT_ONCE,
     Bench,
     best_engine,
     check_answers,
     check_engine,
+    forget_compiled,
     open_prepared,
     prepare_artifact,
     reference_answers,
@@ -69,6 +73,28 @@ def test_a_plan_of_a_stage_is_built_with_its_passport(stage: PictureStage, tmp_p
     assert passport.builder and passport.builder.built_as.profiles[0].max == 2
     with pytest.raises(MissingCapabilityError, match="NVIDIA GPU only"):
         open_prepared(prepared, bench)
+
+
+def test_no_network_is_timed_uncompiled_because_others_were_compiled_before(
+    stage: PictureStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`torch.compile` compiles eight networks of a kind, and computes the ninth as it is without a word."""
+    config: Any = torch._dynamo.config
+    before, seen, resets = config.recompile_limit, list[tuple[int, bool]](), list[str]()
+    compiler = Compiler("noted", lambda network, example: seen.append(limits()) or network)  # type: ignore[func-returns-value]
+
+    def limits() -> tuple[int, bool]:
+        return config.recompile_limit, config.fail_on_recompile_limit_hit
+
+    monkeypatch.setitem(engines._COMPILERS, "torch-compile", compiler)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append("reset"))
+    bench = a_bench("compile", "fp32", tmp_path)
+    with open_prepared(prepare_artifact(stage, contract_of(stage, PLACE), bench, "stage"), bench):
+        assert seen == [(COMPILED_AT_ONCE, True)]
+    assert config.recompile_limit == before
+    forget_compiled(bench)
+    forget_compiled(a_bench("torch", "fp32", tmp_path))
+    assert resets == ["reset"]
 
 
 class Wrong:
