@@ -7,6 +7,7 @@ and is then silently replaced by the CPU's. So the driver is asked first, and af
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,6 +21,7 @@ from export.contract import GRAPH_KEY, read_metadata
 from export.interface import as_input, outputs_of
 from export.passport import check_exists
 from export.precision.rows import NO_FUSED_CLIPS, NO_FUSED_PAIRS
+from export.runners.apart import Laps, Parts
 from export.runners.binding import BoundBatch
 from export.runners.runner import check_out, recorded_temperature
 from zoo.errors import ArtifactError, MissingCapabilityError
@@ -184,13 +186,21 @@ class OnnxRunner:
             found = self._session.run(list(names), taken)
         return dict(zip(names, found, strict=True))
 
-    def _run_on_gpu(self, pictures: NDArray[np.uint8], outputs: int | None = None) -> list[NDArray[Any]]:
+    def infer_apart(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Parts]:
+        """The same answers on a GPU, and how long each part of the call took."""
+        laps = Laps()
+        answers = self._run_on_gpu(pictures, outputs=1, lap=laps.lap)[0]
+        return answers, laps.parts()
+
+    def _run_on_gpu(
+        self, pictures: NDArray[np.uint8], outputs: int | None = None, lap: Callable[[], None] = lambda: None
+    ) -> list[NDArray[Any]]:
         size = len(pictures)
         if size not in self._bound:
             self._bound[size] = BoundBatch(
                 self._session, self.contract, size, device=DEVICE_MEMORY, graph=self._cuda_graph
             )
-        return self._bound[size].run(as_input(pictures, self.contract), outputs=outputs)
+        return self._bound[size].run(as_input(pictures, self.contract), outputs=outputs, lap=lap)
 
     def finish_profile(self) -> Path:
         """Write the profile of all calls so far, in Chrome's trace format, and return its file."""

@@ -47,7 +47,7 @@ def section(run: MeasuredLatency) -> Markup:
         "section",
         tag("h3", f"Latency of {joined(one.artifact for one in artifacts)}"),
         bars,
-        *to_page([_figures(run)]),
+        *to_page([_figures(run), *_parts(run.data)]),
         *(_distribution(turn, colours) for turn in data.turns if turn.idle_ms is None),
         *_curves(data, colours),
         _before_the_network(data),
@@ -95,6 +95,20 @@ def _figures(run: MeasuredLatency) -> Figures:
     each = "picture" if listed[0].scenario == "server" else "batch"
     caption = f"Milliseconds per {each}" + ("; a p99 needs 100 samples, a p90 10" if few else "")
     return Figures(heads=heads, rows=rows, caption=caption, words=(0, 1, 8))
+
+
+def _parts(data: LatencyData) -> Iterator[Figures]:
+    """Where the time of a call on a GPU goes, of runners that tell."""
+    rows: list[list[Child]] = []
+    for row in data.rows:
+        if row.parts:
+            parts = (row.parts.host_to_device, row.parts.compute, row.parts.device_to_host, row.parts.end_to_end)
+            n = f"{row.parts.end_to_end.n:,}"
+            rows.append([row.artifact, row.label, *(digits(part.p50_ms) for part in parts), n])
+    if rows:
+        heads = ("artifact", "called", "to the device", "computing", "back", "together", "n")
+        caption = "Milliseconds of the parts of a call, p50; the device is waited for after each, in a pass of its own"
+        yield Figures(heads=heads, rows=rows, caption=caption, words=(0, 1))
 
 
 def _distribution(turn: Turn, colours: Mapping[str, str]) -> Markup:

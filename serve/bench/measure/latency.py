@@ -15,7 +15,9 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.bench.measure.latency_data import LatencyRow, Setting, Turn
+from export.runners.apart import Parts, runs_apart
+from serve.bench.measure.gpu_trace import is_gpu
+from serve.bench.measure.latency_data import LatencyRow, PartTimes, Setting, Turn
 from serve.bench.measure.loadgen import LoadGen
 from serve.bench.measure.opened import OpenArtifact, check_answers
 from serve.bench.measure.rounds import MIN_ROUNDS, Rounds, Visiting, Watches, measure_rounds
@@ -23,13 +25,16 @@ from serve.bench.measure.scenarios import RATE_SHARES, Server, Wait, after_silen
 from serve.bench.measure.timing import Clock, Schedule, time_call
 from serve.bench.options import Driver, ScenarioId
 from zoo.errors import ZooError
-from zoo.rows import Count, NotNegative, Positive, Row, Some
+from zoo.results import summarize
+from zoo.rows import Count, NotNegative, Positive, Row, Some, field_types
 from zoo.wording import joined
 
 # Silences of `--idle-gap`, ms; 0 is none, in turn with the others.
 IDLE_GAPS_MS = (0.0, 10.0, 100.0, 1000.0)
 # Calls after each silence: twenty of a second each are patience enough.
 IDLE_ROUNDS = 20
+# Calls whose parts are waited for one by one, after the rounds.
+PART_CALLS = 100
 # What a capacity is known from before rates are chosen.
 CAPACITY = Schedule(warmup_ms=50.0, duration_ms=200.0, min_iterations=5, rounds=1)
 
@@ -200,6 +205,18 @@ def _after_silences(fed: Sequence[Fed], plan: LatencyPlan, when: Time) -> dict[f
     }
 
 
+def measure_parts(fed: Fed) -> PartTimes | None:
+    """The parts of calls on a GPU in a pass of their own; None on a processor, or where the runner tells none."""
+    runner = runs_apart(fed.artifact.runner)
+    if runner is None or not is_gpu(fed.artifact.runner.device):
+        return None
+    parts = [runner.infer_apart(fed.batch)[1] for _ in range(PART_CALLS)]
+    kinds = [[getattr(one, name) for one in parts] for name in field_types(Parts)]
+    to_device, compute, to_host = map(summarize, kinds)
+    whole = summarize(map(sum, zip(*kinds, strict=True)))
+    return PartTimes(host_to_device=to_device, compute=compute, device_to_host=to_host, end_to_end=whole)
+
+
 def _row(turn: Turn, fed: Fed, mean_batch: float | None) -> LatencyRow:
     summary = turn.rounds.summary(fed.name)
     each = 1 if turn.scenario == "server" else turn.batch_size  # a server's samples are pictures, others' batches
@@ -211,4 +228,5 @@ def _row(turn: Turn, fed: Fed, mean_batch: float | None) -> LatencyRow:
         round_p50_ms=turn.rounds.medians_ms(fed.name),
         max_difference=fed.difference,
         mean_batch=mean_batch,
+        parts=measure_parts(fed) if turn.scenario != "server" and turn.idle_ms is None else None,
     )

@@ -85,11 +85,22 @@ class Turn(Setting):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartTimes(Row):
+    """The parts of calls on a GPU, each waited for, in a pass of their own; `end_to_end` are the same calls whole."""
+
+    host_to_device: Summary
+    compute: Summary
+    device_to_host: Summary
+    end_to_end: Summary
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatencyRow(Setting):
     """One artifact called one way: milliseconds per batch (per picture in "server"), and pictures per second.
 
     `round_p50_ms` are the medians of the rounds, which show drift; `max_difference` is what two calls on the same
-    batch differed by, as a share of the largest logit; `mean_batch` is the mean of what a server's calls took at once.
+    batch differed by, as a share of the largest logit; `mean_batch` is the mean of what a server's calls took at once;
+    `parts` are those of a call, where a runner on a GPU tells them.
     """
 
     artifact: Text
@@ -98,6 +109,7 @@ class LatencyRow(Setting):
     round_p50_ms: Annotated[tuple[NotNegative, ...], Some()]
     max_difference: NotNegative
     mean_batch: Positive | None = None
+    parts: PartTimes | None = None
 
     @property
     def keeps_up(self) -> bool:

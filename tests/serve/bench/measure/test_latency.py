@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.contract import Contract
+from export.runners.apart import Parts
 from serve.bench.measure.latency import LatencyPlan, Time, measure_latency
 from serve.bench.measure.latency_data import LatencyRow, Turn, compare_rows
 from serve.bench.measure.latency_run import bench_latency
@@ -339,3 +340,23 @@ def test_options_without_effect_are_refused_before_anything_is_opened(asked: dic
     options = LatencyOptions.from_dict({"artifacts": ["s.onnx"], **asked})
     with pytest.raises(ZooError, match=problem):
         bench_latency(options, open_artifact=lambda artifact, **options: pytest.fail("it was opened"))
+
+
+class ApartRunner(CountingRunner):
+    """A runner on a GPU that tells the parts of a call."""
+
+    def infer_apart(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Parts]:
+        return self.infer(pictures), Parts(host_to_device_ms=1.0, compute_ms=4.0, device_to_host_ms=0.5)
+
+
+def test_on_a_gpu_the_parts_of_a_call_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    (row,) = measure(ApartRunner(), [2])
+    assert row.parts is None  # on a processor nothing is copied
+    monkeypatch.setattr("serve.bench.measure.latency.is_gpu", lambda device: True)
+    (row,) = measure(ApartRunner(), [2])
+    assert row.parts is not None
+    assert (row.parts.host_to_device.p50_ms, row.parts.compute.p50_ms, row.parts.end_to_end.p50_ms) == (1.0, 4.0, 5.5)
+    assert row.parts.end_to_end.n == 100
+    assert LatencyRow.from_dict(row.to_dict()) == row
+    (plain,) = measure(CountingRunner(), [2])
+    assert plain.parts is None  # the runner tells none
