@@ -210,7 +210,7 @@ class TensorRTRunner:
             def report_layer_time(self, layer_name: str, ms: float) -> None:
                 report(layer_name, ms)
 
-        self._profiler = Profiler()  # the context holds it weakly
+        self._profiler = Profiler()  # that a context keeps it alive is written nowhere
         self._context.profiler = self._profiler
 
     def _must(self, succeeded: bool, call: str) -> None:
