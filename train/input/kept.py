@@ -86,7 +86,7 @@ def pixels_kept(sets: Sequence[Pictures], most_bytes: int | None = None) -> Iter
         most_bytes: of all together; by default `MEMORY_SHARE` of the memory this process may use.
     """
     most = int(usable_memory() * MEMORY_SHARE) if most_bytes is None else most_bytes
-    own = [(pictures, KeptPixels(len(pictures), most // len(sets))) for pictures in sets]
+    own = [(pictures, KeptPixels(len(pictures), most // max(len(sets), 1))) for pictures in sets]
     _kept.extend(own)
     try:
         yield

@@ -7,7 +7,7 @@ steps here, and the recipes for people's own pictures are made of these function
 
 from __future__ import annotations
 
-from math import ceil, log, log2, log10, sqrt
+from math import ceil, log, log2, log10, pow, sqrt
 
 from train.progressive.recipe import Situation
 from train.progressive.schedule import steps_per_epoch
@@ -67,7 +67,7 @@ def smallest_crop(passes: float) -> float:
     return round(max(0.35, 0.7 - 0.35 * log10(max(passes, 1.0))), 2)
 
 
-def test_ratio(smallest: float) -> float:
+def enlargement(smallest: float) -> float:
     """How much larger test pictures are than training ones, by the least share of a picture that a crop takes.
 
     A crop of a share s shows things 1/√s as large as the whole picture would, and those from s to 1 on average
@@ -75,7 +75,7 @@ def test_ratio(smallest: float) -> float:
     at 384 px of 300; by the same power of that mean, 0.35 are 1.135 and 0.7 are 1.05.
     """
     power = log(384 / 300) / log(2 / (1 + sqrt(0.08)))
-    return round((2 / (1 + sqrt(smallest))) ** power, 4)
+    return round(pow(2 / (1 + sqrt(smallest)), power), 4)
 
 
 def regularisation(passes: float) -> float:

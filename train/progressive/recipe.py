@@ -204,14 +204,6 @@ def require_network(recipe: str, variant: Variant, ids: Iterable[str]) -> None:
         )
 
 
-def round_test_size(image_size: int, max_size: int) -> int:
-    """A fifth above the last training size, to the nearest multiple of 8, never above the network's cap.
-
-    300 px → 360; the paper's own pairs are 300/384 and 380/480 (§4.1: “about 20 % smaller”).
-    """
-    return min(int(image_size * 1.2 / 8 + 0.5) * 8, max_size)
-
-
 def larger_by(image_size: int, ratio: float) -> int:
     """The largest size up to `ratio` times another from which it differs by whole eights: 300 px × 1.135 are 340.
 

@@ -17,12 +17,12 @@ from __future__ import annotations
 from train.progressive.adapt import (
     STEPS_FROM_NOTHING,
     average_decay,
+    enlargement,
     norm_momentum,
     regularisation,
     smallest_crop,
     suited_batch,
     suited_epochs,
-    test_ratio,
     warmup_epochs,
 )
 from train.progressive.recipe import SIZE_STEP, Recipe, Situation, larger_by
@@ -65,7 +65,7 @@ def adapt(situation: Situation) -> Recipe:
             batch_size=batches,
             size_step=SIZE_STEP,
         ),
-        test_size=min(larger_by(last, test_ratio(smallest)), variant.max_size),
+        test_size=min(larger_by(last, enlargement(smallest)), variant.max_size),
         learning_rate=2e-3,
         warmup_epochs=warmup_epochs(steps, epochs),
         weight_decay=0.05,

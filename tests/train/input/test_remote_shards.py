@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file
 from urllib3 import Timeout
 
+from train.input import kept
 from train.input.decoders import load, load_validation
 from train.input.loader import Augmented
 from train.input.order import epoch_batches
@@ -226,6 +227,12 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a server that is away waits for weeks."""
     monkeypatch.setattr(http, "BACKOFF_S", 1e6)
     monkeypatch.setattr(http, "TIMEOUT", Timeout(1e6))
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every picture is asked for in every epoch, as if no memory were left to keep one decoded."""
+    monkeypatch.setattr(kept, "MEMORY_SHARE", 0.0)
 
 
 # A signal may come between the making of a socket and the `with` that closes it; then its end is what closes it.

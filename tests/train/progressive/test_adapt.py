@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from train.progressive.adapt import (
     average_decay,
+    enlargement,
     norm_momentum,
     regularisation,
     suited_batch,
@@ -41,6 +42,10 @@ def test_what_is_seen_seldom_is_learnt_as_it_is(passes: float, share: float) -> 
     assert last.randaugment_magnitude == pytest.approx(15 * share)
     assert (last.mixup_alpha, last.stochastic_depth_prob) == pytest.approx((0.2 * share, 0.2 * share))
     assert last.dropout == pytest.approx(0.1 + 0.2 * share)
+
+
+def test_the_smaller_the_crops_the_larger_the_test_pictures() -> None:
+    assert [enlargement(share) for share in (0.08, 0.35, 0.7, 1.0)] == [1.28, 1.1354, 1.0485, 1.0]
 
 
 def test_what_the_user_fixes_stays() -> None:
