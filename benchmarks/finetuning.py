@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -67,7 +68,10 @@ def main() -> None:
 def call(module: str, *arguments: str) -> None:
     """Run a module of ours, or a script, to its end."""
     command = [sys.executable, *(["-m", module] if module == "zoo" else [module]), *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    clock = {"BEGAN": str(time.time())}  # the peers' time begins with their process, as ours does
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | clock)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
 
 
 def run(
