@@ -147,12 +147,14 @@ class Recipe(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Situation(Row):
-    """What a recipe may adapt to: the network, how many pictures of how many classes, and what the user has fixed.
+    """What a recipe may adapt to: the network, whether it has trained weights, how many pictures of how many classes,
+    and what the user has fixed.
 
     Without pictures it is a folder of ten thousand in a hundred classes.
     """
 
     variant: Variant
+    weights: bool = False
     pictures: Count = 10_000
     classes: Count = 100
     epochs: Count | None = None
