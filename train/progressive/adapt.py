@@ -20,6 +20,8 @@ SMALLEST_BATCH, LARGEST_BATCH = 8, 64
 AVERAGED_SHARE = 0.05
 # Passes over the pictures up to which nothing is learnt by heart; ten times as many need all the means against it.
 FEW_PASSES = 30
+# Parameters up to which a network has no room for that; a hundred times as many have plenty.
+FEW_PARAMETERS = 100_000
 WARMUP_SHARE, MOST_WARMUP_STEPS = 0.1, 2000
 
 
@@ -78,13 +80,16 @@ def enlargement(smallest: float) -> float:
     return round(pow(2 / (1 + sqrt(smallest)), power), 4)
 
 
-def regularisation(passes: float) -> float:
+def regularisation(passes: float, parameters: int) -> float:
     """How much of a recipe's RandAugment, mixup, dropout and stochastic depth a run from nothing gets, 0 … 1.
 
     None of it up to 30 passes over the pictures, all of it from 300 on, and 0.3 of it at 60: a run that has hardly seen
-    its pictures learns more from them as they are.
+    its pictures learns more from them as they are. And the larger the network the more (EfficientNetV2 §4.1): all of it
+    from 10 million parameters on, half for one million, none below 100,000, which cannot learn much by heart.
     """
-    return round(min(max(log10(passes / FEW_PASSES), 0.0), 1.0), 2) if passes > 0 else 0.0
+    often = log10(max(passes, 1.0) / FEW_PASSES)
+    large = log10(max(parameters, 1) / FEW_PARAMETERS) / 2
+    return round(min(max(often, 0.0), 1.0) * min(max(large, 0.0), 1.0), 2)
 
 
 def warmup_epochs(steps: int, epochs: int) -> float:

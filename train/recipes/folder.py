@@ -27,6 +27,7 @@ from train.progressive.adapt import (
 )
 from train.progressive.recipe import SIZE_STEP, Recipe, Situation, larger_by
 from train.progressive.schedule import progressive_stages, steps_per_epoch
+from zoo.model.counts import count_params
 
 # 128 px of 300 px: where Table 6 starts. In pictures below 48 px a network sees little, and what it learns of them it
 # has to unlearn: where three quarters of the last size are below that too, they are the first.
@@ -51,7 +52,11 @@ def adapt(situation: Situation) -> Recipe:
     batches = [suited if situation.batch_size else min(suited, most) for most in BATCHES[: min(len(BATCHES), epochs)]]
     steps = sum(steps_per_epoch(situation.an_epoch, batch) for batch in batches) * epochs // len(batches)
     passes = epochs * situation.an_epoch / situation.pictures
-    share, smallest = regularisation(passes), smallest_crop(passes)
+    share = regularisation(passes, count_params(variant, situation.classes))
+    smallest = smallest_crop(passes)
+    test_size = min(larger_by(last, enlargement(smallest)), variant.max_size)
+    # Where no whole eight fits, things are made as large as in training by cutting the edges off instead.
+    margin = round(last * (enlargement(smallest) - 1)) if test_size == last < variant.max_size else 0
     return Recipe(
         name="folder",
         source="EfficientNetV2 Table 6, AdamW",
@@ -65,7 +70,9 @@ def adapt(situation: Situation) -> Recipe:
             batch_size=batches,
             size_step=SIZE_STEP,
         ),
-        test_size=min(larger_by(last, enlargement(smallest)), variant.max_size),
+        test_size=test_size,
+        test_resize="crop" if margin else "squash",
+        test_crop_margin=margin,
         learning_rate=2e-3,
         warmup_epochs=warmup_epochs(steps, epochs),
         weight_decay=0.05,

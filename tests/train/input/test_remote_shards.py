@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file
 from urllib3 import Timeout
 
+from train import settings
 from train.input import kept
 from train.input.decoders import load, load_validation
 from train.input.loader import Augmented
@@ -688,3 +689,12 @@ def test_after_a_server_has_failed_no_other_picture_of_the_batch_waits_for_it(
             with pytest.raises(DataError, match="gone"):
                 read()
     assert len(asked) <= remote.PARALLEL
+
+
+def test_pictures_of_an_address_are_waited_for_by_another_process(
+    shards: Path, serve_folder: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "usable_processors", lambda: 1)
+    with serve_folder(shards) as server:
+        assert settings.default_workers(open_splits(server.url)[0], torch.device("cpu")) == 1
+    assert settings.default_workers(open_splits(str(shards))[0], torch.device("cpu")) == 0
