@@ -154,3 +154,54 @@ def test_help_is_quick_to_load() -> None:
     loaded = "import sys, serve.bench.cli; print([m for m in ('torch', 'onnxruntime', 'numpy') if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
+
+
+def test_a_checkpoint_at_several_sizes(zoo: Zoo, in_folder: Path, tiny_run: Path) -> None:
+    sizes = ("--image-size", 24, "--image-size", 40, "--batch-size", 1)
+    answer = zoo("bench", "latency", tiny_run / "checkpoint.safetensors", *sizes, *BRIEF, "--json")
+    assert answer.code == 0, answer.err
+    result = json.loads(answer.out)
+    assert [row["image_size"] for row in result["data"]["rows"]] == [24, 40]
+    artifacts = result["data"]["artifacts"]
+    assert [one["artifact"] for one in artifacts] == [
+        "checkpoint.safetensors at 24 px",
+        "checkpoint.safetensors at 40 px",
+    ]
+    assert all("onnxruntime" in one["backend"] for one in artifacts)
+    assert result["data"]["comparisons"] == []  # of two sizes neither is the other's baseline
+    assert "--image-size 24 --image-size 40" in result["environment"]["command"]
+    torch = zoo("bench", "latency", tiny_run / "checkpoint.safetensors", *sizes, "--backend", "torch", *BRIEF, "--json")
+    assert all("torch" in one["backend"] for one in json.loads(torch.out)["data"]["artifacts"])
+    page = zoo("bench", "report", "results", "-o", "report.html")
+    assert page.code == 0, page.err
+    assert "p50 over the size of the pictures" in (in_folder / "report.html").read_text()
+    large = zoo("bench", "latency", tiny_run / "checkpoint.safetensors", "--image-size", 4000, *BRIEF)
+    assert large.code == 1
+    assert "capped" in large.err and "--image-size 480" in large.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "problem"),
+    [
+        (("latency", "tiny.onnx", "--rate", 10), 1, "--rate has no effect"),
+        (("latency", "tiny.onnx", "--scenario", "poisson"), 2, "single_stream"),
+        (("latency", "tiny.onnx", "--scenario", "server", "--rate", 0), 2, "--rate"),
+        (("latency", "tiny.onnx", "--rounds", 2), 2, "--rounds"),
+        (("latency", "tiny.onnx", "--idle-gap", "--driver", "loadgen"), 1, "--idle-gap"),
+        (("compare", "one.json"), 2, "AFTER.json"),
+        (("compare", "one.json", "two.json"), 1, "There is no result one.json"),
+        (("compare", "one.json", "two.json", "--tolerance", -1), 2, "--tolerance"),
+        (("zoo", "tiny"), 1, "No accuracy is published of tiny"),
+        (("zoo", "efficientnet"), 1, "Unknown"),
+        (("check", "--model", "nothing"), 1, "Unknown"),
+    ],
+)
+def test_wrong_calls_say_what_to_do(
+    zoo: Zoo, in_folder: Path, tiny_onnx: Path, arguments: tuple[object, ...], code: int, problem: str
+) -> None:
+    (in_folder / "tiny.onnx").symlink_to(tiny_onnx)
+    answer = zoo("bench", *arguments)
+    assert answer.code == code, answer.err
+    assert problem in answer.err
+    assert "Traceback" not in answer.err
+    assert [path.name for path in in_folder.iterdir()] == ["tiny.onnx"]
