@@ -18,6 +18,7 @@ from serve.bench.measure.self_check import (
     claim_of_verdicts,
     single_claims,
 )
+from serve.bench.measure.vitals import Watch
 from serve.bench.options import CheckOptions
 from zoo.errors import ZooError
 from zoo.machine import processor_name, usable_cores
@@ -25,6 +26,8 @@ from zoo.model.variants import find_variant
 from zoo.results import Result, Subject, measured_on, read_results, result_path, write_result
 from zoo.rows import Count, CountOrNone, Row, Text
 
+# Runs at most in one go, for each that is still to be made: on a busy machine none may count.
+MAX_ATTEMPTS = 2
 # What repeated runs are to find, by the factor that slows the first of two equal artifacts.
 _REPEATED: tuple[tuple[str, str, float, Verdict], ...] = (
     ("equal artifacts", "Two equal artifacts are even.", 1.0, "even"),
@@ -34,11 +37,11 @@ _REPEATED: tuple[tuple[str, str, float, Verdict], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Repeated(Row):
-    """Verdicts of the runs so far of one repeated check, and how many of the runs were quiet."""
+    """Verdicts of the quiet runs so far of one repeated check, and how many runs were disturbed and do not count."""
 
     name: Text
     verdicts: tuple[Verdict, ...] = ()
-    quiet_runs: CountOrNone = 0
+    disturbed_runs: CountOrNone = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +56,15 @@ class CheckData(Row):
 
     @property
     def complete(self) -> bool:
-        """Whether every check was made as often as asked."""
-        return all(len(one.verdicts) >= self.runs for one in self.repeated)
+        """Whether every check was made as often as asked, on a machine that was quiet."""
+        enough = all(len(one.verdicts) >= self.runs for one in self.repeated)
+        return enough and bool(self.claims) and all(claim.quiet for claim in self.claims)
 
     def every_claim(self) -> tuple[Claim, ...]:
         """The claims of single runs, then those of repeated ones as far as there are verdicts."""
         said = {name: (says, right) for name, says, _, right in _REPEATED}
         counted = [
-            claim_of_verdicts(one.name, said[one.name][0], one.verdicts, said[one.name][1], one.quiet_runs)
+            claim_of_verdicts(one.name, said[one.name][0], one.verdicts, said[one.name][1], one.disturbed_runs)
             for one in self.repeated
             if one.verdicts
         ]
@@ -79,7 +83,7 @@ def bench_check(options: CheckOptions, *, say: Callable[[str], None] = lambda li
     )
     path = result_path(options.out, empty)
     data = _earlier(path, options)
-    if data.complete and data.claims:
+    if data.complete:
         say(f"{path} is complete; --again checks anew.")
         return _result(data, subject)
     for grown in _checks(data, options, say):
@@ -99,22 +103,30 @@ def _earlier(path: Path, options: CheckOptions) -> CheckData:
 
 
 def _checks(data: CheckData, options: CheckOptions, say: Callable[[str], None]) -> Iterator[CheckData]:
-    """The data after every further check."""
+    """The data after every further check; claims that were checked while the machine was busy are checked again."""
     bench = open_bench(options, say)
-    if not data.claims:
-        for check in single_claims(bench):
-            claim = check()
-            say(f"{claim.name}: {claim.found}")
-            data = replace(data, claims=(*data.claims, claim))
-        yield data
+    claims = {claim.name: claim for claim in data.claims}
+    for name, check in single_claims(bench).items():
+        if name not in claims or not claims[name].quiet:
+            claims[name] = check()
+            say(f"{name}: {claims[name].found}")
+            data = replace(data, claims=tuple(claims.values()))
+            yield data
     for place, (name, _, factor, _) in enumerate(_REPEATED):
-        while len(data.repeated[place].verdicts) < options.runs:
-            one = data.repeated[place]
+        one = data.repeated[place]
+        for _ in range(MAX_ATTEMPTS * (options.runs - len(one.verdicts))):
             verdict, quiet = check_pair(bench, factor)
-            one = replace(one, verdicts=(*one.verdicts, verdict), quiet_runs=one.quiet_runs + quiet)
-            say(f"{name}, {len(one.verdicts)} of {options.runs}: {verdict}{'' if quiet else ', not quiet'}")
+            if quiet:
+                one = replace(one, verdicts=(*one.verdicts, verdict))
+            else:
+                one = replace(one, disturbed_runs=one.disturbed_runs + 1)
+            say(
+                f"{name}, {len(one.verdicts)} of {options.runs}: {verdict}{'' if quiet else ', disturbed, not counted'}"
+            )
             data = replace(data, repeated=(*data.repeated[:place], one, *data.repeated[place + 1 :]))
             yield data
+            if len(one.verdicts) >= options.runs:
+                break
 
 
 def open_bench(options: CheckOptions, say: Callable[[str], None]) -> Bench:
@@ -132,7 +144,13 @@ def open_bench(options: CheckOptions, say: Callable[[str], None]) -> Bench:
     shape = (1, preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
     batch = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     threads = tuple(sorted({options.threads or 1, options.threads or usable_cores()}))
-    return Bench(graph=graph, batch=batch, schedule=plan_rounds(options.duration_s, warmup_ms=100.0), threads=threads)
+    return Bench(
+        graph=graph,
+        batch=batch,
+        schedule=plan_rounds(options.duration_s, warmup_ms=100.0),
+        threads=threads,
+        watch=Watch(),
+    )
 
 
 def failed_claims(data: CheckData) -> Sequence[Claim]:
