@@ -2,8 +2,8 @@
 
     python benchmarks/listeners.py > benchmarks/listeners.txt
 
-It needs granian and hypercorn (pip install granian hypercorn), and starts one server after another, each in a process of
-its own with at most 256 open files: about two minutes on two cores. Ours is uvicorn with serve/web/listener.py.
+It needs granian and hypercorn (pip install granian hypercorn), and starts one server after another, each in a process
+of its own with at most 256 open files: about two minutes on two cores. Ours is uvicorn with serve/web/listener.py.
 """
 
 from __future__ import annotations
@@ -161,10 +161,8 @@ def main() -> None:
         )
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(SILENT)]
         fresh_s = ask(port)
-        print(
-            f"{name:10} {rate:11.0f} | {taken_mb:6.1f} {cost_mb:8.1f} {longest_s:8.3f} | {head!s:5} {body!s:5} | {fresh_s:.3f}",
-            flush=True,
-        )
+        costs = f"{taken_mb:6.1f} {cost_mb:8.1f} {longest_s:8.3f}"
+        print(f"{name:10} {rate:11.0f} | {costs} | {head!s:5} {body!s:5} | {fresh_s:.3f}", flush=True)
         for client in silent:
             client.close()
         process.kill()

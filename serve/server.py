@@ -24,6 +24,7 @@ from serve.web.examples import has_examples
 from serve.web.listener import ConnectionLimits, Doors
 from zoo import __version__
 from zoo.errors import ArtifactError, ZooError
+from zoo.heap import keep_freed_memory
 from zoo.machine import usable_processors
 from zoo.model.spec import RGB
 
@@ -31,6 +32,8 @@ from zoo.model.spec import RGB
 KEEP_ALIVE_S = 75
 # How long an exit waits for a thread that is inside a runner, and for a process whose threads do not let it end.
 FORCED_EXIT_S, FORCED_END_S = 0.5, 5.0
+# Pictures and batches are made in memory that was used before; of larger blocks, which bombs need, none is kept.
+BLOCKS_KEPT_BYTES = 32 * 2**20
 # Connections at most; and open files that are not connections: libraries, the engine, logs.
 MAX_CONNECTIONS, OTHER_FILES = 10_000, 128
 
@@ -91,6 +94,7 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
         ZooError: the address is taken; the engine cannot be opened or fails its warm-up; the drain limit passed.
         KeyboardInterrupt: a second signal cut the drain short.
     """
+    keep_freed_memory(BLOCKS_KEPT_BYTES)
     with bind(options.host, options.port) as listener:
         say(f"Loading {options.engine} …")
         slot = Slot(open_engine(options))
@@ -123,6 +127,7 @@ def _assemble(options: ServeOptions, slot: Slot, say: Callable[[str], None]) -> 
         decode_threads=decode_threads,
         drain_s=options.drain_seconds,
         max_wait_s=options.max_wait_ms / 1000.0,
+        pictures=options.pictures,
     )
     app = create_app(slot, limits)
     service: Service = app.state.service

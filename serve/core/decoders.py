@@ -13,7 +13,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from export.contract import Contract
 from export.interface import as_input
@@ -22,6 +25,10 @@ from serve.core.pace import RunningMean
 from serve.core.waiting import Taken
 from zoo.data.decode import MAX_PIXELS, GivenUpError, TooManyPixelsError, open_picture
 from zoo.data.preprocess import prepare
+from zoo.model.spec import Preprocessing
+
+if TYPE_CHECKING:
+    from zoo.data.quick import QuickPreparer
 
 # 2,300 × 1,725: a screen's worth. Above that decoding takes longer than most inferences.
 LARGE_PIXELS = 4_000_000
@@ -30,15 +37,23 @@ LARGE_BUDGET = 4 * MAX_PIXELS
 # Linux gives a thread of this niceness a seventh of what others get where there is not enough for all.
 LARGE_NICENESS = 9
 
+Pictures = Literal["exact", "quick"]
 Then = Callable[[Taken, float], None]
 """Called from a decoding thread with the artifact's input and the seconds since the picture was handed in."""
 
 
 class Decoders:
-    """Turns bytes into inputs in threads of its own. `threads` decode usual pictures, one more decodes large ones."""
+    """Turns bytes into inputs in threads of its own. `threads` decode usual pictures, one more decodes large ones.
 
-    def __init__(self, threads: int) -> None:
+    `pictures`: "exact" makes the pixels that `zoo predict` makes, "quick" almost those (`zoo.data.quick`).
+    """
+
+    def __init__(self, threads: int, pictures: Pictures = "exact") -> None:
         self.threads = threads
+        self.pictures = pictures
+        self._own = threading.local()
+        if pictures == "quick":
+            _new_quick()  # PyTorch takes seconds to import: not in the first request's time
         self._usual = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._large = ThreadPoolExecutor(1, thread_name_prefix="decode-large", initializer=_be_nice)
         self._lock = threading.Lock()
@@ -66,14 +81,7 @@ class Decoders:
             if future.cancelled():
                 return
             decoding_s = time.monotonic()
-            opened = open_picture(
-                body,
-                sent=True,
-                channels=preprocessing.channels,
-                max_pixels=max_pixels,
-                is_given_up=future.cancelled,
-            )
-            prepared: Taken = as_input(prepare(opened, preprocessing)[None], contract)[0]
+            prepared: Taken = as_input(self._prepare(body, preprocessing, max_pixels, future)[None], contract)[0]
             now_s = time.monotonic()
             if max_pixels == LARGE_PIXELS:
                 self._took_s.note(now_s - decoding_s)
@@ -95,6 +103,20 @@ class Decoders:
                 self._release(pixels)
 
         self._usual.submit(_guarded, future, decode_usual)
+
+    def _prepare(
+        self, body: bytes, preprocessing: Preprocessing, max_pixels: int, future: Future[Any]
+    ) -> NDArray[np.uint8]:
+        if self.pictures == "quick":
+            if not hasattr(self._own, "quick"):
+                self._own.quick = _new_quick()
+            made: NDArray[np.uint8] | None = self._own.quick.prepare(body, preprocessing, max_pixels=max_pixels)
+            if made is not None:
+                return made
+        opened = open_picture(
+            body, sent=True, channels=preprocessing.channels, max_pixels=max_pixels, is_given_up=future.cancelled
+        )
+        return prepare(opened, preprocessing)
 
     def shutdown(self) -> None:
         """Take nothing more; what is being decoded is not waited for."""
@@ -127,6 +149,16 @@ def _guarded(future: Future[Any], work: Callable[..., None], *arguments: Any) ->
             error = QueueFullError("There is no memory for this picture now.", "Scale it down, or send it again later.")
         if future.set_running_or_notify_cancel():
             future.set_exception(error)
+
+
+def _new_quick() -> QuickPreparer:
+    """A preparer for this thread, in which PyTorch starts no threads of its own."""
+    import torch
+
+    from zoo.data.quick import QuickPreparer
+
+    torch.set_num_threads(1)
+    return QuickPreparer()
 
 
 def _be_nice() -> None:

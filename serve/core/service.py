@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from serve.core.decoders import Decoders
+from serve.core.decoders import Decoders, Pictures
 from serve.core.failures import (
     DrainingError,
     EngineDownError,
@@ -37,7 +37,7 @@ class Limits(Row):
 
     `max_in_flight` bounds the bodies in memory: requests being read, decoded, queued or computed. `drain_s` is how
     long those may take once the server is told to stop. `max_wait_s` is the longest a request may have to wait for the
-    start of its batch, by estimate; None admits whatever fits the queue.
+    start of its batch, by estimate; None admits whatever fits the queue. `pictures` is how they are prepared.
     """
 
     max_body_bytes: CountOrNone
@@ -46,6 +46,7 @@ class Limits(Row):
     decode_threads: Count
     drain_s: NotNegative
     max_wait_s: Positive | None = None
+    pictures: Pictures = "exact"
 
 
 class Service:
@@ -63,9 +64,10 @@ class Service:
             queue_depth=lambda: slot.engine.batcher.queued,
             in_flight=lambda: self.in_flight,
             ready=lambda: self.not_ready() is None,
+            restarts=lambda: slot.engine.batcher.restarts,
         )
         slot.observe(self.metrics.observe_batch)
-        self._decoders = Decoders(limits.decode_threads)
+        self._decoders = Decoders(limits.decode_threads, limits.pictures)
         self._inbox: Inbox | None = None
 
     def _labels(self) -> dict[str, str]:
@@ -112,6 +114,7 @@ class Service:
         Raises:
             UnavailableError: it is not taken, for one of the reasons of its kinds. Whatever the body raises.
         """
+        began_s = time.monotonic()
         try:
             if reason := self.unavailable():
                 raise reason
@@ -122,15 +125,17 @@ class Service:
                     yield engine
                 finally:
                     self.in_flight -= 1
+            self.metrics.observe_request(time.monotonic() - began_s)
         except asyncio.CancelledError as error:
             if not self.draining:
                 raise
             # The drain limit is over and the web server cancels what is left: the client gets an answer all the same.
             self.abandoned += 1
-            self.metrics.rejected.labels("draining").inc()
-            raise DrainingError("The server stopped before this picture's turn.", "Send it to another one.") from error
+            stopped = DrainingError("The server stopped before this picture's turn.", "Send it to another one.")
+            self.metrics.observe_request(time.monotonic() - began_s, find_failure(stopped))
+            raise stopped from error
         except ZooError as error:
-            self.metrics.rejected.labels(find_failure(error).reason).inc()
+            self.metrics.observe_request(time.monotonic() - began_s, find_failure(error))
             raise
 
     def _check_room(self, engine: Engine) -> None:
@@ -250,4 +255,5 @@ class Service:
             "timeout_ms": self.limits.timeout_s * 1000.0,
             "max_wait_ms": None if self.limits.max_wait_s is None else self.limits.max_wait_s * 1000.0,
             "max_body_bytes": self.limits.max_body_bytes,
+            "pictures": self.limits.pictures,
         }

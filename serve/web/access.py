@@ -16,6 +16,8 @@ from serve.core.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
+# Under it a record of the log has its request's fields; `serve.log` writes them as JSON.
+ACCESS = "access"
 # It is repeated in headers and in the log, so it holds no line breaks and is short.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -61,4 +63,23 @@ class AccessMiddleware:
                 split = scope.get("state", {}).get("timing", "")
                 took_ms = (time.monotonic() - began_s) * 1000.0
                 # %r: the path is the client's, and a line break in it must not start a line of the log.
-                logger.info("%s %r %d %.1f ms %s id=%s", scope["method"], path, status, took_ms, split, request_id)
+                logger.info(
+                    "%s %r %d %.1f ms %s id=%s",
+                    scope["method"],
+                    path,
+                    status,
+                    took_ms,
+                    split,
+                    request_id,
+                    extra={
+                        ACCESS: {
+                            "method": scope["method"],
+                            "path": path,
+                            "status": status,
+                            "took_ms": round(took_ms, 3),
+                            **scope.get("state", {}).get("timings_ms", {}),
+                            "client": (scope.get("client") or ("",))[0],
+                            "id": request_id,
+                        }
+                    },
+                )

@@ -98,14 +98,19 @@ async def predict(request: Request) -> Response:
         answer, decode_ms = await while_connected(
             request, service.classify(engine, body, deadline_s=deadline_s), deadline_s=deadline_s
         )
+    computed_s = time.monotonic()
     best = answer_of(answer.logits, engine.contract, top)
     task = {} if engine.contract.thresholds is None else {"task": engine.contract.task}
-    total_ms = (time.monotonic() - began_s) * 1000.0
-    service.metrics.observe_prediction(decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=total_ms)
+    total_ms, encode_ms = ((time.monotonic() - since_s) * 1000.0 for since_s in (began_s, computed_s))
+    service.metrics.observe_prediction(
+        decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=total_ms, encode_ms=encode_ms
+    )
     taken_ms = {"decode": decode_ms, "queue": answer.queue_ms, "compute": answer.compute_ms, "total": total_ms}
     timings_ms = {stage: round(took_ms, 3) for stage, took_ms in taken_ms.items()}
     split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())
     request.state.timing = f"{split}, batch {answer.batch_size}"
+    request.state.timings_ms = {f"{stage}_ms": took_ms for stage, took_ms in timings_ms.items()}
+    request.state.timings_ms["batch_size"] = answer.batch_size
     return JsonAnswer(
         {
             "model": engine.contract.model,

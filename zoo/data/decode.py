@@ -53,7 +53,7 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 # EXIF 2.32: the tag that says how a picture as stored is turned.
 ORIENTATION_TAG = 0x0112
 BITS_PER_SAMPLE_TAG = 258  # TIFF 6.0
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -213,7 +213,7 @@ def _to_planes(image: Image.Image, channels: int, name: str) -> Image.Image:
     if isinstance(clear, tuple) and bits == 16:  # the colour was written with 16 bits, of which 8 have been read
         image.info["transparency"] = tuple(value >> 8 for value in clear)
     # As Pillow's `exif_transpose`, which writes all EXIF anew as well, and fails where some of it is damaged.
-    turn = _TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
+    turn = TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
     image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I"):
         image = _deep_to_grey(image, brightest, clear)

@@ -151,3 +151,16 @@ def test_a_machine_without_memory_refuses_one_picture(decode: Decode, monkeypatc
 
     monkeypatch.setattr(serve.core.decoders, "prepare", no_memory)
     assert isinstance(decode(USUAL).exception(PATIENCE_S), QueueFullError)
+
+
+def test_quick_pictures_are_close_and_what_is_no_jpeg_is_exact() -> None:
+    decoders = Decoders(1, "quick")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG")
+    for body, most in ((buffer.getvalue(), 8), (USUAL, 0), (LARGE, 0)):
+        future: Future[Any] = Future()
+        decoders.submit(body, CONTRACT, future, lambda pixels, took_s, future=future: future.set_result(pixels))
+        off = np.abs(future.result(PATIENCE_S).astype(int) - load_batch([body], EIGHT)[0])
+        assert off.max() <= most
+    decoders.shutdown()
