@@ -97,11 +97,13 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
     keep_freed_memory(BLOCKS_KEPT_BYTES)
     with bind(options.host, options.port) as listener:
         say(f"Loading {options.engine} …")
-        slot = Slot(open_engine(options))
+        slot = Slot(open_engine(options, say))
         try:
             service, server = _assemble(options, slot, say)
 
             def on_warm(warmed: Future[float]) -> None:
+                if warmed.exception() is None and service.leaving:
+                    return  # told to stop before it was warm: there is no address to show any more
                 if warmed.exception() is None:
                     for line in describe_server(slot.engine, listener, options.host, warmed.result()):
                         say(line)
@@ -123,7 +125,7 @@ def _assemble(options: ServeOptions, slot: Slot, say: Callable[[str], None]) -> 
         max_body_bytes=round(options.max_body_mb * 1e6),
         timeout_s=options.timeout_ms / 1000.0,
         # A full queue, full batches, and for each thread one picture being decoded and one being read.
-        max_in_flight=batcher.queue_capacity + batcher.max_batch_size * options.instances + 2 * decode_threads,
+        max_in_flight=batcher.queue_capacity + batcher.max_batch_size * batcher.instances + 2 * decode_threads,
         decode_threads=decode_threads,
         drain_s=options.drain_seconds,
         max_wait_s=options.max_wait_ms / 1000.0,
