@@ -15,7 +15,7 @@ from zoo.model.fake_quantize import INPUT, SUFFIX_OF_POOLED
 
 # What has weights and is worth a narrow type; everything else is additions and activations between these.
 WEIGHTED = ("Conv", "Gemm")
-_BLOCK = re.compile(r"stages\.\d+\.block\.\d+")
+_BLOCK = re.compile(r"stages\.\d+\.block\.\d+|backbone\.layer\d+\.\d+")
 
 
 def module_of(name: str) -> str:
