@@ -114,7 +114,7 @@ def main() -> None:
         assert row.top1 is not None and row.float32_top1 is not None
         print(f"{row.layout}, {row.how}: {row.top1:.2%}, float32 {row.float32_top1:.2%}, same {row.agreement:.1%}")
     settings = {
-        "subjects": [Subject(name=rows[0].network, batch_sizes=(1,), threads=1).to_dict()],
+        "subjects": [Subject(name=f"{name} trained for int8", batch_sizes=(1,), threads=1).to_dict()],
         "calibration": "trained on",
         "image_size": options.image_size,
         "epochs": options.epochs,

@@ -11,6 +11,7 @@ from typing import Any
 from export.backends import choose_backend, pair_with_backends
 from export.runners.open import open_runner
 from export.runners.runner import Runner
+from export.signature import require_signature
 from serve.bench.measure.artifacts import describe_artifact
 from serve.bench.measure.gpu_trace import GpuTrace, is_gpu
 from serve.bench.measure.latency import (
@@ -60,8 +61,11 @@ def bench_latency(
         open_artifact: what opens an artifact; tests put a fake here.
 
     Raises:
-        ZooError and its kinds: as `open_runner` and `serve.bench.measure.latency.compare_latency`.
+        ZooError and its kinds: as `require_signature`, `open_runner` and `serve.bench.measure.latency.compare_latency`.
     """
+    if options.require_signature:
+        for artifact in options.artifacts:
+            require_signature(artifact, options.require_signature)
     schedule, opened = schedule or _schedule(options), []
     with ExitStack() as stack:
         pairs = pair_with_backends(options.artifacts, options.backends)
