@@ -137,7 +137,7 @@ def train(options: TrainOptions) -> None:
     try:
         train_model(options, console=Console(stderr=True))
     except RunFinished as finished:
-        print(finished.problem, file=sys.stderr)
+        print(finished, file=sys.stderr)
 
 
 def measure(trained: Path, rounded: Path, test: Path) -> Iterator[QuantizedRow]:

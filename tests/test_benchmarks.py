@@ -80,9 +80,19 @@ def test_exported_graphs_are_measured_beside_timms(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_training_for_int8_is_measured_beside_calibration_and_resumed(tmp_path: Path, shapes: Path) -> None:
+def test_training_for_int8_is_measured_beside_calibration_and_resumed(tmp_path: Path, picture_folder: Path) -> None:
     small = ("--runs", tmp_path / "runs", "--image-size", "24", "--epochs", "4", "--qat-epochs", "4")
-    asked = ("qat.py", "tiny", "--data", shapes / "train", "--test", shapes / "val", *small, "-o", tmp_path)
+    asked = (
+        "qat.py",
+        "tiny",
+        "--data",
+        picture_folder / "train",
+        "--test",
+        picture_folder / "val",
+        *small,
+        "-o",
+        tmp_path,
+    )
     for _ in range(2):
         done = run(*asked)
         assert done.returncode == 0, done.stderr
