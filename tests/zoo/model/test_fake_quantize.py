@@ -74,12 +74,11 @@ def test_the_gradient_passes_where_nothing_is_clipped() -> None:
     assert values.grad is not None and values.grad.tolist() == [0.0, 1.0, 1.0, 0.0]
 
 
-def test_a_lonely_outlier_is_clipped_and_zeros_have_a_range() -> None:
+def test_rare_values_are_clipped_and_zeros_have_a_range() -> None:
     torch.manual_seed(0)
-    values = torch.cat([torch.rand(4000), torch.tensor([20.0])])[torch.randperm(4001)]
+    values = torch.randn(100_000)
     low, high = least_error_range(values)
-    assert low == 0.0 and high < 20.0
-
+    assert values.min() < low < -2.0 and 2.0 < high < values.max()
     assert least_error_range(torch.zeros(10))[1] > 0
 
 
