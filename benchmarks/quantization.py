@@ -138,7 +138,7 @@ def nearest(calibrated: Calibrated) -> Calibrated:
         scale = np.maximum(np.abs(flat).max(axis=1) / 127, 1e-6).astype(np.float16).astype(np.float64)
         steps = np.clip(np.rint(flat / scale[:, None]), -127, 127).reshape(weight.shape)
         rounded[node.name] = Rounded(steps, scale, np.zeros(len(weight)))
-    return Calibrated(calibrated.model, calibrated.statistics, "min-max", {False: rounded})
+    return Calibrated(calibrated.model, calibrated.statistics, "min-max", _rounded={False: rounded})
 
 
 def crops() -> Pictures:

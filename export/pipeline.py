@@ -10,6 +10,7 @@ from typing import Any
 from onnx import ModelProto
 
 from export.backends import choose_backend, find_backend
+from export.divergence import find_divergence
 from export.engine.build import Engine, check_settings, choose_builder, engine_from_onnx
 from export.engine.builders import BuildCard, check_batches
 from export.graph import export_onnx
@@ -42,7 +43,7 @@ from export.source import Source, find_source
 from export.staging import LOG, check_free, destination, publish, staging
 from export.triton.repository import add_version, planned_entry, write_service
 from export.watch import Watch
-from zoo.errors import EngineBuildError, MissingCapabilityError, ZooError
+from zoo.errors import EngineBuildError, MissingCapabilityError, VerdictError, ZooError
 from zoo.files import check_folder, check_temporary_folder, write_bytes
 from zoo.machine import cuda_driver, environment
 from zoo.model.counts import largest_map
@@ -206,7 +207,13 @@ class _Job:
         what = "ONNX Runtime" if precision == FP32 else f"the {precision.id} graph"
         self.watch.step(f"Compare {what} with PyTorch")
         with OnnxRunner(graph.SerializeToString(), device="cpu", artifact=name) as candidate:
-            return gate.check(candidate, name, precision)
+            try:
+                return gate.check(candidate, name, precision)
+            except VerdictError as error:
+                self.watch.step("Look for the first block that differs")
+                source = self.source
+                found = find_divergence(source.network, source.contract, graph, precision, gate.probe.pictures)
+                raise VerdictError(f"{error.problem} {found.words(FP32.tolerance.max_error)}", error.hint) from error
 
     def _check_backends(self, precision: Precision) -> None:
         """Compare the .onnx that was written in every other back end asked for."""

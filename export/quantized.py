@@ -36,6 +36,8 @@ NUM_CALIBRATION = 512
 # Compared for every block, and the choice is made by them: of 128 one answer is 0.8 %. Of larger pictures than 224 px
 # fewer, as many pixels: 43 of 384 px.
 MOST_COMPARED, FEWEST_COMPARED, PIXELS_COMPARED = 128, 32, 128 * 224**2
+# The method of a card whose ranges and weights are those of `zoo train --qat`.
+TRAINED = "trained"
 
 
 @dataclass
@@ -70,7 +72,16 @@ class Quantization:
         def on_progress(done: int, total: int) -> None:
             self.watch.progress(f"{done}/{total}", done, total)
 
-        return calibrate(self.exported, pictures, on_progress=on_progress)
+        return calibrate(self.exported, pictures, trained=self._trained, on_progress=on_progress)
+
+    @property
+    def _trained(self) -> dict[str, tuple[float, float]]:
+        """The ranges of a checkpoint that was trained for int8."""
+        checkpoint = self.source.checkpoint
+        return {row.point: (row.low, row.high) for row in checkpoint.ranges} if checkpoint else {}
+
+    def _was_trained_for(self, precision: Precision) -> bool:
+        return bool(self._trained) and precision.id == "int8"
 
     @property
     def calibrated_on(self) -> tuple[str, int]:
@@ -113,10 +124,11 @@ class Quantization:
         for path in self.options.keep:
             _check_module(path, calibrated, parts)
         scale = self._scale(precision, layout)
-        self.watch.step(f"Find the blocks that cannot bear {precision.id}, in {layout.id}'s form")
-        if self.options.keep:
+        if self.options.keep or self._was_trained_for(precision):
+            self.watch.step(f"Compare {precision.id} with fp32, in {layout.id}'s form")
             choice = keep_named(scale, self.options.keep, parts)
         else:
+            self.watch.step(f"Find the blocks that cannot bear {precision.id}, in {layout.id}'s form")
             choice = choose_kept(
                 scale,
                 calibrated.macs(),
@@ -125,7 +137,11 @@ class Quantization:
                 on_progress=lambda done, total: self.watch.progress(f"block {done}/{total}", done, total),
             )
         return QuantizationCard(
-            layout=layout.id, method=calibrated.method, pictures=name, n=len(pictures), choice=choice
+            layout=layout.id,
+            method=TRAINED if self._was_trained_for(precision) else calibrated.method,
+            pictures=name,
+            n=len(pictures),
+            choice=choice,
         )
 
 

@@ -81,6 +81,30 @@ def test_exported_graphs_are_measured_beside_timms(tmp_path: Path) -> None:
     assert (row.network, row.peer, row.mode, row.batch_size) == ("lite0", "timm", "exported", 1)
 
 
+@pytest.mark.slow
+def test_training_for_int8_is_measured_beside_calibration_and_resumed(tmp_path: Path, picture_folder: Path) -> None:
+    small = ("--runs", tmp_path / "runs", "--image-size", "24", "--epochs", "4", "--qat-epochs", "4")
+    asked = (
+        "qat.py",
+        "tiny",
+        "--data",
+        picture_folder / "train",
+        "--test",
+        picture_folder / "val",
+        *small,
+        "-o",
+        tmp_path,
+    )
+    for _ in range(2):
+        done = run(*asked)
+        assert done.returncode == 0, done.stderr
+    assert "is finished" in done.stderr
+    (runs,) = group_by_device(read_results([tmp_path]))
+    rows = runs.of("quantization")[0].data.rows
+    assert {"as exported", "trained for int8"} <= {row.how for row in rows}
+    assert {row.layout for row in rows} == {"onnxruntime", "tensorrt"}
+
+
 def test_conditioning_is_measured_damped_and_not(tmp_path: Path) -> None:
     done = run("conditioning.py", "--only", "tiny", "--image-size", "32", "--undamped", "-o", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -13,6 +13,8 @@ from rich.markup import escape
 from train import spreadsheets
 from train.learn.state import read_state
 from zoo.errors import DivergedError, ZooError
+from zoo.model.fake_quantize import float_state
+from zoo.model.network import Network
 from zoo.weights.checkpoint import Checkpoint, save_checkpoint
 
 CHECKPOINT, STATE, LAST_GOOD = "checkpoint.safetensors", "state.pt", "last-good.safetensors"
@@ -59,13 +61,17 @@ def move_aside(folder: Path, console: Console) -> None:
     console.print(escape(f"The earlier run in {folder} is kept as {kept}."), soft_wrap=True)
 
 
-def keep_last_good(folder: Path, card: Checkpoint, error: DivergedError) -> str:
-    """Make a checkpoint of the last state's weights; returns what to say of it, "" if there is no state."""
+def keep_last_good(folder: Path, network: Network, card: Checkpoint, error: DivergedError) -> str:
+    """Make a checkpoint of the last state's weights; returns what to say of it, "" if there is no state.
+
+    `network` is the run's, whatever its weights have become.
+    """
     if not (folder / STATE).is_file():
         return ""
     state = read_state(folder / STATE, torch.device("cpu"))
     epochs, path = len(state["history"]), folder / LAST_GOOD
-    save_checkpoint(path, state["average"], replace(card, provenance={"epochs": epochs, "stopped_by": error.problem}))
+    card = replace(card, provenance={"epochs": epochs, "stopped_by": error.problem})
+    save_checkpoint(path, float_state(network, state["average"]), card)
     return (
         f"The weights after {epochs} epochs and {state['step']} steps are in {path}: `zoo train {path}` begins there."
     )

@@ -140,6 +140,10 @@ class TrainOptions(Row):
     auto_batch: Annotated[bool, Opt("If a stage does not fit the GPU's memory, take its batches in parts.")] = False
     checkpoint_activations: CheckpointActivations = False
     compile: CompileOption = False
+    qat: Annotated[
+        bool,
+        Opt("Train for int8: weights and activations are rounded as they will be, and their ranges travel along."),
+    ] = False
     save_every_s: Annotated[
         NotNegative, Opt("How often what --resume needs is saved; 0: after every step.", ("--save-every",), "SECONDS")
     ] = 120

@@ -40,8 +40,9 @@ from zoo.data.open import remarks
 from zoo.errors import CheckpointError, DivergedError, WorkerError, ZooError
 from zoo.files import check_folder
 from zoo.label_scores import DEFAULT_THRESHOLD
+from zoo.model.fake_quantize import ranges_of
 from zoo.model.spec import RGB
-from zoo.weights.checkpoint import Checkpoint
+from zoo.weights.checkpoint import Checkpoint, TrainedRange
 from zoo.weights.resolve import run_folder
 from zoo.wording import digits, duration
 
@@ -217,7 +218,7 @@ def _train(
         try:
             result = fit(run, job, state_path=folder / STATE, watcher=Watchers(watchers), stop=stop, deadline=deadline)
         except DivergedError as error:
-            kept = keep_last_good(folder, _at_found_rate(card, run), error) if is_first else ""
+            kept = keep_last_good(folder, run.model, _at_found_rate(card, run), error) if is_first else ""
             raise DivergedError(error.problem, f"{error.hint} {kept}".strip()) from error
     test = validate_together(run.average.model, job.test_set, job.preprocessing, job.settings) if job.test_set else None
     best = run.best.epoch if run.best and job.recipe.keep == "best" else len(run.history)
@@ -226,6 +227,8 @@ def _train(
         with signals_held():  # the training is done, and only seconds of drawing and writing are left
             if isinstance(result, LabelValidation):
                 card = replace(card, thresholds=tuple(result.thresholds.tolist()))
+            if job.recipe.qat:
+                card = replace(card, ranges=TrainedRange.of(ranges_of(run.average.model)))
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
     size, kept = job.preprocessing.image_size, job.recipe.kept_weights
     return Outcome(folder, result, tuple(run.history), size, best, test, run.head_start, kept)

@@ -21,8 +21,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from export.precision.rounding import FP8_MAX, SMALLEST_SCALE, Rounded
+from export.precision.rounding import FP8_MAX, Rounded
 from export.precision.wiring import WEIGHTED, Wiring, copied, is_among, is_preprocessing, module_of, replace_nodes
+from zoo.model.eight_bits import INT8_MAX, steps_from_zero, symmetric_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +41,6 @@ ONNX_RUNTIME = Layout(id="onnxruntime", symmetric=False, outputs=True, int_bias=
 
 # The range of a tensor's values that its steps cover: (low, high), low ≤ 0 ≤ high.
 Ranges = Callable[[str, bool], tuple[float, float]]
-
-
-def half_scale(scale: float) -> float:
-    """The float16 nearest to a scale, and at least `SMALLEST_SCALE`."""
-    return float(np.float16(max(scale, SMALLEST_SCALE)))
 
 
 def insert_pairs(
@@ -126,10 +122,9 @@ class _Writer:
             symmetric = self.layout.symmetric or self.float8
             low, high = self.ranges(tensor, symmetric)
             if symmetric:
-                self.scales[tensor] = half_scale(max(-low, high) / (FP8_MAX if self.float8 else 127)), 0
+                self.scales[tensor] = symmetric_steps(low, high, FP8_MAX if self.float8 else INT8_MAX)
             else:
-                scale = half_scale((high - low) / 255)
-                self.scales[tensor] = scale, int(np.clip(np.rint(-low / scale), 0, 255))
+                self.scales[tensor] = steps_from_zero(low, high)
         return self.scales[tensor]
 
     def finish(self) -> ModelProto:

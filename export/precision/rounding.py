@@ -21,16 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.precision.statistics import Moments
+from zoo.model.eight_bits import INT8_MAX, SMALLEST_SCALE
 
 Floats = NDArray[np.float64]
 Grid = Callable[[Floats], Floats]  # numbers in steps of the scale → the nearest that the type has
 
-INT8_MAX, FP8_MAX = 127.0, 448.0
+FP8_MAX = 448.0
 # Of the mean variance of what a layer reads: keeps the covariance of few samples invertible. 0.01 is GPTQ's.
 DAMPING = 0.01
 COLUMNS = 128  # rounded before the rest is brought up to date, as one product of matrices
-# Scales are float16 numbers, and at least this: the float part of a graph may become float16 afterwards.
-SMALLEST_SCALE = 2.0**-20
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,17 @@ def round_weight(weight: NDArray[np.float32], moments: Moments, grid: Grid, larg
     missing = (flat - steps * scale[:, None]).reshape(grouped.shape)
     shift = np.einsum("god,gd->go", missing, mean).reshape(-1)
     return Rounded(steps.reshape(weight.shape), scale, shift)
+
+
+def keep_steps(weight: NDArray[np.float32]) -> Rounded:
+    """The steps that a network trained for 8 bits has learned to have: the nearest, of a scale a filter.
+
+    The scale is no float16 number here: what is rounded again is not what was trained.
+    """
+    flat = weight.reshape(len(weight), -1).astype(np.float64)
+    exact = np.maximum(np.abs(flat).max(axis=1) / INT8_MAX, SMALLEST_SCALE)
+    steps = int8_grid(flat / exact[:, None]).reshape(weight.shape)
+    return Rounded(steps, exact, np.zeros(len(weight)))
 
 
 def _least_squares(weight: Floats, covariance: Floats, scale: Floats, grid: Grid) -> Floats:

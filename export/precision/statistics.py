@@ -25,8 +25,9 @@ Inputs = NDArray[np.uint8] | NDArray[np.float32]
 BINS = 2048
 # Of a picture's tensor so many values at most go into its histogram; its extremes are exact.
 VALUES_A_PICTURE = 32_768
-# What layers read is needed for a covariance of at most some thousand inputs: 128 · 64 are 8,192 samples.
-PICTURES_FOR_MOMENTS, PLACES_A_PICTURE = 128, 64
+# What layers read is needed for a covariance of at most some thousand inputs: 256 · 32 are 8,192 samples. Many pictures
+# tell more than many places: of a classifier a picture is one sample, and Lite0 has 1,280 inputs there.
+PICTURES_FOR_MOMENTS, PLACES_A_PICTURE = 512, 32
 # Activations of a picture that are held at once: 2**28 bytes, of all tensors.
 BYTES_AT_ONCE = 2**28
 

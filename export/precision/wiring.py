@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from export.graph import ANSWERS, PREPROCESSING
+from zoo.model.fake_quantize import INPUT, SUFFIX_OF_POOLED
 
 # What has weights and is worth a narrow type; everything else is additions and activations between these.
 WEIGHTED = ("Conv", "Gemm")
-_BLOCK = re.compile(r"stages\.\d+\.block\.\d+")
+_BLOCK = re.compile(r"stages\.\d+\.block\.\d+|backbone\.layer\d+\.\d+")
 
 
 def module_of(name: str) -> str:
@@ -31,6 +32,17 @@ def block_of(name: str) -> str:
 def part_of(name: str) -> str:
     """The part of a block that a layer is: `stages.3.block.5.depthwise.conv/Conv` → `stages.3.block.5.depthwise`."""
     return module_of(name).removesuffix(".conv")
+
+
+def point_of(tensor: str) -> str:
+    """What training for 8 bits calls a tensor (`zoo.model.fake_quantize`): the module that makes it.
+
+    `stages.3.block.5.se/ReduceMean` → `stages.3.block.5.se.pooled`, because the same module makes the product too.
+    """
+    module, _, operator = tensor.partition("/")
+    if not operator:
+        return INPUT  # normalised planes, as the client made them
+    return f"{module}.{SUFFIX_OF_POOLED}" if operator.startswith(("ReduceMean", "GlobalAveragePool")) else module
 
 
 def is_among(name: str, kept: Collection[str]) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from export.backends import BackendId
+from export.options import RequireSignature
 from zoo.model.spec import ImageSize
 from zoo.options import RESULTS, Arg, DeviceChoice, Opt
 from zoo.rows import Count, NotNegative, Positive, Row, Within
@@ -67,6 +68,7 @@ class LatencyOptions(Row):
     ] = ()
     device: DeviceChoice = "auto"
     threads: Threads = None
+    require_signature: RequireSignature = None
     out: Folder = RESULTS
 
 

@@ -60,10 +60,10 @@ def test_what_was_signed_is_taken_by_every_command(signed: Path, zoo: Zoo) -> No
     open_engine(ServeOptions(engine=str(signed), device="cpu", require_signature=Path("pub.pem"))).close()
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "inspect", "serve"])
+@pytest.mark.parametrize("command", ["predict", "evaluate", "inspect", "serve", "bench latency"])
 def test_every_command_refuses_before_it_reads_anything(command: str, signed: Path, zoo: Zoo) -> None:
     more = {"predict": ("x.png",), "serve": ("--port", 0)}.get(command, ())
-    answer = zoo(command, signed, *more, "--require-signature", "other-pub.pem")
+    answer = zoo(*command.split(), signed, *more, "--require-signature", "other-pub.pem")
     assert answer.code == 1 and answer.out == ""
     assert "tiny.sig is not the signature of tiny.json by the key of other-pub.pem" in answer.err
 

@@ -128,6 +128,8 @@ def make_job(
             f"The recipe {recipe.name} freezes the backbone, and {variant.id} begins without trained weights.",
             f"Begin from weights: `zoo list` shows them, `zoo pull {variant.id}` fetches some; or a checkpoint's path.",
         )
+    if recipe.qat:
+        check_qat(recipe, variant, settings)
     weights = resolve_class_weights(recipe.class_weights, train_set.classes, train_set.class_counts())
     recipe = replace(recipe, class_weights=weights)
     if teacher and train_set.multi_label:
@@ -171,6 +173,30 @@ def _refuse_without_effect(options: TrainOptions, *, has_teacher: bool, device: 
             raise ZooError(f"{option} has no effect without a teacher.", "Name one with --teacher.")
     if options.auto_batch and device == "cpu":
         raise ZooError("--auto-batch has no effect on a CPU: it asks a GPU what fits its memory.", "Leave it out.")
+
+
+def check_qat(recipe: Recipe, variant: Variant, settings: Settings) -> None:
+    """Refuse what does not go with training for 8 bits.
+
+    Raises:
+        ZooError: the network has none, nothing but the classifier would be trained, or the network is compiled or
+            computes its activations twice, where ranges that follow the batches would move in between.
+    """
+    if variant.is_resnet:
+        raise ZooError(
+            f"--qat is for EfficientNets, and {variant.id} is a ResNet.",
+            "Leave it out: `zoo export --precision int8` calibrates any network after training.",
+        )
+    if all(stage.freeze_backbone for stage in recipe.stages):
+        raise ZooError(
+            "--qat has no effect: every stage freezes the backbone.", "--set stages.all.freeze_backbone=false."
+        )
+    for option, given in (
+        ("--compile", settings.compile),
+        ("--checkpoint-activations", settings.checkpoint_activations),
+    ):
+        if given:
+            raise ZooError(f"--qat does not go with {option}.", f"Leave {option} out.")
 
 
 def find_start(model: str) -> Start | None:

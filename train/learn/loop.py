@@ -72,7 +72,8 @@ def fit(
     loop = _Loop(run, job, state_path, watcher, stop or StopRequest(), timekeeper)
     if recipe.head_start and job.start and run.step == 0 and not run.head_start:
         run.head_start, beginning = begin_with_fitted_head(run, job)
-        keep_best(run, recipe, beginning, epoch=0)
+        if not recipe.qat:  # no weights are rounded yet
+            keep_best(run, recipe, beginning, epoch=0)
         watcher.on_head_start(run.head_start)
         timekeeper.after_head_start(run.head_start.seconds)
         loop.rest("before the first epoch")

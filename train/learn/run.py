@@ -22,6 +22,7 @@ from train.progressive.recipe import TrainingStage
 from train.settings import Settings
 from zoo.heap import keep_freed_memory
 from zoo.model.build import build_network, initialize_for_short_run
+from zoo.model.fake_quantize import fake_quantize
 from zoo.model.network import Network
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Within
 
@@ -187,6 +188,8 @@ def start_run(job: Job) -> Run:
         model.load_state_dict(model.state_dict() | kept)
     if settings.device.type == "cuda" and not settings.world.is_alone:
         synchronize_norms(model)
+    if recipe.qat:
+        fake_quantize(model)
     model.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = WeightAverage(model, recipe.ema_decay)  # the copy that is validated keeps nothing for a gradient
     if settings.checkpoint_activations:

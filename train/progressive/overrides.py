@@ -70,7 +70,7 @@ def choose_recipe(
     if multi_label:
         recipe = replace(recipe, **SEVERAL_LABELS)
     given = {name: value for name in FIELDS if (value := getattr(options, name)) is not None}
-    given |= {"find_lr": True} if options.find_lr else {}
+    given |= {name: True for name in ("find_lr", "qat") if getattr(options, name)}
     if not options.ema:
         given["ema_decay"] = 0.0
     recipe = check_recipe(apply_overrides(replace(recipe, **given), options.overrides), variant)

@@ -75,7 +75,8 @@ class Recipe(Row):
     `epoch_pictures` of passes that follow one another; a run with a budget changes that number as it goes. With a
     `sampler` that is balanced as many pictures are drawn, of every class equally many. Epochs below the final size are
     validated on `glance_pictures` drawn by the seed, or on all. `focal_gamma` is that of
-    `train.learn.losses.Objective.loss`, 0: no focal loss. A run ends with the averaged weights (`ema_decay` 0: with the
+    `train.learn.losses.Objective.loss`, 0: no focal loss. With `qat` the network is trained as its int8 form answers
+    (`zoo/model/fake_quantize.py`). A run ends with the averaged weights (`ema_decay` 0: with the
     weights as they are) of its `keep` epoch at the final size, the best in `metric`, and ends early after `patience`
     such epochs without one better than those before.
     """
@@ -128,6 +129,7 @@ class Recipe(Row):
     keep: Keep = "best"
     metric: Metric = "top1"
     patience: Count | None = None
+    qat: bool = False
 
     @property
     def kept_weights(self) -> KeptWeights:

@@ -34,6 +34,7 @@ from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
 from zoo.files import write_json, write_text
 from zoo.machine import environment
+from zoo.model.fake_quantize import float_state
 from zoo.page.markup import printable
 from zoo.page.matrix import DRAWN_CLASSES, draw_matrix
 from zoo.visible import visible
@@ -97,7 +98,7 @@ class RunRecord(Watcher):
         Raises:
             ZooError, OSError: the checkpoint cannot be written; the state stays.
         """
-        save_checkpoint(self.folder / CHECKPOINT, run.average.model.state_dict(), card)
+        save_checkpoint(self.folder / CHECKPOINT, float_state(run.model, run.average.model.state_dict()), card)
         self._run, self._result, self._test = run, result, test
         self._write_report("finished")
         title = self.job.title

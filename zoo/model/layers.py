@@ -25,13 +25,13 @@ class Conv2dSame(nn.Conv2d):
     the convolution, so an engine pays nothing for it.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Pad by the size at hand, then convolve."""
         (kernel_h, kernel_w), (stride_h, stride_w) = self.kernel_size, self.stride
-        top, bottom = padding_of(kernel_h, stride_h, x.shape[-2], "same")
-        left, right = padding_of(kernel_w, stride_w, x.shape[-1], "same")
-        x = F.pad(x, (left, right, top, bottom))
-        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        top, bottom = padding_of(kernel_h, stride_h, input.shape[-2], "same")
+        left, right = padding_of(kernel_w, stride_w, input.shape[-1], "same")
+        padded = F.pad(input, (left, right, top, bottom))
+        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
 
 
 class ConvNormAct(nn.Sequential):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from safetensors import SafetensorError, safe_open
 
@@ -18,6 +18,7 @@ from zoo import __version__
 from zoo.errors import CheckpointError, RowError
 from zoo.files import replacing, writing_errors
 from zoo.model.spec import Card, Padding, Preprocessing, Thresholds, Variant
+from zoo.rows import Row, Text, Within
 
 if TYPE_CHECKING:
     import torch
@@ -28,12 +29,27 @@ FORMAT = "zoo-checkpoint-1"
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainedRange(Row):
+    """The range low ≤ 0 ≤ high that a network of `zoo train --qat` learned for a tensor, named after its module."""
+
+    point: Text
+    low: Annotated[float, Within(high=0)]
+    high: Annotated[float, Within(low=0)]
+
+    @classmethod
+    def of(cls, ranges: Mapping[str, tuple[float, float]]) -> tuple[Self, ...]:
+        """The rows of what `zoo.model.fake_quantize.ranges_of` returns."""
+        return tuple(cls(point=point, low=low, high=high) for point, (low, high) in ranges.items())
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint(Card):
     """What the header of a checkpoint says about its network: the card.
 
     `recipe` is the resolved recipe as plain JSON types ({} for imported weights); `provenance` says where the
     weights come from: data, seed, versions, accuracy. `thresholds` (K,), of a network that answers several labels a
     picture, are the scores (sigmoid) from which on each class is answered; None of one that answers one class.
+    `ranges` are those of its tensors that it was trained with for 8 bits; none, if it was not.
     """
 
     written_too = ("format", "zoo_version", "task")
@@ -45,6 +61,7 @@ class Checkpoint(Card):
     recipe: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     thresholds: Thresholds = None
+    ranges: tuple[TrainedRange, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +70,13 @@ class Checkpoint(Card):
                 f"The network takes {self.variant.preprocessing.planes}, pictures have {self.preprocessing.planes}.",
                 "Both are said by `color_order`, `mean` and `std`.",
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; without ranges they are those that earlier versions read too."""
+        fields = super().to_dict()
+        if not self.ranges:
+            del fields["ranges"]
+        return fields
 
     @property
     def format(self) -> str:

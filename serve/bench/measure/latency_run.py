@@ -11,6 +11,7 @@ from pathlib import Path
 from export.backends import choose_backend, pair_with_backends
 from export.runners.open import open_runner
 from export.runners.runner import Runner
+from export.signature import require_signature
 from serve.bench.measure.artifacts import describe_artifact
 from serve.bench.measure.gpu_trace import GpuTrace, is_gpu
 from serve.bench.measure.latency import IDLE_GAPS_MS, LatencyPlan, Time, measure_latency
@@ -73,10 +74,13 @@ def bench_latency(
         when: the clock; tests put a simulated one here.
 
     Raises:
-        ZooError and its kinds: as `open_runner` and `serve.bench.measure.latency.measure_latency`; an option that
-            has no effect on what was asked for.
+        ZooError and its kinds: as `require_signature`, `open_runner` and
+            `serve.bench.measure.latency.measure_latency`; an option that has no effect on what was asked for.
     """
     _check(options)
+    if options.require_signature:
+        for artifact in options.artifacts:
+            require_signature(artifact, options.require_signature)
     schedule = schedule or plan_rounds(options.duration_s, warmup_ms=options.warmup_ms, rounds=options.rounds)
     with ExitStack() as stack:
         opened = list(_open(options, stack, open_artifact, say))

@@ -16,11 +16,12 @@ from export.precision.fp16 import to_fp16
 from export.precision.qdq import ONNX_RUNTIME, TENSORRT
 from export.precision.quantize import Calibrated, calibrate
 from export.precision.ranges import choose_range, scale_and_zero
-from export.precision.rounding import FP8_MAX, INT8_MAX, fp8_grid, int8_grid, round_weight
+from export.precision.rounding import FP8_MAX, fp8_grid, int8_grid, round_weight
 from export.precision.rows import find_precision
 from export.precision.sensitivity import infer
 from export.precision.statistics import Histogram, Moments
 from export.precision.wiring import Wiring, block_of, part_of
+from zoo.model.eight_bits import INT8_MAX
 
 
 @pytest.fixture(scope="module")
