@@ -48,8 +48,11 @@ def outputs_of(contract: Contract) -> tuple[Tensor, ...]:
 
 
 def as_input(pictures: NDArray[np.uint8], contract: Contract) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """Pictures (N, S, S, C) as a graph takes them: as they are, or normalised planes (N, C, S, S) float32."""
-    if contract.form.input == "uint8":
+    """Pictures (N, S, S, C) as a graph takes them: as they are, or normalised planes (N, C, S, S) float32.
+
+    Planes that a client has normalised, float32 already, are taken as they are.
+    """
+    if contract.form.input == "uint8" or pictures.dtype == np.float32:
         return pictures
     std = np.array(contract.preprocessing.std, np.float32)
     scale, shift = 1 / std, -np.array(contract.preprocessing.mean, np.float32) / std

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from export.interface import input_of
 from export.runners.runner import Runner
 from serve.core.failures import DeadlineError, DrainingError, EngineError, NotFiniteError, QueueFullError
 
 Observer = Callable[[int, float], None]
 """Called with the pictures of a batch and the seconds it took, from a runner's thread, before the batch's answers."""
+Taken = NDArray[np.uint8] | NDArray[np.float32]
+"""A picture as the artifact takes it: (S, S, C) uint8, or (C, S, S) planes that are normalised."""
 # Weight of the newest batch in the running mean of seconds per picture: 0.2 forgets nine tenths in ten batches.
 EWMA_WEIGHT = 0.2
 
@@ -37,7 +40,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Waiting:
-    picture: NDArray[np.uint8]
+    picture: Taken
     future: Future[Answer]
     queued_s: float
     deadline_s: float | None
@@ -71,12 +74,12 @@ class Batcher:
         max_queue_delay_ms: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        preprocessing = runners[0].contract.preprocessing
         self.queue_capacity = queue_capacity
         self.max_batch_size = max_batch_size
         self.instances = len(runners)
         self.warmed: Future[float] = Future()
-        self._picture_shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
+        taken = input_of(runners[0].contract)
+        self._picture_shape, self._picture_type = taken.shape, np.dtype(taken.dtype)
         self._delay_s = max_queue_delay_ms / 1000.0
         self._clock = clock
         self._changed = threading.Condition()
@@ -113,13 +116,13 @@ class Batcher:
         """Pictures waiting now, those whose clients have left included."""
         return len(self._queue)
 
-    def submit(self, picture: NDArray[np.uint8], *, deadline_s: float | None = None) -> Future[Answer]:
+    def submit(self, picture: Taken, *, deadline_s: float | None = None) -> Future[Answer]:
         """Queue one prepared picture.
 
         Cancelling the future takes the picture out of the queue, unless its batch is being computed.
 
         Args:
-            picture: (S, S, C) uint8 of the contract's size and planes.
+            picture: one row of the artifact's input, as `export.interface.input_of` has it.
             deadline_s: on the batcher's clock; a picture whose turn comes later is not computed.
 
         Returns:
@@ -128,8 +131,10 @@ class Batcher:
         Raises:
             QueueFullError: it says when to send it again. DrainingError: `drain` or `close` was called.
         """
-        if picture.shape != self._picture_shape or picture.dtype != np.uint8:
-            raise ValueError(f"expected {self._picture_shape} uint8, got {picture.shape} {picture.dtype}")
+        if picture.shape != self._picture_shape or picture.dtype != self._picture_type:
+            raise ValueError(
+                f"expected {self._picture_shape} {self._picture_type}, got {picture.shape} {picture.dtype}"
+            )
         waiting = _Waiting(picture=picture, future=Future(), queued_s=self._clock(), deadline_s=deadline_s)
         late: list[_Waiting] = []
         with self._changed:
@@ -189,7 +194,7 @@ class Batcher:
                 if self._closing:
                     return False
                 began_s = self._clock()
-                runner.infer(np.zeros((batch_size, *self._picture_shape), np.uint8))
+                runner.infer(np.zeros((batch_size, *self._picture_shape), self._picture_type))
                 took_s = self._clock() - began_s
         except Exception as error:  # noqa: BLE001 - anything that an engine raises goes to `warmed`
             with self._changed:

@@ -33,6 +33,14 @@ class ClientGoneError(RequestError):
     """The client hung up before its answer was ready."""
 
 
+class ProtocolError(RequestError):
+    """A request that does not follow the protocol, or a tensor that the model does not take."""
+
+
+class UnknownModelError(RequestError):
+    """A model, or a version of one, that is not loaded here."""
+
+
 class DeadlineError(RequestError):
     """No answer within the request's time."""
 
@@ -77,6 +85,8 @@ class Failure(Row):
 FAILURES = (
     Failure(error=BrokenPictureError, status=400, reason="broken_picture"),
     Failure(error=ParameterError, status=400, reason="bad_parameter"),
+    Failure(error=ProtocolError, status=400, reason="bad_request"),
+    Failure(error=UnknownModelError, status=404, reason="unknown_model"),
     Failure(error=SlowBodyError, status=408, reason="slow_body"),
     Failure(error=TooLargeError, status=413, reason="too_large"),
     Failure(error=MediaTypeError, status=415, reason="media_type"),

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from serve.core.batcher import Answer
+from export.contract import Contract
+from export.interface import as_input
+from serve.core.batcher import Answer, Taken
 from serve.core.failures import DrainingError, QueueFullError, UnavailableError, WarmingUpError, find_failure
 from serve.core.metrics import Metrics
 from serve.core.slot import Engine, Slot
@@ -21,7 +20,6 @@ from zoo import __version__
 from zoo.data.decode import open_picture
 from zoo.data.preprocess import prepare
 from zoo.errors import ZooError
-from zoo.model.spec import Preprocessing
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row
 
 
@@ -115,7 +113,7 @@ class Service:
         """
         began_s = time.monotonic()
         loop = asyncio.get_running_loop()
-        picture = await loop.run_in_executor(self._decoders, _prepare, body, engine.contract.preprocessing)
+        picture = await loop.run_in_executor(self._decoders, _prepare, body, engine.contract)
         decode_ms = (time.monotonic() - began_s) * 1000.0
         answer = await asyncio.wrap_future(engine.batcher.submit(picture, deadline_s=deadline_s))
         return answer, decode_ms
@@ -153,6 +151,8 @@ class Service:
         }
 
 
-def _prepare(body: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def _prepare(body: bytes, contract: Contract) -> Taken:
     # Decoded in full, as `zoo predict` does: reading a JPEG at half size is faster and changes the scores.
-    return prepare(open_picture(body, sent=True, channels=preprocessing.channels), preprocessing)
+    picture = prepare(open_picture(body, sent=True, channels=contract.preprocessing.channels), contract.preprocessing)
+    taken: Taken = as_input(picture[None], contract)[0]
+    return taken

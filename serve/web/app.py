@@ -25,9 +25,11 @@ from serve.core.failures import SlowBodyError, UnavailableError, find_failure
 from serve.core.metrics import CONTENT_TYPE
 from serve.core.service import Limits, Service
 from serve.core.slot import Slot
+from serve.models.models import only
 from serve.web.access import AccessMiddleware
 from serve.web.examples import find_examples
 from serve.web.intake import check_media_type, read_body, read_top, while_connected
+from serve.web.v2.routes import PREFIX, v2_routes
 from zoo.errors import ZooError
 from zoo.files import json_text
 
@@ -53,6 +55,7 @@ def create_app(slot: Slot, limits: Limits) -> Starlette:
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", show_metrics),
+        *v2_routes(),
     ]
     app = Starlette(
         routes=routes,
@@ -65,6 +68,7 @@ def create_app(slot: Slot, limits: Limits) -> Starlette:
         lifespan=lifespan,
     )
     app.state.service = service
+    app.state.models = only(service)
     return app
 
 
@@ -90,7 +94,7 @@ async def predict(request: Request) -> Response:
     began_s = time.monotonic()
     service: Service = request.app.state.service
     deadline_s = began_s + service.limits.timeout_s
-    with service.admit() as engine:
+    with service.admit() as engine, request.app.state.models.default.statistics.count_failure(began_s):
         top = read_top(request)
         check_media_type(request)
         body = await read_body(request, max_bytes=service.limits.max_body_bytes, deadline_s=deadline_s)
@@ -102,6 +106,7 @@ async def predict(request: Request) -> Response:
     total_ms = (time.monotonic() - began_s) * 1000.0
     service.metrics.observe_prediction(decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=total_ms)
     taken_ms = {"decode": decode_ms, "queue": answer.queue_ms, "compute": answer.compute_ms, "total": total_ms}
+    request.app.state.models.default.statistics.observe_success(1, taken_ms)
     timings_ms = {stage: round(took_ms, 3) for stage, took_ms in taken_ms.items()}
     split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())
     request.state.timing = f"{split}, batch {answer.batch_size}"
@@ -170,7 +175,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, SlowBodyError):
         headers["Connection"] = "close"  # else the rest of the body would be read as the next request
-    return _error(status, error.problem, error.hint, headers)
+    return _error(request, status, error.problem, error.hint, headers)
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
@@ -180,16 +185,23 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
         404: "GET / is the page, POST /predict takes a picture, GET /info describes the engine.",
         405: f"{request.url.path} takes {(error.headers or {}).get('Allow', 'another method')}.",
     }.get(error.status_code, "")
-    return _error(error.status_code, f"{error.detail}.", hint, error.headers)
+    return _error(request, error.status_code, f"{error.detail}.", hint, error.headers)
 
 
 async def answer_crash(request: Request, error: Exception) -> Response:
     """A fault of ours: the log gets the traceback, the client does not."""
     # uvicorn closes the connection after an exception, so the client must not send another request on it.
     return _error(
-        500, "The server made a mistake.", "Its log has the details; please report them.", {"Connection": "close"}
+        request,
+        500,
+        "The server made a mistake.",
+        "Its log has the details; please report them.",
+        {"Connection": "close"},
     )
 
 
-def _error(status: int, problem: str, hint: str, headers: Any) -> Response:
-    return JsonAnswer({"error": problem[:1].upper() + problem[1:], "hint": hint}, status, headers)
+def _error(request: Request, status: int, problem: str, hint: str, headers: Any) -> Response:
+    said = {"error": problem[:1].upper() + problem[1:], "hint": hint}
+    if request.url.path.startswith(PREFIX):  # the protocol's errors are one text
+        said = {"error": f"{said['error']} {hint}".strip()}
+    return JsonAnswer(said, status, headers)
