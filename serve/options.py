@@ -10,6 +10,8 @@ from export.options import BackendChoice, RequireSignature
 from zoo.options import Arg, DeviceChoice, Opt
 from zoo.rows import Count, NotNegative, Positive, Row, Within
 
+Port = Annotated[int, Within(0, 65535)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(Row):
@@ -17,7 +19,8 @@ class ServeOptions(Row):
 
     engine: Annotated[str, Arg("ARTIFACT"), Opt("The same as ARTIFACT.", flags=("--engine",), metavar="ARTIFACT")]
     host: Annotated[str, Opt("Address; 0.0.0.0 is every one of this machine.")] = "127.0.0.1"
-    port: Annotated[int, Within(0, 65535), Opt("0 takes a free one.")] = 8080
+    port: Annotated[Port, Opt("0 takes a free one.")] = 8080
+    grpc_port: Annotated[Port | None, Opt("Serve gRPC there too; 0 takes a free one.  [default: HTTP only]")] = None
     backend: BackendChoice = USUAL
     device: DeviceChoice = "auto"
     require_signature: RequireSignature = None

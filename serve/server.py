@@ -6,8 +6,9 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from types import FrameType
 
 import uvicorn
@@ -15,11 +16,12 @@ import uvicorn
 from serve.core.service import Limits, Service
 from serve.core.slot import Engine, Slot
 from serve.engine import open_engine
+from serve.models.models import Models
 from serve.options import ServeOptions
-from serve.web.app import create_app
+from serve.web.app import Beside, create_app
 from serve.web.examples import has_examples
 from zoo import __version__
-from zoo.errors import ArtifactError, ZooError
+from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.machine import usable_processors
 from zoo.model.spec import RGB
 
@@ -94,7 +96,7 @@ def _assemble(options: ServeOptions, slot: Slot, say: Callable[[str], None]) -> 
         decode_threads=decode_threads,
         drain_s=options.drain_seconds,
     )
-    app = create_app(slot, limits)
+    app = create_app(slot, limits, _beside(options, limits, say))
     service: Service = app.state.service
 
     def on_stop() -> None:
@@ -113,6 +115,34 @@ def _assemble(options: ServeOptions, slot: Slot, say: Callable[[str], None]) -> 
         timeout_graceful_shutdown=limits.drain_s,  # type: ignore[arg-type]
     )
     return service, DrainingServer(config, on_stop=on_stop, on_give_up=service.give_up)
+
+
+def _beside(options: ServeOptions, limits: Limits, say: Callable[[str], None]) -> Beside | None:
+    """The gRPC server, where one is asked for.
+
+    Raises:
+        MissingCapabilityError: grpcio is not installed. ZooError: as `bind`.
+    """
+    if options.grpc_port is None:
+        return None
+    try:
+        from serve.rpc.server import grpc_server
+    except ImportError as error:
+        raise MissingCapabilityError("gRPC needs the package grpcio.", "pip install 'zoo[grpc]'") from error
+    # gRPC says of an address that it cannot have only that it cannot have it.
+    bind(options.host, options.grpc_port, option="--grpc-port").close()
+    address = f"[{options.host}]" if ":" in options.host else options.host
+
+    @asynccontextmanager
+    async def serve(models: Models) -> AsyncIterator[None]:
+        limit = limits.max_body_bytes
+        async with grpc_server(
+            models, f"{address}:{options.grpc_port}", max_body_bytes=limit, drain_s=limits.drain_s
+        ) as port:
+            say(f"gRPC is at {address}:{port}.")
+            yield
+
+    return serve
 
 
 def _judge(service: Service, server: DrainingServer, options: ServeOptions) -> None:
@@ -135,8 +165,8 @@ def _judge(service: Service, server: DrainingServer, options: ServeOptions) -> N
         )
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Claim the address before anything slow happens; port 0 takes a free one.
+def bind(host: str, port: int, option: str = "--port") -> socket.socket:
+    """Claim the address before anything slow happens; port 0 takes a free one. `option` is what says the port.
 
     Raises:
         ZooError: in use, not allowed, or not an address of this machine.
@@ -151,10 +181,10 @@ def bind(host: str, port: int) -> socket.socket:
         return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         hint = {
-            errno.EADDRINUSE: "Stop the other server, or choose another --port; --port 0 takes a free one.",
-            errno.EACCES: "Ports below 1024 are reserved: choose a larger --port.",
+            errno.EADDRINUSE: f"Stop the other server, or choose another {option}; {option} 0 takes a free one.",
+            errno.EACCES: f"Ports below 1024 are reserved: choose a larger {option}.",
             errno.EADDRNOTAVAIL: "Use an address of this machine: --host 127.0.0.1 or 0.0.0.0.",
-        }.get(error.errno or 0, "Choose another --host or --port.")
+        }.get(error.errno or 0, f"Choose another --host or {option}.")
         raise ZooError(f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}.", hint) from error
 
 

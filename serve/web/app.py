@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from importlib.resources import files
 from typing import Any
 
@@ -25,7 +25,7 @@ from serve.core.failures import SlowBodyError, UnavailableError, find_failure
 from serve.core.metrics import CONTENT_TYPE
 from serve.core.service import Limits, Service
 from serve.core.slot import Slot
-from serve.models.models import only
+from serve.models.models import Models, only
 from serve.web.access import AccessMiddleware
 from serve.web.examples import find_examples
 from serve.web.intake import check_media_type, read_body, read_top, while_connected
@@ -43,7 +43,11 @@ PAGE_HEADERS = {
 }
 
 
-def create_app(slot: Slot, limits: Limits) -> Starlette:
+Beside = Callable[[Models], AbstractAsyncContextManager[Any]]
+"""What else serves the same models, on the same event loop and as long."""
+
+
+def create_app(slot: Slot, limits: Limits, beside: Beside | None = None) -> Starlette:
     """Build the application. Its lifespan starts the slot's engine, which then warms up, and drains it at the end."""
     service = Service(slot, limits)
     routes = [
@@ -69,6 +73,7 @@ def create_app(slot: Slot, limits: Limits) -> Starlette:
     )
     app.state.service = service
     app.state.models = only(service)
+    app.state.beside = beside
     return app
 
 
@@ -84,8 +89,10 @@ class JsonAnswer(JSONResponse):
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Start the engine's threads; at the end answer what is left and stop them."""
     service: Service = app.state.service
-    service.slot.engine.batcher.start()
-    yield
+    beside: Beside | None = app.state.beside
+    async with beside(app.state.models) if beside else nullcontext():
+        service.slot.engine.batcher.start()
+        yield
     await run_in_threadpool(service.drain)
 
 

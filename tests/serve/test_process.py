@@ -170,6 +170,38 @@ def test_an_unanswered_request_at_the_drain_limit_is_an_error(onnx: Path, launch
     assert "Traceback" not in err
 
 
+def test_grpc_is_served_beside_http_and_ends_with_it(onnx: Path, digit: Path, launch: Launch) -> None:
+    grpc = pytest.importorskip("grpc", reason="pip install 'zoo[grpc]'")
+    from serve.rpc.schema import message_class
+
+    process = launch("--engine", onnx, "--grpc-port", "0")
+    port = process.wait_for(r"gRPC is at 127\.0\.0\.1:(\d+)\.")[1]
+    process.wait_until_ready()
+    request = message_class("ModelInferRequest")(model_name="tiny")
+    tensor = request.inputs.add(name="pictures", shape=[1], datatype="BYTES")
+    tensor.contents.bytes_contents.append(digit.read_bytes())
+    request.outputs.add(name="logits").parameters["classification"].int64_param = 1
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=message_class("ModelInferRequest").SerializeToString,
+            response_deserializer=message_class("ModelInferResponse").FromString,
+        )
+        answer = call(request, timeout=PATIENCE_S)
+    assert re.fullmatch(rb"..\0\0-?[\d.]+:(\d):\1", answer.raw_output_contents[0], re.DOTALL)
+    process.process.send_signal(signal.SIGTERM)
+    assert process.finish()[:2] == (0, "")
+
+
+def test_a_taken_grpc_port_is_told(onnx: Path, launch: Launch) -> None:
+    pytest.importorskip("grpc", reason="pip install 'zoo[grpc]'")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, err = launch("--engine", onnx, "--grpc-port", str(taken.getsockname()[1])).finish()
+    assert code == 1
+    assert "Cannot listen on" in err and "--grpc-port" in err
+    assert "Traceback" not in err
+
+
 @pytest.mark.skipif(cuda_driver() is not None, reason="this machine has a GPU, so the plan would be tried")
 def test_a_plan_without_a_gpu_names_the_onnx_beside_it(onnx: Path, launch: Launch, tmp_path: Path) -> None:
     plan = tmp_path / "tiny.plan"
