@@ -19,9 +19,13 @@ def serve(options: ServeOptions) -> None:
     \b
     zoo serve s.onnx                            the page is at http://127.0.0.1:8080
     zoo serve s.onnx --instances 2 --threads 1  more throughput on two cores
+    zoo serve --models models                   all that `zoo export --triton models` put there
     curl --data-binary @cat.jpg http://127.0.0.1:8080/predict
     """
     from serve.server import serve_engine
+
+    if options.engine is None and options.models is None:
+        raise click.UsageError("Missing argument 'ARTIFACT', or --models DIR.", click.get_current_context())
 
     level = options.log_level.upper()
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(message)s", force=True)

@@ -29,12 +29,17 @@ def open_engine(options: ServeOptions) -> Engine:
     Raises:
         ZooError: as `export.runners.open.open_runner`; or it does not take such batches, or is not signed as required.
     """
+    artifact = options.engine
+    if artifact is None:
+        raise ArtifactError(
+            "No artifact to serve.", "Name an .onnx, a .plan, a checkpoint, a model's id, or --models DIR."
+        )
     if options.require_signature:
-        require_signature(options.engine, options.require_signature)
+        require_signature(artifact, options.require_signature)
     with ExitStack() as opened:
         runners = [
             opened.enter_context(
-                open_runner(options.engine, device=options.device, threads=options.threads, backend=options.backend)
+                open_runner(artifact, device=options.device, threads=options.threads, backend=options.backend)
             )
             for _ in range(options.instances)
         ]
@@ -45,8 +50,8 @@ def open_engine(options: ServeOptions) -> Engine:
             max_batch_size=max_batch_size,
             max_queue_delay_ms=options.max_queue_delay_ms,
         )
-        backend = choose_backend(options.engine, options.backend)
-        info = describe_engine(Path(options.engine), runners[0], backend)
+        backend = choose_backend(artifact, options.backend)
+        info = describe_engine(Path(artifact), runners[0], backend)
         return Engine(batcher=batcher, contract=runners[0].contract, info=info, runners=opened.pop_all())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from export.backends import USUAL
@@ -17,7 +18,14 @@ Port = Annotated[int, Within(0, 65535)]
 class ServeOptions(Row):
     """What to serve, where, and within which limits; None leaves a choice to the engine's device."""
 
-    engine: Annotated[str, Arg("ARTIFACT"), Opt("The same as ARTIFACT.", flags=("--engine",), metavar="ARTIFACT")]
+    engine: Annotated[
+        str | None, Arg("ARTIFACT"), Opt("The same as ARTIFACT.", flags=("--engine",), metavar="ARTIFACT")
+    ] = None
+    models: Annotated[
+        Path | None,
+        Opt("A folder of models instead, as `zoo export --triton` makes it.", metavar="DIR", unless="engine"),
+    ] = None
+    model_control: Annotated[bool, Opt("Let clients load and unload its models.", needs="models")] = False
     host: Annotated[str, Opt("Address; 0.0.0.0 is every one of this machine.")] = "127.0.0.1"
     port: Annotated[Port, Opt("0 takes a free one.")] = 8080
     grpc_port: Annotated[Port | None, Opt("Serve gRPC there too; 0 takes a free one.  [default: HTTP only]")] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -13,12 +14,14 @@ from types import FrameType
 
 import uvicorn
 
+from serve.core.batcher import Batcher
 from serve.core.service import Limits, Service
 from serve.core.slot import Engine, Slot
 from serve.engine import open_engine
-from serve.models.models import Models
+from serve.models.models import Models, only
 from serve.options import ServeOptions
-from serve.web.app import Beside, create_app
+from serve.repository.control import Repository
+from serve.web.app import Beside, app_of
 from serve.web.examples import has_examples
 from zoo import __version__
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
@@ -67,28 +70,46 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
         KeyboardInterrupt: a second signal cut the drain short.
     """
     with bind(options.host, options.port) as listener:
-        say(f"Loading {options.engine} …")
-        slot = Slot(open_engine(options))
+        say(f"Loading {options.engine or options.models} …")
+        models = open_models(options)
         try:
-            service, server = _assemble(options, slot, say)
+            server = _assemble(options, models, say)
+            warm = itertools.count(1)
 
             def on_warm(warmed: Future[float]) -> None:
-                if warmed.exception() is None:
-                    for line in describe_server(slot.engine, listener, options.host, warmed.result()):
-                        say(line)
-                else:
+                if warmed.exception() is not None:
                     server.should_exit = True
+                elif next(warm) == len(models):
+                    if options.models:
+                        say(describe_models(models))
+                    for line in describe_server(models.default.engine, listener, options.host, warmed.result()):
+                        say(line)
 
-            slot.engine.batcher.warmed.add_done_callback(on_warm)
+            for served in list(models):
+                served.engine.batcher.warmed.add_done_callback(on_warm)
             server.run(sockets=[listener])
         finally:
-            slot.engine.close(FORCED_EXIT_S)
-        _judge(service, server, options)
+            for served in models:
+                served.engine.close(FORCED_EXIT_S)
+        _judge(models, server, options)
 
 
-def _assemble(options: ServeOptions, slot: Slot, say: Callable[[str], None]) -> tuple[Service, DrainingServer]:
-    batcher, decode_threads = slot.engine.batcher, usable_processors()
-    limits = Limits(
+def open_models(options: ServeOptions) -> Models:
+    """The one artifact, or all models of a folder; none is started.
+
+    Raises:
+        ZooError: as `open_engine` and `Repository.open_all`.
+    """
+    if options.models is not None:
+        return Repository(options.models, options, limits_of).open_all()
+    engine = open_engine(options)
+    return only(Service(Slot(engine), limits_of(options, engine.batcher)))
+
+
+def limits_of(options: ServeOptions, batcher: Batcher) -> Limits:
+    """What one request of a model may cost, and how many may be under way."""
+    decode_threads = usable_processors()
+    return Limits(
         max_body_bytes=round(options.max_body_mb * 1e6),
         timeout_s=options.timeout_ms / 1000.0,
         # A full queue, full batches, and for each thread one picture being decoded and one being read.
@@ -96,13 +117,20 @@ def _assemble(options: ServeOptions, slot: Slot, say: Callable[[str], None]) -> 
         decode_threads=decode_threads,
         drain_s=options.drain_seconds,
     )
-    app = create_app(slot, limits, _beside(options, limits, say))
-    service: Service = app.state.service
+
+
+def _assemble(options: ServeOptions, models: Models, say: Callable[[str], None]) -> DrainingServer:
+    app = app_of(models, _beside(options, say))
 
     def on_stop() -> None:
-        service.stop_accepting()
-        under_way = _count(service.in_flight, "request")
-        say(f"Draining {under_way}, {limits.drain_s:g} s at most; Ctrl-C again stops at once.")
+        for served in models:
+            served.service.stop_accepting()
+        under_way = _count(sum(served.service.in_flight for served in models), "request")
+        say(f"Draining {under_way}, {options.drain_seconds:g} s at most; Ctrl-C again stops at once.")
+
+    def on_give_up() -> None:
+        for served in models:
+            served.service.give_up()
 
     config = uvicorn.Config(
         app,
@@ -112,12 +140,12 @@ def _assemble(options: ServeOptions, slot: Slot, say: Callable[[str], None]) -> 
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         # uvicorn's type says whole seconds, but it only passes the value to asyncio.wait_for.
-        timeout_graceful_shutdown=limits.drain_s,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=options.drain_seconds,  # type: ignore[arg-type]
     )
-    return service, DrainingServer(config, on_stop=on_stop, on_give_up=service.give_up)
+    return DrainingServer(config, on_stop=on_stop, on_give_up=on_give_up)
 
 
-def _beside(options: ServeOptions, limits: Limits, say: Callable[[str], None]) -> Beside | None:
+def _beside(options: ServeOptions, say: Callable[[str], None]) -> Beside | None:
     """The gRPC server, where one is asked for.
 
     Raises:
@@ -135,9 +163,9 @@ def _beside(options: ServeOptions, limits: Limits, say: Callable[[str], None]) -
 
     @asynccontextmanager
     async def serve(models: Models) -> AsyncIterator[None]:
-        limit = limits.max_body_bytes
+        limit = round(options.max_body_mb * 1e6)
         async with grpc_server(
-            models, f"{address}:{options.grpc_port}", max_body_bytes=limit, drain_s=limits.drain_s
+            models, f"{address}:{options.grpc_port}", max_body_bytes=limit, drain_s=options.drain_seconds
         ) as port:
             say(f"gRPC is at {address}:{port}.")
             yield
@@ -145,22 +173,23 @@ def _beside(options: ServeOptions, limits: Limits, say: Callable[[str], None]) -
     return serve
 
 
-def _judge(service: Service, server: DrainingServer, options: ServeOptions) -> None:
+def _judge(models: Models, server: DrainingServer, options: ServeOptions) -> None:
     """Return when everything was answered; else raise the reason."""
-    batcher = service.slot.engine.batcher
-    error = batcher.warmed.exception() if batcher.warmed.done() else None
-    if isinstance(error, ZooError):
-        raise error
-    if error is not None:
-        raise ArtifactError(
-            f"{options.engine} failed its warm-up with batches up to {batcher.max_batch_size}: {error}",
-            "A smaller --max-batch-size needs less memory.",
-        ) from error
+    for served in models:
+        artifact, batcher = served.engine.info.artifact, served.engine.batcher
+        error = batcher.warmed.exception() if batcher.warmed.done() else None
+        if isinstance(error, ZooError):
+            raise error
+        if error is not None:
+            raise ArtifactError(
+                f"{artifact} failed its warm-up with batches up to {batcher.max_batch_size}: {error}",
+                "A smaller --max-batch-size needs less memory.",
+            ) from error
     if server.force_exit:
         raise KeyboardInterrupt
-    if service.abandoned:
+    if abandoned := sum(served.service.abandoned for served in models):
         raise ZooError(
-            f"{_count(service.abandoned, 'request')} still unanswered after {options.drain_seconds:g} s.",
+            f"{_count(abandoned, 'request')} still unanswered after {options.drain_seconds:g} s.",
             "A larger --drain-seconds gives them longer.",
         )
 
@@ -186,6 +215,13 @@ def bind(host: str, port: int, option: str = "--port") -> socket.socket:
             errno.EADDRNOTAVAIL: "Use an address of this machine: --host 127.0.0.1 or 0.0.0.0.",
         }.get(error.errno or 0, f"Choose another --host or {option}.")
         raise ZooError(f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}.", hint) from error
+
+
+def describe_models(models: Models) -> str:
+    """The line shown of several models: which, in which versions."""
+    names = dict.fromkeys(served.name for served in models)
+    listed = ", ".join(f"{name} ({', '.join(models.versions(name))})" for name in names)
+    return f"Models: {listed}. The page shows {models.default.name}; /predict?model=NAME asks another one."
 
 
 def describe_server(engine: Engine, listener: socket.socket, host: str, warm_up_s: float) -> list[str]:

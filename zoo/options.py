@@ -204,7 +204,7 @@ def _parameters(row: type[Row], name: str, kind: Any) -> list[Option]:
         if isinstance(told, Arg):
             alone = len(marks) == 1
             settings: dict[str, Any] = {"required": default is MISSING and alone}
-            settings |= {} if alone else {"callback": _or_option}
+            settings |= {} if alone or default is not MISSING else {"callback": _or_option}
             base, within = _bare(kind)
             many = _is_many(kind)
             value = _click_type(get_args(base)[0] if many else base, within)

@@ -41,6 +41,10 @@ class UnknownModelError(RequestError):
     """A model, or a version of one, that is not loaded here."""
 
 
+class ForbiddenError(RequestError):
+    """What this server was not started to allow, or this client may not do."""
+
+
 class DeadlineError(RequestError):
     """No answer within the request's time."""
 
@@ -86,6 +90,7 @@ FAILURES = (
     Failure(error=BrokenPictureError, status=400, reason="broken_picture"),
     Failure(error=ParameterError, status=400, reason="bad_parameter"),
     Failure(error=ProtocolError, status=400, reason="bad_request"),
+    Failure(error=ForbiddenError, status=403, reason="forbidden"),
     Failure(error=UnknownModelError, status=404, reason="unknown_model"),
     Failure(error=SlowBodyError, status=408, reason="slow_body"),
     Failure(error=TooLargeError, status=413, reason="too_large"),

@@ -6,9 +6,9 @@ serve/core/failures.py), never from a client, so the number of series is bounded
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from serve.core.failures import FAILURES
@@ -67,9 +67,17 @@ class Metrics:
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format, of `CONTENT_TYPE`."""
+        self._note_engine()
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """Everything, family by family."""
+        self._note_engine()
+        return self._registry.collect()
+
+    def _note_engine(self) -> None:
         self._engine_info.clear()  # another engine may have been put to work
         self._engine_info.labels(**self._engine()).set(1)
-        return generate_latest(self._registry)
 
 
 def _seconds(stage: str, text: str, registry: CollectorRegistry) -> Histogram:

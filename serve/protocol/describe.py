@@ -13,20 +13,40 @@ from export.contract import Contract
 from export.interface import Tensor, input_of, outputs_of
 from export.triton.config import TYPES
 from serve.core.slot import Engine
-from serve.models.models import Served
+from serve.models.models import Listed, Models, Served
 from serve.protocol.datatypes import DATATYPES
 from zoo import __version__
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "schedule_policy", "statistics")
-SHARED_MEMORY = "system_shared_memory"
 MODEL_REPOSITORY = "model_repository"
 # What an artifact is to Triton, by its file's suffix; a checkpoint is none of its.
 PLATFORMS = {".onnx": ("onnxruntime_onnx", "onnxruntime"), ".plan": ("tensorrt_plan", "tensorrt")}
 
 
-def server_metadata(extensions: Sequence[str] = ()) -> dict[str, Any]:
-    """What `GET /v2` answers; `extensions` are those that depend on how the server was started."""
-    return {"name": "zoo", "version": __version__, "extensions": [*EXTENSIONS, *extensions]}
+def server_metadata(models: Models) -> dict[str, Any]:
+    """What `GET /v2` answers."""
+    extensions = [*EXTENSIONS, *([MODEL_REPOSITORY] if models.can_change else [])]
+    return {"name": "zoo", "version": __version__, "extensions": extensions}
+
+
+def index(models: Models, *, ready_only: bool = False) -> list[dict[str, str]]:
+    """What `/v2/repository/index` answers."""
+    if models.can_change:
+        listed = models.control.listed()
+    else:
+        listed = [
+            Listed(name=one.name, version=one.version, is_ready=one.service.unavailable() is None) for one in models
+        ]
+    return [
+        {
+            "name": one.name,
+            "version": one.version,
+            "state": "READY" if one.is_ready else "UNAVAILABLE",
+            "reason": one.reason,
+        }
+        for one in listed
+        if one.is_ready or not ready_only
+    ]
 
 
 def model_metadata(served: Served, versions: Sequence[str]) -> dict[str, Any]:

@@ -133,8 +133,14 @@ INFERENCE: Mapping[str, Fields] = {
         "instance_group": _many(7, "ModelInstanceGroup"),
         "parameters": _map(14, "ModelParameter"),
     },
-    "ModelVersionPolicy": {"latest": Field(1, "ModelVersionPolicy.Latest", one_of="policy_choice")},
+    "ModelVersionPolicy": {
+        "latest": Field(1, "ModelVersionPolicy.Latest", one_of="policy_choice"),
+        "all": Field(2, "ModelVersionPolicy.All", one_of="policy_choice"),
+        "specific": Field(3, "ModelVersionPolicy.Specific", one_of="policy_choice"),
+    },
     "ModelVersionPolicy.Latest": {"num_versions": Field(1, "uint32")},
+    "ModelVersionPolicy.All": {},
+    "ModelVersionPolicy.Specific": {"versions": _many(1, "int64")},
     "ModelInput": {
         "name": Field(1, "string"),
         "data_type": Field(2, "DataType"),

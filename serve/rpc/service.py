@@ -10,9 +10,9 @@ from typing import Any
 
 import grpc
 
-from serve.core.failures import find_failure
+from serve.core.failures import ProtocolError, find_failure
 from serve.models.models import Models, Served
-from serve.protocol.describe import model_config, model_metadata, server_metadata
+from serve.protocol.describe import index, model_config, model_metadata, server_metadata
 from serve.protocol.infer import infer
 from serve.rpc.convert import message_from, message_of, request_of
 from serve.rpc.schema import HEALTH_PACKAGE, PACKAGE, health_class, message_class
@@ -66,7 +66,7 @@ class InferenceCalls:
 
     async def ServerMetadata(self, request: Any, context: Any) -> Any:
         """The server's metadata."""
-        return message_from("ServerMetadataResponse", server_metadata())
+        return message_from("ServerMetadataResponse", server_metadata(self.models))
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:
         """A model's metadata."""
@@ -100,6 +100,22 @@ class InferenceCalls:
             if asked.timeout_us:
                 deadline_s = min(deadline_s, began_s + asked.timeout_us / 1e6)
             return message_of(await infer(served, engine, asked, began_s=began_s, deadline_s=deadline_s))
+
+    async def RepositoryIndex(self, request: Any, context: Any) -> Any:
+        """Every version of every model that is, or could be, at work."""
+        return message_from("RepositoryIndexResponse", {"models": index(self.models, ready_only=request.ready)})
+
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
+        """Load a model's versions as its folder has them now."""
+        if request.parameters:
+            raise ProtocolError("A model is loaded as its folder has it.", "Leave the parameters out.")
+        await self.models.control.load(request.model_name)
+        return message_from("RepositoryModelLoadResponse", {})
+
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:
+        """Take a model from work."""
+        await self.models.control.unload(request.model_name)
+        return message_from("RepositoryModelUnloadResponse", {})
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answer a stream of requests in their order; up to `STREAM_DEPTH` of them are under way at once."""
@@ -146,6 +162,7 @@ class InferenceCalls:
 UNARY_CALLS = (
     *("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata"),
     *("ModelConfig", "ModelStatistics", "ModelInfer"),
+    *("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"),
 )
 
 
@@ -198,6 +215,6 @@ def _with_status(name: str, call: Call, models: Models) -> Call:
             logger.exception("%s failed", name)
             await context.abort(CODES[status], CRASHED)
         finally:
-            models.default.service.metrics.requests.labels(f"grpc {name}", str(status)).inc()
+            models.requests.labels(f"grpc {name}", str(status)).inc()
 
     return answer

@@ -25,7 +25,8 @@ from serve.core.failures import SlowBodyError, UnavailableError, find_failure
 from serve.core.metrics import CONTENT_TYPE
 from serve.core.service import Limits, Service
 from serve.core.slot import Slot
-from serve.models.models import Models, only
+from serve.models.exposition import render
+from serve.models.models import Models, Served, only
 from serve.web.access import AccessMiddleware
 from serve.web.examples import find_examples
 from serve.web.intake import check_media_type, read_body, read_top, while_connected
@@ -48,8 +49,12 @@ Beside = Callable[[Models], AbstractAsyncContextManager[Any]]
 
 
 def create_app(slot: Slot, limits: Limits, beside: Beside | None = None) -> Starlette:
-    """Build the application. Its lifespan starts the slot's engine, which then warms up, and drains it at the end."""
-    service = Service(slot, limits)
+    """`app_of` one model."""
+    return app_of(only(Service(slot, limits)), beside)
+
+
+def app_of(models: Models, beside: Beside | None = None) -> Starlette:
+    """Build the application. Its lifespan starts the models' engines, which then warm up, and drains them at last."""
     routes = [
         Route("/", show_page),
         Route("/predict", predict, methods=["POST"]),
@@ -65,14 +70,14 @@ def create_app(slot: Slot, limits: Limits, beside: Beside | None = None) -> Star
         routes=routes,
         middleware=[
             Middleware(
-                AccessMiddleware, metrics=service.metrics, paths={route.endpoint: route.path for route in routes}
+                AccessMiddleware, requests=models.requests, paths={route.endpoint: route.path for route in routes}
             )
         ],
         exception_handlers={ZooError: answer_error, HTTPException: answer_http_error, Exception: answer_crash},
         lifespan=lifespan,
     )
-    app.state.service = service
-    app.state.models = only(service)
+    app.state.service = models.default.service
+    app.state.models = models
     app.state.beside = beside
     return app
 
@@ -88,20 +93,23 @@ class JsonAnswer(JSONResponse):
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Start the engine's threads; at the end answer what is left and stop them."""
-    service: Service = app.state.service
+    models: Models = app.state.models
     beside: Beside | None = app.state.beside
     async with beside(app.state.models) if beside else nullcontext():
-        service.slot.engine.batcher.start()
+        for served in models:
+            served.engine.batcher.start()
         yield
-    await run_in_threadpool(service.drain)
+    for served in models:
+        await run_in_threadpool(served.service.drain)
 
 
 async def predict(request: Request) -> Response:
     """Classify the picture in the body."""
     began_s = time.monotonic()
-    service: Service = request.app.state.service
+    served = _served(request)
+    service = served.service
     deadline_s = began_s + service.limits.timeout_s
-    with service.admit() as engine, request.app.state.models.default.statistics.count_failure(began_s):
+    with service.admit() as engine, served.statistics.count_failure(began_s):
         top = read_top(request)
         check_media_type(request)
         body = await read_body(request, max_bytes=service.limits.max_body_bytes, deadline_s=deadline_s)
@@ -113,7 +121,7 @@ async def predict(request: Request) -> Response:
     total_ms = (time.monotonic() - began_s) * 1000.0
     service.metrics.observe_prediction(decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=total_ms)
     taken_ms = {"decode": decode_ms, "queue": answer.queue_ms, "compute": answer.compute_ms, "total": total_ms}
-    request.app.state.models.default.statistics.observe_success(1, taken_ms)
+    served.statistics.observe_success(1, taken_ms)
     timings_ms = {stage: round(took_ms, 3) for stage, took_ms in taken_ms.items()}
     split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())
     request.state.timing = f"{split}, batch {answer.batch_size}"
@@ -129,6 +137,13 @@ async def predict(request: Request) -> Response:
     )
 
 
+def _served(request: Request) -> Served:
+    """The model that a request means: `?model=NAME`, or the first one."""
+    models: Models = request.app.state.models
+    name = request.query_params.get("model")
+    return models.default if name is None else models.find(name)
+
+
 async def show_page(request: Request) -> Response:
     """The page, one file that loads nothing from elsewhere."""
     return HTMLResponse(files("serve.web").joinpath("page", "index.html").read_text("utf-8"), headers=PAGE_HEADERS)
@@ -136,18 +151,18 @@ async def show_page(request: Request) -> Response:
 
 async def show_info(request: Request) -> Response:
     """Contract, engine and limits."""
-    return JsonAnswer(request.app.state.service.describe())
+    return JsonAnswer(_served(request).service.describe())
 
 
 async def list_examples(request: Request) -> Response:
     """Where the examples are, and what they show."""
-    examples = await run_in_threadpool(find_examples, request.app.state.service.slot.engine.contract)
+    examples = await run_in_threadpool(find_examples, _served(request).engine.contract)
     return JsonAnswer([{"url": f"examples/{number}.png", "class": name} for number, name in enumerate(examples)])
 
 
 async def show_example(request: Request) -> Response:
     """One example as PNG."""
-    examples = await run_in_threadpool(find_examples, request.app.state.service.slot.engine.contract)
+    examples = await run_in_threadpool(find_examples, _served(request).engine.contract)
     number = request.path_params["number"]
     if number >= len(examples):
         raise HTTPException(404)
@@ -161,14 +176,16 @@ async def healthz(request: Request) -> Response:
 
 async def readyz(request: Request) -> Response:
     """Whether a picture would be taken now."""
-    if reason := request.app.state.service.unavailable():
-        raise reason
+    models: Models = request.app.state.models
+    for served in models:
+        if reason := served.service.unavailable():
+            raise reason
     return JsonAnswer({"status": "ready"})
 
 
 async def show_metrics(request: Request) -> Response:
     """Prometheus' text format."""
-    return Response(request.app.state.service.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+    return Response(render(request.app.state.models), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def answer_error(request: Request, error: Exception) -> Response:

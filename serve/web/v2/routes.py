@@ -14,19 +14,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from export.interface import input_of
+from serve.core.failures import ProtocolError
 from serve.core.slot import Engine
 from serve.models.models import Models, Served
 from serve.protocol.datatypes import DATATYPES
-from serve.protocol.describe import model_config, model_metadata, server_metadata
+from serve.protocol.describe import index, model_config, model_metadata, server_metadata
 from serve.protocol.infer import infer
 from serve.protocol.messages import InferRequest
 from serve.web.intake import read_body, while_connected
-from serve.web.v2.wire import JSON_LENGTH, decompress, read_infer, read_json_length, read_raw, write_infer
+from serve.web.v2.wire import JSON_LENGTH, decompress, read_infer, read_json_length, read_object, read_raw, write_infer
 from zoo.files import json_text
 
 PREFIX = "/v2"
 # A larger body is read in a thread: the event loop goes on serving others meanwhile.
 LARGE_BODY_BYTES = 65_536
+# How long a small body may take to come.
+SMALL_BODY_S = 10.0
 # What Triton answers where OIP leaves it open: not ready is 400, and no answer about health has a body.
 NOT_READY = 400
 
@@ -46,6 +49,9 @@ def v2_routes() -> list[Route]:
         Route(f"{PREFIX}/health/live", show_live),
         Route(f"{PREFIX}/health/ready", show_ready),
         Route(f"{PREFIX}/models/stats", show_every_stats),
+        Route(f"{PREFIX}/repository/index", list_repository, methods=["POST"]),
+        Route(f"{PREFIX}/repository/models/{{model}}/load", load_model, methods=["POST"]),
+        Route(f"{PREFIX}/repository/models/{{model}}/unload", unload_model, methods=["POST"]),
     ]
     for what, endpoint, methods in (
         ("", show_model, ["GET"]),
@@ -63,7 +69,7 @@ def v2_routes() -> list[Route]:
 
 async def show_server(request: Request) -> Response:
     """The server's metadata."""
-    return Json(server_metadata())
+    return Json(server_metadata(_models(request)))
 
 
 async def show_live(request: Request) -> Response:
@@ -108,6 +114,27 @@ async def show_every_stats(request: Request) -> Response:
     return _stats(_models(request))
 
 
+async def list_repository(request: Request) -> Response:
+    """Every version of every model that is, or could be, at work."""
+    asked = await _read_small(request)
+    ready_only = asked.get("ready", False) is True
+    return Json(index(_models(request), ready_only=ready_only))
+
+
+async def load_model(request: Request) -> Response:
+    """Load a model's versions as its folder has them now; answer when they are at work."""
+    _refuse_parameters(await _read_small(request))
+    await _models(request).control.load(request.path_params["model"])
+    return Response()
+
+
+async def unload_model(request: Request) -> Response:
+    """Take a model from work; answer when its last request is answered."""
+    await _read_small(request)
+    await _models(request).control.unload(request.path_params["model"])
+    return Response()
+
+
 async def answer_infer(request: Request) -> Response:
     """Answer tensors, or encoded pictures, with tensors."""
     began_s = time.monotonic()
@@ -141,6 +168,22 @@ def _read(request: Request, body: bytes, max_bytes: int, engine: Engine) -> Infe
         row_bytes = math.prod(taken.shape) * np.dtype(taken.dtype).itemsize
         return read_raw(body, taken.name, DATATYPES[taken.dtype], row_bytes, taken.shape, encoded=encoded)
     return read_infer(body, json_length)
+
+
+async def _read_small(request: Request) -> dict[str, Any]:
+    """A small JSON object; clients send none at all, too."""
+    if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
+        return {}
+    body = await read_body(request, max_bytes=LARGE_BODY_BYTES, deadline_s=time.monotonic() + SMALL_BODY_S)
+    return read_object(body)
+
+
+def _refuse_parameters(asked: dict[str, Any]) -> None:
+    if asked.get("parameters"):
+        raise ProtocolError(
+            "A model is loaded as its folder has it: configurations and files are not taken from requests.",
+            "Put them into the repository, then load the model without parameters.",
+        )
 
 
 def _models(request: Request) -> Models:
