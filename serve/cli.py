@@ -24,9 +24,6 @@ def serve(options: ServeOptions) -> None:
     """
     from serve.server import serve_engine
 
-    if options.engine is None and options.models is None:
-        raise click.UsageError("Missing argument 'ARTIFACT', or --models DIR.", click.get_current_context())
-
     level = options.log_level.upper()
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(message)s", force=True)
     if level != "DEBUG":

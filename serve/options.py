@@ -19,7 +19,9 @@ class ServeOptions(Row):
     """What to serve, where, and within which limits; None leaves a choice to the engine's device."""
 
     engine: Annotated[
-        str | None, Arg("ARTIFACT"), Opt("The same as ARTIFACT.", flags=("--engine",), metavar="ARTIFACT")
+        str | None,
+        Arg("ARTIFACT", instead="models"),
+        Opt("The same as ARTIFACT.", flags=("--engine",), metavar="ARTIFACT"),
     ] = None
     models: Annotated[
         Path | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -69,10 +69,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 class Arg:
     """In the type of a row's field: it is the command's argument, not an option; a tuple takes several values.
 
-    With an `Opt` beside it, it is given as either: `zoo serve s.onnx`, `zoo serve --engine s.onnx`.
+    With an `Opt` beside it, it is given as either: `zoo serve s.onnx`, `zoo serve --engine s.onnx`; it must be given,
+    or the field `instead`.
     """
 
     metavar: str
+    instead: str | None = None
 
 
 @dataclass(frozen=True)
@@ -190,10 +192,12 @@ def _either(argument: Any, option: Any, arg: Arg | Opt, opt: Arg | Opt) -> Any:
     return option if argument is None else argument
 
 
-def _or_option(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+def _or_option(ctx: click.Context, param: click.Parameter, value: Any, *, instead: str | None) -> Any:
     """Refuse an argument that is missing together with its option; click reads what was given before what was not."""
-    if value is None and ctx.params.get(_as_option(str(param.name))) is None and not ctx.resilient_parsing:
-        raise click.MissingParameter(ctx=ctx, param=param)
+    given = [ctx.params.get(name) for name in (_as_option(str(param.name)), instead) if name]
+    if value is None and all(other is None for other in given) and not ctx.resilient_parsing:
+        also = f"Or give --{instead.replace('_', '-')}." if instead else None
+        raise click.MissingParameter(also, ctx=ctx, param=param)
     return value
 
 
@@ -204,7 +208,7 @@ def _parameters(row: type[Row], name: str, kind: Any) -> list[Option]:
         if isinstance(told, Arg):
             alone = len(marks) == 1
             settings: dict[str, Any] = {"required": default is MISSING and alone}
-            settings |= {} if alone or default is not MISSING else {"callback": _or_option}
+            settings |= {} if alone else {"callback": partial(_or_option, instead=told.instead)}
             base, within = _bare(kind)
             many = _is_many(kind)
             value = _click_type(get_args(base)[0] if many else base, within)
