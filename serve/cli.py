@@ -7,12 +7,15 @@ import sys
 
 import click
 
+from serve.keys import VARIABLE
 from serve.options import ServeOptions
+from zoo.option_files import configurable
 from zoo.options import takes
 
 
 @click.command()
 @takes(ServeOptions)
+@configurable(ServeOptions, "ZOO_SERVE", besides=(VARIABLE,))
 def serve(options: ServeOptions) -> None:
     """Serve ARTIFACT over HTTP, with a page to try it: an .onnx, a .plan, a checkpoint or a model's id.
 

@@ -30,6 +30,15 @@ class ServeOptions(Row):
     model_control: Annotated[bool, Opt("Let clients load and unload its models.", needs="models")] = False
     host: Annotated[str, Opt("Address; 0.0.0.0 is every one of this machine.")] = "127.0.0.1"
     port: Annotated[Port, Opt("0 takes a free one.")] = 8080
+    api_keys: Annotated[
+        Path | None,
+        Opt("Only who has a key of this file is answered: `predict KEY` or `manage KEY` a line.", metavar="FILE"),
+    ] = None
+    tls_cert: Annotated[Path | None, Opt("Serve TLS by this certificate, PEM.", metavar="FILE", needs="tls_key")] = None
+    tls_key: Annotated[Path | None, Opt("Its key, PEM.", metavar="FILE", needs="tls_cert")] = None
+    tls_client_ca: Annotated[
+        Path | None, Opt("Let in only clients with a certificate of this CA, PEM.", metavar="FILE", needs="tls_cert")
+    ] = None
     grpc_port: Annotated[Port | None, Opt("Serve gRPC there too; 0 takes a free one.  [default: HTTP only]")] = None
     backend: BackendChoice = USUAL
     device: DeviceChoice = "auto"

@@ -18,9 +18,11 @@ from serve.core.batcher import Batcher
 from serve.core.service import Limits, Service
 from serve.core.slot import Engine, Slot
 from serve.engine import open_engine
+from serve.keys import Keyring, read_keys
 from serve.models.models import Models, only
 from serve.options import ServeOptions
 from serve.repository.control import Repository
+from serve.tls import Tls
 from serve.web.app import Beside, app_of
 from serve.web.examples import has_examples
 from zoo import __version__
@@ -30,6 +32,7 @@ from zoo.model.spec import RGB
 
 # Load balancers keep idle connections for about a minute. A server that closes first makes them send in vain.
 KEEP_ALIVE_S = 75
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # How long an exit waits for a batch under way after the second signal.
 FORCED_EXIT_S = 2.0
 
@@ -69,11 +72,12 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
         ZooError: the address is taken; the engine cannot be opened or fails its warm-up; the drain limit passed.
         KeyboardInterrupt: a second signal cut the drain short.
     """
+    keys, tls = guards_of(options)
     with bind(options.host, options.port) as listener:
         say(f"Loading {options.engine or options.models} …")
         models = open_models(options)
         try:
-            server = _assemble(options, models, say)
+            server = _assemble(options, models, keys, tls, say)
             warm = itertools.count(1)
 
             def on_warm(warmed: Future[float]) -> None:
@@ -82,7 +86,14 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
                 elif next(warm) == len(models):
                     if options.models:
                         say(describe_models(models))
-                    for line in describe_server(models.default.engine, listener, options.host, warmed.result()):
+                    for line in describe_server(
+                        models.default.engine,
+                        listener,
+                        options.host,
+                        warmed.result(),
+                        scheme="https" if tls else "http",
+                        needs_key=bool(keys),
+                    ):
                         say(line)
 
             for served in list(models):
@@ -119,8 +130,30 @@ def limits_of(options: ServeOptions, batcher: Batcher) -> Limits:
     )
 
 
-def _assemble(options: ServeOptions, models: Models, say: Callable[[str], None]) -> DrainingServer:
-    app = app_of(models, _beside(options, say))
+def guards_of(options: ServeOptions) -> tuple[Keyring, Tls | None]:
+    """Who is let in, and by which encryption.
+
+    Raises:
+        ZooError: a file that cannot be used; or whoever reaches this machine could change what it serves.
+    """
+    keys = read_keys(options.api_keys, os.environ)
+    tls = (
+        Tls(options.tls_cert, options.tls_key, options.tls_client_ca) if options.tls_cert and options.tls_key else None
+    )
+    if tls:
+        tls.check()
+    if options.model_control and options.host not in LOOPBACK and not (keys or options.tls_client_ca):
+        raise ZooError(
+            f"--model-control on {options.host}: everybody who reaches it could load and unload models.",
+            "Add --api-keys FILE with a key of the role manage, or leave --host out.",
+        )
+    return keys, tls
+
+
+def _assemble(
+    options: ServeOptions, models: Models, keys: Keyring, tls: Tls | None, say: Callable[[str], None]
+) -> DrainingServer:
+    app = app_of(models, _beside(options, keys, tls, say), keys)
 
     def on_stop() -> None:
         for served in models:
@@ -139,13 +172,14 @@ def _assemble(options: ServeOptions, models: Models, say: Callable[[str], None])
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
+        **(tls.for_http() if tls else {}),
         # uvicorn's type says whole seconds, but it only passes the value to asyncio.wait_for.
         timeout_graceful_shutdown=options.drain_seconds,  # type: ignore[arg-type]
     )
     return DrainingServer(config, on_stop=on_stop, on_give_up=on_give_up)
 
 
-def _beside(options: ServeOptions, say: Callable[[str], None]) -> Beside | None:
+def _beside(options: ServeOptions, keys: Keyring, tls: Tls | None, say: Callable[[str], None]) -> Beside | None:
     """The gRPC server, where one is asked for.
 
     Raises:
@@ -165,7 +199,12 @@ def _beside(options: ServeOptions, say: Callable[[str], None]) -> Beside | None:
     async def serve(models: Models) -> AsyncIterator[None]:
         limit = round(options.max_body_mb * 1e6)
         async with grpc_server(
-            models, f"{address}:{options.grpc_port}", max_body_bytes=limit, drain_s=options.drain_seconds
+            models,
+            f"{address}:{options.grpc_port}",
+            max_body_bytes=limit,
+            drain_s=options.drain_seconds,
+            keys=keys,
+            credentials=tls.for_grpc() if tls else None,
         ) as port:
             say(f"gRPC is at {address}:{port}.")
             yield
@@ -224,14 +263,24 @@ def describe_models(models: Models) -> str:
     return f"Models: {listed}. The page shows {models.default.name}; /predict?model=NAME asks another one."
 
 
-def describe_server(engine: Engine, listener: socket.socket, host: str, warm_up_s: float) -> list[str]:
+def describe_server(
+    engine: Engine,
+    listener: socket.socket,
+    host: str,
+    warm_up_s: float,
+    *,
+    scheme: str = "http",
+    needs_key: bool = False,
+) -> list[str]:
     """The lines shown when the server is ready: what it serves, where, and a command to copy."""
     info, contract, batcher = engine.info, engine.contract, engine.batcher
     # 0.0.0.0 and :: mean every address; a person on this machine reaches them through the loopback.
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
-    url = f"http://{shown}:{listener.getsockname()[1]}"
+    url = f"{scheme}://{shown}:{listener.getsockname()[1]}"
     curl = "curl --data-binary @PICTURE.jpg"
-    if has_examples(contract):
+    if needs_key:
+        curl += " -H 'Authorization: Bearer KEY'"
+    elif has_examples(contract) and scheme == "http":
         curl = f"curl -s {url}/examples/7.png | curl --data-binary @-"
     planes = "" if contract.preprocessing.channels == RGB else f" of {contract.preprocessing.planes}"
     lines = [
@@ -248,7 +297,7 @@ def describe_server(engine: Engine, listener: socket.socket, host: str, warm_up_
     ]
     if info.random_weights:
         lines.append("The weights are random: the predictions mean nothing, the latency is real.")
-    if shown != host and host not in ("127.0.0.1", "localhost", "::1"):
+    if shown != host and host not in LOOPBACK and not needs_key:
         lines.append("Every address of this machine is served, and there is no authentication.")
     return [*lines, "Ctrl-C answers what is under way, then stops."]
 

@@ -92,6 +92,9 @@ class Opt:
     unless: str | None = None
 
 
+# Where a value comes from that somebody wrote down: the command line, or what zoo/option_files.py reads.
+GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+
 Seed = Annotated[int, Within(0, 2**32 - 1)]
 DeviceChoice = Annotated[Device, Opt("auto takes a GPU that works.")]
 GroupBy = Annotated[str | None, Opt(GROUP_BY_HELP, metavar="parent|REGEX")]
@@ -118,7 +121,9 @@ def takes(row: type[Row]) -> Callable[[Callable[..., None]], Callable[..., None]
         def run(**values: Any) -> None:
             for name, kind in kinds.items():
                 if len(_marks(kind)) > 1:
-                    values[name] = _either(values[name], values.pop(_as_option(name)), *_marks(kind))
+                    option = values.pop(_as_option(name))
+                    typed = click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+                    values[name] = _either(values[name] if typed or option is None else None, option, *_marks(kind))
             own = {name: values.pop(name) for name in kinds}
             _refuse_without_effect(row, kinds, own)
             body(row(**own), **values)
@@ -130,6 +135,11 @@ def takes(row: type[Row]) -> Callable[[Callable[..., None]], Callable[..., None]
         return command
 
     return decorate
+
+
+def option_fields(row: type[Row]) -> tuple[str, ...]:
+    """The fields of a row that a command line can give."""
+    return tuple(name for name, kind in field_types(row).items() if _marks(kind))
 
 
 def _marks(kind: Any) -> list[Opt | Arg]:
@@ -148,7 +158,7 @@ def _refuse_without_effect(row: type[Row], kinds: Mapping[str, Any], values: Map
     context = click.get_current_context()
     for name, kind in kinds.items():
         told = _marks(kind)[-1]
-        if not isinstance(told, Opt) or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        if not isinstance(told, Opt) or context.get_parameter_source(name) not in GIVEN:
             continue
         needed = _needed(told)
         if needed and not any(values[each] for each in needed):
@@ -194,7 +204,8 @@ def _either(argument: Any, option: Any, arg: Arg | Opt, opt: Arg | Opt) -> Any:
 
 def _or_option(ctx: click.Context, param: click.Parameter, value: Any, *, instead: str | None) -> Any:
     """Refuse an argument that is missing together with its option; click reads what was given before what was not."""
-    given = [ctx.params.get(name) for name in (_as_option(str(param.name)), instead) if name]
+    others = [name for name in (_as_option(str(param.name)), instead) if name]
+    given = [*map(ctx.params.get, others), *map(ctx.lookup_default, others)]
     if value is None and all(other is None for other in given) and not ctx.resilient_parsing:
         also = f"Or give --{instead.replace('_', '-')}." if instead else None
         raise click.MissingParameter(also, ctx=ctx, param=param)

@@ -41,6 +41,10 @@ class UnknownModelError(RequestError):
     """A model, or a version of one, that is not loaded here."""
 
 
+class UnauthorizedError(RequestError):
+    """A request without a key that is known."""
+
+
 class ForbiddenError(RequestError):
     """What this server was not started to allow, or this client may not do."""
 
@@ -90,6 +94,7 @@ FAILURES = (
     Failure(error=BrokenPictureError, status=400, reason="broken_picture"),
     Failure(error=ParameterError, status=400, reason="bad_parameter"),
     Failure(error=ProtocolError, status=400, reason="bad_request"),
+    Failure(error=UnauthorizedError, status=401, reason="unauthorized"),
     Failure(error=ForbiddenError, status=403, reason="forbidden"),
     Failure(error=UnknownModelError, status=404, reason="unknown_model"),
     Failure(error=SlowBodyError, status=408, reason="slow_body"),

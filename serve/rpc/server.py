@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from serve.keys import EVERYBODY, Keyring
 from serve.models.models import Models
 from serve.rpc.service import handlers
 
@@ -18,7 +19,13 @@ AROUND_BYTES = 65_536
 
 @asynccontextmanager
 async def grpc_server(
-    models: Models, address: str, *, max_body_bytes: int, drain_s: float, credentials: Any = None
+    models: Models,
+    address: str,
+    *,
+    max_body_bytes: int,
+    drain_s: float,
+    keys: Keyring = EVERYBODY,
+    credentials: Any = None,
 ) -> AsyncIterator[int]:
     """Serve on the running event loop until the block ends, then give calls under way `drain_s`; yield the port."""
     server = grpc.aio.server(
@@ -29,9 +36,10 @@ async def grpc_server(
             ("grpc.so_reuseport", 0),
         ]
     )
-    server.add_generic_rpc_handlers(handlers(models))
-    add = server.add_insecure_port if credentials is None else server.add_secure_port
-    port: int = add(address) if credentials is None else add(address, credentials)
+    server.add_generic_rpc_handlers(handlers(models, keys))
+    port: int = (
+        server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
+    )
     await server.start()
     try:
         yield port

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from serve.core.failures import ProtocolError, find_failure
+from serve.keys import Keyring, role_for
 from serve.models.models import Models, Served
 from serve.protocol.describe import index, model_config, model_metadata, server_metadata
 from serve.protocol.infer import infer
@@ -166,19 +167,25 @@ UNARY_CALLS = (
 )
 
 
-def handlers(models: Models) -> tuple[Any, Any]:
+def handlers(models: Models, keys: Keyring) -> tuple[Any, Any]:
     """The protocol's service and gRPC's health service, for `grpc.aio.Server.add_generic_rpc_handlers`."""
     calls = InferenceCalls(models)
     methods = {
         name: grpc.unary_unary_rpc_method_handler(
-            _with_status(name, getattr(calls, name), models),
+            _with_status(name, getattr(calls, name), models, keys),
             request_deserializer=message_class(f"{name}Request").FromString,
             response_serializer=message_class(f"{name}Response").SerializeToString,
         )
         for name in UNARY_CALLS
     }
+
+    async def stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        await _admit("ModelStreamInfer", context, keys)
+        async for answer in calls.ModelStreamInfer(requests, context):
+            yield answer
+
     methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-        calls.ModelStreamInfer,
+        stream,
         request_deserializer=message_class("ModelInferRequest").FromString,
         response_serializer=message_class("ModelStreamInferResponse").SerializeToString,
     )
@@ -198,11 +205,21 @@ def handlers(models: Models) -> tuple[Any, Any]:
     )
 
 
-def _with_status(name: str, call: Call, models: Models) -> Call:
+async def _admit(name: str, context: Any, keys: Keyring) -> None:
+    """End the call here unless its metadata has a key that may make it."""
+    try:
+        if role := role_for(name):
+            keys.check({key.lower(): str(value) for key, value in context.invocation_metadata() or ()}, role)
+    except ZooError as error:
+        await context.abort(CODES[find_failure(error).status], str(error))
+
+
+def _with_status(name: str, call: Call, models: Models, keys: Keyring) -> Call:
     """A call whose errors of ours are gRPC's statuses, and which is counted beside the routes of HTTP."""
 
     async def answer(request: Any, context: Any) -> Any:
         status = 200
+        await _admit(name, context, keys)
         try:
             return await call(request, context)
         except ZooError as error:

@@ -25,10 +25,12 @@ from serve.core.failures import SlowBodyError, UnavailableError, find_failure
 from serve.core.metrics import CONTENT_TYPE
 from serve.core.service import Limits, Service
 from serve.core.slot import Slot
+from serve.keys import EVERYBODY, Keyring
 from serve.models.exposition import render
 from serve.models.models import Models, Served, only
 from serve.web.access import AccessMiddleware
 from serve.web.examples import find_examples
+from serve.web.gate import GateMiddleware
 from serve.web.intake import check_media_type, read_body, read_top, while_connected
 from serve.web.v2.routes import PREFIX, v2_routes
 from zoo.errors import ZooError
@@ -53,7 +55,7 @@ def create_app(slot: Slot, limits: Limits, beside: Beside | None = None) -> Star
     return app_of(only(Service(slot, limits)), beside)
 
 
-def app_of(models: Models, beside: Beside | None = None) -> Starlette:
+def app_of(models: Models, beside: Beside | None = None, keys: Keyring = EVERYBODY) -> Starlette:
     """Build the application. Its lifespan starts the models' engines, which then warm up, and drains them at last."""
     routes = [
         Route("/", show_page),
@@ -71,7 +73,8 @@ def app_of(models: Models, beside: Beside | None = None) -> Starlette:
         middleware=[
             Middleware(
                 AccessMiddleware, requests=models.requests, paths={route.endpoint: route.path for route in routes}
-            )
+            ),
+            Middleware(GateMiddleware, keys=keys, answer_error=answer_error),
         ],
         exception_handlers={ZooError: answer_error, HTTPException: answer_http_error, Exception: answer_crash},
         lifespan=lifespan,

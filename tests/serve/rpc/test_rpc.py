@@ -21,11 +21,13 @@ import grpc  # noqa: E402
 from serve.core.batcher import Batcher  # noqa: E402
 from serve.core.service import Limits, Service  # noqa: E402
 from serve.core.slot import Engine, EngineInfo, Slot  # noqa: E402
+from serve.keys import EVERYBODY, Keyring, read_keys  # noqa: E402
 from serve.models.models import only  # noqa: E402
 from serve.rpc.schema import ENUMS, HEALTH, INFERENCE, health_class, message_class  # noqa: E402
 from serve.rpc.server import grpc_server  # noqa: E402
 
 PATIENCE_S = 60.0
+KEY = "k" * 22
 
 
 @dataclass
@@ -38,7 +40,12 @@ class Called:
 
 
 @pytest.fixture
-def called(fake: Any) -> Iterator[Called]:
+def keys() -> Keyring:
+    return EVERYBODY
+
+
+@pytest.fixture
+def called(fake: Any, keys: Keyring) -> Iterator[Called]:
     runner = fake()
     batcher = Batcher([runner], queue_capacity=64, max_batch_size=8)
     info = EngineInfo(artifact="fake.onnx", backend=runner.backend, device=runner.device)
@@ -48,7 +55,7 @@ def called(fake: Any) -> Iterator[Called]:
 
     async def serve() -> None:
         stop = asyncio.Event()
-        async with grpc_server(only(service), "127.0.0.1:0", max_body_bytes=100_000, drain_s=1.0) as port:
+        async with grpc_server(only(service), "127.0.0.1:0", max_body_bytes=100_000, drain_s=1.0, keys=keys) as port:
             started.put((port, asyncio.get_running_loop(), stop))
             await stop.wait()
 
@@ -187,6 +194,30 @@ def test_a_fault_of_ours_tells_the_client_nothing(called: Called, client: Any, m
     monkeypatch.setattr("serve.rpc.service.model_metadata", lambda *_: 1 / 0)
     with pytest.raises(client_of_triton.InferenceServerException, match="made a mistake"):
         client.get_model_metadata("fake")
+
+
+@pytest.mark.parametrize("keys", [read_keys(None, {"ZOO_SERVE_KEYS": f"predict {KEY}"})])
+def test_without_a_key_only_health_is_told(client: Any, fake: Any) -> None:
+    unknown = client_of_triton.InferenceServerException
+    assert client.is_server_live() and client.is_server_ready()
+    for call in (
+        client.get_server_metadata,
+        client.get_inference_statistics,
+        client.get_model_repository_index,
+        lambda: client.is_model_ready("fake"),
+        lambda: client.infer("fake", [given(1)]),
+        lambda: client.load_model("fake"),
+    ):
+        with pytest.raises(unknown, match="UNAUTHENTICATED"):
+            call()
+    key = {"authorization": f"Bearer {KEY}"}
+    assert client.infer("fake", [given(1)], headers=key).as_numpy("logits").shape == (1, 10)
+    with pytest.raises(unknown, match="PERMISSION_DENIED"):
+        client.load_model("fake", headers=key)
+    answers: queue.Queue[Any] = queue.Queue()
+    client.start_stream(callback=lambda result, error: answers.put(error))
+    assert "UNAUTHENTICATED" in str(answers.get(timeout=PATIENCE_S))
+    client.stop_stream()
 
 
 def test_messages_are_those_of_triton() -> None:
