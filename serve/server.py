@@ -76,6 +76,7 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
     with bind(options.host, options.port) as listener:
         say(f"Loading {options.engine or options.models} …")
         models = open_models(options)
+        models.regions.allowed = options.allow_shared_memory
         try:
             server = _assemble(options, models, keys, tls, say)
             warm = itertools.count(1)

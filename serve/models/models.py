@@ -11,6 +11,7 @@ from serve.core.failures import ForbiddenError, UnknownModelError
 from serve.core.service import Service
 from serve.core.slot import Engine
 from serve.models.statistics import Statistics
+from serve.regions import Regions
 from zoo.visible import visible
 
 # No path, no line break and no label of a metric can be made of it; Triton's repositories have the same names.
@@ -78,6 +79,7 @@ class Models:
     def __init__(self, served: Iterable[Served]) -> None:
         self._served: dict[str, dict[str, Served]] = {}
         self._control: Control | None = None
+        self.regions = Regions()
         for one in served:
             self._served.setdefault(one.name, {})[one.version] = one
         # Requests are counted for the whole server, whichever models come and go.

@@ -18,6 +18,7 @@ from serve.protocol.datatypes import DATATYPES
 from zoo import __version__
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "schedule_policy", "statistics")
+SHARED_MEMORY = "system_shared_memory"
 MODEL_REPOSITORY = "model_repository"
 # What an artifact is to Triton, by its file's suffix; a checkpoint is none of its.
 PLATFORMS = {".onnx": ("onnxruntime_onnx", "onnxruntime"), ".plan": ("tensorrt_plan", "tensorrt")}
@@ -25,7 +26,9 @@ PLATFORMS = {".onnx": ("onnxruntime_onnx", "onnxruntime"), ".plan": ("tensorrt_p
 
 def server_metadata(models: Models) -> dict[str, Any]:
     """What `GET /v2` answers."""
-    extensions = [*EXTENSIONS, *([MODEL_REPOSITORY] if models.can_change else [])]
+    extensions = [*EXTENSIONS]
+    extensions += [MODEL_REPOSITORY] if models.can_change else []
+    extensions += [SHARED_MEMORY] if models.regions.allowed else []
     return {"name": "zoo", "version": __version__, "extensions": extensions}
 
 

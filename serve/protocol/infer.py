@@ -21,10 +21,11 @@ from serve.core.slot import Engine
 from serve.models.models import Served
 from serve.protocol.datatypes import BYTES, DATATYPES
 from serve.protocol.messages import AskedOutput, GivenTensor, InferAnswer, InferRequest, OutputTensor
+from serve.regions import Regions
 
 
 async def infer(
-    served: Served, engine: Engine, request: InferRequest, *, began_s: float, deadline_s: float
+    served: Served, engine: Engine, request: InferRequest, regions: Regions, *, began_s: float, deadline_s: float
 ) -> InferAnswer:
     """Answer a request with the engine that it holds, and count it in the model's statistics.
 
@@ -37,6 +38,9 @@ async def infer(
     with served.statistics.count_failure(began_s):
         wanted = _wanted(request, engine.contract)
         given = _given(request, engine)
+        if given.region:
+            raw = regions.read(given.region.name, given.region.offset, given.region.length)
+            given = replace(given, raw=raw)
         if given.datatype == BYTES:
             answers, decode_ms = await _classify(served.service, engine, given.elements(), deadline_s)
         else:
@@ -44,6 +48,9 @@ async def infer(
         computed_s = time.monotonic()
         logits = np.stack([answer.logits for answer in answers])
         outputs = tuple(_output(asked, logits, engine.contract) for asked in wanted)
+        for output in outputs:
+            if region := output.asked.region:
+                regions.write(region.name, region.offset, region.length, output.raw())
     now_s = time.monotonic()
     taken_ms = {
         "decode": decode_ms,

@@ -100,7 +100,9 @@ class InferenceCalls:
             asked = request_of(request)
             if asked.timeout_us:
                 deadline_s = min(deadline_s, began_s + asked.timeout_us / 1e6)
-            return message_of(await infer(served, engine, asked, began_s=began_s, deadline_s=deadline_s))
+            return message_of(
+                await infer(served, engine, asked, self.models.regions, began_s=began_s, deadline_s=deadline_s)
+            )
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:
         """Every version of every model that is, or could be, at work."""
@@ -117,6 +119,21 @@ class InferenceCalls:
         """Take a model from work."""
         await self.models.control.unload(request.model_name)
         return message_from("RepositoryModelUnloadResponse", {})
+
+    async def SystemSharedMemoryStatus(self, request: Any, context: Any) -> Any:
+        """What is registered."""
+        regions = {region["name"]: region for region in self.models.regions.status(request.name)}
+        return message_from("SystemSharedMemoryStatusResponse", {"regions": regions})
+
+    async def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:
+        """Open a client's memory under a name."""
+        self.models.regions.register(request.name, request.key, request.offset, request.byte_size)
+        return message_from("SystemSharedMemoryRegisterResponse", {})
+
+    async def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:
+        """Forget a region, or all."""
+        self.models.regions.unregister(request.name)
+        return message_from("SystemSharedMemoryUnregisterResponse", {})
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answer a stream of requests in their order; up to `STREAM_DEPTH` of them are under way at once."""
@@ -164,6 +181,7 @@ UNARY_CALLS = (
     *("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata"),
     *("ModelConfig", "ModelStatistics", "ModelInfer"),
     *("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"),
+    *("SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister"),
 )
 
 

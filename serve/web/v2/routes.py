@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from export.interface import input_of
@@ -22,24 +22,15 @@ from serve.protocol.describe import index, model_config, model_metadata, server_
 from serve.protocol.infer import infer
 from serve.protocol.messages import InferRequest
 from serve.web.intake import read_body, while_connected
-from serve.web.v2.wire import JSON_LENGTH, decompress, read_infer, read_json_length, read_object, read_raw, write_infer
-from zoo.files import json_text
+from serve.web.v2.answers import Json, read_small
+from serve.web.v2.memory import memory_routes
+from serve.web.v2.wire import JSON_LENGTH, decompress, read_infer, read_json_length, read_raw, write_infer
 
 PREFIX = "/v2"
 # A larger body is read in a thread: the event loop goes on serving others meanwhile.
 LARGE_BODY_BYTES = 65_536
-# How long a small body may take to come.
-SMALL_BODY_S = 10.0
 # What Triton answers where OIP leaves it open: not ready is 400, and no answer about health has a body.
 NOT_READY = 400
-
-
-class Json(JSONResponse):
-    """JSON as this project writes it everywhere."""
-
-    def render(self, content: Any) -> bytes:
-        """The body."""
-        return json_text(content, indent=None).encode()
 
 
 def v2_routes() -> list[Route]:
@@ -64,7 +55,7 @@ def v2_routes() -> list[Route]:
             Route(f"{PREFIX}/models/{{model}}{version}{what}", endpoint, methods=methods)
             for version in ("/versions/{version}", "")  # the last one's path is the metric's label
         ]
-    return routes
+    return [*routes, *memory_routes()]
 
 
 async def show_server(request: Request) -> Response:
@@ -116,21 +107,21 @@ async def show_every_stats(request: Request) -> Response:
 
 async def list_repository(request: Request) -> Response:
     """Every version of every model that is, or could be, at work."""
-    asked = await _read_small(request)
+    asked = await read_small(request)
     ready_only = asked.get("ready", False) is True
     return Json(index(_models(request), ready_only=ready_only))
 
 
 async def load_model(request: Request) -> Response:
     """Load a model's versions as its folder has them now; answer when they are at work."""
-    _refuse_parameters(await _read_small(request))
+    _refuse_parameters(await read_small(request))
     await _models(request).control.load(request.path_params["model"])
     return Response()
 
 
 async def unload_model(request: Request) -> Response:
     """Take a model from work; answer when its last request is answered."""
-    await _read_small(request)
+    await read_small(request)
     await _models(request).control.unload(request.path_params["model"])
     return Response()
 
@@ -150,7 +141,9 @@ async def answer_infer(request: Request) -> Response:
         if asked.timeout_us:
             deadline_s = min(deadline_s, began_s + asked.timeout_us / 1e6)
         answer = await while_connected(
-            request, infer(served, engine, asked, began_s=began_s, deadline_s=deadline_s), deadline_s=deadline_s
+            request,
+            infer(served, engine, asked, _models(request).regions, began_s=began_s, deadline_s=deadline_s),
+            deadline_s=deadline_s,
         )
     split = ", ".join(f"{stage};dur={took_ms:.3f}" for stage, took_ms in answer.timings_ms.items())
     request.state.timing = f"{split}, batch {answer.batch_size}"
@@ -168,14 +161,6 @@ def _read(request: Request, body: bytes, max_bytes: int, engine: Engine) -> Infe
         row_bytes = math.prod(taken.shape) * np.dtype(taken.dtype).itemsize
         return read_raw(body, taken.name, DATATYPES[taken.dtype], row_bytes, taken.shape, encoded=encoded)
     return read_infer(body, json_length)
-
-
-async def _read_small(request: Request) -> dict[str, Any]:
-    """A small JSON object; clients send none at all, too."""
-    if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
-        return {}
-    body = await read_body(request, max_bytes=LARGE_BODY_BYTES, deadline_s=time.monotonic() + SMALL_BODY_S)
-    return read_object(body)
 
 
 def _refuse_parameters(asked: dict[str, Any]) -> None:
