@@ -24,7 +24,7 @@ from serve.options import ServeOptions
 from serve.repository.control import Repository
 from serve.tls import Tls
 from serve.web.app import Beside, app_of
-from serve.web.examples import has_examples
+from serve.web.examples import has_digits
 from zoo import __version__
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.machine import usable_processors
@@ -281,7 +281,7 @@ def describe_server(
     curl = "curl --data-binary @PICTURE.jpg"
     if needs_key:
         curl += " -H 'Authorization: Bearer KEY'"
-    elif has_examples(contract) and scheme == "http":
+    elif has_digits(contract) and scheme == "http":
         curl = f"curl -s {url}/examples/7.png | curl --data-binary @-"
     planes = "" if contract.preprocessing.channels == RGB else f" of {contract.preprocessing.planes}"
     lines = [

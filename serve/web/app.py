@@ -9,15 +9,15 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from importlib.resources import files
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from export.predict import answer_of
@@ -32,19 +32,12 @@ from serve.web.access import AccessMiddleware
 from serve.web.examples import find_examples
 from serve.web.gate import GateMiddleware
 from serve.web.intake import check_media_type, read_body, read_top, while_connected
+from serve.web.pages import answer_page
 from serve.web.v2.routes import PREFIX, v2_routes
 from zoo.errors import ZooError
 from zoo.files import json_text
 
 logger = logging.getLogger(__name__)
-
-PAGE_HEADERS = {
-    # The page is one file: nothing from elsewhere may load, run, or frame it.
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-cache",
-}
-
 
 Beside = Callable[[Models], AbstractAsyncContextManager[Any]]
 """What else serves the same models, on the same event loop and as long."""
@@ -149,7 +142,7 @@ def _served(request: Request) -> Served:
 
 async def show_page(request: Request) -> Response:
     """The page, one file that loads nothing from elsewhere."""
-    return HTMLResponse(files("serve.web").joinpath("page", "index.html").read_text("utf-8"), headers=PAGE_HEADERS)
+    return answer_page("page")
 
 
 async def show_info(request: Request) -> Response:
@@ -160,7 +153,14 @@ async def show_info(request: Request) -> Response:
 async def list_examples(request: Request) -> Response:
     """Where the examples are, and what they show."""
     examples = await run_in_threadpool(find_examples, _served(request).engine.contract)
-    return JsonAnswer([{"url": f"examples/{number}.png", "class": name} for number, name in enumerate(examples)])
+    model = request.query_params.get("model")
+    query = "" if model is None else f"?{urlencode({'model': model})}"
+    return JsonAnswer(
+        [
+            {"url": f"examples/{number}.png{query}", "class": example.class_name, "title": example.title}
+            for number, example in enumerate(examples)
+        ]
+    )
 
 
 async def show_example(request: Request) -> Response:
@@ -169,7 +169,7 @@ async def show_example(request: Request) -> Response:
     number = request.path_params["number"]
     if number >= len(examples):
         raise HTTPException(404)
-    return Response(list(examples.values())[number], media_type="image/png")
+    return Response(examples[number].png, media_type="image/png")
 
 
 async def healthz(request: Request) -> Response:
