@@ -28,6 +28,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
 }
 DATATYPES = {dtype.name: name for name, dtype in DTYPES.items()}
+_WIDE = (DTYPES["UINT64"], DTYPES["INT64"])
 _LENGTH = struct.Struct("<I")
 
 
@@ -77,11 +78,13 @@ def array_from_values(values: Any, datatype: str, shape: Sequence[int]) -> NDArr
     """
     dtype = _dtype(datatype)
     try:
-        found = np.asarray(values)
+        # With numbers of 64 bits among others NumPy would make floats of them, and lose digits.
+        found = np.asarray(values, object if dtype in _WIDE else None)
     except (ValueError, OverflowError) as error:
         raise ProtocolError("The tensor's data is ragged: its rows have different lengths.", _JSON_HINT) from error
     kinds = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
-    if found.size and found.dtype.kind not in kinds:
+    fits = all(type(value) is int for value in found.ravel()) if dtype in _WIDE else found.dtype.kind in kinds
+    if found.size and not fits:
         raise ProtocolError(f"The tensor's data is not {datatype} throughout.", _JSON_HINT)
     if found.size != math.prod(shape):
         raise ProtocolError(

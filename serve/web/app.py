@@ -32,6 +32,7 @@ from serve.web.access import AccessMiddleware
 from serve.web.examples import find_examples
 from serve.web.gate import GateMiddleware
 from serve.web.intake import check_media_type, read_body, read_top, while_connected
+from serve.web.openapi import describe_routes
 from serve.web.pages import answer_page
 from serve.web.v2.routes import PREFIX, v2_routes
 from zoo.errors import ZooError
@@ -59,6 +60,8 @@ def app_of(models: Models, beside: Beside | None = None, keys: Keyring = EVERYBO
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", show_metrics),
+        Route("/openapi.json", show_openapi),
+        Route("/docs", show_docs),
         *v2_routes(),
     ]
     app = Starlette(
@@ -75,6 +78,7 @@ def app_of(models: Models, beside: Beside | None = None, keys: Keyring = EVERYBO
     app.state.service = models.default.service
     app.state.models = models
     app.state.beside = beside
+    app.state.needs_key = bool(keys)
     return app
 
 
@@ -143,6 +147,16 @@ def _served(request: Request) -> Served:
 async def show_page(request: Request) -> Response:
     """The page, one file that loads nothing from elsewhere."""
     return answer_page("page")
+
+
+async def show_openapi(request: Request) -> Response:
+    """Every route, in OpenAPI."""
+    return JsonAnswer(describe_routes(needs_key=request.app.state.needs_key))
+
+
+async def show_docs(request: Request) -> Response:
+    """The same as a page."""
+    return answer_page("docs")
 
 
 async def show_info(request: Request) -> Response:

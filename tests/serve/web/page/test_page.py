@@ -237,3 +237,14 @@ def test_several_labels_are_told_apart(start_server: Start, fake: Any, browser: 
     browser.choose("#file", tmp_path / "3.png")
     browser.wait(f"{ANSWERED} === 1")
     assert texts(browser, ".answer h2") == ["d, j"]
+
+
+def test_the_docs_list_every_route(start_server: Start, browser: Any) -> None:
+    running = start_server()
+    browser.size(375, 812, phone=True)
+    browser.open(f"http://127.0.0.1:{running.port}/docs")
+    browser.wait("document.querySelectorAll('#routes > section > details').length > 20")
+    browser.run("document.querySelector('details').open = true")
+    assert "--data-binary @PICTURE.jpg" in texts(browser, "details pre")[0]
+    assert browser.run("document.documentElement.scrollWidth") <= 375
+    shoot(browser, "docs")
