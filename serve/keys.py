@@ -7,7 +7,6 @@ ZOO_SERVE_KEYS has the same, with commas between. Only digests are kept.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -96,7 +95,7 @@ def _presented(headers: Mapping[str, str]) -> str:
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value, validate=True).decode("utf-8", "replace").partition(":")[2]
-        except binascii.Error:
+        except ValueError:
             return ""
     return headers.get("x-api-key", "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -94,6 +95,14 @@ def test_memory_is_measured_with_activations_kept_and_computed_again() -> None:
     head, kept, again = done.stdout.splitlines()
     assert head.startswith("tiny, 4 pictures of 32 px, fp32, ") and head.endswith("n 1")
     assert "kept" in kept and "computed-again" in again and all(" MB " in line for line in (kept, again))
+
+
+def test_broken_requests_are_refused_and_counted(tmp_path: Path) -> None:
+    done = run("fuzz.py", "--inputs", "2000", "--seed", "1", "-o", tmp_path / "fuzz.jsonl")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "fuzz.jsonl").read_text())
+    assert told["inputs"] == sum(sum(counts.values()) for counts in told["parsers"].values()) > 1900
+    assert all(set(counts) - {"read"} for counts in told["parsers"].values())
 
 
 @pytest.mark.skipif(cuda_driver() is not None, reason="there is an NVIDIA driver: this is about machines without")

@@ -18,6 +18,8 @@ from serve.models.models import NAMES
 from serve.rpc.schema import message_class
 from zoo.errors import ArtifactError, ZooError
 
+_ANEW = "An export writes it anew where there is none."
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
@@ -71,7 +73,7 @@ def read_folder(root: Path, name: str) -> ModelFolder:
             "`zoo export MODEL --triton DIR` adds one.",
         )
     artifacts = dict(sorted(artifacts.items(), key=lambda item: int(item[0])))
-    config = _read_config(root / name / CONFIG)
+    config = _config_of(root / name / CONFIG)
     groups, batching = config.instance_group, config.dynamic_batching
     return ModelFolder(
         name=name,
@@ -83,16 +85,26 @@ def read_folder(root: Path, name: str) -> ModelFolder:
     )
 
 
-def _read_config(path: Path) -> Any:
+def read_config(text: str, name: str) -> Any:
+    """A config.pbtxt as a message; fields that this server does not know are passed over.
+
+    Raises:
+        ArtifactError: it is no text of protobuf.
+    """
     config = message_class("ModelConfig")()
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
         text_format.Parse(text, config, allow_unknown_field=True)
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise ArtifactError(
-            f"{path} cannot be read: {error}", "An export writes it anew where there is none."
-        ) from error
+    except (text_format.ParseError, RecursionError) as error:
+        raise ArtifactError(f"{name} cannot be read: {error}", _ANEW) from error
     return config
+
+
+def _config_of(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", _ANEW) from error
+    return read_config(text, str(path))
 
 
 def _wanted(policy: Any, versions: list[str], name: str) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ def test_a_key_is_taken_in_three_forms(keys: Keyring, headers: dict[str, str]) -
         {"authorization": f"Bearer {USE}x"},
         {"authorization": f"Digest {USE}"},
         {"authorization": "Basic ???"},
+        {"authorization": "Basic Yÿÿ"},
         {"authorization": "Basic " + base64.b64encode(USE.encode()).decode()},
         {"x-api-key": ""},
         {"x-api-key": "\udcff" * 30},
