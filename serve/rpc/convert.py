@@ -13,7 +13,6 @@ from serve.protocol.messages import (
     GivenTensor,
     InferAnswer,
     InferRequest,
-    OutputTensor,
     read_asked,
     read_parameter,
     read_region,
@@ -72,23 +71,15 @@ def message_of(answer: InferAnswer) -> Any:
     """The answer as a ModelInferResponse; all values are raw."""
     message = message_class("ModelInferResponse")(model_name=answer.model, model_version=answer.version, id=answer.id)
     for output in answer.outputs:
-        added = message.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
-        _add_data(message, added, output)
+        message.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
+        # One for every output, empty for one in shared memory: Triton's C++ client counts on their number.
+        message.raw_output_contents.append(b"" if output.asked.region else output.raw())
     return message
 
 
 def message_from(name: str, fields: Mapping[str, Any]) -> Any:
     """A message with the fields that the same answer has over HTTP."""
     return ParseDict(dict(fields), message_class(name)())
-
-
-def _add_data(message: Any, added: Any, output: OutputTensor) -> None:
-    if region := output.asked.region:
-        added.parameters["shared_memory_region"].string_param = region.name
-        added.parameters["shared_memory_offset"].int64_param = region.offset
-        added.parameters["shared_memory_byte_size"].int64_param = len(output.raw())
-    else:
-        message.raw_output_contents.append(output.raw())
 
 
 def _values(tensor: Any) -> list[Any]:

@@ -205,6 +205,10 @@ INFERENCE: Mapping[str, Fields] = {
     "SystemSharedMemoryRegisterResponse": {},
     "SystemSharedMemoryUnregisterRequest": _texts("name"),
     "SystemSharedMemoryUnregisterResponse": {},
+    "CudaSharedMemoryStatusRequest": _texts("name"),
+    "CudaSharedMemoryStatusResponse": {},
+    "CudaSharedMemoryUnregisterRequest": _texts("name"),
+    "CudaSharedMemoryUnregisterResponse": {},
 }
 ENUMS: Mapping[str, tuple[str, ...]] = {
     "DataType": (

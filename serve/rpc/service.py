@@ -135,6 +135,14 @@ class InferenceCalls:
         self.models.regions.unregister(request.name)
         return message_from("SystemSharedMemoryUnregisterResponse", {})
 
+    async def CudaSharedMemoryStatus(self, request: Any, context: Any) -> Any:
+        """The regions of CUDA memory: none is taken."""
+        return message_from("CudaSharedMemoryStatusResponse", {})
+
+    async def CudaSharedMemoryUnregister(self, request: Any, context: Any) -> Any:
+        """Forget all of none: clients ask for it at their end."""
+        return message_from("CudaSharedMemoryUnregisterResponse", {})
+
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answer a stream of requests in their order; up to `STREAM_DEPTH` of them are under way at once."""
         answers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(STREAM_DEPTH)
@@ -182,6 +190,7 @@ UNARY_CALLS = (
     *("ModelConfig", "ModelStatistics", "ModelInfer"),
     *("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"),
     *("SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister"),
+    *("CudaSharedMemoryStatus", "CudaSharedMemoryUnregister"),
 )
 
 

@@ -212,6 +212,17 @@ OPERATIONS: tuple[Operation, ...] = (
         )
         for region in ("", "/region/{region}")
     ),
+    Operation(
+        path="/v2/cudasharedmemory/status", tag="shared memory", summary="Of CUDA: never any.", answers="Regions"
+    ),
+    Operation(
+        path="/v2/cudasharedmemory/unregister",
+        method="post",
+        tag="shared memory",
+        summary="Forget all of none.",
+        takes=_SMALL,
+        statuses=(400, 408, 413),
+    ),
     *(
         Operation(
             path=f"/v2/systemsharedmemory{what}",

@@ -25,6 +25,9 @@ def memory_routes() -> list[Route]:
         Route(f"{region}/register", register, methods=["POST"]),
         Route(f"{region}/unregister", unregister, methods=["POST"]),
         Route(f"{PREFIX}/unregister", unregister, methods=["POST"]),
+        # Clients forget everything of both kinds at their end, whether there is any.
+        Route("/v2/cudasharedmemory/status", show_no_regions),
+        Route("/v2/cudasharedmemory/unregister", forget_no_regions, methods=["POST"]),
     ]
 
 
@@ -49,6 +52,17 @@ async def unregister(request: Request) -> Response:
     """Forget a region, or all."""
     await read_small(request)
     _regions(request).unregister(request.path_params.get("region", ""))
+    return Response()
+
+
+async def show_no_regions(request: Request) -> Response:
+    """The regions of CUDA memory: none is taken."""
+    return Json([])
+
+
+async def forget_no_regions(request: Request) -> Response:
+    """Forget all of none."""
+    await read_small(request)
     return Response()
 
 

@@ -152,14 +152,9 @@ def write_infer(answer: InferAnswer) -> tuple[bytes, dict[str, str]]:
 
 def _written_data(output: OutputTensor, tensors: list[bytes]) -> dict[str, Any]:
     """The part of an output's JSON that says where its values are; values that follow it are added to `tensors`."""
-    if region := output.asked.region:
-        return {
-            "parameters": {
-                "shared_memory_region": region.name,
-                "shared_memory_offset": region.offset,
-                "shared_memory_byte_size": len(output.raw()),
-            }
-        }
+    if output.asked.region:
+        # The client knows where; Triton's C++ client takes any parameters for those of bytes behind the JSON.
+        return {}
     if not output.asked.binary:
         return {"data": output.values()}
     tensors.append(output.raw())

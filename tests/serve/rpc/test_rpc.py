@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from serve.core.batcher import Batcher  # noqa: E402
 from serve.core.service import Limits, Service  # noqa: E402
 from serve.core.slot import Engine, EngineInfo, Slot  # noqa: E402
 from serve.keys import EVERYBODY, Keyring, read_keys  # noqa: E402
-from serve.models.models import only  # noqa: E402
+from serve.models.models import Models, only  # noqa: E402
 from serve.rpc.schema import ENUMS, HEALTH, INFERENCE, health_class, message_class  # noqa: E402
 from serve.rpc.server import grpc_server  # noqa: E402
 
@@ -37,6 +38,7 @@ class Called:
     runner: Any
     service: Service
     port: int
+    models: Models
 
 
 @pytest.fixture
@@ -53,9 +55,11 @@ def called(fake: Any, keys: Keyring) -> Iterator[Called]:
     service = Service(Slot(Engine(batcher=batcher, contract=runner.contract, info=info)), limits)
     started: queue.Queue[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
 
+    models = only(service)
+
     async def serve() -> None:
         stop = asyncio.Event()
-        async with grpc_server(only(service), "127.0.0.1:0", max_body_bytes=100_000, drain_s=1.0, keys=keys) as port:
+        async with grpc_server(models, "127.0.0.1:0", max_body_bytes=100_000, drain_s=1.0, keys=keys) as port:
             started.put((port, asyncio.get_running_loop(), stop))
             await stop.wait()
 
@@ -64,7 +68,7 @@ def called(fake: Any, keys: Keyring) -> Iterator[Called]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     port, loop, stop = started.get(timeout=PATIENCE_S)
-    yield Called(runner, service, port)
+    yield Called(runner, service, port, models)
     runner.release()
     loop.call_soon_threadsafe(stop.set)
     thread.join(PATIENCE_S)
@@ -194,6 +198,29 @@ def test_a_fault_of_ours_tells_the_client_nothing(called: Called, client: Any, m
     monkeypatch.setattr("serve.rpc.service.model_metadata", lambda *_: 1 / 0)
     with pytest.raises(client_of_triton.InferenceServerException, match="made a mistake"):
         client.get_model_metadata("fake")
+
+
+def test_outputs_in_shared_memory_leave_an_empty_place(called: Called, client: Any, fake: Any, tmp_path: Any) -> None:
+    shm = pytest.importorskip("tritonclient.utils.shared_memory", exc_type=ImportError)
+    with pytest.raises(client_of_triton.InferenceServerException, match="--allow-shared-memory"):
+        client.get_system_shared_memory_status()
+    called.models.regions.allowed = True
+    handle = shm.create_shared_memory_region("both", f"/zoo-grpc-{os.getpid()}", 1000)
+    try:
+        shm.set_shared_memory_region(handle, [np.full((1, 8, 8, 3), 42, np.uint8)])
+        client.register_system_shared_memory("both", f"/zoo-grpc-{os.getpid()}", 1000)
+        assert client.get_system_shared_memory_status().regions["both"].byte_size == 1000
+        tensor = client_of_triton.InferInput("pictures", [1, 8, 8, 3], "UINT8")
+        tensor.set_shared_memory("both", 192)
+        wanted = client_of_triton.InferRequestedOutput("logits")
+        wanted.set_shared_memory("both", 40, offset=500)
+        found = client.infer("fake", [tensor], outputs=[wanted]).get_response()
+        assert list(found.raw_output_contents) == [b""]
+        assert np.array_equal(shm.get_contents_as_numpy(handle, np.float32, [10], offset=500), fake.logits_of(42))
+        client.unregister_system_shared_memory()
+        client.unregister_cuda_shared_memory()
+    finally:
+        shm.destroy_shared_memory_region(handle)
 
 
 @pytest.mark.parametrize("keys", [read_keys(None, {"ZOO_SERVE_KEYS": f"predict {KEY}"})])
