@@ -40,6 +40,9 @@ class ServeOptions(Row):
         Path | None, Opt("Let in only clients with a certificate of this CA, PEM.", metavar="FILE", needs="tls_cert")
     ] = None
     allow_shared_memory: Annotated[bool, Opt("Let clients on this machine pass tensors in shared memory.")] = False
+    otlp: Annotated[
+        str | None, Opt("Send traces to this collector, by OTLP over HTTP.", metavar="http://HOST:4318")
+    ] = None
     grpc_port: Annotated[Port | None, Opt("Serve gRPC there too; 0 takes a free one.  [default: HTTP only]")] = None
     backend: BackendChoice = USUAL
     device: DeviceChoice = "auto"

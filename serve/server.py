@@ -23,6 +23,7 @@ from serve.models.models import Models, only
 from serve.options import ServeOptions
 from serve.repository.control import Repository
 from serve.tls import Tls
+from serve.tracing import Tracing, open_tracing
 from serve.web.app import Beside, app_of
 from serve.web.examples import has_digits
 from zoo import __version__
@@ -73,12 +74,13 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
         KeyboardInterrupt: a second signal cut the drain short.
     """
     keys, tls = guards_of(options)
+    tracing = open_tracing(options.otlp) if options.otlp else None
     with bind(options.host, options.port) as listener:
         say(f"Loading {options.engine or options.models} …")
         models = open_models(options)
         models.regions.allowed = options.allow_shared_memory
         try:
-            server = _assemble(options, models, keys, tls, say)
+            server = _assemble(options, models, keys, tls, tracing, say)
             warm = itertools.count(1)
 
             def on_warm(warmed: Future[float]) -> None:
@@ -103,6 +105,8 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
         finally:
             for served in models:
                 served.engine.close(FORCED_EXIT_S)
+            if tracing:
+                tracing.close()
         _judge(models, server, options)
 
 
@@ -152,9 +156,14 @@ def guards_of(options: ServeOptions) -> tuple[Keyring, Tls | None]:
 
 
 def _assemble(
-    options: ServeOptions, models: Models, keys: Keyring, tls: Tls | None, say: Callable[[str], None]
+    options: ServeOptions,
+    models: Models,
+    keys: Keyring,
+    tls: Tls | None,
+    tracing: Tracing | None,
+    say: Callable[[str], None],
 ) -> DrainingServer:
-    app = app_of(models, _beside(options, keys, tls, say), keys)
+    app = app_of(models, _beside(options, keys, tls, tracing, say), keys, tracing)
 
     def on_stop() -> None:
         for served in models:
@@ -180,7 +189,9 @@ def _assemble(
     return DrainingServer(config, on_stop=on_stop, on_give_up=on_give_up)
 
 
-def _beside(options: ServeOptions, keys: Keyring, tls: Tls | None, say: Callable[[str], None]) -> Beside | None:
+def _beside(
+    options: ServeOptions, keys: Keyring, tls: Tls | None, tracing: Tracing | None, say: Callable[[str], None]
+) -> Beside | None:
     """The gRPC server, where one is asked for.
 
     Raises:
@@ -206,6 +217,7 @@ def _beside(options: ServeOptions, keys: Keyring, tls: Tls | None, say: Callable
             drain_s=options.drain_seconds,
             keys=keys,
             credentials=tls.for_grpc() if tls else None,
+            tracing=tracing,
         ) as port:
             say(f"gRPC is at {address}:{port}.")
             yield

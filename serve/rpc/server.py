@@ -12,6 +12,7 @@ import grpc.aio
 from serve.keys import EVERYBODY, Keyring
 from serve.models.models import Models
 from serve.rpc.service import handlers
+from serve.tracing import Tracing
 
 # What a request may have beside its tensors: names, shapes, parameters.
 AROUND_BYTES = 65_536
@@ -26,6 +27,7 @@ async def grpc_server(
     drain_s: float,
     keys: Keyring = EVERYBODY,
     credentials: Any = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[int]:
     """Serve on the running event loop until the block ends, then give calls under way `drain_s`; yield the port."""
     server = grpc.aio.server(
@@ -36,7 +38,7 @@ async def grpc_server(
             ("grpc.so_reuseport", 0),
         ]
     )
-    server.add_generic_rpc_handlers(handlers(models, keys))
+    server.add_generic_rpc_handlers(handlers(models, keys, tracing))
     port: int = (
         server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -17,6 +19,7 @@ from serve.protocol.describe import index, model_config, model_metadata, server_
 from serve.protocol.infer import infer
 from serve.rpc.convert import message_from, message_of, request_of
 from serve.rpc.schema import HEALTH_PACKAGE, PACKAGE, health_class, message_class
+from serve.tracing import Tracing
 from zoo.errors import ZooError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,9 @@ CODES = {
 STREAM_DEPTH = 64
 
 CRASHED = "The server made a mistake. Its log has the details; please report them."
+
+# The stages of the call that the current task answers.
+_timings_ms: ContextVar[Mapping[str, float]] = ContextVar("timings_ms", default=MappingProxyType({}))
 
 Call = Callable[[Any, Any], Awaitable[Any]]
 
@@ -100,9 +106,9 @@ class InferenceCalls:
             asked = request_of(request)
             if asked.timeout_us:
                 deadline_s = min(deadline_s, began_s + asked.timeout_us / 1e6)
-            return message_of(
-                await infer(served, engine, asked, self.models.regions, began_s=began_s, deadline_s=deadline_s)
-            )
+            answer = await infer(served, engine, asked, self.models.regions, began_s=began_s, deadline_s=deadline_s)
+            _timings_ms.set({f"{stage}_ms": took_ms for stage, took_ms in answer.timings_ms.items()})
+            return message_of(answer)
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:
         """Every version of every model that is, or could be, at work."""
@@ -194,12 +200,12 @@ UNARY_CALLS = (
 )
 
 
-def handlers(models: Models, keys: Keyring) -> tuple[Any, Any]:
+def handlers(models: Models, keys: Keyring, tracing: Tracing | None = None) -> tuple[Any, Any]:
     """The protocol's service and gRPC's health service, for `grpc.aio.Server.add_generic_rpc_handlers`."""
     calls = InferenceCalls(models)
     methods = {
         name: grpc.unary_unary_rpc_method_handler(
-            _with_status(name, getattr(calls, name), models, keys),
+            _with_status(name, getattr(calls, name), models, keys, tracing),
             request_deserializer=message_class(f"{name}Request").FromString,
             response_serializer=message_class(f"{name}Response").SerializeToString,
         )
@@ -241,11 +247,11 @@ async def _admit(name: str, context: Any, keys: Keyring) -> None:
         await context.abort(CODES[find_failure(error).status], str(error))
 
 
-def _with_status(name: str, call: Call, models: Models, keys: Keyring) -> Call:
-    """A call whose errors of ours are gRPC's statuses, and which is counted beside the routes of HTTP."""
+def _with_status(name: str, call: Call, models: Models, keys: Keyring, tracing: Tracing | None) -> Call:
+    """A call whose errors of ours are gRPC's statuses, and which is counted and traced beside the routes of HTTP."""
 
     async def answer(request: Any, context: Any) -> Any:
-        status = 200
+        began_s, status = time.monotonic(), 200
         await _admit(name, context, keys)
         try:
             return await call(request, context)
@@ -260,5 +266,14 @@ def _with_status(name: str, call: Call, models: Models, keys: Keyring) -> Call:
             await context.abort(CODES[status], CRASHED)
         finally:
             models.requests.labels(f"grpc {name}", str(status)).inc()
+            if tracing:
+                tracing.record(
+                    f"{SERVICE}/{name}",
+                    {key: str(value) for key, value in context.invocation_metadata() or ()},
+                    took_s=time.monotonic() - began_s,
+                    attributes={"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": name},
+                    timings_ms=_timings_ms.get(),
+                    failed=status >= 500,
+                )
 
     return answer

@@ -28,12 +28,14 @@ from serve.core.slot import Slot
 from serve.keys import EVERYBODY, Keyring
 from serve.models.exposition import render
 from serve.models.models import Models, Served, only
+from serve.tracing import Tracing
 from serve.web.access import AccessMiddleware
 from serve.web.examples import find_examples
 from serve.web.gate import GateMiddleware
 from serve.web.intake import check_media_type, read_body, read_top, while_connected
 from serve.web.openapi import describe_routes
 from serve.web.pages import answer_page
+from serve.web.traced import TraceMiddleware
 from serve.web.v2.routes import PREFIX, v2_routes
 from zoo.errors import ZooError
 from zoo.files import json_text
@@ -49,7 +51,9 @@ def create_app(slot: Slot, limits: Limits, beside: Beside | None = None) -> Star
     return app_of(only(Service(slot, limits)), beside)
 
 
-def app_of(models: Models, beside: Beside | None = None, keys: Keyring = EVERYBODY) -> Starlette:
+def app_of(
+    models: Models, beside: Beside | None = None, keys: Keyring = EVERYBODY, tracing: Tracing | None = None
+) -> Starlette:
     """Build the application. Its lifespan starts the models' engines, which then warm up, and drains them at last."""
     routes = [
         Route("/", show_page),
@@ -64,12 +68,12 @@ def app_of(models: Models, beside: Beside | None = None, keys: Keyring = EVERYBO
         Route("/docs", show_docs),
         *v2_routes(),
     ]
+    paths = {route.endpoint: route.path for route in routes}
     app = Starlette(
         routes=routes,
         middleware=[
-            Middleware(
-                AccessMiddleware, requests=models.requests, paths={route.endpoint: route.path for route in routes}
-            ),
+            *([Middleware(TraceMiddleware, tracing=tracing, paths=paths)] if tracing else []),
+            Middleware(AccessMiddleware, requests=models.requests, paths=paths),
             Middleware(GateMiddleware, keys=keys, answer_error=answer_error),
         ],
         exception_handlers={ZooError: answer_error, HTTPException: answer_http_error, Exception: answer_crash},
@@ -125,6 +129,7 @@ async def predict(request: Request) -> Response:
     timings_ms = {stage: round(took_ms, 3) for stage, took_ms in taken_ms.items()}
     split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())
     request.state.timing = f"{split}, batch {answer.batch_size}"
+    request.state.timings_ms = {f"{stage}_ms": took_ms for stage, took_ms in timings_ms.items()}
     return JsonAnswer(
         {
             "model": engine.contract.model,

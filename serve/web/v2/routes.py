@@ -147,6 +147,7 @@ async def answer_infer(request: Request) -> Response:
         )
     split = ", ".join(f"{stage};dur={took_ms:.3f}" for stage, took_ms in answer.timings_ms.items())
     request.state.timing = f"{split}, batch {answer.batch_size}"
+    request.state.timings_ms = {f"{stage}_ms": took_ms for stage, took_ms in answer.timings_ms.items()}
     content, headers = write_infer(answer)
     return Response(content, headers=headers | {"Server-Timing": split})
 
