@@ -1,9 +1,6 @@
-"""Owns the `serve` command: its log and what it prints; serving is `serve.server`."""
+"""Owns the `serve` command: what it prints; serving is `serve.server`, the log `serve.log`."""
 
 from __future__ import annotations
-
-import logging
-import sys
 
 import click
 
@@ -25,10 +22,8 @@ def serve(options: ServeOptions) -> None:
     zoo serve --models models                   all that `zoo export --triton models` put there
     curl --data-binary @cat.jpg http://127.0.0.1:8080/predict
     """
+    from serve.log import start_log
     from serve.server import serve_engine
 
-    level = options.log_level.upper()
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    if level != "DEBUG":
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    start_log(options.log_level, options.log_format)
     serve_engine(options, say=lambda line: click.echo(line, err=True))

@@ -36,23 +36,28 @@ def open_engine(options: ServeOptions) -> Engine:
         )
     if options.require_signature:
         require_signature(artifact, options.require_signature)
+
+    def reopen() -> Runner:
+        return open_runner(artifact, device=options.device, threads=options.threads, backend=options.backend)
+
     with ExitStack() as opened:
-        runners = [
-            opened.enter_context(
-                open_runner(artifact, device=options.device, threads=options.threads, backend=options.backend)
-            )
-            for _ in range(options.instances)
-        ]
+        runners = [opened.enter_context(reopen()) for _ in range(options.instances)]
         max_batch_size = choose_max_batch_size(runners[0], options.max_batch_size)
         batcher = Batcher(
             runners,
             queue_capacity=options.queue_capacity or QUEUED_BATCHES * max_batch_size * options.instances,
             max_batch_size=max_batch_size,
             max_queue_delay_ms=options.max_queue_delay_ms,
+            # A batch that takes longer than a request may take answers nobody.
+            stuck_after_s=options.timeout_ms / 1000.0,
+            reopen=reopen,
         )
         backend = choose_backend(artifact, options.backend)
         info = describe_engine(Path(artifact), runners[0], backend)
-        return Engine(batcher=batcher, contract=runners[0].contract, info=info, runners=opened.pop_all())
+        opened.pop_all()  # from here on the batcher frees them, and those that take their place
+        at_work = ExitStack()
+        at_work.callback(batcher.free)
+        return Engine(batcher=batcher, contract=runners[0].contract, info=info, runners=at_work)
 
 
 def describe_engine(artifact: Path, runner: Runner, backend: Backend) -> EngineInfo:

@@ -54,7 +54,21 @@ class ServeOptions(Row):
     max_queue_delay_ms: Annotated[
         NotNegative, Opt("How long a picture may wait for its batch to fill; 0 never waits.")
     ] = 0.0
+    pictures: Annotated[
+        Literal["exact", "quick"],
+        Opt("exact: the pixels that zoo predict makes; quick: almost those, in less time. docs/serving.md"),
+    ] = "exact"
+    max_wait_ms: Annotated[
+        Positive, Opt("A request that would wait longer for its batch to begin is refused, by estimate, with 503.")
+    ] = 500.0
     timeout_ms: Annotated[Positive, Opt("A request's time, from its first byte to its answer.")] = 10_000.0
     max_body_mb: Annotated[Positive, Opt("Largest upload.")] = 20.0
-    drain_seconds: Annotated[NotNegative, Opt("How long requests under way may take after Ctrl-C.")] = 10.0
+    max_connections: Annotated[
+        Count | None, Opt("Open connections; one more closes the one idle longest.  [default: 10000, or open files]")
+    ] = None
+    shutdown_delay_s: Annotated[
+        NotNegative, Opt("After SIGTERM, how long to be not ready but still take requests, while load balancers learn.")
+    ] = 5.0
+    drain_seconds: Annotated[NotNegative, Opt("How long requests under way may take once the server stops.")] = 10.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Opt("info adds a line per request.")] = "warning"
+    log_format: Annotated[Literal["text", "json"], Opt("How a line of the log is written.")] = "text"

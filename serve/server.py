@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import faulthandler
 import itertools
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
@@ -13,6 +15,7 @@ from contextlib import asynccontextmanager
 from types import FrameType
 
 import uvicorn
+from starlette.applications import Starlette
 
 from serve.core.batcher import Batcher
 from serve.core.service import Limits, Service
@@ -26,40 +29,67 @@ from serve.tls import Tls
 from serve.tracing import Tracing, open_tracing
 from serve.web.app import Beside, app_of
 from serve.web.examples import has_digits
+from serve.web.listener import ConnectionLimits, Doors
 from zoo import __version__
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
+from zoo.heap import keep_freed_memory
 from zoo.machine import usable_processors
 from zoo.model.spec import RGB
 
 # Load balancers keep idle connections for about a minute. A server that closes first makes them send in vain.
 KEEP_ALIVE_S = 75
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# How long an exit waits for a batch under way after the second signal.
-FORCED_EXIT_S = 2.0
+# How long an exit waits for a thread that is inside a runner, and for a process whose threads do not let it end.
+FORCED_EXIT_S, FORCED_END_S = 0.5, 5.0
+# Pictures and batches are made in memory that was used before; of larger blocks, which bombs need, none is kept.
+BLOCKS_KEPT_BYTES = 32 * 2**20
+# Connections at most; and open files that are not connections: libraries, the engine, logs.
+MAX_CONNECTIONS, OTHER_FILES = 10_000, 128
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn that drains at the first signal and ends at once at the second; it then returns instead of raising.
+    """uvicorn that leaves, then drains, at the first signal and ends at once at the second; it then returns.
 
-    `on_stop` is called once, on the event loop, at the first signal; `on_give_up` when a second cut the drain short.
+    After SIGTERM it takes everything for `shutdown_delay_s` more; a person who presses Ctrl-C does not wait for that.
+    `on_leave` is called once, on the event loop, at the first signal with the seconds of that delay, `on_drain` when it
+    is over, `on_give_up` when a second signal cut the drain short.
     """
 
-    def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None], on_give_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        on_leave: Callable[[float], None],
+        on_drain: Callable[[], None],
+        on_give_up: Callable[[], None],
+        shutdown_delay_s: float = 0.0,
+    ) -> None:
         super().__init__(config)
-        self._on_stop = on_stop
+        self._on_leave = on_leave
+        self._on_drain = on_drain
         self._on_give_up = on_give_up
+        self._shutdown_delay_s = shutdown_delay_s
+        self._is_leaving = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle a signal. uvicorn's own version would raise the signal again at the end."""
-        if self.should_exit:
-            self.force_exit = True
+        if self._is_leaving:
+            self.force_exit = self.should_exit = True
             return
-        self.should_exit = True
+        self._is_leaving = True
         # A signal may interrupt a write to stderr, so printing waits for the loop's next turn.
-        asyncio.get_running_loop().call_soon_threadsafe(self._on_stop)
+        asyncio.get_running_loop().call_soon_threadsafe(
+            self.leave, self._shutdown_delay_s if sig == signal.SIGTERM else 0.0
+        )
+
+    def leave(self, delay_s: float) -> None:
+        """Say that the server stops, and stop after the delay."""
+        self._on_leave(delay_s)
+        asyncio.get_running_loop().call_later(delay_s, setattr, self, "should_exit", True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain. uvicorn's own version leaves the application's lifespan hanging after a second signal."""
+        self._on_drain()  # in one turn of the loop with the end of listening: whoever was accepted is answered
         await super().shutdown(sockets)
         if self.force_exit:
             self._on_give_up()
@@ -75,6 +105,7 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
     """
     keys, tls = guards_of(options)
     tracing = open_tracing(options.otlp) if options.otlp else None
+    keep_freed_memory(BLOCKS_KEPT_BYTES)
     with bind(options.host, options.port) as listener:
         say(f"Loading {options.engine or options.models} …")
         models = open_models(options)
@@ -103,8 +134,10 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
                 served.engine.batcher.warmed.add_done_callback(on_warm)
             server.run(sockets=[listener])
         finally:
-            for served in models:
-                served.engine.close(FORCED_EXIT_S)
+            closed = [served.engine.close(FORCED_EXIT_S) for served in models]
+            if not all(closed):
+                # A library may wait for its thread at the end of the process, and that one never comes back.
+                faulthandler.dump_traceback_later(FORCED_END_S, exit=True)
             if tracing:
                 tracing.close()
         _judge(models, server, options)
@@ -132,6 +165,8 @@ def limits_of(options: ServeOptions, batcher: Batcher) -> Limits:
         max_in_flight=batcher.queue_capacity + batcher.max_batch_size * options.instances + 2 * decode_threads,
         decode_threads=decode_threads,
         drain_s=options.drain_seconds,
+        max_wait_s=options.max_wait_ms / 1000.0,
+        pictures=options.pictures,
     )
 
 
@@ -165,7 +200,21 @@ def _assemble(
 ) -> DrainingServer:
     app = app_of(models, _beside(options, keys, tls, tracing, say), keys, tracing)
 
-    def on_stop() -> None:
+    doors = Doors(
+        ConnectionLimits(
+            max_connections=options.max_connections or min(MAX_CONNECTIONS, may_open(MAX_CONNECTIONS + OTHER_FILES)),
+            body_timeout_s=options.timeout_ms / 1000.0,
+        )
+    )
+
+    def on_leave(delay_s: float) -> None:
+        for served in models:
+            served.service.leave()
+        doors.is_leaving = True
+        if delay_s:
+            say(f"Not ready any more; stopping in {delay_s:g} s. A second signal stops at once.")
+
+    def on_drain() -> None:
         for served in models:
             served.service.stop_accepting()
         under_way = _count(sum(served.service.in_flight for served in models), "request")
@@ -175,8 +224,21 @@ def _assemble(
         for served in models:
             served.service.give_up()
 
-    config = uvicorn.Config(
+    return DrainingServer(
+        listener_config(app, doors, models.default.service.limits, tls),
+        on_leave=on_leave,
+        on_drain=on_drain,
+        on_give_up=on_give_up,
+        shutdown_delay_s=options.shutdown_delay_s,
+    )
+
+
+def listener_config(app: Starlette, doors: Doors, limits: Limits, tls: Tls | None = None) -> uvicorn.Config:
+    """How uvicorn listens: with our protocol, no log, no header of its own, and no WebSockets."""
+    return uvicorn.Config(
         app,
+        http=doors.protocol,  # type: ignore[arg-type]  # it only calls it
+        ws="none",
         access_log=False,
         log_config=None,
         server_header=False,
@@ -184,9 +246,22 @@ def _assemble(
         timeout_keep_alive=KEEP_ALIVE_S,
         **(tls.for_http() if tls else {}),
         # uvicorn's type says whole seconds, but it only passes the value to asyncio.wait_for.
-        timeout_graceful_shutdown=options.drain_seconds,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=limits.drain_s,  # type: ignore[arg-type]
     )
-    return DrainingServer(config, on_stop=on_stop, on_give_up=on_give_up)
+
+
+def may_open(wanted: int) -> int:
+    """Raise this process's limit of open files as far as it may and needs; how many connections fit in."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return wanted - OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    files = wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
+    return max(1, files - OTHER_FILES)
 
 
 def _beside(

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import ctypes
 
-# mallopt(3): M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX.
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
+# mallopt(3): M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX.
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4
 NEVER = 2**31 - 1
 # What the heap grows by: a call of the system for a thousand tensors, not for each.
 GROWTH = 64 * 2**20
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(up_to_bytes: int | None = None) -> bool:
     """Keep what is freed, for the rest of this process and those it forks; the same numbers come out of every step.
 
     The process then holds as much memory as it ever used at once.
+
+    Args:
+        up_to_bytes: larger blocks are given back all the same; glibc takes 32 MiB at most.
 
     Returns:
         Whether the system's allocator can be told: glibc's can; where it is another one, nothing happens.
@@ -28,4 +31,6 @@ def keep_freed_memory() -> bool:
         tell = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl, macOS; Windows has no library without a name
         return False
+    if up_to_bytes is not None:
+        return all([tell(MMAP_THRESHOLD, up_to_bytes), tell(TRIM_THRESHOLD, NEVER)])
     return all([tell(MMAP_MAX, 0), tell(TRIM_THRESHOLD, NEVER), tell(TOP_PAD, GROWTH)])

@@ -1,6 +1,6 @@
-"""Owns the queue between requests and runners: bounded, batched, drained; it knows no HTTP and decodes no picture.
+"""Owns the queue between requests and instances: bounded, batched, drained; it knows no HTTP and decodes no picture.
 
-A free runner takes everything that is queued, up to the largest batch. So batches grow under load, and a single
+A free instance takes everything that is queued, up to the largest batch. So batches grow under load, and a single
 request never waits for others, unless `max_queue_delay_ms` makes it wait for a fuller batch.
 """
 
@@ -8,60 +8,37 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from export.interface import input_of
 from export.runners.runner import Runner
-from serve.core.failures import DeadlineError, DrainingError, EngineError, NotFiniteError, QueueFullError
+from serve.core.failures import DeadlineError, DrainingError, QueueFullError
+from serve.core.instance import Instance, Reopen
+from serve.core.pace import Pace
+from serve.core.waiting import DEFAULT_PRIORITY, Answer, PictureQueue, Taken, Waiting
 
 Observer = Callable[[int, float], None]
-"""Called with the pictures of a batch and the seconds it took, from a runner's thread, before the batch's answers."""
-Taken = NDArray[np.uint8] | NDArray[np.float32]
-"""A picture as the artifact takes it: (S, S, C) uint8, or (C, S, S) planes that are normalised."""
-# Weight of the newest batch in the running mean of seconds per picture: 0.2 forgets nine tenths in ten batches.
-EWMA_WEIGHT = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One picture's logits or probabilities, (K,) float32 as `Runner.infer` answers, and where its time went."""
-
-    logits: NDArray[np.float32]
-    queue_ms: float
-    compute_ms: float
-    batch_size: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Waiting:
-    picture: Taken
-    future: Future[Answer]
-    queued_s: float
-    deadline_s: float | None
-
-    def is_late(self, now_s: float) -> bool:
-        return self.deadline_s is not None and self.deadline_s <= now_s
-
-
-def warm_up_sizes(max_batch_size: int) -> list[int]:
-    """Powers of two below the largest batch, then that batch: 12 → 1, 2, 4, 8, 12."""
-    return [1 << power for power in range((max_batch_size - 1).bit_length())] + [max_batch_size]
+"""Called with the pictures of a batch and the seconds it took, from an instance's thread, before the answers."""
+# Threads inside a runner that does not come back cannot be ended, and keep its memory; more than so many are not made.
+MOST_STUCK = 3
+# How often instances are looked at, as a share of the time after which one counts as stuck.
+LOOKS_PER_LIMIT = 10
 
 
 class Batcher:
     """Answers single pictures with batched inference. Each runner has a thread of its own.
 
     Args:
-        runners: loaded artifacts with the same contract; the caller closes them after `close`.
+        runners: loaded artifacts with the same contract; `free` frees them after `close`.
         queue_capacity: pictures that may wait; one more is refused.
         max_batch_size: pictures per inference; never exceeded.
         max_queue_delay_ms: how long the oldest picture may wait for the batch to fill; 0 sends what there is.
+        preferred_batch_sizes: while the delay lasts, a batch of one of these sizes goes as well as a full one.
+        stuck_after_s: an instance that takes longer for one batch is replaced; None: never.
+        reopen: opens the artifact once more, in place of a runner that is ill or stuck; None: nothing is replaced.
         clock: seconds, monotonic; replaced in tests.
     """
 
@@ -72,26 +49,33 @@ class Batcher:
         queue_capacity: int,
         max_batch_size: int,
         max_queue_delay_ms: float = 0.0,
+        preferred_batch_sizes: Sequence[int] = (),
+        stuck_after_s: float | None = None,
+        reopen: Reopen | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.queue_capacity = queue_capacity
+        taken = input_of(runners[0].contract)
+        self._picture_shape, self._picture_type = taken.shape, np.dtype(taken.dtype)
         self.max_batch_size = max_batch_size
         self.instances = len(runners)
         self.warmed: Future[float] = Future()
-        taken = input_of(runners[0].contract)
-        self._picture_shape, self._picture_type = taken.shape, np.dtype(taken.dtype)
         self._delay_s = max_queue_delay_ms / 1000.0
+        self._preferred = sorted(preferred_batch_sizes, reverse=True)
+        self._stuck_after_s = stuck_after_s
+        self._reopen = reopen
         self._clock = clock
         self._changed = threading.Condition()
-        self._queue: deque[_Waiting] = deque()
-        self._closing = False
+        self._queue = PictureQueue(queue_capacity)
+        self._pace = Pace()
+        self._closing = threading.Event()
         self._cold = len(runners)
-        self._picture_s: float | None = None
         self._observers: list[Observer] = []
-        self._threads = [
-            threading.Thread(target=self._work, args=(runner,), name=f"runner-{index}", daemon=True)
-            for index, runner in enumerate(runners)
-        ]
+        self._at_work = [self._new_instance(runner, index) for index, runner in enumerate(runners)]
+        self._stuck: list[Instance] = []
+        self._watcher = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def _new_instance(self, runner: Runner | None, index: int) -> Instance:
+        return Instance(runner, self, name=f"runner-{index}", reopen=self._reopen, clock=self._clock)
 
     def observe(self, observer: Observer) -> None:
         """Call `observer` after every batch."""
@@ -103,20 +87,72 @@ class Batcher:
         `warmed` gets the first error, or the seconds it took until the last runner was warm.
         """
         self._started_s = self._clock()
-        for thread in self._threads:
-            thread.start()
+        for instance in self._at_work:
+            instance.thread.start()
+        if self._stuck_after_s is not None:
+            self._watcher.start()
+
+    # --- state -----
 
     @property
     def ready(self) -> bool:
-        """Whether every runner is warm and none is told to stop."""
-        return self.warmed.done() and self.warmed.exception() is None and not self._closing
+        """Whether every runner has been warm, one works now, and none is told to stop."""
+        return self.is_warm and self.working > 0 and not self._closing.is_set()
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether every runner came through its first warm-up."""
+        return self.warmed.done() and self.warmed.exception() is None
+
+    @property
+    def working(self) -> int:
+        """Instances that answer; the others are warming up, ill or stuck."""
+        return sum(instance.state == "working" for instance in self._at_work)
+
+    @property
+    def restarts(self) -> int:
+        """How often an instance was opened again, or another one took its place."""
+        return sum(instance.restarts for instance in (*self._at_work, *self._stuck))
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing works and nothing will: only another process can help."""
+        return self.is_warm and all(instance.state == "stuck" for instance in self._at_work)
+
+    @property
+    def queue_capacity(self) -> int:
+        """Pictures that may wait."""
+        return self._queue.capacity
 
     @property
     def queued(self) -> int:
-        """Pictures waiting now, those whose clients have left included."""
+        """Pictures waiting now."""
         return len(self._queue)
 
-    def submit(self, picture: Taken, *, deadline_s: float | None = None) -> Future[Answer]:
+    @property
+    def computing(self) -> int:
+        """Pictures inside a runner now."""
+        return sum(instance.computing for instance in self._at_work)
+
+    def expected_wait_s(self, more: int = 0) -> float:
+        """Seconds until a picture's turn, if it came after those here and `more`: full batches at the present pace.
+
+        Of the batches under way half is still to come: 16 queued, 8 inside, 2 instances, 40 ms a batch of 8 →
+        (16 + 8 / 2) × 5 ms / 2 = 50 ms.
+        """
+        ahead = self.queued + self.computing / 2 + more
+        return ahead * self._pace.batch_s(self.max_batch_size) / self.max_batch_size / max(1, self.working)
+
+    # --- pictures in -----
+
+    def submit(
+        self,
+        picture: Taken,
+        *,
+        deadline_s: float | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        future: Future[Answer] | None = None,
+    ) -> Future[Answer]:
         """Queue one prepared picture.
 
         Cancelling the future takes the picture out of the queue, unless its batch is being computed.
@@ -124,6 +160,8 @@ class Batcher:
         Args:
             picture: one row of the artifact's input, as `export.interface.input_of` has it.
             deadline_s: on the batcher's clock; a picture whose turn comes later is not computed.
+            priority: 1 is taken first, 9 last.
+            future: what gets the answer, instead of a new one.
 
         Returns:
             A future of the answer. It fails with `DeadlineError` or `EngineError`.
@@ -135,16 +173,19 @@ class Batcher:
             raise ValueError(
                 f"expected {self._picture_shape} {self._picture_type}, got {picture.shape} {picture.dtype}"
             )
-        waiting = _Waiting(picture=picture, future=Future(), queued_s=self._clock(), deadline_s=deadline_s)
-        late: list[_Waiting] = []
+        now_s = self._clock()
+        waiting = Waiting(
+            picture=picture, future=future or Future(), queued_s=now_s, deadline_s=deadline_s, priority=priority
+        )
+        late: list[Waiting] = []
         with self._changed:
-            if self._closing:
+            if self._closing.is_set():
                 raise DrainingError("The server is shutting down.", "Send the picture again to another one.")
-            if len(self._queue) >= self.queue_capacity:
-                late = self._drop_dead()
-            full = len(self._queue) >= self.queue_capacity
+            if self._queue.is_full:
+                late = self._queue.take_late(now_s)
+            full = self._queue.is_full
             if not full:
-                self._queue.append(waiting)
+                self._queue.add(waiting)
                 self._changed.notify()
         _fail_late(late)
         if full:
@@ -153,144 +194,135 @@ class Batcher:
                 "Send it again after Retry-After seconds, or start the server with a larger --queue-capacity.",
                 self.expected_wait_s(),
             )
+        # Called at once where it is cancelled already; that of an answered picture finds nothing to discard.
+        waiting.future.add_done_callback(lambda done: self._discard(waiting) if done.cancelled() else None)
         return waiting.future
 
-    def expected_wait_s(self) -> float:
-        """Seconds until the pictures queued now are computed, by the running mean of seconds per picture."""
-        return len(self._queue) * (self._picture_s or 0.0) / self.instances
+    def _discard(self, waiting: Waiting) -> None:
+        with self._changed:
+            if self._queue.discard(waiting):
+                waiting.future.set_running_or_notify_cancel()
+
+    # --- the end -----
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Take nothing new, answer what is queued, stop the threads; False if that took longer than `timeout_s`."""
         with self._changed:
-            self._closing = True
+            self._closing.set()
             self._changed.notify_all()
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
-        started = [thread for thread in self._threads if thread.ident is not None]
-        for thread in started:
-            thread.join(None if end_s is None else max(0.0, end_s - time.monotonic()))
-        return not any(thread.is_alive() for thread in started)
+        started = [instance for instance in self._at_work if instance.thread.ident is not None]
+        for instance in started:
+            if instance.state != "stuck":
+                instance.thread.join(None if end_s is None else max(0.0, end_s - time.monotonic()))
+        stopped = not any(instance.thread.is_alive() for instance in (*started, *self._stuck))
+        if stopped:
+            self._refuse_all()  # there may be some where every instance was ill
+        return stopped
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Take nothing new, refuse what is queued, stop the threads after the batches under way."""
+        self._closing.set()
+        self._refuse_all()
+        return self.drain(timeout_s)
+
+    def _refuse_all(self) -> None:
         with self._changed:
-            self._closing = True
-            refused, self._queue = self._queue, deque()
+            refused = self._queue.take(self.queued)
         for waiting in refused:
             if waiting.future.set_running_or_notify_cancel():
                 waiting.future.set_exception(DrainingError("The server stopped before this picture's turn."))
-        return self.drain(timeout_s)
 
-    def _work(self, runner: Runner) -> None:
-        """One runner's thread: warm up, then batch after batch until there is nothing left and `drain` was called."""
-        if not self._warm_up(runner):
-            return
-        while (batch := self._take()) is not None:
-            if batch:
-                self._answer(runner, batch)
+    def free(self) -> None:
+        """Free the runners, those that were opened again too; all threads must have ended."""
+        for instance in self._at_work:
+            instance.free()
 
-    def _warm_up(self, runner: Runner) -> bool:
-        try:
-            for batch_size in warm_up_sizes(self.max_batch_size):
-                if self._closing:
-                    return False
-                began_s = self._clock()
-                runner.infer(np.zeros((batch_size, *self._picture_shape), self._picture_type))
-                took_s = self._clock() - began_s
-        except Exception as error:  # noqa: BLE001 - anything that an engine raises goes to `warmed`
-            with self._changed:
-                first, self._cold = self._cold > 0, -1
-                self._closing = True
-                self._changed.notify_all()
-            if first:
-                self.warmed.set_exception(error)
-            return False
+    # --- for the instances -----
+
+    def take(self) -> list[Waiting] | None:
+        """Wait for a batch: live pictures by priority, then in the order they came. None when closing and empty."""
         with self._changed:
-            self._note_speed(took_s / self.max_batch_size)
-            self._cold -= 1
-            last = self._cold == 0
+            while not (self.queued and (wait_s := self._fill_wait_s()) <= 0.0):
+                if not self.queued and self._closing.is_set():
+                    return None
+                self._changed.wait(wait_s if self.queued else None)
+            now_s = self._clock()
+            late = self._queue.take_late(now_s)
+            # One whose client left is not running, so nobody wants the answer.
+            taken = [one for one in self._queue.take(self._size()) if one.future.set_running_or_notify_cancel()]
+        late += [waiting for waiting in taken if waiting.is_late(now_s)]
+        _fail_late(late)
+        return [waiting for waiting in taken if not waiting.is_late(now_s)]
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; False when the batcher is closing."""
+        return not self._closing.wait(seconds)
+
+    def note_warm(self, took_s: dict[int, float], is_first: bool) -> None:
+        """Hear of an instance that came through its warm-up, its first or after it was opened again."""
+        with self._changed:
+            for batch_size, seconds in took_s.items():
+                self._pace.learn(batch_size, seconds)
+            self._cold -= is_first
+            last = is_first and self._cold == 0
         if last:
             self.warmed.set_result(self._clock() - self._started_s)
-        return True
 
-    def _take(self) -> list[_Waiting] | None:
-        """Wait for a batch: live pictures in the order they came. None when closing and nothing is left."""
+    def note_cold(self, error: Exception) -> None:
+        """Hear of an instance that never became warm: all the others stop."""
         with self._changed:
-            while not (self._queue and (wait_s := self._fill_wait_s()) <= 0.0):
-                if not self._queue and self._closing:
-                    return None
-                self._changed.wait(wait_s if self._queue else None)
-            batch: list[_Waiting] = []
-            late: list[_Waiting] = []
-            now_s = self._clock()
-            while self._queue and len(batch) < self.max_batch_size:
-                waiting = self._queue.popleft()
-                if not waiting.future.set_running_or_notify_cancel():
-                    continue  # the client left, so nobody wants the answer
-                (late if waiting.is_late(now_s) else batch).append(waiting)
-        _fail_late(late)
-        return batch
+            first, self._cold = self._cold > 0, -1
+            self._closing.set()
+            self._changed.notify_all()
+        if first:
+            self.warmed.set_exception(error)
+
+    def note_batch(self, batch_size: int, took_s: float) -> None:
+        """Hear of a batch before its answers."""
+        with self._changed:
+            self._pace.note(batch_size, took_s)
+        for observer in self._observers:
+            observer(batch_size, took_s)
 
     def _fill_wait_s(self) -> float:
         """How many more seconds the oldest picture lets the batch fill."""
-        if self._closing or not self._delay_s or len(self._queue) >= self.max_batch_size:
+        if self._closing.is_set() or not self._delay_s or self.queued >= min((self.max_batch_size, *self._preferred)):
             return 0.0
-        return self._queue[0].queued_s + self._delay_s - self._clock()
+        return self._queue.oldest_s + self._delay_s - self._clock()
 
-    def _drop_dead(self) -> list[_Waiting]:
-        """Remove the pictures of clients that left; return those whose time is up, to be failed outside the lock."""
-        now_s = self._clock()
-        alive: deque[_Waiting] = deque()
-        late: list[_Waiting] = []
-        for waiting in self._queue:
-            if not (waiting.future.cancelled() or waiting.is_late(now_s)):
-                alive.append(waiting)
-            elif waiting.future.set_running_or_notify_cancel():
-                late.append(waiting)
-        self._queue = alive
-        return late
+    def _size(self) -> int:
+        """How many of those that wait go now: as many as possible, but while the delay lasts a preferred number."""
+        most = min(self.queued, self.max_batch_size)
+        if most in (0, self.max_batch_size) or self._queue.oldest_s + self._delay_s <= self._clock():
+            return most
+        return next((size for size in self._preferred if size <= most), most)
 
-    def _answer(self, runner: Runner, batch: list[_Waiting]) -> None:
-        began_s = self._clock()
-        try:
-            logits = runner.infer(np.stack([waiting.picture for waiting in batch]))
-        except Exception as error:  # noqa: BLE001 - anything that an engine raises fails this batch, and only this batch
-            _fail_batch(batch, error)
-            return
-        took_s = self._clock() - began_s
-        if len(logits) != len(batch):
-            _fail_batch(batch, ValueError(f"{len(batch)} pictures went in and {len(logits)} rows came out"))
-            return
-        with self._changed:
-            self._note_speed(took_s / len(batch))
-        for observer in self._observers:
-            observer(len(batch), took_s)
-        for waiting, row in zip(batch, logits, strict=True):
-            if not np.isfinite(row).all():
-                waiting.future.set_exception(
-                    NotFiniteError(
-                        "The network's answer to this picture is not finite.",
-                        "Other pictures may work. The artifact is at fault: `zoo evaluate` says for how many pictures.",
-                    )
-                )
+    # --- the watchdog -----
+
+    def _watch(self) -> None:
+        assert self._stuck_after_s is not None
+        while not self._closing.wait(min(1.0, self._stuck_after_s / LOOKS_PER_LIMIT)):
+            self.replace_stuck()
+
+    def replace_stuck(self) -> None:
+        """Give up each instance that is inside one batch for too long, and start another one in its place."""
+        for index, instance in enumerate(self._at_work):
+            if self._stuck_after_s is None or not instance.is_overdue(self._stuck_after_s):
                 continue
-            queue_ms, compute_ms = (began_s - waiting.queued_s) * 1000.0, took_s * 1000.0
-            answer = Answer(logits=row, queue_ms=queue_ms, compute_ms=compute_ms, batch_size=len(batch))
-            waiting.future.set_result(answer)
+            instance.give_up()
+            if self._reopen is None or len(self._stuck) >= MOST_STUCK:
+                continue
+            self._stuck.append(instance)
+            self._at_work[index] = self._new_instance(None, index)
+            self._at_work[index].thread.start()
 
-    def _note_speed(self, picture_s: float) -> None:
-        old = self._picture_s
-        self._picture_s = picture_s if old is None else old + EWMA_WEIGHT * (picture_s - old)
 
-
-def _fail_late(late: list[_Waiting]) -> None:
+def _fail_late(late: list[Waiting]) -> None:
     for waiting in late:
-        problem, hint = "The picture waited longer than the request's time.", "Send fewer at once, or ask for longer."
-        waiting.future.set_exception(DeadlineError(problem, hint))
-
-
-def _fail_batch(batch: list[_Waiting], cause: Exception) -> None:
-    # One error object per request: a handler clears its traceback while another may still be reading it.
-    for waiting in batch:
-        error = EngineError("The engine failed on this batch.", "The server's log has the reason; others still work.")
-        error.__cause__ = cause
-        waiting.future.set_exception(error)
+        if waiting.future.running() or waiting.future.set_running_or_notify_cancel():
+            problem, hint = (
+                "The picture waited longer than the request's time.",
+                "Send fewer at once, or ask for longer.",
+            )
+            waiting.future.set_exception(DeadlineError(problem, hint))

@@ -73,6 +73,14 @@ class QueueFullError(UnavailableError):
     """As many pictures wait as the queue holds."""
 
 
+class TooBusyError(UnavailableError):
+    """The answer would take longer than `--max-wait-ms` to begin."""
+
+
+class EngineDownError(UnavailableError):
+    """No instance of the engine works; it is being opened again."""
+
+
 class WarmingUpError(UnavailableError):
     """The engine has not run its warm-up batches yet."""
 
@@ -105,6 +113,8 @@ FAILURES = (
     Failure(error=NotFiniteError, status=500, reason="not_finite"),
     Failure(error=EngineError, status=500, reason="engine"),
     Failure(error=QueueFullError, status=503, reason="queue_full"),
+    Failure(error=TooBusyError, status=503, reason="too_busy"),
+    Failure(error=EngineDownError, status=503, reason="engine_down"),
     Failure(error=WarmingUpError, status=503, reason="warming_up"),
     Failure(error=DrainingError, status=503, reason="draining"),
     Failure(error=DeadlineError, status=504, reason="deadline"),

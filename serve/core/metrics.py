@@ -6,12 +6,14 @@ serve/core/failures.py), never from a client, so the number of series is bounded
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from serve.core.failures import FAILURES
+from serve.core import triton_names as names
+from serve.core.failures import FAILURES, Failure
+from serve.core.triton_names import TritonCounts
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 # 0.5 ms (a small network on a large GPU) to 10 s (the default time of a request), about three buckets per decade.
@@ -29,6 +31,7 @@ class Metrics:
         queue_depth: Callable[[], float],
         in_flight: Callable[[], float],
         ready: Callable[[], float],
+        restarts: Callable[[], float],
     ) -> None:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -45,9 +48,12 @@ class Metrics:
         for name, text, value in (
             ("queue_depth", "Pictures waiting for a runner.", queue_depth),
             ("in_flight", "Requests being read, decoded, queued or computed.", in_flight),
+            ("restarts", "How often an instance of the engine was opened again.", restarts),
             ("ready", "1 when warm and not draining, as /readyz.", ready),
         ):
             Gauge(f"zoo_{name}", text, registry=registry).set_function(value)
+        self.triton = TritonCounts()
+        self._queue_depth = queue_depth
         self._engine = engine
         self._engine_info = Gauge("zoo_engine_info", "What is served.", list(engine()), registry=registry)
         for failure in FAILURES:
@@ -57,23 +63,40 @@ class Metrics:
         """Count one inference."""
         self.batch_size.observe(batch_size)
         self.compute_s.observe(compute_s)
+        infer_us = batch_size * compute_s * 1e6
+        self.triton.add(**{names.COUNT: batch_size, names.EXECUTIONS: 1, names.INFER_US: infer_us})
 
-    def observe_prediction(self, *, decode_ms: float, queue_ms: float, total_ms: float) -> None:
+    def observe_request(self, took_s: float, failed: Failure | None = None) -> None:
+        """Count one request for a prediction, answered or not."""
+        if failed is None:
+            self.triton.add(**{names.SUCCESS: 1, names.REQUEST_US: took_s * 1e6})
+        else:
+            self.rejected.labels(failed.reason).inc()
+            self.triton.add_failure(failed.status)
+
+    def observe_prediction(self, *, decode_ms: float, queue_ms: float, total_ms: float, encode_ms: float = 0.0) -> None:
         """Count one answered picture."""
         self.pictures.inc()
         self.decode_s.observe(decode_ms / 1000.0)
         self.queue_s.observe(queue_ms / 1000.0)
         self.total_s.observe(total_ms / 1000.0)
+        in_us = {names.INPUT_US: decode_ms, names.QUEUE_US: queue_ms, names.OUTPUT_US: encode_ms}
+        self.triton.add(**{name: took_ms * 1000.0 for name, took_ms in in_us.items()})
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format, of `CONTENT_TYPE`."""
         self._note_engine()
-        return generate_latest(self._registry)
+        triton = self.triton.lines(self._engine()["model"], int(self._queue_depth()))
+        return generate_latest(self._registry) + "".join(triton).encode()
 
     def collect(self) -> Iterable[Metric]:
         """Everything, family by family."""
         self._note_engine()
         return self._registry.collect()
+
+    def triton_lines(self, model: str, version: str) -> Iterator[str]:
+        """The counters that have Triton's names, of a model and a version."""
+        return self.triton.lines(model, int(self._queue_depth()), version)
 
     def _note_engine(self) -> None:
         self._engine_info.clear()  # another engine may have been put to work

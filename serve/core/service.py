@@ -5,20 +5,28 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from export.contract import Contract
-from export.interface import as_input
-from serve.core.batcher import Answer, Taken
-from serve.core.failures import DrainingError, QueueFullError, UnavailableError, WarmingUpError, find_failure
+from numpy.typing import NDArray
+
+from serve.core.decoders import Decoders, Pictures
+from serve.core.failures import (
+    DrainingError,
+    EngineDownError,
+    QueueFullError,
+    TooBusyError,
+    UnavailableError,
+    WarmingUpError,
+    find_failure,
+)
+from serve.core.inbox import Inbox
 from serve.core.metrics import Metrics
 from serve.core.slot import Engine, Slot
+from serve.core.waiting import DEFAULT_PRIORITY, Answer, Taken
 from zoo import __version__
-from zoo.data.decode import open_picture
-from zoo.data.preprocess import prepare
 from zoo.errors import ZooError
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row
 
@@ -28,7 +36,8 @@ class Limits(Row):
     """What one request may cost, and how many may be under way.
 
     `max_in_flight` bounds the bodies in memory: requests being read, decoded, queued or computed. `drain_s` is how
-    long those may take once the server is told to stop.
+    long those may take once the server is told to stop. `max_wait_s` is the longest a request may have to wait for the
+    start of its batch, by estimate; None admits whatever fits the queue. `pictures` is how they are prepared.
     """
 
     max_body_bytes: CountOrNone
@@ -36,6 +45,8 @@ class Limits(Row):
     max_in_flight: Count
     decode_threads: Count
     drain_s: NotNegative
+    max_wait_s: Positive | None = None
+    pictures: Pictures = "exact"
 
 
 class Service:
@@ -44,6 +55,7 @@ class Service:
     def __init__(self, slot: Slot, limits: Limits) -> None:
         self.slot = slot
         self.limits = limits
+        self.leaving = False
         self.draining = False
         self.in_flight = 0
         self.abandoned = 0
@@ -51,10 +63,12 @@ class Service:
             self._labels,
             queue_depth=lambda: slot.engine.batcher.queued,
             in_flight=lambda: self.in_flight,
-            ready=lambda: self.unavailable() is None,
+            ready=lambda: self.not_ready() is None,
+            restarts=lambda: slot.engine.batcher.restarts,
         )
         slot.observe(self.metrics.observe_batch)
-        self._decoders = ThreadPoolExecutor(limits.decode_threads, thread_name_prefix="decode")
+        self._decoders = Decoders(limits.decode_threads, limits.pictures)
+        self._inbox: Inbox | None = None
 
     def _labels(self) -> dict[str, str]:
         engine = self.slot.engine
@@ -62,65 +76,157 @@ class Service:
         return {"model": engine.contract.model, **labels}
 
     def unavailable(self) -> UnavailableError | None:
-        """Why no picture is taken now; None where the server is ready."""
+        """Why no picture is taken now; None where one is."""
         if self.draining:
             return DrainingError("The server is shutting down.", "Send the picture again to another one.")
-        if not self.slot.engine.batcher.ready:
+        batcher = self.slot.engine.batcher
+        if not batcher.is_warm:
             return WarmingUpError("The engine is warming up.", "Wait until GET /readyz answers 200.")
+        if not batcher.ready:
+            return EngineDownError(
+                "The engine does not answer and is being opened again.", "Send the picture to another server meanwhile."
+            )
         return None
+
+    def not_ready(self) -> UnavailableError | None:
+        """Why a load balancer should send nothing here; None where it should.
+
+        A server that is about to stop says so first and still takes what comes.
+        """
+        reason = self.unavailable()
+        if reason is None and self.leaving:
+            return DrainingError("The server is about to shut down.", "Send pictures to another one.")
+        return reason
+
+    def expected_wait_s(self, engine: Engine) -> float:
+        """Seconds until the batch of a request that comes now would begin.
+
+        Decoding and inference go on at the same time, so the slower of the two decides.
+        """
+        batcher = engine.batcher
+        coming = max(0, self.in_flight - batcher.queued - batcher.computing)
+        return max(self._decoders.expected_wait_s(coming), batcher.expected_wait_s(coming))
 
     @contextmanager
     def admit(self) -> Iterator[Engine]:
         """Count a request from its first byte to its answer, and its failure by reason; yield the engine it gets.
 
         Raises:
-            DrainingError, WarmingUpError, QueueFullError: it is not taken. Whatever the body raises.
+            UnavailableError: it is not taken, for one of the reasons of its kinds. Whatever the body raises.
         """
+        began_s = time.monotonic()
         try:
             if reason := self.unavailable():
                 raise reason
             with self.slot.use() as engine:
-                if self.in_flight >= self.limits.max_in_flight:
-                    raise QueueFullError(
-                        f"{self.in_flight} requests are under way and the server takes no more.",
-                        "Send it again after Retry-After seconds.",
-                        engine.batcher.expected_wait_s(),
-                    )
+                self._check_room(engine)
                 self.in_flight += 1
                 try:
                     yield engine
                 finally:
                     self.in_flight -= 1
+            self.metrics.observe_request(time.monotonic() - began_s)
         except asyncio.CancelledError as error:
             if not self.draining:
                 raise
             # The drain limit is over and the web server cancels what is left: the client gets an answer all the same.
             self.abandoned += 1
-            self.metrics.rejected.labels("draining").inc()
-            raise DrainingError("The server stopped before this picture's turn.", "Send it to another one.") from error
+            stopped = DrainingError("The server stopped before this picture's turn.", "Send it to another one.")
+            self.metrics.observe_request(time.monotonic() - began_s, find_failure(stopped))
+            raise stopped from error
         except ZooError as error:
-            self.metrics.rejected.labels(find_failure(error).reason).inc()
+            self.metrics.observe_request(time.monotonic() - began_s, find_failure(error))
             raise
 
-    async def classify(self, engine: Engine, body: bytes, *, deadline_s: float) -> tuple[Answer, float]:
+    def _check_room(self, engine: Engine) -> None:
+        """Refuse one more request, in the same time however many are under way.
+
+        What fits one batch is always let in: an engine is no faster with less.
+        """
+        if self.in_flight >= self.limits.max_in_flight:
+            raise QueueFullError(
+                f"{self.in_flight} requests are under way and the server takes no more.",
+                "Send it again after Retry-After seconds.",
+                engine.batcher.expected_wait_s(),
+            )
+        longest_s = self.limits.max_wait_s
+        if longest_s is None or self.in_flight < engine.batcher.max_batch_size:
+            return
+        wait_s = self.expected_wait_s(engine)
+        if wait_s > longest_s:
+            raise TooBusyError(
+                f"The answer would have to wait {wait_s * 1000.0:.0f} ms, longer than {longest_s * 1000.0:g} ms.",
+                "Send it again after Retry-After seconds, or start the server with a larger --max-wait-ms.",
+                wait_s - longest_s,
+            )
+
+    async def classify(
+        self, engine: Engine, body: bytes, *, deadline_s: float, priority: int = DEFAULT_PRIORITY
+    ) -> tuple[Answer, float]:
         """Decode and prepare a picture, then queue it: its answer, and the milliseconds of decoding.
 
-        Cancelling the call takes the picture out of the queue it stands in, for decoding or for the engine.
+        Cancelling the call gives the picture up, wherever it is: waiting, half decoded or queued.
+
+        Args:
+            engine: as `admit` yielded it.
+            body: the picture's bytes.
+            deadline_s: on `time.monotonic`.
+            priority: 1 is taken first, 9 last.
 
         Raises:
             BrokenPictureError: as `open_picture`. QueueFullError, DrainingError, DeadlineError, EngineError: as
             `Batcher.submit`.
         """
-        began_s = time.monotonic()
-        loop = asyncio.get_running_loop()
-        picture = await loop.run_in_executor(self._decoders, _prepare, body, engine.contract)
-        decode_ms = (time.monotonic() - began_s) * 1000.0
-        answer = await asyncio.wrap_future(engine.batcher.submit(picture, deadline_s=deadline_s))
-        return answer, decode_ms
+        future: Future[Answer] = Future()
+        decode_ms = 0.0
+
+        def queue(picture: Taken, took_s: float) -> None:
+            nonlocal decode_ms
+            decode_ms = took_s * 1000.0
+            engine.batcher.submit(picture, deadline_s=deadline_s, priority=priority, future=future)
+
+        self._decoders.submit(body, engine.contract, future, queue)
+        return await self._expect(future), decode_ms
+
+    async def infer(
+        self, engine: Engine, pictures: NDArray[Any], *, deadline_s: float, priority: int = DEFAULT_PRIORITY
+    ) -> list[Answer]:
+        """Queue pictures that are inputs already: their answers, in order. Each takes a place of its own in the queue.
+
+        Cancelling the call gives all of them up.
+
+        Args:
+            engine: as `admit` yielded it.
+            pictures: N rows of the artifact's input, as `export.interface.input_of` has it.
+            deadline_s: on `time.monotonic`.
+            priority: 1 is taken first, 9 last.
+
+        Raises:
+            ValueError: another shape or type. QueueFullError, DrainingError, DeadlineError, EngineError: as
+            `Batcher.submit`; of the first picture that fails, and the others are given up.
+        """
+        futures: list[Future[Answer]] = []
+        try:
+            for picture in pictures:
+                futures.append(engine.batcher.submit(picture, deadline_s=deadline_s, priority=priority))
+            return await asyncio.gather(*map(self._expect, futures))
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+    def _expect(self, future: Future[Answer]) -> asyncio.Future[Answer]:
+        if self._inbox is None:
+            self._inbox = Inbox(asyncio.get_running_loop())
+        return self._inbox.expect(future)
+
+    def leave(self) -> None:
+        """Be ready no longer, but go on taking what comes: load balancers need a while to hear of it."""
+        self.leaving = True
 
     def stop_accepting(self) -> None:
         """Take no more requests; those under way have `drain_s` to be answered."""
-        self.draining = True
+        self.leaving = self.draining = True
         self._drain_until_s = time.monotonic() + self.limits.drain_s
 
     def give_up(self) -> None:
@@ -132,7 +238,7 @@ class Service:
         if not self.draining:
             self.stop_accepting()
         self.slot.engine.batcher.drain(max(0.0, self._drain_until_s - time.monotonic()))
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._decoders.shutdown()
 
     def describe(self) -> dict[str, Any]:
         """What `/info` answers: the contract, the engine and the limits as plain JSON types."""
@@ -147,12 +253,7 @@ class Service:
             "max_batch_size": engine.batcher.max_batch_size,
             "queue_capacity": engine.batcher.queue_capacity,
             "timeout_ms": self.limits.timeout_s * 1000.0,
+            "max_wait_ms": None if self.limits.max_wait_s is None else self.limits.max_wait_s * 1000.0,
             "max_body_bytes": self.limits.max_body_bytes,
+            "pictures": self.limits.pictures,
         }
-
-
-def _prepare(body: bytes, contract: Contract) -> Taken:
-    # Decoded in full, as `zoo predict` does: reading a JPEG at half size is faster and changes the scores.
-    picture = prepare(open_picture(body, sent=True, channels=contract.preprocessing.channels), contract.preprocessing)
-    taken: Taken = as_input(picture[None], contract)[0]
-    return taken

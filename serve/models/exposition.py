@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import Metric, generate_latest
 from prometheus_client.registry import Collector
@@ -17,7 +18,27 @@ def render(models: Models) -> bytes:
     """Every model's metrics in Prometheus' text format; of a single model as it tells them itself."""
     if len(models) == 1:
         return next(iter(models)).service.metrics.render()
-    return generate_latest(_Merged(models))
+    return generate_latest(_Merged(models)) + "".join(_triton(models)).encode()
+
+
+def _triton(models: Models) -> Iterator[str]:
+    """Triton's names of all models: a family's samples stand together, behind its two comments."""
+    each = [
+        [
+            line
+            for part in served.service.metrics.triton_lines(served.name, served.version)
+            for line in part.splitlines()
+        ]
+        for served in models
+    ]
+    families: dict[str, list[str]] = {}
+    for line in itertools.chain(*each):
+        name = line.split()[2] if line.startswith("#") else line.partition("{")[0]
+        lines = families.setdefault(name, [])
+        if line not in lines:
+            lines.append(line)
+    for lines in families.values():
+        yield from (f"{line}\n" for line in sorted(lines, key=lambda line: not line.startswith("#")))
 
 
 class _Merged(Collector):

@@ -38,7 +38,7 @@ def index(models: Models, *, ready_only: bool = False) -> list[dict[str, str]]:
         listed = models.control.listed()
     else:
         listed = [
-            Listed(name=one.name, version=one.version, is_ready=one.service.unavailable() is None) for one in models
+            Listed(name=one.name, version=one.version, is_ready=one.service.not_ready() is None) for one in models
         ]
     return [
         {

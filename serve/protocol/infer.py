@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 
 from export.contract import TOP_CLASSES, TOP_SCORES, Contract
 from export.interface import input_of, outputs_of
-from serve.core.batcher import Answer
 from serve.core.failures import ProtocolError
 from serve.core.service import Service
 from serve.core.slot import Engine
+from serve.core.waiting import Answer
 from serve.models.models import Served
 from serve.protocol.datatypes import BYTES, DATATYPES
 from serve.protocol.messages import AskedOutput, GivenTensor, InferAnswer, InferRequest, OutputTensor
@@ -42,9 +41,10 @@ async def infer(
             raw = regions.read(given.region.name, given.region.offset, given.region.length)
             given = replace(given, raw=raw)
         if given.datatype == BYTES:
-            answers, decode_ms = await _classify(served.service, engine, given.elements(), deadline_s)
+            answers, decode_ms = await _classify(served.service, engine, given.elements(), deadline_s, request.priority)
         else:
-            answers, decode_ms = await _submit(engine, given.array(), deadline_s), 0.0
+            decode_ms = 0.0
+            answers = await _submit(served.service, engine, given.array(), deadline_s, request.priority)
         computed_s = time.monotonic()
         logits = np.stack([answer.logits for answer in answers])
         outputs = tuple(_output(asked, logits, engine.contract) for asked in wanted)
@@ -62,7 +62,7 @@ async def infer(
     served.statistics.observe_success(len(answers), taken_ms)
     for answer in answers:
         served.service.metrics.observe_prediction(
-            decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=taken_ms["total"]
+            decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=taken_ms["total"], encode_ms=taken_ms["encode"]
         )
     return InferAnswer(
         model=served.name,
@@ -103,9 +103,12 @@ def _given(request: InferRequest, engine: Engine) -> GivenTensor:
 
 
 async def _classify(
-    service: Service, engine: Engine, bodies: Sequence[bytes], deadline_s: float
+    service: Service, engine: Engine, bodies: Sequence[bytes], deadline_s: float, priority: int
 ) -> tuple[list[Answer], float]:
-    tasks = [asyncio.ensure_future(service.classify(engine, body, deadline_s=deadline_s)) for body in bodies]
+    tasks = [
+        asyncio.ensure_future(service.classify(engine, body, deadline_s=deadline_s, priority=priority))
+        for body in bodies
+    ]
     try:
         found = await asyncio.gather(*tasks)
     except BaseException:
@@ -115,18 +118,12 @@ async def _classify(
     return [answer for answer, _ in found], max(decode_ms for _, decode_ms in found)
 
 
-async def _submit(engine: Engine, tensor: NDArray[Any], deadline_s: float) -> list[Answer]:
+async def _submit(
+    service: Service, engine: Engine, tensor: NDArray[Any], deadline_s: float, priority: int
+) -> list[Answer]:
     if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
         raise ProtocolError("The input has values that are not finite.", "Look at how it was normalised.")
-    queued: list[Future[Answer]] = []
-    try:
-        for picture in tensor:
-            queued.append(engine.batcher.submit(picture, deadline_s=deadline_s))
-        return await asyncio.gather(*map(asyncio.wrap_future, queued))
-    except BaseException:
-        for future in queued:
-            future.cancel()
-        raise
+    return await service.infer(engine, tensor, deadline_s=deadline_s, priority=priority)
 
 
 def _wanted(request: InferRequest, contract: Contract) -> list[AskedOutput]:

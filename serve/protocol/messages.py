@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.core.failures import ProtocolError
+from serve.core.waiting import DEFAULT_PRIORITY, LAST_PRIORITY
 from serve.protocol.datatypes import (
     array_from_raw,
     array_from_values,
@@ -84,13 +85,14 @@ class AskedOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class InferRequest:
-    """One request. Without `outputs` all are wanted; `timeout_us` 0 is the server's own."""
+    """One request. Without `outputs` all are wanted; `timeout_us` 0 is the server's own; `priority` 1 comes first."""
 
     id: str = ""
     inputs: tuple[GivenTensor, ...]
     outputs: tuple[AskedOutput, ...] = ()
     binary_output: bool = False
     timeout_us: int = 0
+    priority: int = DEFAULT_PRIORITY
 
     def __post_init__(self) -> None:
         for tensors, what in ((self.inputs, "input"), (self.outputs, "output")):
@@ -149,6 +151,18 @@ def read_parameter(parameters: Mapping[str, Any], name: str, kind: type, default
     if isinstance(value, int) and not 0 <= value < 2**63:
         raise ProtocolError(f"The parameter {name} is {value}; expected a whole number from 0 on.")
     return value
+
+
+def read_priority(parameters: Mapping[str, Any]) -> int:
+    """How soon a request wants its turn: 1 before all others, 9 after them; 0, and nothing, are in the middle.
+
+    Raises:
+        ProtocolError: no such priority.
+    """
+    priority: int = read_parameter(parameters, "priority", int, 0)
+    if priority > LAST_PRIORITY:
+        raise ProtocolError(f"The priority is {priority}; there are 1, the first, to {LAST_PRIORITY}, the last.")
+    return priority or DEFAULT_PRIORITY
 
 
 def read_region(parameters: Mapping[str, Any]) -> Region | None:

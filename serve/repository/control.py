@@ -92,7 +92,7 @@ class Repository:
     def _listed(self, name: str, version: str, served: Served | None) -> Listed:
         reason = self._reasons.get(name, "not asked for by its version_policy, or newer than the last load")
         if served is not None:
-            unavailable = served.service.unavailable()
+            unavailable = served.service.not_ready()
             reason = unavailable.problem if unavailable else ""
         return Listed(name=name, version=version, is_ready=not reason, reason=reason)
 

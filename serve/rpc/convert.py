@@ -15,6 +15,7 @@ from serve.protocol.messages import (
     InferRequest,
     read_asked,
     read_parameter,
+    read_priority,
     read_region,
 )
 from serve.rpc.schema import message_class
@@ -64,6 +65,7 @@ def request_of(message: Any) -> InferRequest:
         outputs=tuple(read_asked(output.name, _parameters(output.parameters)) for output in message.outputs),
         binary_output=True,
         timeout_us=read_parameter(parameters, "timeout", int, 0),
+        priority=read_priority(parameters),
     )
 
 

@@ -68,7 +68,7 @@ class InferenceCalls:
 
     async def ModelReady(self, request: Any, context: Any) -> Any:
         """Whether a model would take a picture now."""
-        ready = self._served(request).service.unavailable() is None
+        ready = self._served(request).service.not_ready() is None
         return message_from("ModelReadyResponse", {"ready": ready})
 
     async def ServerMetadata(self, request: Any, context: Any) -> Any:
@@ -185,7 +185,7 @@ class InferenceCalls:
 
     def is_ready(self) -> bool:
         """Whether every model would take a picture now."""
-        return all(served.service.unavailable() is None for served in self.models)
+        return all(served.service.not_ready() is None for served in self.models)
 
     def _served(self, request: Any) -> Served:
         return self.models.find(request.name, request.version)

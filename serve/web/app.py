@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from export.predict import answer_of
-from serve.core.failures import SlowBodyError, UnavailableError, find_failure
+from serve.core.failures import EngineDownError, SlowBodyError, TooLargeError, UnavailableError, find_failure
 from serve.core.metrics import CONTENT_TYPE
 from serve.core.service import Limits, Service
 from serve.core.slot import Slot
@@ -32,7 +32,7 @@ from serve.tracing import Tracing
 from serve.web.access import AccessMiddleware
 from serve.web.examples import find_examples
 from serve.web.gate import GateMiddleware
-from serve.web.intake import check_media_type, read_body, read_top, while_connected
+from serve.web.intake import check_media_type, read_picture, read_top, while_connected
 from serve.web.openapi import describe_routes
 from serve.web.pages import answer_page
 from serve.web.traced import TraceMiddleware
@@ -79,6 +79,7 @@ def app_of(
         exception_handlers={ZooError: answer_error, HTTPException: answer_http_error, Exception: answer_crash},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # it redirects to the host that the client named; see `AccessMiddleware`
     app.state.service = models.default.service
     app.state.models = models
     app.state.beside = beside
@@ -116,20 +117,24 @@ async def predict(request: Request) -> Response:
     with service.admit() as engine, served.statistics.count_failure(began_s):
         top = read_top(request)
         check_media_type(request)
-        body = await read_body(request, max_bytes=service.limits.max_body_bytes, deadline_s=deadline_s)
+        body = await read_picture(request, max_bytes=service.limits.max_body_bytes, deadline_s=deadline_s)
         answer, decode_ms = await while_connected(
             request, service.classify(engine, body, deadline_s=deadline_s), deadline_s=deadline_s
         )
+    computed_s = time.monotonic()
     best = answer_of(answer.logits, engine.contract, top)
     task = {} if engine.contract.thresholds is None else {"task": engine.contract.task}
-    total_ms = (time.monotonic() - began_s) * 1000.0
-    service.metrics.observe_prediction(decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=total_ms)
+    total_ms, encode_ms = ((time.monotonic() - since_s) * 1000.0 for since_s in (began_s, computed_s))
+    service.metrics.observe_prediction(
+        decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=total_ms, encode_ms=encode_ms
+    )
     taken_ms = {"decode": decode_ms, "queue": answer.queue_ms, "compute": answer.compute_ms, "total": total_ms}
     served.statistics.observe_success(1, taken_ms)
     timings_ms = {stage: round(took_ms, 3) for stage, took_ms in taken_ms.items()}
     split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())
     request.state.timing = f"{split}, batch {answer.batch_size}"
     request.state.timings_ms = {f"{stage}_ms": took_ms for stage, took_ms in timings_ms.items()}
+    request.state.timings_ms["batch_size"] = answer.batch_size
     return JsonAnswer(
         {
             "model": engine.contract.model,
@@ -192,15 +197,18 @@ async def show_example(request: Request) -> Response:
 
 
 async def healthz(request: Request) -> Response:
-    """Say that the process answers, and nothing more."""
+    """Say that the process answers; 503 where only another process can help."""
+    models: Models = request.app.state.models
+    if any(served.engine.batcher.is_lost for served in models):
+        raise EngineDownError("The engine never came back and cannot be opened again.", "Restart the server.")
     return JsonAnswer({"status": "ok"})
 
 
 async def readyz(request: Request) -> Response:
-    """Whether a picture would be taken now."""
+    """Whether a load balancer should send pictures here."""
     models: Models = request.app.state.models
     for served in models:
-        if reason := served.service.unavailable():
+        if reason := served.service.not_ready():
             raise reason
     return JsonAnswer({"status": "ready"})
 
@@ -219,7 +227,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
     headers = {}
     if isinstance(error, UnavailableError):
         headers["Retry-After"] = str(error.retry_after_s)
-    if isinstance(error, SlowBodyError):
+    if isinstance(error, SlowBodyError | TooLargeError):
         headers["Connection"] = "close"  # else the rest of the body would be read as the next request
     return _error(request, status, error.problem, error.hint, headers)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
 from serve.core.failures import (
@@ -17,6 +18,8 @@ from serve.core.failures import (
     SlowBodyError,
     TooLargeError,
 )
+from serve.web.encoding import FORM, decompress, take_file
+from serve.web.listener import GONE
 
 # curl --data-binary sends x-www-form-urlencoded unless told otherwise; the decoder decides what the bytes really are.
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
@@ -42,17 +45,36 @@ def read_top(request: Request) -> int | None:
 
 
 def check_media_type(request: Request) -> None:
-    """Accept a picture's bytes as the body, and nothing that wraps them.
+    """Accept a picture's bytes as the body, or a form with a file.
 
     Raises:
-        MediaTypeError: a form, JSON, text or anything else that is not a picture.
+        MediaTypeError: JSON, text or anything else that is not a picture.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in RAW_TYPES and not media_type.startswith("image/"):
-        raise MediaTypeError(
-            f"The body is {media_type[:80]}; expected the bytes of a picture.",
-            f"curl --data-binary @PICTURE {request.base_url}predict",
-        )
+    media_type = _media_type(request)
+    if media_type not in RAW_TYPES and media_type != FORM and not media_type.startswith("image/"):
+        raise MediaTypeError(f"The body is {media_type[:80]}; expected the bytes of a picture.", _example(request))
+
+
+async def read_picture(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
+    """Read the body and take the picture's bytes out of what wraps them: compression, a form.
+
+    Raises:
+        As `read_body`, `decompress` and `take_file`.
+    """
+    body = await read_body(request, max_bytes=max_bytes, deadline_s=deadline_s)
+    if encoding := request.headers.get("content-encoding", ""):
+        body = await run_in_threadpool(decompress, body, encoding, max_bytes=max_bytes)
+    if _media_type(request) == FORM:
+        body = take_file(body, request.headers["content-type"], example=_example(request))
+    return body
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _example(request: Request) -> str:
+    return f"curl --data-binary @PICTURE {request.base_url}predict"
 
 
 async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
@@ -86,33 +108,39 @@ async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> b
     if not body:
         raise ParameterError(
             "The body is empty; expected the bytes of a picture.",
-            f"curl --data-binary @PICTURE {request.base_url}predict",
+            _example(request),
         )
     return bytes(body)
 
 
-async def while_connected(request: Request, work: Coroutine[None, None, T], *, deadline_s: float) -> T:
+async def while_connected(request: Request, work: Coroutine[Any, Any, T], *, deadline_s: float) -> T:
     """Await `work`, but cancel it when the client leaves or the time is up. The body must have been read.
+
+    It needs no task and no thread: the connection itself says when it is lost (`serve.web.listener`).
 
     Raises:
         ClientGoneError, DeadlineError: it was cancelled. Whatever `work` raises.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_wait_for_disconnect(request))
+    is_gone = is_over = False
+    loop = asyncio.get_running_loop()
     try:
-        await asyncio.wait(
-            {task, gone}, timeout=max(0.0, deadline_s - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
+        async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())) as limit:
+
+            def leave() -> None:
+                nonlocal is_gone
+                if not is_over and not limit.expired():
+                    is_gone = True
+                    limit.reschedule(loop.time())
+
+            if GONE in request.scope.get("extensions", {}):
+                request.scope["extensions"][GONE]["tell"](leave)
+            try:
+                return await work
+            finally:
+                is_over = True
+    except TimeoutError as error:
+        if is_gone:
+            raise ClientGoneError("The client left before its answer was ready.") from error
+        raise DeadlineError("No answer within the request's time.", "Send fewer at once, or raise --timeout-ms.") from (
+            error
         )
-        if task.done():
-            return task.result()
-        if gone.done():
-            raise ClientGoneError("The client left before its answer was ready.")
-        raise DeadlineError("No answer within the request's time.", "Send fewer at once, or raise --timeout-ms.")
-    finally:
-        task.cancel()
-        gone.cancel()
-
-
-async def _wait_for_disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -13,7 +13,6 @@ from typing import Any, Self
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,8 +20,9 @@ from export.contract import Contract
 from serve.core.batcher import Batcher
 from serve.core.service import Limits, Service
 from serve.core.slot import Engine, EngineInfo, Slot
-from serve.server import DrainingServer, bind
+from serve.server import DrainingServer, bind, listener_config
 from serve.web.app import create_app
+from serve.web.listener import ConnectionLimits, Doors
 from zoo.model.spec import Preprocessing
 
 SIZE_PX = 8
@@ -118,6 +118,7 @@ class Running:
     batcher: Batcher
     service: Service
     server: DrainingServer
+    doors: Doors
     thread: threading.Thread
     port: int
     client: httpx.Client
@@ -153,7 +154,10 @@ class Running:
 
 def start(
     runner: FakeRunner | None = None,
-    *,
+    *spares: FakeRunner,
+    connections: ConnectionLimits | None = None,
+    max_wait_s: float | None = None,
+    stuck_after_s: float | None = None,
     queue_capacity: int = 64,
     max_batch_size: int = 8,
     timeout_s: float = PATIENCE_S,
@@ -162,31 +166,45 @@ def start(
     drain_s: float = PATIENCE_S,
     wait_until_warm: bool = True,
 ) -> Running:
-    """Start a server of a fake on a free port."""
+    """Start a server of a fake on a free port; `spares` take its place when it is ill."""
     runner = runner or FakeRunner()
-    batcher = Batcher([runner], queue_capacity=queue_capacity, max_batch_size=max_batch_size)
+    left = list(spares)
+    batcher = Batcher(
+        [runner],
+        queue_capacity=queue_capacity,
+        max_batch_size=max_batch_size,
+        stuck_after_s=stuck_after_s,
+        reopen=lambda: left.pop(0) if left else FakeRunner(),
+    )
     limits = Limits(
         max_body_bytes=max_body_bytes,
         timeout_s=timeout_s,
         max_in_flight=max_in_flight,
         decode_threads=2,
         drain_s=drain_s,
+        max_wait_s=max_wait_s,
     )
     info = EngineInfo(artifact="fake.onnx", backend=runner.backend, device=runner.device, precision="fp32")
     slot = Slot(Engine(batcher=batcher, contract=runner.contract, info=info))
     app = create_app(slot, limits)
     listener = bind("127.0.0.1", 0)
-    config = uvicorn.Config(
-        app,
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=drain_s,  # type: ignore[arg-type]
+    doors = Doors(connections or ConnectionLimits(max_connections=1000, body_timeout_s=timeout_s))
+    service: Service = app.state.service
+
+    def on_leave(delay_s: float) -> None:
+        service.leave()
+        doors.is_leaving = True
+
+    server = DrainingServer(
+        listener_config(app, doors, limits),
+        on_leave=on_leave,
+        on_drain=service.stop_accepting,
+        on_give_up=service.give_up,
     )
-    server = DrainingServer(config, on_stop=lambda: None, on_give_up=app.state.service.give_up)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     port = listener.getsockname()[1]
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False)
-    running = Running(runner, batcher, app.state.service, server, thread, port, client)
+    running = Running(runner, batcher, service, server, doors, thread, port, client)
     thread.start()
     if wait_until_warm:
         batcher.warmed.result(PATIENCE_S)

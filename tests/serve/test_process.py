@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,10 +31,12 @@ Launch = Callable[..., "Process"]
 
 
 class Process:
-    """A `zoo serve` process whose stderr is read line by line."""
+    """A `zoo serve` process whose stderr is read line by line. `before` is what it does first."""
+
+    before = ""
 
     def __init__(self, *arguments: str | Path) -> None:
-        command = [sys.executable, "-c", "from zoo.cli import main; main()", "serve", "--port", "0"]
+        command = [sys.executable, "-c", f"{self.before}from zoo.cli import main; main()", "serve", "--port", "0"]
         self.process = subprocess.Popen(
             [*command, *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -71,8 +74,8 @@ class Process:
 def launch() -> Iterator[Launch]:
     launched: list[Process] = []
 
-    def launch(*arguments: str | Path) -> Process:
-        launched.append(Process(*arguments))
+    def launch(*arguments: str | Path, before: str = "") -> Process:
+        launched.append(type("Prepared", (Process,), {"before": before})(*arguments))
         return launched[-1]
 
     yield launch
@@ -128,7 +131,7 @@ def test_a_served_onnx_answers_as_predict_does(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_loses_no_request_under_way(onnx: Path, digit: Path, launch: Launch, number: signal.Signals) -> None:
-    process = launch("--engine", onnx)
+    process = launch("--engine", onnx, "--shutdown-delay-s", "0")
     port = int(process.wait_until_ready().rpartition(":")[2])
     body = digit.read_bytes()
     clients = [open_request(port, len(body)) for _ in range(6)]
@@ -235,6 +238,51 @@ def test_a_taken_grpc_port_is_told(onnx: Path, launch: Launch) -> None:
     assert code == 1
     assert "Cannot listen on" in err and "--grpc-port" in err
     assert "Traceback" not in err
+
+
+def test_after_sigterm_it_is_not_ready_and_still_takes_requests(onnx: Path, digit: Path, launch: Launch) -> None:
+    process = launch("--engine", onnx, "--shutdown-delay-s", "1.5")
+    url = process.wait_until_ready()
+    process.process.send_signal(signal.SIGTERM)
+    process.wait_for("Not ready any more; stopping in 1.5 s")
+    statuses, ready = Counter[int](), Counter[int]()
+    while True:  # each time by a new connection, as clients do that have not heard of it
+        try:
+            statuses[httpx.post(f"{url}/predict", content=digit.read_bytes(), trust_env=False).status_code] += 1
+            ready[httpx.get(f"{url}/readyz", trust_env=False).status_code] += 1
+        except httpx.ConnectError:
+            break
+    assert process.finish()[:2] == (0, "")
+    assert set(statuses) == {200} and set(ready) == {503}
+
+
+def test_a_second_signal_ends_the_delay(onnx: Path, launch: Launch) -> None:
+    process = launch("--engine", onnx, "--shutdown-delay-s", "100")
+    process.wait_until_ready()
+    process.process.send_signal(signal.SIGTERM)
+    process.wait_for("Not ready any more")
+    process.process.send_signal(signal.SIGTERM)
+    assert process.finish()[:2] == (130, "")
+
+
+def test_a_server_whose_engine_hangs_ends_within_the_drain_limit(onnx: Path, digit: Path, launch: Launch) -> None:
+    hang = "import onnxruntime, time; run = onnxruntime.InferenceSession.run\n"
+    hang += "def slow(self, names, taken):\n"
+    hang += "    return run(self, names, taken) if not next(iter(taken.values())).any() else time.sleep(1000)\n"
+    hang += "onnxruntime.InferenceSession.run = slow\n"
+    process = launch("--engine", onnx, "--drain-seconds", "0.5", "--shutdown-delay-s", "0", before=hang)
+    url = process.wait_until_ready()
+    client = open_request(int(url.rpartition(":")[2]), len(digit.read_bytes()))
+    client.sendall(digit.read_bytes())
+    while httpx.get(f"{url}/metrics", trust_env=False).text.count("zoo_in_flight 1.0") == 0:
+        pass
+    process.process.send_signal(signal.SIGTERM)
+    answer = client.makefile("rb").read()
+    client.close()
+    code, out, err = process.finish()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert (code, out) == (1, "")
+    assert "1 request still unanswered after 0.5 s" in err
 
 
 @pytest.mark.skipif(cuda_driver() is not None, reason="this machine has a GPU, so the plan would be tried")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +44,8 @@ SENT_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "PPM", "HEIF")
 UNREAD_SUFFIXES = (".jxl", ".psd", ".pfm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
 # A 50 Mpx picture takes 150 MB as RGB; larger files are decompression bombs or belong through a tiler first.
 MAX_PIXELS = 50_000_000
+# How often a decoder that may be given up asks whether it is: after each such part of its file.
+_PARTS, _SMALLEST_PART = 64, 1024
 # Editors put whole projects and colour profiles into a PNG. All of a file's texts may take 64 MiB together, which is
 # Pillow's limit for them; its limit of 1 MiB for each one made pictures out of workflow editors unreadable.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
@@ -50,7 +53,7 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 # EXIF 2.32: the tag that says how a picture as stored is turned.
 ORIENTATION_TAG = 0x0112
 BITS_PER_SAMPLE_TAG = 258  # TIFF 6.0
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -63,6 +66,32 @@ _TURNS = {
 
 # What people call Pillow's modes, where that is another name.
 _CALLED = {"1": "black and white", "L": "grey", "P": "a palette"}
+
+
+class GivenUpError(Exception):
+    """Nobody waits for this picture any more, and its decoding was left half done; no answer is made of it."""
+
+
+class TooManyPixelsError(BrokenPictureError):
+    """A picture above the number of pixels that may be read; `pixels` is its own."""
+
+    def __init__(self, problem: str, hint: str = "", pixels: int = 0) -> None:
+        super().__init__(problem, hint)
+        self.pixels = pixels
+
+
+class _Asked(io.BytesIO):
+    """A file in memory that asks at every reading whether it is still wanted."""
+
+    def __init__(self, data: bytes, is_given_up: Callable[[], bool]) -> None:
+        super().__init__(data)
+        self._is_given_up = is_given_up
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read, unless nobody waits."""
+        if self._is_given_up():
+            raise GivenUpError
+        return super().read(size)
 
 
 @cache
@@ -90,6 +119,8 @@ def open_picture(
     name: str | None = None,
     sent: bool = False,
     channels: int = RGB,
+    max_pixels: int = MAX_PIXELS,
+    is_given_up: Callable[[], bool] | None = None,
 ) -> Image.Image:
     """Decode one picture, upright; the first frame of an animation, the first page of a TIFF.
 
@@ -108,20 +139,23 @@ def open_picture(
         name: what errors call the picture; by default its path.
         sent: it comes from a stranger: only `SENT_FORMATS` are read.
         channels: how many planes: 1, 3 or 4.
+        max_pixels: the header is read first, and a picture with more is not decoded.
+        is_given_up: asked between the parts of a file that is read from memory; once it says so, decoding ends.
 
     Raises:
-        BrokenPictureError: not a picture, an unsupported format, truncated, above `MAX_PIXELS`, or without the fourth
-        plane that is asked for.
+        BrokenPictureError: not a picture, an unsupported format, truncated, or without the fourth plane that is asked
+        for. TooManyPixelsError: above `max_pixels`. GivenUpError: `is_given_up` said so.
     """
     name = name or (visible(str(source)) if isinstance(source, Path) else "the picture")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and large sizes; the limit below decides
-            image = _open(source, sent)
-            if image.width * image.height > MAX_PIXELS:
-                raise BrokenPictureError(
-                    f"{name} has {image.width} × {image.height} pixels; at most {MAX_PIXELS:,} are read.",
+            image = _open(source, sent, is_given_up)
+            if image.width * image.height > max_pixels:
+                raise TooManyPixelsError(
+                    f"{name} has {image.width} × {image.height} pixels; at most {max_pixels:,} are read.",
                     "Scale it down first.",
+                    image.width * image.height,
                 )
             if min_size or channels == 1:  # of a JPEG, grey is what it stores: nothing is converted
                 image.draft(MODES[min(channels, RGB)], (min_size, min_size) if min_size else None)
@@ -140,12 +174,19 @@ def open_picture(
         raise BrokenPictureError(f"{name} cannot be decoded: {error}.", "The file is damaged or incomplete.") from error
 
 
-def _open(source: Path | bytes, sent: bool) -> Image.Image:
+def _open(source: Path | bytes, sent: bool, is_given_up: Callable[[], bool] | None) -> Image.Image:
     if reads_heif() and "HEIF" not in Image.OPEN:
         import pillow_heif
 
         pillow_heif.register_heif_opener()
-    return Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=_formats(sent))
+    if isinstance(source, Path):
+        return Image.open(source, formats=_formats(sent))
+    if is_given_up is None:
+        return Image.open(io.BytesIO(source), formats=_formats(sent))
+    image: Any = Image.open(_Asked(source, is_given_up), formats=_formats(sent))
+    image.decodermaxblock = max(_SMALLEST_PART, len(source) // _PARTS)  # Pillow reads that much between two decodings
+    opened: Image.Image = image
+    return opened
 
 
 def _formats(sent: bool) -> tuple[str, ...]:
@@ -172,14 +213,14 @@ def _to_planes(image: Image.Image, channels: int, name: str) -> Image.Image:
     if isinstance(clear, tuple) and bits == 16:  # the colour was written with 16 bits, of which 8 have been read
         image.info["transparency"] = tuple(value >> 8 for value in clear)
     # As Pillow's `exif_transpose`, which writes all EXIF anew as well, and fails where some of it is damaged.
-    turn = _TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
+    turn = TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
     image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I"):
         image = _deep_to_grey(image, brightest, clear)
     if channels == 4:
         return _four_planes(image, name)
     if image.has_transparency_data:
-        layered = image.convert("RGBA")
+        layered = image if image.mode == "RGBA" else image.convert("RGBA")
         ground = Image.new("RGB", image.size)
         ground.paste(layered, mask=layered.getchannel("A"))
         image = ground  # of grey all three are alike, and grey again without rounding: the weights sum up to one

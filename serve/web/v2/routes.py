@@ -70,7 +70,7 @@ async def show_live(request: Request) -> Response:
 
 async def show_ready(request: Request) -> Response:
     """Whether every model would take a picture now."""
-    ready = all(served.service.unavailable() is None for served in _models(request))
+    ready = all(served.service.not_ready() is None for served in _models(request))
     return Response(status_code=200 if ready else NOT_READY)
 
 
@@ -82,7 +82,7 @@ async def show_model(request: Request) -> Response:
 
 async def show_model_ready(request: Request) -> Response:
     """Whether a model would take a picture now."""
-    return Response(status_code=200 if _served(request).service.unavailable() is None else NOT_READY)
+    return Response(status_code=200 if _served(request).service.not_ready() is None else NOT_READY)
 
 
 async def show_config(request: Request) -> Response:

@@ -19,6 +19,7 @@ from serve.protocol.messages import (
     OutputTensor,
     read_asked,
     read_parameter,
+    read_priority,
     read_region,
 )
 from zoo.files import json_text
@@ -111,6 +112,7 @@ def read_infer(body: bytes, json_length: int) -> InferRequest:
         ),
         binary_output=read_parameter(parameters, "binary_data_output", bool, False),
         timeout_us=read_parameter(parameters, "timeout", int, 0),
+        priority=read_priority(parameters),
     )
 
 

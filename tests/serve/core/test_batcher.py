@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from serve.core.batcher import Answer, Batcher, warm_up_sizes
+from serve.core.batcher import Batcher
 from serve.core.failures import DeadlineError, DrainingError, EngineError, NotFiniteError, QueueFullError
+from serve.core.instance import warm_up_sizes
+from serve.core.waiting import Answer
 
 PATIENCE_S = 60.0
 
@@ -175,7 +177,9 @@ def test_two_runners_halve_the_expected_wait(fake: Any, start: Callable[..., Bat
     for runner in runners:
         runner.entered.get(timeout=PATIENCE_S)
     submit(batcher, 3, 4, 5)
-    assert batcher.expected_wait_s() == pytest.approx(3 * 1.0 / 2)
+    # Three wait, and half of each of the two under way is still to come; each takes a second.
+    assert batcher.expected_wait_s() == pytest.approx((3 + 2 / 2) * 1.0 / 2)
+    assert batcher.expected_wait_s(more=4) == pytest.approx((3 + 4 + 2 / 2) * 1.0 / 2)
 
 
 def test_a_cancelled_picture_is_never_computed(fake: Any, start: Callable[..., Batcher]) -> None:
@@ -221,15 +225,20 @@ def test_a_picture_past_its_deadline_is_not_computed(fake: Any, start: Callable[
     assert runner.batches == [[99], [2]]
 
 
-def test_a_failing_engine_fails_its_batch_and_no_other(fake: Any, start: Callable[..., Batcher]) -> None:
-    batcher = start(runner := fake(fails_on=frozenset({2})), max_batch_size=2)
+def test_the_picture_to_blame_fails_and_no_other_of_its_batch(fake: Any, start: Callable[..., Batcher]) -> None:
+    batcher = start(runner := fake(fails_on=frozenset({2, 4})))
     occupy(batcher, runner)
     futures = submit(batcher, 1, 2, 3, 4)
     runner.release()
     errors = [future.exception(PATIENCE_S) for future in futures]
-    assert [type(error) for error in errors] == [EngineError, EngineError, type(None), type(None)]
-    assert errors[0] is not errors[1]
-    assert str(errors[0].__cause__) == "the fake engine broke"  # type: ignore[union-attr]
+    assert [type(error) for error in errors] == [type(None), EngineError, type(None), EngineError]
+    assert errors[1] is not errors[3]
+    assert str(errors[1].__cause__) == "the fake engine broke"  # type: ignore[union-attr]
+    assert runner.batches == [[99], [1, 2, 3, 4], [1], [2], [3], [4]]
+    for number in (1, 3):
+        np.testing.assert_array_equal(futures[number - 1].result(0).logits, fake.logits_of(number))
+    submit(batcher, 5)[0].result(PATIENCE_S)
+    assert batcher.working == 1 and batcher.restarts == 0  # it answered a black picture in between
 
 
 def test_logits_that_are_not_finite_fail_their_picture_only(fake: Any, start: Callable[..., Batcher]) -> None:
@@ -299,6 +308,25 @@ def test_a_delay_lets_the_batch_fill(fake: Any, start: Callable[..., Batcher]) -
 def test_a_delay_that_has_passed_sends_what_there_is(fake: Any, start: Callable[..., Batcher]) -> None:
     (alone,) = submit(start(fake(), max_queue_delay_ms=1.0), 1)
     assert alone.result(PATIENCE_S).batch_size == 1
+
+
+def test_a_preferred_size_goes_while_the_delay_lasts(fake: Any, start: Callable[..., Batcher]) -> None:
+    hour_ms = 3_600_000.0
+    batcher = start(runner := fake(), max_batch_size=8, max_queue_delay_ms=hour_ms, preferred_batch_sizes=[2, 4])
+    futures = submit(batcher, 1, 2, 3, 4, 5)
+    wait(futures[:4], PATIENCE_S)
+    assert not futures[4].done()
+    assert [len(batch) for batch in runner.batches] in ([2, 2], [4])  # by how many had come when it looked
+    assert batcher.drain(PATIENCE_S)
+
+
+def test_the_first_priority_overtakes_and_equals_keep_their_order(fake: Any, start: Callable[..., Batcher]) -> None:
+    batcher = start(runner := fake(), max_batch_size=1)
+    occupy(batcher, runner)
+    futures = [batcher.submit(picture(byte), priority=byte // 10) for byte in (90, 50, 10, 51, 11)]
+    runner.release()
+    wait(futures, PATIENCE_S)
+    assert runner.batches == [[99], [10], [11], [50], [51], [90]]
 
 
 def test_observers_see_every_batch_before_its_answers(fake: Any, start: Callable[..., Batcher]) -> None:

@@ -20,8 +20,8 @@ from PIL import Image
 
 from export.contract import Contract
 from export.predict import best_of
-from serve.core.batcher import Answer
 from serve.core.failures import FAILURES
+from serve.core.waiting import Answer
 from zoo.data.preprocess import load_batch, softmax
 from zoo.model.spec import Preprocessing
 
@@ -156,7 +156,7 @@ def test_a_body_that_is_no_good_picture_is_a_400(server: Any, fake: Any, body: b
     assert server.runner.batches[before:] == [[1]]
 
 
-@pytest.mark.parametrize("media_type", ["multipart/form-data; boundary=x", "application/json", "text/plain"])
+@pytest.mark.parametrize("media_type", ["multipart/mixed; boundary=x", "application/json", "text/plain"])
 def test_a_wrapped_picture_is_a_415_that_shows_the_right_command(server: Any, fake: Any, media_type: str) -> None:
     said = refused(server.post(fake.png(1), headers={"content-type": media_type}), 415)
     assert f"curl --data-binary @PICTURE http://127.0.0.1:{server.port}/predict" in said

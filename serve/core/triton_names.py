@@ -1,0 +1,72 @@
+"""Owns the counters of `/metrics` that have Triton's names, so that dashboards made for it show this server too.
+
+Names and meanings: Triton Inference Server, docs/user_guide/metrics.md. Times are sums in microseconds over requests.
+prometheus_client would add `_total` to each name, so the lines are written here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+# Triton's words for what went wrong, by the status of ours.
+REASONS: Mapping[int, str] = MappingProxyType({499: "CANCELED", 500: "BACKEND", 503: "REJECTED", 504: "REJECTED"})
+EVERY_REASON = ("BACKEND", "CANCELED", "OTHER", "REJECTED")
+VERSION = "1"
+
+SUCCESS, FAILURE = "nv_inference_request_success", "nv_inference_request_failure"
+COUNT, EXECUTIONS = "nv_inference_count", "nv_inference_exec_count"
+PENDING = "nv_inference_pending_request_count"
+REQUEST_US, QUEUE_US = "nv_inference_request_duration_us", "nv_inference_queue_duration_us"
+INPUT_US, INFER_US = "nv_inference_compute_input_duration_us", "nv_inference_compute_infer_duration_us"
+OUTPUT_US = "nv_inference_compute_output_duration_us"
+HELP: Mapping[str, str] = MappingProxyType(
+    {
+        SUCCESS: "Requests that were answered.",
+        FAILURE: "Requests that were not, by Triton's reasons.",
+        COUNT: "Pictures inferred.",
+        EXECUTIONS: "Batches inferred.",
+        REQUEST_US: "Requests from the first byte to the answer.",
+        QUEUE_US: "Pictures in the queue.",
+        INPUT_US: "Pictures being decoded.",
+        INFER_US: "Pictures inside the engine, each with the whole time of its batch.",
+        OUTPUT_US: "Answers being made of logits.",
+    }
+)
+
+
+class TritonCounts:
+    """Sums by name. Thread-safe: engines count from threads of their own."""
+
+    def __init__(self) -> None:
+        self._sums: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, **sums: float) -> None:
+        """Add to sums, by name."""
+        with self._lock:
+            self._sums.update(sums)
+
+    def add_failure(self, status: int) -> None:
+        """Count a request that was not answered, by our HTTP status."""
+        with self._lock:
+            self._failures[REASONS.get(status, "OTHER")] += 1
+
+    def lines(self, model: str, pending: int, version: str = VERSION) -> Iterator[str]:
+        """All of it in Prometheus' text format."""
+        escaped = model.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        labels = f'model="{escaped}",version="{version}"'
+        with self._lock:
+            sums, failures = Counter(self._sums), Counter(self._failures)
+        for name, text in HELP.items():
+            yield f"# HELP {name} {text}\n# TYPE {name} counter\n"
+            if name == FAILURE:
+                for reason in EVERY_REASON:
+                    yield f'{name}{{{labels},reason="{reason}"}} {failures[reason]}\n'
+            else:
+                yield f"{name}{{{labels}}} {sums[name]:.0f}\n"
+        yield f"# HELP {PENDING} Pictures that wait for the engine.\n# TYPE {PENDING} gauge\n"
+        yield f"{PENDING}{{{labels}}} {pending}\n"
