@@ -48,6 +48,9 @@ def open_engine(options: ServeOptions) -> Engine:
             queue_capacity=options.queue_capacity or QUEUED_BATCHES * max_batch_size * options.instances,
             max_batch_size=max_batch_size,
             max_queue_delay_ms=options.max_queue_delay_ms,
+            preferred_batch_sizes=options.preferred_batch_sizes,
+            # An answer takes as long as its wait and its batch: on a slow engine neither may be the longer one.
+            longest_batch_s=options.max_wait_ms / 1000.0,
             # A batch that takes longer than a request may take answers nobody.
             stuck_after_s=options.timeout_ms / 1000.0,
             reopen=reopen,

@@ -54,6 +54,14 @@ class ServeOptions(Row):
     max_queue_delay_ms: Annotated[
         NotNegative, Opt("How long a picture may wait for its batch to fill; 0 never waits.")
     ] = 0.0
+    preferred_batch_sizes: Annotated[
+        tuple[Count, ...],
+        Opt(
+            "While that lasts, a batch of so many goes as well; repeatable.",
+            flags=("--preferred-batch-size",),
+            needs="max_queue_delay_ms",
+        ),
+    ] = ()
     pictures: Annotated[
         Literal["exact", "quick"],
         Opt("exact: the pixels that zoo predict makes; quick: almost those, in less time. docs/serving.md"),

@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "latency": ("serve.bench.cli:latency", "Latency percentiles and throughput of an artifact."),
     "stages": ("serve.bench.cli:stages", "MBConv against Fused-MBConv, stage by stage."),
+    "serve": ("serve.bench.cli:serve", "What servers do under load, and under too much of it."),
     "train": ("train.cli:bench_train", "Training throughput at every stage's size."),
     "report": ("serve.bench.cli:report", "One page with every result."),
 }

@@ -1,10 +1,10 @@
-"""Owns the commands `zoo bench latency`, `stages` and `report`: parse, call one function, print."""
+"""Owns the commands `zoo bench latency`, `stages`, `serve` and `report`: parse, call one function, print."""
 
 from __future__ import annotations
 
 import click
 
-from serve.bench.options import LatencyOptions, ReportOptions, StagesOptions
+from serve.bench.options import LatencyOptions, ReportOptions, ServeBenchOptions, StagesOptions
 from zoo.console import log_console, print_json
 from zoo.options import RESULTS, json_option, takes
 
@@ -55,6 +55,26 @@ def stages(options: StagesOptions, as_json: bool) -> None:
     console = log_console()
     result = bench_stages(options, on_row=lambda row: console.print(f"stage {row.index}: {row.verdict}"))
     keep_result(result, options.out, as_json=as_json)
+
+
+@click.command()
+@takes(ServeBenchOptions)
+@json_option
+def serve(options: ServeBenchOptions, as_json: bool) -> None:
+    """What running servers do under load: closed loops, open loops up to their best rate, and overload.
+
+    Any server that takes a picture by POST can be measured: `zoo serve` and others.
+
+    \b
+    zoo bench serve http://127.0.0.1:8080
+    zoo bench serve zoo=http://127.0.0.1:8080 other=http://127.0.0.1:8000/predict
+    """
+    from serve.bench.measure.serving import bench_serve
+    from serve.bench.report.report import keep_result
+    from zoo.files import check_folder
+
+    check_folder(options.out)
+    keep_result(bench_serve(options, say=lambda line: log_console().print(line)), options.out, as_json=as_json)
 
 
 @click.command()

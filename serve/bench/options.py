@@ -1,4 +1,4 @@
-"""Owns what `zoo bench latency`, `stages` and `report` can be told, with ranges and defaults; light to import."""
+"""Owns what `zoo bench latency`, `stages`, `serve` and `report` can be told, in ranges; light to import."""
 
 from __future__ import annotations
 
@@ -64,3 +64,18 @@ class ReportOptions(Row):
     out: Annotated[Path, Opt("The page; its figures are written beside it as .json.", flags=("-o", "--out"))] = (
         RESULTS / "report.html"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeBenchOptions(Row):
+    """What `zoo bench serve` can be told."""
+
+    servers: Annotated[tuple[str, ...], Arg("[NAME=]URL...")]
+    clients: Annotated[tuple[Count, ...], Opt("Of a closed loop; repeatable.  [default: 1, 8 and 32]")] = ()
+    overload: Annotated[
+        tuple[Positive, ...], Opt("Times the best rate, in an open loop; repeatable.  [default: 2 and 3]")
+    ] = ()
+    duration_s: Annotated[Positive, Opt("Of each load.")] = 10.0
+    picture: Annotated[Path | None, Opt("Sent with each request.  [default: a photograph, 640 × 427]")] = None
+    path: Annotated[str, Opt("Where pictures are posted, if the URL does not say it.")] = "/predict"
+    out: Folder = RESULTS

@@ -37,6 +37,8 @@ class Batcher:
         max_batch_size: pictures per inference; never exceeded.
         max_queue_delay_ms: how long the oldest picture may wait for the batch to fill; 0 sends what there is.
         preferred_batch_sizes: while the delay lasts, a batch of one of these sizes goes as well as a full one.
+        longest_batch_s: batches are smaller than `max_batch_size` where a full one would take longer at the present
+            pace; None: never.
         stuck_after_s: an instance that takes longer for one batch is replaced; None: never.
         reopen: opens the artifact once more, in place of a runner that is ill or stuck; None: nothing is replaced.
         clock: seconds, monotonic; replaced in tests.
@@ -50,6 +52,7 @@ class Batcher:
         max_batch_size: int,
         max_queue_delay_ms: float = 0.0,
         preferred_batch_sizes: Sequence[int] = (),
+        longest_batch_s: float | None = None,
         stuck_after_s: float | None = None,
         reopen: Reopen | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -61,6 +64,7 @@ class Batcher:
         self.warmed: Future[float] = Future()
         self._delay_s = max_queue_delay_ms / 1000.0
         self._preferred = sorted(preferred_batch_sizes, reverse=True)
+        self._longest_batch_s = longest_batch_s
         self._stuck_after_s = stuck_after_s
         self._reopen = reopen
         self._clock = clock
@@ -134,14 +138,22 @@ class Batcher:
         """Pictures inside a runner now."""
         return sum(instance.computing for instance in self._at_work)
 
+    @property
+    def usual_batch_size(self) -> int:
+        """Pictures of a full batch now: `max_batch_size`, halved until it takes no longer than `longest_batch_s`."""
+        size, limit_s = self.max_batch_size, self._longest_batch_s
+        while limit_s is not None and size > 1 and self._pace.batch_s(size) > limit_s:
+            size //= 2
+        return size
+
     def expected_wait_s(self, more: int = 0) -> float:
         """Seconds until a picture's turn, if it came after those here and `more`: full batches at the present pace.
 
         Of the batches under way half is still to come: 16 queued, 8 inside, 2 instances, 40 ms a batch of 8 →
         (16 + 8 / 2) × 5 ms / 2 = 50 ms.
         """
-        ahead = self.queued + self.computing / 2 + more
-        return ahead * self._pace.batch_s(self.max_batch_size) / self.max_batch_size / max(1, self.working)
+        ahead, size = self.queued + self.computing / 2 + more, self.usual_batch_size
+        return ahead * self._pace.batch_s(size) / size / max(1, self.working)
 
     # --- pictures in -----
 
@@ -293,8 +305,9 @@ class Batcher:
 
     def _size(self) -> int:
         """How many of those that wait go now: as many as possible, but while the delay lasts a preferred number."""
-        most = min(self.queued, self.max_batch_size)
-        if most in (0, self.max_batch_size) or self._queue.oldest_s + self._delay_s <= self._clock():
+        largest = self.usual_batch_size
+        most = min(self.queued, largest)
+        if most in (0, largest) or self._queue.oldest_s + self._delay_s <= self._clock():
             return most
         return next((size for size in self._preferred if size <= most), most)
 

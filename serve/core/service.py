@@ -150,7 +150,7 @@ class Service:
                 engine.batcher.expected_wait_s(),
             )
         longest_s = self.limits.max_wait_s
-        if longest_s is None or self.in_flight < engine.batcher.max_batch_size:
+        if longest_s is None or self.in_flight < engine.batcher.usual_batch_size:
             return
         wait_s = self.expected_wait_s(engine)
         if wait_s > longest_s:

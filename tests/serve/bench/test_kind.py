@@ -119,7 +119,7 @@ def test_a_kind_without_a_file_is_unknown(tmp_path: Path, zoo: Callable) -> None
 def test_every_kind_has_a_place_of_its_own() -> None:
     found = find_kinds()
     measured = ["stages", "latency", "train", "finetuning", "progressive", "backends"]
-    assert list(found) == [*measured, "peers", "loader", "decoding", "conditioning", "quantization"]
+    assert list(found) == [*measured, "peers", "loader", "decoding", "conditioning", "quantization", "serve"]
     assert len({kind.place for kind in found.values()}) == len(found)
     assert all(kind.name == file for file, kind in found.items())
     assert found["stages"].command == "zoo bench stages"

@@ -310,6 +310,25 @@ def test_a_delay_that_has_passed_sends_what_there_is(fake: Any, start: Callable[
     assert alone.result(PATIENCE_S).batch_size == 1
 
 
+def test_batches_of_a_slow_engine_are_smaller(fake: Any, start: Callable[..., Batcher]) -> None:
+    clock = Clock()
+    runner = fake(on_infer=lambda batch_size: clock.advance(0.2 * batch_size))
+    batcher = start(runner, max_batch_size=8, longest_batch_s=0.5, clock=clock)
+    assert batcher.usual_batch_size == 2  # of 4 pictures it would take 0.8 s
+    occupy(batcher, runner)
+    rest = submit(batcher, 1, 2, 3, 4, 5)
+    assert batcher.expected_wait_s() == pytest.approx((5 + 1 / 2) * 0.2)
+    runner.release()
+    wait(rest, PATIENCE_S)
+    assert runner.batches == [[99], [1, 2], [3, 4], [5]]
+
+
+def test_an_engine_slower_than_the_limit_gets_one_picture_at_a_time(fake: Any, start: Callable[..., Batcher]) -> None:
+    clock = Clock()
+    runner = fake(on_infer=lambda batch_size: clock.advance(3.0))
+    assert start(runner, longest_batch_s=0.5, clock=clock).usual_batch_size == 1
+
+
 def test_a_preferred_size_goes_while_the_delay_lasts(fake: Any, start: Callable[..., Batcher]) -> None:
     hour_ms = 3_600_000.0
     batcher = start(runner := fake(), max_batch_size=8, max_queue_delay_ms=hour_ms, preferred_batch_sizes=[2, 4])
