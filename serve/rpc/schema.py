@@ -132,6 +132,21 @@ INFERENCE: Mapping[str, Fields] = {
         "dynamic_batching": Field(11, "ModelDynamicBatching", one_of="scheduling_choice"),
         "instance_group": _many(7, "ModelInstanceGroup"),
         "parameters": _map(14, "ModelParameter"),
+        # Read from config.pbtxt and not used; a list of messages cannot be passed over where its field is not known.
+        "model_warmup": _many(16, "ModelWarmup"),
+    },
+    "ModelWarmup": {
+        "name": Field(1, "string"),
+        "batch_size": Field(2, "uint32"),
+        "inputs": _map(3, "ModelWarmup.Input"),
+        "count": Field(4, "uint32"),
+    },
+    "ModelWarmup.Input": {
+        "data_type": Field(1, "DataType"),
+        "dims": _many(2, "int64"),
+        "zero_data": Field(3, "bool", one_of="input_data_type"),
+        "random_data": Field(4, "bool", one_of="input_data_type"),
+        "input_data_file": Field(5, "string", one_of="input_data_type"),
     },
     "ModelVersionPolicy": {
         "latest": Field(1, "ModelVersionPolicy.Latest", one_of="policy_choice"),

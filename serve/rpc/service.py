@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from serve.core.failures import ProtocolError, find_failure
+from serve.core.failures import DeadlineError, ProtocolError, find_failure
 from serve.keys import Keyring, role_for
 from serve.models.models import Models, Served
 from serve.protocol.describe import index, model_config, model_metadata, server_metadata
@@ -106,7 +106,15 @@ class InferenceCalls:
             asked = request_of(request)
             if asked.timeout_us:
                 deadline_s = min(deadline_s, began_s + asked.timeout_us / 1e6)
-            answer = await infer(served, engine, asked, self.models.regions, began_s=began_s, deadline_s=deadline_s)
+            try:
+                async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
+                    answer = await infer(
+                        served, engine, asked, self.models.regions, began_s=began_s, deadline_s=deadline_s
+                    )
+            except TimeoutError as error:
+                raise DeadlineError(
+                    "No answer within the request's time.", "Send fewer at once, or ask for longer."
+                ) from error
             _timings_ms.set({f"{stage}_ms": took_ms for stage, took_ms in answer.timings_ms.items()})
             return message_of(answer)
 

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import uvicorn
 
+from export.engine.builders import BatchProfile
+from export.triton.config import signature, tuning
 from serve.core.batcher import Batcher
 from serve.core.slot import Engine, EngineInfo
 from serve.options import ServeOptions
 from serve.repository.control import Repository
-from serve.repository.folder import read_folder
+from serve.repository.folder import read_config, read_folder
 from serve.server import bind, describe_models, limits_of
 from serve.web.app import app_of
 from zoo.errors import ArtifactError, ZooError
@@ -286,6 +288,21 @@ def test_a_folder_that_cannot_be_served_is_told(
     made(tmp_path)
     with pytest.raises(ZooError, match=said):
         Repository(tmp_path, ServeOptions(models=tmp_path), limits_of).open_all()
+
+
+def test_the_config_that_an_export_writes_is_read(tmp_path: Path, fake: Any) -> None:
+    contract = fake().contract
+    profile = BatchProfile(min=1, opt=4, max=16)
+    text = signature("a", contract, "onnx", profile.max) + tuning(contract, "onnx", profile)
+    theirs = "instance_group [ { gpus: [ 0, 1 ] rate_limiter { priority: 2 } } ] optimization { graph { level: 1 } }"
+    config = read_config(f"{text}{theirs}", "config.pbtxt")
+    assert (config.name, config.max_batch_size) == ("a", 16)
+    assert [list(each.dims) for each in config.input] == [[8, 8, 3]]
+    assert [warm.batch_size for warm in config.model_warmup] == [1, 16]
+    add_version(tmp_path, "a", 1)
+    (tmp_path / "a" / "config.pbtxt").write_text(text)
+    folder = read_folder(tmp_path, "a")
+    assert (folder.max_batch_size, folder.instances, folder.max_queue_delay_ms) == (16, 1, 0.0)
 
 
 def test_versions_are_ordered_as_numbers(tmp_path: Path) -> None:

@@ -180,6 +180,13 @@ def test_a_clients_deadline_ends_its_wait(called: Called, client: Any) -> None:
     assert client.infer("fake", [given(2)]).as_numpy("logits").shape == (1, 10)
 
 
+def test_an_engine_that_hangs_holds_no_call_longer_than_its_time(called: Called, client: Any) -> None:
+    called.runner.hold()
+    with pytest.raises(client_of_triton.InferenceServerException, match="within the request's time"):
+        client.infer("fake", [given(1)], timeout=200_000)
+    assert called.service.in_flight == 0
+
+
 def test_a_draining_server_is_unavailable(called: Called, client: Any) -> None:
     called.service.stop_accepting()
     assert not client.is_server_ready()
