@@ -174,7 +174,7 @@ def test_a_message_above_the_limit_is_refused(called: Called) -> None:
 
 def test_a_clients_deadline_ends_its_wait(called: Called, client: Any) -> None:
     called.runner.hold()
-    with pytest.raises(client_of_triton.InferenceServerException, match="Deadline"):
+    with pytest.raises(client_of_triton.InferenceServerException, match="DEADLINE_EXCEEDED"):
         client.infer("fake", [given(1)], client_timeout=0.2)
     called.runner.release()
     assert client.infer("fake", [given(2)]).as_numpy("logits").shape == (1, 10)
