@@ -18,7 +18,7 @@ def serve(options: ServeOptions) -> None:
 
     \b
     zoo serve s.onnx                            the page is at http://127.0.0.1:8080
-    zoo serve s.onnx --instances 2 --threads 1  more throughput on two cores
+    zoo serve s.onnx --tune                     measure first which layout suits this machine
     zoo serve --models models                   all that `zoo export --triton models` put there
     curl --data-binary @cat.jpg http://127.0.0.1:8080/predict
     """

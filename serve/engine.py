@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from export.backends import Backend, choose_backend
@@ -13,9 +15,11 @@ from export.runners.runner import Runner
 from export.signature import require_signature
 from serve.core.batcher import Batcher
 from serve.core.slot import Engine, EngineInfo
+from serve.layout import Layout, tuned_layout, usual_layout
 from serve.options import ServeOptions
-from zoo.errors import ArtifactError
+from zoo.errors import ArtifactError, ZooError
 from zoo.files import sha256_of
+from zoo.machine import cuda_driver, usable_cores
 
 # On a processor larger batches gain nothing (measured: 190 pictures/s at 8, 192 at 16) and cost latency; a GPU fills.
 DEFAULT_MAX_BATCH_SIZE = {"cpu": 8, "gpu": 32}
@@ -23,8 +27,12 @@ DEFAULT_MAX_BATCH_SIZE = {"cpu": 8, "gpu": 32}
 QUEUED_BATCHES = 8
 
 
-def open_engine(options: ServeOptions) -> Engine:
+def open_engine(options: ServeOptions, say: Callable[[str], None] = lambda line: None) -> Engine:
     """Open the artifact as often as there are instances, behind one queue; its threads are not started.
+
+    Args:
+        options: what to open, and how.
+        say: is told in a line what a measurement finds.
 
     Raises:
         ZooError: as `export.runners.open.open_runner`; or it does not take such batches, or is not signed as required.
@@ -37,15 +45,17 @@ def open_engine(options: ServeOptions) -> Engine:
     if options.require_signature:
         require_signature(artifact, options.require_signature)
 
-    def reopen() -> Runner:
-        return open_runner(artifact, device=options.device, threads=options.threads, backend=options.backend)
+    def open_one(threads: int | None) -> Runner:
+        return open_runner(artifact, device=options.device, threads=threads, backend=options.backend)
 
+    layout = choose_layout(options, open_one, say)
+    reopen = partial(open_one, layout.threads)
     with ExitStack() as opened:
-        runners = [opened.enter_context(reopen()) for _ in range(options.instances)]
+        runners = [opened.enter_context(reopen()) for _ in range(layout.instances)]
         max_batch_size = choose_max_batch_size(runners[0], options.max_batch_size)
         batcher = Batcher(
             runners,
-            queue_capacity=options.queue_capacity or QUEUED_BATCHES * max_batch_size * options.instances,
+            queue_capacity=options.queue_capacity or QUEUED_BATCHES * max_batch_size * layout.instances,
             max_batch_size=max_batch_size,
             max_queue_delay_ms=options.max_queue_delay_ms,
             preferred_batch_sizes=options.preferred_batch_sizes,
@@ -61,6 +71,27 @@ def open_engine(options: ServeOptions) -> Engine:
         at_work = ExitStack()
         at_work.callback(batcher.free)
         return Engine(batcher=batcher, contract=runners[0].contract, info=info, runners=at_work)
+
+
+def choose_layout(
+    options: ServeOptions, open_one: Callable[[int | None], Runner], say: Callable[[str], None]
+) -> Layout:
+    """How many instances there are, with how many threads.
+
+    Raises:
+        ZooError: a layout is to be measured of what is no file on a processor.
+    """
+    on_processor = not options.engine.endswith(".plan") and (options.device == "cpu" or cuda_driver() is None)
+    cores, path = usable_cores(), Path(options.engine)
+    if not options.tune:
+        return usual_layout(
+            on_processor=on_processor, cores=cores, instances=options.instances, threads=options.threads
+        )
+    if not on_processor or not path.is_file():
+        raise ZooError(
+            "--tune finds a layout for a file on a processor.", "Leave it out, or name an .onnx and --device cpu."
+        )
+    return tuned_layout(path, choose_backend(options.engine, options.backend).id, cores, open_one, say)
 
 
 def describe_engine(artifact: Path, runner: Runner, backend: Backend) -> EngineInfo:

@@ -47,8 +47,11 @@ class ServeOptions(Row):
     backend: BackendChoice = USUAL
     device: DeviceChoice = "auto"
     require_signature: RequireSignature = None
-    instances: Annotated[Count, Opt("Copies of the engine at work.")] = 1
-    threads: Annotated[Count | None, Opt("Processor threads per instance.  [default: the back end's]")] = None
+    instances: Annotated[
+        Count | None, Opt("Copies of the engine at work.  [default: one a core, at most 8; GPU 1]")
+    ] = None
+    threads: Annotated[Count | None, Opt("Processor threads per instance.  [default: its share of the cores]")] = None
+    tune: Annotated[bool, Opt("Measure which instances × threads are fastest here, once.", unless="instances")] = False
     max_batch_size: Annotated[Count | None, Opt("Pictures per inference.  [default: 8 CPU, 32 GPU]")] = None
     queue_capacity: Annotated[Count | None, Opt("Pictures that may wait.  [default: 8 full batches]")] = None
     max_queue_delay_ms: Annotated[

@@ -108,13 +108,15 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
     keep_freed_memory(BLOCKS_KEPT_BYTES)
     with bind(options.host, options.port) as listener:
         say(f"Loading {options.engine or options.models} …")
-        models = open_models(options)
+        models = open_models(options, say)
         models.regions.allowed = options.allow_shared_memory
         try:
             server = _assemble(options, models, keys, tls, tracing, say)
             warm = itertools.count(1)
 
             def on_warm(warmed: Future[float]) -> None:
+                if warmed.exception() is None and models.default.service.leaving:
+                    return  # told to stop before it was warm: there is no address to show any more
                 if warmed.exception() is not None:
                     server.should_exit = True
                 elif next(warm) == len(models):
@@ -143,15 +145,15 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
         _judge(models, server, options)
 
 
-def open_models(options: ServeOptions) -> Models:
-    """The one artifact, or all models of a folder; none is started.
+def open_models(options: ServeOptions, say: Callable[[str], None]) -> Models:
+    """The one artifact, or all models of a folder; none is started. `say` is told what a measurement finds.
 
     Raises:
         ZooError: as `open_engine` and `Repository.open_all`.
     """
     if options.models is not None:
-        return Repository(options.models, options, limits_of).open_all()
-    engine = open_engine(options)
+        return Repository(options.models, options, limits_of, say).open_all()
+    engine = open_engine(options, say)
     return only(Service(Slot(engine), limits_of(options, engine.batcher)))
 
 
@@ -162,7 +164,7 @@ def limits_of(options: ServeOptions, batcher: Batcher) -> Limits:
         max_body_bytes=round(options.max_body_mb * 1e6),
         timeout_s=options.timeout_ms / 1000.0,
         # A full queue, full batches, and for each thread one picture being decoded and one being read.
-        max_in_flight=batcher.queue_capacity + batcher.max_batch_size * options.instances + 2 * decode_threads,
+        max_in_flight=batcher.queue_capacity + batcher.max_batch_size * batcher.instances + 2 * decode_threads,
         decode_threads=decode_threads,
         drain_s=options.drain_seconds,
         max_wait_s=options.max_wait_ms / 1000.0,

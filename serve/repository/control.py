@@ -26,10 +26,13 @@ LimitsOf = Callable[[ServeOptions, Batcher], Limits]
 class Repository:
     """Loads the models of a folder. `options` hold for all of them; `limits_of` says what a request may cost."""
 
-    def __init__(self, root: Path, options: ServeOptions, limits_of: LimitsOf) -> None:
+    def __init__(
+        self, root: Path, options: ServeOptions, limits_of: LimitsOf, say: Callable[[str], None] = lambda line: None
+    ) -> None:
         self._root = root
         self._options = options
         self._limits_of = limits_of
+        self._say = say
         self._reasons: dict[str, str] = {}
         self._changing = asyncio.Lock()
 
@@ -126,10 +129,11 @@ class Repository:
             engine=str(folder.artifacts[version]),
             models=None,
             max_batch_size=given.max_batch_size or folder.max_batch_size,
-            instances=given.instances if given.instances > 1 else folder.instances or 1,
+            # An export writes 1; how many suit this machine is the server's to choose, unless the owner wrote more.
+            instances=given.instances or (folder.instances if (folder.instances or 1) > 1 and not given.tune else None),
             max_queue_delay_ms=given.max_queue_delay_ms or folder.max_queue_delay_ms or 0.0,
         )
-        engine = open_engine(options)
+        engine = open_engine(options, self._say)
         service = Service(Slot(engine), self._limits_of(options, engine.batcher))
         return Served(name=folder.name, version=version, service=service)
 

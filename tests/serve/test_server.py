@@ -231,7 +231,8 @@ def test_every_option_of_the_command_line_is_an_option_of_the_server() -> None:
     ways = ("engine", "engine_as_option", "config")
     command = {parameter.name: parameter.default for parameter in serve_command.params if parameter.name not in ways}
     row = ServeOptions(engine="x.onnx").to_dict()
-    assert command == {name: default for name, default in row.items() if name != "engine"}
+    told = {name: list(default) if default == () else default for name, default in command.items()}
+    assert told == {name: default for name, default in row.items() if name != "engine"}
 
 
 @pytest.mark.parametrize(

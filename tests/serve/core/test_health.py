@@ -69,11 +69,17 @@ def start(fake: Any) -> Iterator[Start]:
             if not isinstance(runner, Exception):
                 runner.release()
                 runner.warm_gate.set()
-        for thread in threading.enumerate():
-            if thread.name.startswith("runner-") and batcher.is_lost:
-                thread.join(PATIENCE_S)  # nobody waits for one that is stuck; here it has just been released
+        if batcher.is_lost:
+            join_runners()
         assert batcher.close(PATIENCE_S)
         batcher.free()
+
+
+def join_runners() -> None:
+    """Nobody waits for a thread that is stuck; here it has just been released."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("runner-"):
+            thread.join(PATIENCE_S)
 
 
 def test_an_engine_that_answers_nan_from_the_start_is_not_served(fake: Any) -> None:
@@ -151,6 +157,7 @@ def test_an_engine_that_hangs_is_given_up_and_another_takes_its_place(fake: Any,
     assert batcher.ready and not runner.is_closed  # somebody is inside it
     assert not batcher.drain(0.0)
     runner.release()
+    join_runners()
     assert batcher.drain(PATIENCE_S)
     assert runner.is_closed and runner.batches == [[9]] and spare.batches == [[2]]
 

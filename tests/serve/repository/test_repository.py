@@ -50,7 +50,7 @@ def opened(fake: Any, monkeypatch: pytest.MonkeyPatch) -> Opened:
     """Replaces the one call that opens artifacts by fakes."""
     noted = Opened()
 
-    def open_fake(options: ServeOptions) -> Engine:
+    def open_fake(options: ServeOptions, say: Callable[[str], None]) -> Engine:
         assert options.engine is not None
         key = "/".join(Path(options.engine).parts[-3:-1])
         if key in noted.breaks:
