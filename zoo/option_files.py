@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from zoo.errors import ZooError, unknown_name
-from zoo.options import PATH, option_fields
+from zoo.options import PATH, fields_of_many, option_fields
 from zoo.rows import Row
 
 
@@ -28,12 +28,13 @@ def configurable(
         prefix: of the variables, "ZOO_SERVE" for example.
         besides: variables with that prefix that somebody else reads.
     """
-    names = option_fields(row)
+    names, many = option_fields(row), fields_of_many(row)
 
     def read(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
         hint = f"There are {', '.join(names)}."
-        found = _from_file(value, names, hint) if value else {}
-        found |= _from_environment(os.environ, prefix, names, besides, hint)
+        found = _from_file(value, names, many, hint) if value else {}
+        variables = _from_environment(os.environ, prefix, names, besides, hint)
+        found |= {name: text.replace(",", " ").split() if name in many else text for name, text in variables.items()}
         ctx.default_map = {**(ctx.default_map or {}), **found}
 
     return click.option(
@@ -47,7 +48,7 @@ def configurable(
     )
 
 
-def _from_file(path: Path, names: tuple[str, ...], hint: str) -> dict[str, Any]:
+def _from_file(path: Path, names: tuple[str, ...], many: frozenset[str], hint: str) -> dict[str, Any]:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -55,14 +56,15 @@ def _from_file(path: Path, names: tuple[str, ...], hint: str) -> dict[str, Any]:
     for name, value in found.items():
         if name not in names:
             raise unknown_name(f"option in {path}", name, names, hint)
-        if not isinstance(value, str | int | float | bool):
-            raise ZooError(f"{name} in {path} is a {type(value).__name__}; expected one value.", hint)
+        if not isinstance(value, list if name in many else str | int | float | bool):
+            expected = "a list" if name in many else "one value"
+            raise ZooError(f"{name} in {path} is a {type(value).__name__}; expected {expected}.", hint)
     return found
 
 
 def _from_environment(
     environment: Mapping[str, str], prefix: str, names: tuple[str, ...], besides: tuple[str, ...], hint: str
-) -> dict[str, Any]:
+) -> dict[str, str]:
     found = {}
     for variable, value in environment.items():
         if not variable.startswith(f"{prefix}_") or variable in besides:

@@ -142,6 +142,11 @@ def option_fields(row: type[Row]) -> tuple[str, ...]:
     return tuple(name for name, kind in field_types(row).items() if _marks(kind))
 
 
+def fields_of_many(row: type[Row]) -> frozenset[str]:
+    """Those of them that are given several times, one value each."""
+    return frozenset(name for name in option_fields(row) if _is_many(field_types(row)[name]))
+
+
 def _marks(kind: Any) -> list[Opt | Arg]:
     """What a field's type says of the command line, an argument first; nothing where it is not for it."""
     marks = get_args(kind)[1:] if get_origin(kind) is Annotated else ()

@@ -23,6 +23,7 @@ class Options(Row):
     models: Annotated[Path | None, Opt("Many.", unless="engine")] = None
     control: Annotated[bool, Opt("More.", needs="models")] = False
     port: Annotated[Count, Opt("Where.")] = 8080
+    sizes: Annotated[tuple[Count, ...], Opt("Sizes.", flags=("--size",))] = ()
     level: Annotated[Literal["info", "debug"], Opt("How much.")] = "info"
 
 
@@ -63,6 +64,14 @@ def test_flags_and_what_stands_instead_come_from_there_too(call: Callable[..., A
     assert call(file='models = "m"\ncontrol = true\n') == Options(models=Path("m"), control=True)
     assert call("--models", "m", env={"ZOO_TEST_CONTROL": "1"}).control is True
     assert call("--models", "m", file="control = false\n").control is False
+
+
+def test_what_is_given_several_times_is_a_list(call: Callable[..., Any]) -> None:
+    assert call("x", file="sizes = [1, 2]").sizes == (1, 2)
+    assert call("x", env={"ZOO_TEST_SIZES": "3,4"}).sizes == (3, 4)
+    assert call("x", "--size", "5", file="sizes = [1, 2]").sizes == (5,)
+    with pytest.raises(ZooError, match="expected a list"):
+        call("x", file="sizes = 1")
 
 
 @pytest.mark.parametrize(
