@@ -81,8 +81,9 @@ def choose_layout(
     Raises:
         ZooError: a layout is to be measured of what is no file on a processor.
     """
-    on_processor = not options.engine.endswith(".plan") and (options.device == "cpu" or cuda_driver() is None)
-    cores, path = usable_cores(), Path(options.engine)
+    artifact = options.engine or ""
+    on_processor = not artifact.endswith(".plan") and (options.device == "cpu" or cuda_driver() is None)
+    cores, path = usable_cores(), Path(artifact)
     if not options.tune:
         return usual_layout(
             on_processor=on_processor, cores=cores, instances=options.instances, threads=options.threads
@@ -91,7 +92,7 @@ def choose_layout(
         raise ZooError(
             "--tune finds a layout for a file on a processor.", "Leave it out, or name an .onnx and --device cpu."
         )
-    return tuned_layout(path, choose_backend(options.engine, options.backend).id, cores, open_one, say)
+    return tuned_layout(path, choose_backend(artifact, options.backend).id, cores, open_one, say)
 
 
 def describe_engine(artifact: Path, runner: Runner, backend: Backend) -> EngineInfo:
