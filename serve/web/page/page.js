@@ -12,7 +12,7 @@ const MOST_SHOWN = 60;
 const percent = (score) => score >= 0.9995 && score < 1 ? "> 99.9 %" : score > 0 && score < 0.0005 ? "< 0.1 %" : (score * 100).toFixed(1) + " %";
 const ms = (value) => value.toFixed(value < 10 ? 2 : 1) + " ms";
 const bytes = (count) => count < 1e3 ? count + " B" : count < 1e6 ? (count / 1e3).toFixed(1) + " kB" : (count / 1e6).toFixed(1) + " MB";
-let info = null, model = null, isAway = false, underWay = 0, nextLook = 0;
+let info = null, model = null, isAway = false, underWay = 0, nextLook = 0, looks = 0;
 const waiting = []; // cards whose pictures have not been sent
 const route = (path) => model === null ? path : `${path}?model=${encodeURIComponent(model)}`;
 
@@ -239,15 +239,19 @@ function showState(text, className) {
 }
 
 async function watchReadiness() {
+  const mine = looks += 1; // an answer that an earlier look gets later is old
+  let said = ["not reachable", "away"];
   try {
-    const reply = await fetch("readyz"), answer = await reply.json();
+    const reply = await fetch("readyz", { signal: AbortSignal.timeout(5000) }), answer = await reply.json();
     if (!info) await showModel();
-    showState(...(reply.ok ? ["ready", "ready"] : [answer.error.replace(/\.$/, "").toLowerCase(), ""]));
-    sendNext();
-  } catch { showState("not reachable", "away"); }
+    said = reply.ok ? ["ready", "ready"] : [answer.error.replace(/\.$/, "").toLowerCase(), ""];
+  } catch { /* the words above say it */ }
+  if (mine !== looks) return;
+  showState(...said);
+  sendNext();
 }
-addEventListener("offline", () => showState("offline", "away"));
-addEventListener("online", watchReadiness);
+// Whether the machine has a network says nothing of a server on it, so the server is asked.
+for (const event of ["offline", "online"]) addEventListener(event, watchReadiness);
 
 function showExamples(examples) {
   const known = examples.every((example) => example.class !== null);

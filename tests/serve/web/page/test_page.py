@@ -176,8 +176,8 @@ def test_pictures_wait_for_a_server_that_is_away(start_server: Start, browser: A
     conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     browser.call("Network.emulateNetworkConditions", offline=True, **conditions)
     browser.choose("#file", photograph)
-    browser.wait("!document.getElementById('away').hidden")
-    assert browser.run("document.getElementById('state').className") == "state away"
+    browser.wait("document.getElementById('state').className === 'state away'")
+    assert browser.run("!document.getElementById('away').hidden")
     assert texts(browser, ".waiting") == ["Waiting …"]
     shoot(browser, "offline")
     browser.call("Network.emulateNetworkConditions", offline=False, **conditions)
