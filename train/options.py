@@ -130,7 +130,9 @@ class TrainOptions(Row):
     seed: Annotated[Seed, Opt("Decides initialisation, order, augmentation and split.")] = 0
     device: DeviceChoice = "auto"
     precision: PrecisionOption = "auto"
-    workers: Annotated[CountOrNone | None, Opt("Decoding processes  [default: one a core, at most 8]")] = None
+    workers: Annotated[
+        CountOrNone | None, Opt("Decoding processes  [default: one a core, at most 8; none on the only one]")
+    ] = None
     augment_on: Annotated[
         Literal["auto", AugmentOn],
         Opt("Who flips and RandAugments; auto: the device if it is a GPU. The pictures are the same."),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.machine import environment, usable_cores, usable_processors
+from zoo.machine import environment, usable_cores, usable_memory, usable_processors
 
 BOUND = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -55,6 +55,25 @@ def test_quotas_of_control_groups_are_kept(files: dict[str, str], expected: int,
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert usable_processors(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "1048576\n"}, 1 << 20),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "max\n"}, None),
+        ({"proc/self/cgroup": "3:memory:/x\n", "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "2097152"}, 2 << 20),
+        ({"proc/self/cgroup": "3:memory:/x\n", "sys/fs/cgroup/memory/x/memory.limit_in_bytes": str(2**63)}, None),
+        ({}, None),
+    ],
+)
+def test_limits_of_control_groups_are_kept(files: dict[str, str], expected: int | None, tmp_path: Path) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert usable_memory(tmp_path) == (machine if expected is None else expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process")

@@ -46,6 +46,8 @@ UNREAD_SUFFIXES = (".jxl", ".psd", ".pfm", ".dng", ".cr2", ".cr3", ".nef", ".arw
 MAX_PIXELS = 50_000_000
 # How often a decoder that may be given up asks whether it is: after each such part of its file.
 _PARTS, _SMALLEST_PART = 64, 1024
+# What of a picture with transparency is handled at once: a few milliseconds.
+STRIP_PIXELS = 1_000_000
 # Editors put whole projects and colour profiles into a PNG. All of a file's texts may take 64 MiB together, which is
 # Pillow's limit for them; its limit of 1 MiB for each one made pictures out of workflow editors unreadable.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
@@ -220,11 +222,19 @@ def _to_planes(image: Image.Image, channels: int, name: str) -> Image.Image:
     if channels == 4:
         return _four_planes(image, name)
     if image.has_transparency_data:
-        layered = image if image.mode == "RGBA" else image.convert("RGBA")
-        ground = Image.new("RGB", image.size)
-        ground.paste(layered, mask=layered.getchannel("A"))
-        image = ground  # of grey all three are alike, and grey again without rounding: the weights sum up to one
+        image = _over_black(
+            image
+        )  # of grey all three are alike, and grey again without rounding: the weights sum up to one
     return image if image.mode == MODES[channels] else image.convert(MODES[channels])
+
+
+def _over_black(image: Image.Image) -> Image.Image:
+    """What is transparent becomes black: strip by strip, because Pillow keeps all threads waiting at each of them."""
+    ground, rows = Image.new("RGB", image.size), max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        layered = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        ground.paste(layered, (0, top), mask=layered.getchannel("A"))
+    return ground
 
 
 def _keep_fourth_plane(image: Image.Image) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
+import zoo.data.decode
 from train.input.decode import CropDecoder
 from zoo.data.decode import FORMATS, open_picture, read_suffixes, reads_heif
 from zoo.data.preprocess import prepare
@@ -253,3 +254,14 @@ def test_much_text_and_large_profiles_are_no_damage_but_a_bomb_of_texts_is() -> 
         bomb.add_text(f"k{number}", "y" * 1_000_000, zip=True)
     with pytest.raises(BrokenPictureError, match="Too much memory used in text"):
         open_picture(encode(image, "PNG", pnginfo=bomb))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_the_same_in_strips_as_in_one(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (37, 23, 4), np.uint8)
+    picture, options = Image.fromarray(values).convert(mode), {"transparency": 7} if mode == "P" else {}
+    body = encode(picture, "PNG", **options)
+    in_one = np.asarray(open_picture(body))
+    assert (in_one == 0).any()
+    monkeypatch.setattr(zoo.data.decode, "STRIP_PIXELS", 50)  # two rows
+    np.testing.assert_array_equal(np.asarray(open_picture(body)), in_one)
