@@ -37,11 +37,16 @@ def open_engine(options: ServeOptions, say: Callable[[str], None] = lambda line:
     Raises:
         ZooError: as `export.runners.open.open_runner`; or it does not take such batches, or is not signed as required.
     """
+    artifact = options.engine
+    if artifact is None:
+        raise ArtifactError(
+            "No artifact to serve.", "Name an .onnx, a .plan, a checkpoint, a model's id, or --models DIR."
+        )
     if options.require_signature:
-        require_signature(options.engine, options.require_signature)
+        require_signature(artifact, options.require_signature)
 
     def open_one(threads: int | None) -> Runner:
-        return open_runner(options.engine, device=options.device, threads=threads, backend=options.backend)
+        return open_runner(artifact, device=options.device, threads=threads, backend=options.backend)
 
     layout = choose_layout(options, open_one, say)
     reopen = partial(open_one, layout.threads)
@@ -60,8 +65,8 @@ def open_engine(options: ServeOptions, say: Callable[[str], None] = lambda line:
             stuck_after_s=options.timeout_ms / 1000.0,
             reopen=reopen,
         )
-        backend = choose_backend(options.engine, options.backend)
-        info = describe_engine(Path(options.engine), runners[0], backend)
+        backend = choose_backend(artifact, options.backend)
+        info = describe_engine(Path(artifact), runners[0], backend)
         opened.pop_all()  # from here on the batcher frees them, and those that take their place
         at_work = ExitStack()
         at_work.callback(batcher.free)
@@ -76,8 +81,9 @@ def choose_layout(
     Raises:
         ZooError: a layout is to be measured of what is no file on a processor.
     """
-    on_processor = not options.engine.endswith(".plan") and (options.device == "cpu" or cuda_driver() is None)
-    cores, path = usable_cores(), Path(options.engine)
+    artifact = options.engine or ""
+    on_processor = not artifact.endswith(".plan") and (options.device == "cpu" or cuda_driver() is None)
+    cores, path = usable_cores(), Path(artifact)
     if not options.tune:
         return usual_layout(
             on_processor=on_processor, cores=cores, instances=options.instances, threads=options.threads
@@ -86,7 +92,7 @@ def choose_layout(
         raise ZooError(
             "--tune finds a layout for a file on a processor.", "Leave it out, or name an .onnx and --device cpu."
         )
-    return tuned_layout(path, choose_backend(options.engine, options.backend).id, cores, open_one, say)
+    return tuned_layout(path, choose_backend(artifact, options.backend).id, cores, open_one, say)
 
 
 def describe_engine(artifact: Path, runner: Runner, backend: Backend) -> EngineInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from export.backends import USUAL
@@ -10,14 +11,39 @@ from export.options import BackendChoice, RequireSignature
 from zoo.options import Arg, DeviceChoice, Opt
 from zoo.rows import Count, NotNegative, Positive, Row, Within
 
+Port = Annotated[int, Within(0, 65535)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(Row):
     """What to serve, where, and within which limits; None leaves a choice to the engine's device."""
 
-    engine: Annotated[str, Arg("ARTIFACT"), Opt("The same as ARTIFACT.", flags=("--engine",), metavar="ARTIFACT")]
+    engine: Annotated[
+        str | None,
+        Arg("ARTIFACT", instead="models"),
+        Opt("The same as ARTIFACT.", flags=("--engine",), metavar="ARTIFACT"),
+    ] = None
+    models: Annotated[
+        Path | None,
+        Opt("A folder of models instead, as `zoo export --triton` makes it.", metavar="DIR", unless="engine"),
+    ] = None
+    model_control: Annotated[bool, Opt("Let clients load and unload its models.", needs="models")] = False
     host: Annotated[str, Opt("Address; 0.0.0.0 is every one of this machine.")] = "127.0.0.1"
-    port: Annotated[int, Within(0, 65535), Opt("0 takes a free one.")] = 8080
+    port: Annotated[Port, Opt("0 takes a free one.")] = 8080
+    api_keys: Annotated[
+        Path | None,
+        Opt("Only who has a key of this file is answered: `predict KEY` or `manage KEY` a line.", metavar="FILE"),
+    ] = None
+    tls_cert: Annotated[Path | None, Opt("Serve TLS by this certificate, PEM.", metavar="FILE", needs="tls_key")] = None
+    tls_key: Annotated[Path | None, Opt("Its key, PEM.", metavar="FILE", needs="tls_cert")] = None
+    tls_client_ca: Annotated[
+        Path | None, Opt("Let in only clients with a certificate of this CA, PEM.", metavar="FILE", needs="tls_cert")
+    ] = None
+    allow_shared_memory: Annotated[bool, Opt("Let clients on this machine pass tensors in shared memory.")] = False
+    otlp: Annotated[
+        str | None, Opt("Send traces to this collector, by OTLP over HTTP.", metavar="http://HOST:4318")
+    ] = None
+    grpc_port: Annotated[Port | None, Opt("Serve gRPC there too; 0 takes a free one.  [default: HTTP only]")] = None
     backend: BackendChoice = USUAL
     device: DeviceChoice = "auto"
     require_signature: RequireSignature = None

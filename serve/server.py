@@ -5,31 +5,40 @@ from __future__ import annotations
 import asyncio
 import errno
 import faulthandler
+import itertools
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
 
+from serve.core.batcher import Batcher
 from serve.core.service import Limits, Service
 from serve.core.slot import Engine, Slot
 from serve.engine import open_engine
+from serve.keys import Keyring, read_keys
+from serve.models.models import Models, only
 from serve.options import ServeOptions
-from serve.web.app import create_app
-from serve.web.examples import has_examples
+from serve.repository.control import Repository
+from serve.tls import Tls
+from serve.tracing import Tracing, open_tracing
+from serve.web.app import Beside, app_of
+from serve.web.examples import has_digits
 from serve.web.listener import ConnectionLimits, Doors
 from zoo import __version__
-from zoo.errors import ArtifactError, ZooError
+from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.heap import keep_freed_memory
 from zoo.machine import usable_processors
 from zoo.model.spec import RGB
 
 # Load balancers keep idle connections for about a minute. A server that closes first makes them send in vain.
 KEEP_ALIVE_S = 75
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # How long an exit waits for a thread that is inside a runner, and for a process whose threads do not let it end.
 FORCED_EXIT_S, FORCED_END_S = 0.5, 5.0
 # Pictures and batches are made in memory that was used before; of larger blocks, which bombs need, none is kept.
@@ -94,34 +103,64 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
         ZooError: the address is taken; the engine cannot be opened or fails its warm-up; the drain limit passed.
         KeyboardInterrupt: a second signal cut the drain short.
     """
+    keys, tls = guards_of(options)
+    tracing = open_tracing(options.otlp) if options.otlp else None
     keep_freed_memory(BLOCKS_KEPT_BYTES)
     with bind(options.host, options.port) as listener:
-        say(f"Loading {options.engine} …")
-        slot = Slot(open_engine(options, say))
+        say(f"Loading {options.engine or options.models} …")
+        models = open_models(options, say)
+        models.regions.allowed = options.allow_shared_memory
         try:
-            service, server = _assemble(options, slot, say)
+            server = _assemble(options, models, keys, tls, tracing, say)
+            warm = itertools.count(1)
 
             def on_warm(warmed: Future[float]) -> None:
-                if warmed.exception() is None and service.leaving:
+                if warmed.exception() is None and models.default.service.leaving:
                     return  # told to stop before it was warm: there is no address to show any more
-                if warmed.exception() is None:
-                    for line in describe_server(slot.engine, listener, options.host, warmed.result()):
-                        say(line)
-                else:
+                if warmed.exception() is not None:
                     server.should_exit = True
+                elif next(warm) == len(models):
+                    if options.models:
+                        say(describe_models(models))
+                    for line in describe_server(
+                        models.default.engine,
+                        listener,
+                        options.host,
+                        warmed.result(),
+                        scheme="https" if tls else "http",
+                        needs_key=bool(keys),
+                    ):
+                        say(line)
 
-            slot.engine.batcher.warmed.add_done_callback(on_warm)
+            for served in list(models):
+                served.engine.batcher.warmed.add_done_callback(on_warm)
             server.run(sockets=[listener])
         finally:
-            if not slot.engine.close(FORCED_EXIT_S):
+            closed = [served.engine.close(FORCED_EXIT_S) for served in models]
+            if not all(closed):
                 # A library may wait for its thread at the end of the process, and that one never comes back.
                 faulthandler.dump_traceback_later(FORCED_END_S, exit=True)
-        _judge(service, server, options)
+            if tracing:
+                tracing.close()
+        _judge(models, server, options)
 
 
-def _assemble(options: ServeOptions, slot: Slot, say: Callable[[str], None]) -> tuple[Service, DrainingServer]:
-    batcher, decode_threads = slot.engine.batcher, usable_processors()
-    limits = Limits(
+def open_models(options: ServeOptions, say: Callable[[str], None]) -> Models:
+    """The one artifact, or all models of a folder; none is started. `say` is told what a measurement finds.
+
+    Raises:
+        ZooError: as `open_engine` and `Repository.open_all`.
+    """
+    if options.models is not None:
+        return Repository(options.models, options, limits_of, say).open_all()
+    engine = open_engine(options, say)
+    return only(Service(Slot(engine), limits_of(options, engine.batcher)))
+
+
+def limits_of(options: ServeOptions, batcher: Batcher) -> Limits:
+    """What one request of a model may cost, and how many may be under way."""
+    decode_threads = usable_processors()
+    return Limits(
         max_body_bytes=round(options.max_body_mb * 1e6),
         timeout_s=options.timeout_ms / 1000.0,
         # A full queue, full batches, and for each thread one picture being decoded and one being read.
@@ -131,37 +170,72 @@ def _assemble(options: ServeOptions, slot: Slot, say: Callable[[str], None]) -> 
         max_wait_s=options.max_wait_ms / 1000.0,
         pictures=options.pictures,
     )
-    app = create_app(slot, limits)
-    service: Service = app.state.service
+
+
+def guards_of(options: ServeOptions) -> tuple[Keyring, Tls | None]:
+    """Who is let in, and by which encryption.
+
+    Raises:
+        ZooError: a file that cannot be used; or whoever reaches this machine could change what it serves.
+    """
+    keys = read_keys(options.api_keys, os.environ)
+    tls = (
+        Tls(options.tls_cert, options.tls_key, options.tls_client_ca) if options.tls_cert and options.tls_key else None
+    )
+    if tls:
+        tls.check()
+    if options.model_control and options.host not in LOOPBACK and not (keys or options.tls_client_ca):
+        raise ZooError(
+            f"--model-control on {options.host}: everybody who reaches it could load and unload models.",
+            "Add --api-keys FILE with a key of the role manage, or leave --host out.",
+        )
+    return keys, tls
+
+
+def _assemble(
+    options: ServeOptions,
+    models: Models,
+    keys: Keyring,
+    tls: Tls | None,
+    tracing: Tracing | None,
+    say: Callable[[str], None],
+) -> DrainingServer:
+    app = app_of(models, _beside(options, keys, tls, tracing, say), keys, tracing)
+
     doors = Doors(
         ConnectionLimits(
             max_connections=options.max_connections or min(MAX_CONNECTIONS, may_open(MAX_CONNECTIONS + OTHER_FILES)),
-            body_timeout_s=limits.timeout_s,
+            body_timeout_s=options.timeout_ms / 1000.0,
         )
     )
 
     def on_leave(delay_s: float) -> None:
-        service.leave()
+        for served in models:
+            served.service.leave()
         doors.is_leaving = True
         if delay_s:
             say(f"Not ready any more; stopping in {delay_s:g} s. A second signal stops at once.")
 
     def on_drain() -> None:
-        service.stop_accepting()
-        under_way = _count(service.in_flight, "request")
-        say(f"Draining {under_way}, {limits.drain_s:g} s at most; Ctrl-C again stops at once.")
+        for served in models:
+            served.service.stop_accepting()
+        under_way = _count(sum(served.service.in_flight for served in models), "request")
+        say(f"Draining {under_way}, {options.drain_seconds:g} s at most; Ctrl-C again stops at once.")
 
-    server = DrainingServer(
-        listener_config(app, doors, limits),
+    def on_give_up() -> None:
+        for served in models:
+            served.service.give_up()
+
+    return DrainingServer(
+        listener_config(app, doors, models.default.service.limits, tls),
         on_leave=on_leave,
         on_drain=on_drain,
-        on_give_up=service.give_up,
+        on_give_up=on_give_up,
         shutdown_delay_s=options.shutdown_delay_s,
     )
-    return service, server
 
 
-def listener_config(app: Starlette, doors: Doors, limits: Limits) -> uvicorn.Config:
+def listener_config(app: Starlette, doors: Doors, limits: Limits, tls: Tls | None = None) -> uvicorn.Config:
     """How uvicorn listens: with our protocol, no log, no header of its own, and no WebSockets."""
     return uvicorn.Config(
         app,
@@ -172,6 +246,7 @@ def listener_config(app: Starlette, doors: Doors, limits: Limits) -> uvicorn.Con
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
+        **(tls.for_http() if tls else {}),
         # uvicorn's type says whole seconds, but it only passes the value to asyncio.wait_for.
         timeout_graceful_shutdown=limits.drain_s,  # type: ignore[arg-type]
     )
@@ -191,28 +266,65 @@ def may_open(wanted: int) -> int:
     return max(1, files - OTHER_FILES)
 
 
-def _judge(service: Service, server: DrainingServer, options: ServeOptions) -> None:
+def _beside(
+    options: ServeOptions, keys: Keyring, tls: Tls | None, tracing: Tracing | None, say: Callable[[str], None]
+) -> Beside | None:
+    """The gRPC server, where one is asked for.
+
+    Raises:
+        MissingCapabilityError: grpcio is not installed. ZooError: as `bind`.
+    """
+    if options.grpc_port is None:
+        return None
+    try:
+        from serve.rpc.server import grpc_server
+    except ImportError as error:
+        raise MissingCapabilityError("gRPC needs the package grpcio.", "pip install 'zoo[grpc]'") from error
+    # gRPC says of an address that it cannot have only that it cannot have it.
+    bind(options.host, options.grpc_port, option="--grpc-port").close()
+    address = f"[{options.host}]" if ":" in options.host else options.host
+
+    @asynccontextmanager
+    async def serve(models: Models) -> AsyncIterator[None]:
+        limit = round(options.max_body_mb * 1e6)
+        async with grpc_server(
+            models,
+            f"{address}:{options.grpc_port}",
+            max_body_bytes=limit,
+            drain_s=options.drain_seconds,
+            keys=keys,
+            credentials=tls.for_grpc() if tls else None,
+            tracing=tracing,
+        ) as port:
+            say(f"gRPC is at {address}:{port}.")
+            yield
+
+    return serve
+
+
+def _judge(models: Models, server: DrainingServer, options: ServeOptions) -> None:
     """Return when everything was answered; else raise the reason."""
-    batcher = service.slot.engine.batcher
-    error = batcher.warmed.exception() if batcher.warmed.done() else None
-    if isinstance(error, ZooError):
-        raise error
-    if error is not None:
-        raise ArtifactError(
-            f"{options.engine} failed its warm-up with batches up to {batcher.max_batch_size}: {error}",
-            "A smaller --max-batch-size needs less memory.",
-        ) from error
+    for served in models:
+        artifact, batcher = served.engine.info.artifact, served.engine.batcher
+        error = batcher.warmed.exception() if batcher.warmed.done() else None
+        if isinstance(error, ZooError):
+            raise error
+        if error is not None:
+            raise ArtifactError(
+                f"{artifact} failed its warm-up with batches up to {batcher.max_batch_size}: {error}",
+                "A smaller --max-batch-size needs less memory.",
+            ) from error
     if server.force_exit:
         raise KeyboardInterrupt
-    if service.abandoned:
+    if abandoned := sum(served.service.abandoned for served in models):
         raise ZooError(
-            f"{_count(service.abandoned, 'request')} still unanswered after {options.drain_seconds:g} s.",
+            f"{_count(abandoned, 'request')} still unanswered after {options.drain_seconds:g} s.",
             "A larger --drain-seconds gives them longer.",
         )
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Claim the address before anything slow happens; port 0 takes a free one.
+def bind(host: str, port: int, option: str = "--port") -> socket.socket:
+    """Claim the address before anything slow happens; port 0 takes a free one. `option` is what says the port.
 
     Raises:
         ZooError: in use, not allowed, or not an address of this machine.
@@ -227,21 +339,38 @@ def bind(host: str, port: int) -> socket.socket:
         return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         hint = {
-            errno.EADDRINUSE: "Stop the other server, or choose another --port; --port 0 takes a free one.",
-            errno.EACCES: "Ports below 1024 are reserved: choose a larger --port.",
+            errno.EADDRINUSE: f"Stop the other server, or choose another {option}; {option} 0 takes a free one.",
+            errno.EACCES: f"Ports below 1024 are reserved: choose a larger {option}.",
             errno.EADDRNOTAVAIL: "Use an address of this machine: --host 127.0.0.1 or 0.0.0.0.",
-        }.get(error.errno or 0, "Choose another --host or --port.")
+        }.get(error.errno or 0, f"Choose another --host or {option}.")
         raise ZooError(f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}.", hint) from error
 
 
-def describe_server(engine: Engine, listener: socket.socket, host: str, warm_up_s: float) -> list[str]:
+def describe_models(models: Models) -> str:
+    """The line shown of several models: which, in which versions."""
+    names = dict.fromkeys(served.name for served in models)
+    listed = ", ".join(f"{name} ({', '.join(models.versions(name))})" for name in names)
+    return f"Models: {listed}. The page shows {models.default.name}; /predict?model=NAME asks another one."
+
+
+def describe_server(
+    engine: Engine,
+    listener: socket.socket,
+    host: str,
+    warm_up_s: float,
+    *,
+    scheme: str = "http",
+    needs_key: bool = False,
+) -> list[str]:
     """The lines shown when the server is ready: what it serves, where, and a command to copy."""
     info, contract, batcher = engine.info, engine.contract, engine.batcher
     # 0.0.0.0 and :: mean every address; a person on this machine reaches them through the loopback.
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
-    url = f"http://{shown}:{listener.getsockname()[1]}"
+    url = f"{scheme}://{shown}:{listener.getsockname()[1]}"
     curl = "curl --data-binary @PICTURE.jpg"
-    if has_examples(contract):
+    if needs_key:
+        curl += " -H 'Authorization: Bearer KEY'"
+    elif has_digits(contract) and scheme == "http":
         curl = f"curl -s {url}/examples/7.png | curl --data-binary @-"
     planes = "" if contract.preprocessing.channels == RGB else f" of {contract.preprocessing.planes}"
     lines = [
@@ -258,7 +387,7 @@ def describe_server(engine: Engine, listener: socket.socket, host: str, warm_up_
     ]
     if info.random_weights:
         lines.append("The weights are random: the predictions mean nothing, the latency is real.")
-    if shown != host and host not in ("127.0.0.1", "localhost", "::1"):
+    if shown != host and host not in LOOPBACK and not needs_key:
         lines.append("Every address of this machine is served, and there is no authentication.")
     return [*lines, "Ctrl-C answers what is under way, then stops."]
 

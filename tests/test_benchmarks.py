@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -140,6 +141,14 @@ def test_every_part_of_the_gpu_benchmark_is_a_command_that_exists() -> None:
             assert found, part.command
             command = found
         assert command.make_context(part.command, [*words, "-o", "here"] if part.keeps else words)
+
+
+def test_broken_requests_are_refused_and_counted(tmp_path: Path) -> None:
+    done = run("fuzz.py", "--inputs", "2000", "--seed", "1", "-o", tmp_path / "fuzz.jsonl")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "fuzz.jsonl").read_text())
+    assert told["inputs"] == sum(sum(counts.values()) for counts in told["parsers"].values()) > 1900
+    assert all(set(counts) - {"read"} for counts in told["parsers"].values())
 
 
 @pytest.mark.skipif(cuda_driver() is not None, reason="there is an NVIDIA driver: this is about machines without")

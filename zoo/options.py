@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -71,10 +71,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 class Arg:
     """In the type of a row's field: it is the command's argument, not an option; a tuple takes several values.
 
-    With an `Opt` beside it, it is given as either: `zoo serve s.onnx`, `zoo serve --engine s.onnx`.
+    With an `Opt` beside it, it is given as either: `zoo serve s.onnx`, `zoo serve --engine s.onnx`; it must be given,
+    or the field `instead`.
     """
 
     metavar: str
+    instead: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,9 @@ class Opt:
     needs: str | tuple[str, ...] | None = None
     unless: str | None = None
 
+
+# Where a value comes from that somebody wrote down: the command line, or what zoo/option_files.py reads.
+GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
 
 Seed = Annotated[int, Within(0, 2**32 - 1)]
 DeviceChoice = Annotated[Device, Opt("auto takes a GPU that works.")]
@@ -118,7 +123,9 @@ def takes(row: type[Row]) -> Callable[[Callable[..., None]], Callable[..., None]
         def run(**values: Any) -> None:
             for name, kind in kinds.items():
                 if len(_marks(kind)) > 1:
-                    values[name] = _either(values[name], values.pop(_as_option(name)), *_marks(kind))
+                    option = values.pop(_as_option(name))
+                    typed = click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+                    values[name] = _either(values[name] if typed or option is None else None, option, *_marks(kind))
             own = {name: values.pop(name) for name in kinds}
             _refuse_without_effect(row, kinds, own)
             body(row(**own), **values)
@@ -162,6 +169,16 @@ def _told(value: Any) -> str:
     return Path(value).name if Path(str(value)).is_absolute() else str(value)
 
 
+def option_fields(row: type[Row]) -> tuple[str, ...]:
+    """The fields of a row that a command line can give."""
+    return tuple(name for name, kind in field_types(row).items() if _marks(kind))
+
+
+def fields_of_many(row: type[Row]) -> frozenset[str]:
+    """Those of them that are given several times, one value each."""
+    return frozenset(name for name in option_fields(row) if _is_many(field_types(row)[name]))
+
+
 def _marks(kind: Any) -> list[Opt | Arg]:
     """What a field's type says of the command line, an argument first; nothing where it is not for it."""
     marks = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
@@ -178,7 +195,7 @@ def _refuse_without_effect(row: type[Row], kinds: Mapping[str, Any], values: Map
     context = click.get_current_context()
     for name, kind in kinds.items():
         told = _marks(kind)[-1]
-        if not isinstance(told, Opt) or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        if not isinstance(told, Opt) or context.get_parameter_source(name) not in GIVEN:
             continue
         needed = _needed(told)
         if needed and not any(values[each] for each in needed):
@@ -222,10 +239,13 @@ def _either(argument: Any, option: Any, arg: Arg | Opt, opt: Arg | Opt) -> Any:
     return option if argument is None else argument
 
 
-def _or_option(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+def _or_option(ctx: click.Context, param: click.Parameter, value: Any, *, instead: str | None) -> Any:
     """Refuse an argument that is missing together with its option; click reads what was given before what was not."""
-    if value is None and ctx.params.get(_as_option(str(param.name))) is None and not ctx.resilient_parsing:
-        raise click.MissingParameter(ctx=ctx, param=param)
+    others = [name for name in (_as_option(str(param.name)), instead) if name]
+    given = [*map(ctx.params.get, others), *map(ctx.lookup_default, others)]
+    if value is None and all(other is None for other in given) and not ctx.resilient_parsing:
+        also = f"Or give --{instead.replace('_', '-')}." if instead else None
+        raise click.MissingParameter(also, ctx=ctx, param=param)
     return value
 
 
@@ -236,7 +256,7 @@ def _parameters(row: type[Row], name: str, kind: Any) -> list[Option]:
         if isinstance(told, Arg):
             alone = len(marks) == 1
             settings: dict[str, Any] = {"required": default is MISSING and alone}
-            settings |= {} if alone else {"callback": _or_option}
+            settings |= {} if alone else {"callback": partial(_or_option, instead=told.instead)}
             base, within = _bare(kind)
             many = _is_many(kind)
             value = _click_type(get_args(base)[0] if many else base, within)

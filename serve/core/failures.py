@@ -33,6 +33,22 @@ class ClientGoneError(RequestError):
     """The client hung up before its answer was ready."""
 
 
+class ProtocolError(RequestError):
+    """A request that does not follow the protocol, or a tensor that the model does not take."""
+
+
+class UnknownModelError(RequestError):
+    """A model, or a version of one, that is not loaded here."""
+
+
+class UnauthorizedError(RequestError):
+    """A request without a key that is known."""
+
+
+class ForbiddenError(RequestError):
+    """What this server was not started to allow, or this client may not do."""
+
+
 class DeadlineError(RequestError):
     """No answer within the request's time."""
 
@@ -85,6 +101,10 @@ class Failure(Row):
 FAILURES = (
     Failure(error=BrokenPictureError, status=400, reason="broken_picture"),
     Failure(error=ParameterError, status=400, reason="bad_parameter"),
+    Failure(error=ProtocolError, status=400, reason="bad_request"),
+    Failure(error=UnauthorizedError, status=401, reason="unauthorized"),
+    Failure(error=ForbiddenError, status=403, reason="forbidden"),
+    Failure(error=UnknownModelError, status=404, reason="unknown_model"),
     Failure(error=SlowBodyError, status=408, reason="slow_body"),
     Failure(error=TooLargeError, status=413, reason="too_large"),
     Failure(error=MediaTypeError, status=415, reason="media_type"),

@@ -6,9 +6,9 @@ serve/core/failures.py), never from a client, so the number of series is bounded
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from serve.core import triton_names as names
@@ -85,11 +85,22 @@ class Metrics:
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format, of `CONTENT_TYPE`."""
-        self._engine_info.clear()  # another engine may have been put to work
-        engine = self._engine()
-        self._engine_info.labels(**engine).set(1)
-        triton = self.triton.lines(engine["model"], int(self._queue_depth()))
+        self._note_engine()
+        triton = self.triton.lines(self._engine()["model"], int(self._queue_depth()))
         return generate_latest(self._registry) + "".join(triton).encode()
+
+    def collect(self) -> Iterable[Metric]:
+        """Everything, family by family."""
+        self._note_engine()
+        return self._registry.collect()
+
+    def triton_lines(self, model: str, version: str) -> Iterator[str]:
+        """The counters that have Triton's names, of a model and a version."""
+        return self.triton.lines(model, int(self._queue_depth()), version)
+
+    def _note_engine(self) -> None:
+        self._engine_info.clear()  # another engine may have been put to work
+        self._engine_info.labels(**self._engine()).set(1)
 
 
 def _seconds(stage: str, text: str, registry: CollectorRegistry) -> Histogram:

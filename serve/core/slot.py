@@ -95,7 +95,12 @@ class Slot:
             engine.batcher.observe(observer)
         with self._changed:
             old, self.engine = self.engine, engine
-            self._changed.wait_for(lambda: not self._users[old])
-            del self._users[old]
-        old.batcher.drain()
-        old.close()
+        self.retire(old)
+
+    def retire(self, engine: Engine) -> None:
+        """Close an engine that gets no new requests after its last answer. Blocks until then."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._users[engine])
+            del self._users[engine]
+        engine.batcher.drain()
+        engine.close()

@@ -55,10 +55,10 @@ class TritonCounts:
         with self._lock:
             self._failures[REASONS.get(status, "OTHER")] += 1
 
-    def lines(self, model: str, pending: int) -> Iterator[str]:
+    def lines(self, model: str, pending: int, version: str = VERSION) -> Iterator[str]:
         """All of it in Prometheus' text format."""
         escaped = model.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        labels = f'model="{escaped}",version="{VERSION}"'
+        labels = f'model="{escaped}",version="{version}"'
         with self._lock:
             sums, failures = Counter(self._sums), Counter(self._failures)
         for name, text in HELP.items():

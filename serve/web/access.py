@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+from prometheus_client import Counter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from serve.core.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +27,9 @@ class AccessMiddleware:
     `paths` leads from a route's endpoint to its path: with "other", the only values a metric's label may have.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: Mapping[Any, str]) -> None:
+    def __init__(self, app: ASGIApp, *, requests: Counter, paths: Mapping[Any, str]) -> None:
         self.app = app
-        self.metrics = metrics
+        self.requests = requests
         self.paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +57,7 @@ class AccessMiddleware:
             await self.app(scope, receive, send_with_id)
         finally:
             route = self.paths.get(scope.get("endpoint"), "other")  # the router leaves the endpoint in the scope
-            self.metrics.requests.labels(route, str(status)).inc()
+            self.requests.labels(route, str(status)).inc()
             if logger.isEnabledFor(logging.INFO):
                 split = scope.get("state", {}).get("timing", "")
                 took_ms = (time.monotonic() - began_s) * 1000.0

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from importlib.resources import files
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from export.predict import answer_of
@@ -25,25 +25,36 @@ from serve.core.failures import EngineDownError, SlowBodyError, TooLargeError, U
 from serve.core.metrics import CONTENT_TYPE
 from serve.core.service import Limits, Service
 from serve.core.slot import Slot
+from serve.keys import EVERYBODY, Keyring
+from serve.models.exposition import render
+from serve.models.models import Models, Served, only
+from serve.tracing import Tracing
 from serve.web.access import AccessMiddleware
 from serve.web.examples import find_examples
+from serve.web.gate import GateMiddleware
 from serve.web.intake import check_media_type, read_picture, read_top, while_connected
+from serve.web.openapi import describe_routes
+from serve.web.pages import answer_page
+from serve.web.traced import TraceMiddleware
+from serve.web.v2.routes import PREFIX, v2_routes
 from zoo.errors import ZooError
 from zoo.files import json_text
 
 logger = logging.getLogger(__name__)
 
-PAGE_HEADERS = {
-    # The page is one file: nothing from elsewhere may load, run, or frame it.
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-cache",
-}
+Beside = Callable[[Models], AbstractAsyncContextManager[Any]]
+"""What else serves the same models, on the same event loop and as long."""
 
 
-def create_app(slot: Slot, limits: Limits) -> Starlette:
-    """Build the application. Its lifespan starts the slot's engine, which then warms up, and drains it at the end."""
-    service = Service(slot, limits)
+def create_app(slot: Slot, limits: Limits, beside: Beside | None = None) -> Starlette:
+    """`app_of` one model."""
+    return app_of(only(Service(slot, limits)), beside)
+
+
+def app_of(
+    models: Models, beside: Beside | None = None, keys: Keyring = EVERYBODY, tracing: Tracing | None = None
+) -> Starlette:
+    """Build the application. Its lifespan starts the models' engines, which then warm up, and drains them at last."""
     routes = [
         Route("/", show_page),
         Route("/predict", predict, methods=["POST"]),
@@ -53,19 +64,26 @@ def create_app(slot: Slot, limits: Limits) -> Starlette:
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", show_metrics),
+        Route("/openapi.json", show_openapi),
+        Route("/docs", show_docs),
+        *v2_routes(),
     ]
+    paths = {route.endpoint: route.path for route in routes}
     app = Starlette(
         routes=routes,
         middleware=[
-            Middleware(
-                AccessMiddleware, metrics=service.metrics, paths={route.endpoint: route.path for route in routes}
-            )
+            *([Middleware(TraceMiddleware, tracing=tracing, paths=paths)] if tracing else []),
+            Middleware(AccessMiddleware, requests=models.requests, paths=paths),
+            Middleware(GateMiddleware, keys=keys, answer_error=answer_error),
         ],
         exception_handlers={ZooError: answer_error, HTTPException: answer_http_error, Exception: answer_crash},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # it redirects to the host that the client named; see `AccessMiddleware`
-    app.state.service = service
+    app.state.service = models.default.service
+    app.state.models = models
+    app.state.beside = beside
+    app.state.needs_key = bool(keys)
     return app
 
 
@@ -80,18 +98,23 @@ class JsonAnswer(JSONResponse):
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Start the engine's threads; at the end answer what is left and stop them."""
-    service: Service = app.state.service
-    service.slot.engine.batcher.start()
-    yield
-    await run_in_threadpool(service.drain)
+    models: Models = app.state.models
+    beside: Beside | None = app.state.beside
+    async with beside(app.state.models) if beside else nullcontext():
+        for served in models:
+            served.engine.batcher.start()
+        yield
+    for served in models:
+        await run_in_threadpool(served.service.drain)
 
 
 async def predict(request: Request) -> Response:
     """Classify the picture in the body."""
     began_s = time.monotonic()
-    service: Service = request.app.state.service
+    served = _served(request)
+    service = served.service
     deadline_s = began_s + service.limits.timeout_s
-    with service.admit() as engine:
+    with service.admit() as engine, served.statistics.count_failure(began_s):
         top = read_top(request)
         check_media_type(request)
         body = await read_picture(request, max_bytes=service.limits.max_body_bytes, deadline_s=deadline_s)
@@ -106,6 +129,7 @@ async def predict(request: Request) -> Response:
         decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=total_ms, encode_ms=encode_ms
     )
     taken_ms = {"decode": decode_ms, "queue": answer.queue_ms, "compute": answer.compute_ms, "total": total_ms}
+    served.statistics.observe_success(1, taken_ms)
     timings_ms = {stage: round(took_ms, 3) for stage, took_ms in taken_ms.items()}
     split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())
     request.state.timing = f"{split}, batch {answer.batch_size}"
@@ -123,48 +147,75 @@ async def predict(request: Request) -> Response:
     )
 
 
+def _served(request: Request) -> Served:
+    """The model that a request means: `?model=NAME`, or the first one."""
+    models: Models = request.app.state.models
+    name = request.query_params.get("model")
+    return models.default if name is None else models.find(name)
+
+
 async def show_page(request: Request) -> Response:
     """The page, one file that loads nothing from elsewhere."""
-    return HTMLResponse(files("serve.web").joinpath("page", "index.html").read_text("utf-8"), headers=PAGE_HEADERS)
+    return answer_page("page")
+
+
+async def show_openapi(request: Request) -> Response:
+    """Every route, in OpenAPI."""
+    return JsonAnswer(describe_routes(needs_key=request.app.state.needs_key))
+
+
+async def show_docs(request: Request) -> Response:
+    """The same as a page."""
+    return answer_page("docs")
 
 
 async def show_info(request: Request) -> Response:
     """Contract, engine and limits."""
-    return JsonAnswer(request.app.state.service.describe())
+    return JsonAnswer(_served(request).service.describe())
 
 
 async def list_examples(request: Request) -> Response:
     """Where the examples are, and what they show."""
-    examples = await run_in_threadpool(find_examples, request.app.state.service.slot.engine.contract)
-    return JsonAnswer([{"url": f"examples/{number}.png", "class": name} for number, name in enumerate(examples)])
+    examples = await run_in_threadpool(find_examples, _served(request).engine.contract)
+    model = request.query_params.get("model")
+    query = "" if model is None else f"?{urlencode({'model': model})}"
+    return JsonAnswer(
+        [
+            {"url": f"examples/{number}.png{query}", "class": example.class_name, "title": example.title}
+            for number, example in enumerate(examples)
+        ]
+    )
 
 
 async def show_example(request: Request) -> Response:
     """One example as PNG."""
-    examples = await run_in_threadpool(find_examples, request.app.state.service.slot.engine.contract)
+    examples = await run_in_threadpool(find_examples, _served(request).engine.contract)
     number = request.path_params["number"]
     if number >= len(examples):
         raise HTTPException(404)
-    return Response(list(examples.values())[number], media_type="image/png")
+    return Response(examples[number].png, media_type="image/png")
 
 
 async def healthz(request: Request) -> Response:
     """Say that the process answers; 503 where only another process can help."""
-    if request.app.state.service.slot.engine.batcher.is_lost:
+    models: Models = request.app.state.models
+    if any(served.engine.batcher.is_lost for served in models):
         raise EngineDownError("The engine never came back and cannot be opened again.", "Restart the server.")
     return JsonAnswer({"status": "ok"})
 
 
 async def readyz(request: Request) -> Response:
     """Whether a load balancer should send pictures here."""
-    if reason := request.app.state.service.not_ready():
-        raise reason
+    models: Models = request.app.state.models
+    for served in models:
+        if reason := served.service.not_ready():
+            raise reason
     return JsonAnswer({"status": "ready"})
 
 
 async def show_metrics(request: Request) -> Response:
     """Prometheus' text format."""
-    return Response(request.app.state.service.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+    return Response(render(request.app.state.models), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
@@ -178,7 +229,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, SlowBodyError | TooLargeError):
         headers["Connection"] = "close"  # else the rest of the body would be read as the next request
-    return _error(status, error.problem, error.hint, headers)
+    return _error(request, status, error.problem, error.hint, headers)
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
@@ -188,16 +239,23 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
         404: "GET / is the page, POST /predict takes a picture, GET /info describes the engine.",
         405: f"{request.url.path} takes {(error.headers or {}).get('Allow', 'another method')}.",
     }.get(error.status_code, "")
-    return _error(error.status_code, f"{error.detail}.", hint, error.headers)
+    return _error(request, error.status_code, f"{error.detail}.", hint, error.headers)
 
 
 async def answer_crash(request: Request, error: Exception) -> Response:
     """A fault of ours: the log gets the traceback, the client does not."""
     # uvicorn closes the connection after an exception, so the client must not send another request on it.
     return _error(
-        500, "The server made a mistake.", "Its log has the details; please report them.", {"Connection": "close"}
+        request,
+        500,
+        "The server made a mistake.",
+        "Its log has the details; please report them.",
+        {"Connection": "close"},
     )
 
 
-def _error(status: int, problem: str, hint: str, headers: Any) -> Response:
-    return JsonAnswer({"error": problem[:1].upper() + problem[1:], "hint": hint}, status, headers)
+def _error(request: Request, status: int, problem: str, hint: str, headers: Any) -> Response:
+    said = {"error": problem[:1].upper() + problem[1:], "hint": hint}
+    if request.url.path.startswith(PREFIX):  # the protocol's errors are one text
+        said = {"error": f"{said['error']} {hint}".strip()}
+    return JsonAnswer(said, status, headers)

@@ -1,6 +1,6 @@
 """Owns connections: how many, how long a head and a body may take, how large a head may be; it answers no request.
 
-uvicorn has none of these limits, and neither has any other server for ASGI: docs/adr/0009-listener.md. So its protocol
+uvicorn has none of these limits, and neither has any other server for ASGI: docs/adr/0010-listener.md. So its protocol
 is subclassed here, where it hears of bytes, heads and bodies, and nothing of it is written anew.
 """
 

@@ -173,6 +173,73 @@ def test_an_unanswered_request_at_the_drain_limit_is_an_error(onnx: Path, launch
     assert "Traceback" not in err
 
 
+def test_grpc_is_served_beside_http_and_ends_with_it(onnx: Path, digit: Path, launch: Launch) -> None:
+    grpc = pytest.importorskip("grpc", reason="pip install 'zoo[grpc]'")
+    from serve.rpc.schema import message_class
+
+    process = launch("--engine", onnx, "--grpc-port", "0")
+    port = process.wait_for(r"gRPC is at 127\.0\.0\.1:(\d+)\.")[1]
+    process.wait_until_ready()
+    request = message_class("ModelInferRequest")(model_name="tiny")
+    tensor = request.inputs.add(name="pictures", shape=[1], datatype="BYTES")
+    tensor.contents.bytes_contents.append(digit.read_bytes())
+    request.outputs.add(name="logits").parameters["classification"].int64_param = 1
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=message_class("ModelInferRequest").SerializeToString,
+            response_deserializer=message_class("ModelInferResponse").FromString,
+        )
+        answer = call(request, timeout=PATIENCE_S)
+    assert re.fullmatch(rb"..\0\0-?[\d.]+:(\d):\1", answer.raw_output_contents[0], re.DOTALL)
+    process.process.send_signal(signal.SIGTERM)
+    assert process.finish()[:2] == (0, "")
+
+
+def test_a_folder_of_models_is_served_and_a_version_swapped(
+    onnx: Path, digit: Path, launch: Launch, tmp_path: Path
+) -> None:
+    def add_version(version: str) -> None:
+        (tmp_path / "digits" / version).mkdir(parents=True)
+        copy(onnx, tmp_path / "digits" / version / "model.onnx")
+        copy(passport_path(onnx), tmp_path / "digits" / version / "model.json")
+
+    def ask() -> Any:
+        headers = {"Content-Type": "image/png"}
+        return httpx.post(
+            f"{url}/v2/models/digits/infer", content=digit.read_bytes(), headers=headers, trust_env=False
+        ).json()
+
+    add_version("1")
+    process = launch("--models", tmp_path, "--model-control")
+    process.wait_for(r"Models: digits \(1\)\.")
+    url = process.wait_until_ready()
+    first = ask()
+    add_version("2")
+    assert httpx.post(f"{url}/v2/repository/models/digits/load", trust_env=False, timeout=PATIENCE_S).status_code == 200
+    second = ask()
+    assert (first["model_version"], second["model_version"]) == ("1", "2")
+    assert first["outputs"] == second["outputs"]
+    process.process.send_signal(signal.SIGTERM)
+    assert process.finish()[:2] == (0, "")
+
+
+def test_nothing_to_serve_is_a_wrong_call(launch: Launch, tmp_path: Path) -> None:
+    code, _, err = launch().finish()
+    assert code == 2 and "ARTIFACT" in err and "--models" in err
+    code, _, err = launch("--models", tmp_path, "s.onnx").finish()
+    assert code == 2 and "no effect" in err
+
+
+def test_a_taken_grpc_port_is_told(onnx: Path, launch: Launch) -> None:
+    pytest.importorskip("grpc", reason="pip install 'zoo[grpc]'")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, err = launch("--engine", onnx, "--grpc-port", str(taken.getsockname()[1])).finish()
+    assert code == 1
+    assert "Cannot listen on" in err and "--grpc-port" in err
+    assert "Traceback" not in err
+
+
 def test_after_sigterm_it_is_not_ready_and_still_takes_requests(onnx: Path, digit: Path, launch: Launch) -> None:
     process = launch("--engine", onnx, "--shutdown-delay-s", "1.5")
     url = process.wait_until_ready()

@@ -227,7 +227,8 @@ def test_an_error_without_a_row_is_a_500() -> None:
 
 
 def test_every_option_of_the_command_line_is_an_option_of_the_server() -> None:
-    ways = ("engine", "engine_as_option")  # the artifact may be given as an argument and as an option
+    # The artifact may be given as an argument and as an option; --config reads all of them.
+    ways = ("engine", "engine_as_option", "config")
     command = {parameter.name: parameter.default for parameter in serve_command.params if parameter.name not in ways}
     row = ServeOptions(engine="x.onnx").to_dict()
     told = {name: list(default) if default == () else default for name, default in command.items()}

@@ -454,10 +454,12 @@ def test_a_model_of_the_digits_offers_one_unseen_picture_per_class(start_server:
     refused(running.client.get("/examples/10.png"), 404)
 
 
-def test_a_model_of_other_classes_offers_none(server: Any) -> None:
-    running = server
-    assert running.client.get("/examples").json() == []
-    refused(running.client.get("/examples/0.png"), 404)
+def test_a_model_of_other_classes_offers_photographs_without_a_class(server: Any) -> None:
+    examples = server.client.get("/examples").json()
+    assert [one["class"] for one in examples] == [None, None]
+    assert all("photograph" in one["title"] for one in examples)
+    assert all(server.post(server.client.get("/" + one["url"]).content).status_code == 200 for one in examples)
+    refused(server.client.get("/examples/2.png"), 404)
 
 
 def spy_on_submit(running: Any) -> queue.Queue[tuple[int, Future[Answer]]]:

@@ -1,0 +1,164 @@
+"""Owns an inference by the protocol: tensors in, checked against the contract, through the queue, tensors out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.contract import TOP_CLASSES, TOP_SCORES, Contract
+from export.interface import input_of, outputs_of
+from serve.core.failures import ProtocolError
+from serve.core.service import Service
+from serve.core.slot import Engine
+from serve.core.waiting import Answer
+from serve.models.models import Served
+from serve.protocol.datatypes import BYTES, DATATYPES
+from serve.protocol.messages import AskedOutput, GivenTensor, InferAnswer, InferRequest, OutputTensor
+from serve.regions import Regions
+
+
+async def infer(
+    served: Served, engine: Engine, request: InferRequest, regions: Regions, *, began_s: float, deadline_s: float
+) -> InferAnswer:
+    """Answer a request with the engine that it holds, and count it in the model's statistics.
+
+    A batch's pictures are queued one by one: they share the queue, and may share an inference, with everybody else's.
+
+    Raises:
+        ProtocolError: a tensor that the model does not take, an output that it has not, too large a batch.
+        BrokenPictureError, QueueFullError, DrainingError, DeadlineError, EngineError: as `Service.classify`.
+    """
+    with served.statistics.count_failure(began_s):
+        wanted = _wanted(request, engine.contract)
+        given = _given(request, engine)
+        if given.region:
+            raw = regions.read(given.region.name, given.region.offset, given.region.length)
+            given = replace(given, raw=raw)
+        if given.datatype == BYTES:
+            answers, decode_ms = await _classify(served.service, engine, given.elements(), deadline_s, request.priority)
+        else:
+            decode_ms = 0.0
+            answers = await _submit(served.service, engine, given.array(), deadline_s, request.priority)
+        computed_s = time.monotonic()
+        logits = np.stack([answer.logits for answer in answers])
+        outputs = tuple(_output(asked, logits, engine.contract) for asked in wanted)
+        for output in outputs:
+            if region := output.asked.region:
+                regions.write(region.name, region.offset, region.length, output.raw())
+    now_s = time.monotonic()
+    taken_ms = {
+        "decode": decode_ms,
+        "queue": max(answer.queue_ms for answer in answers),
+        "compute": max(answer.compute_ms for answer in answers),
+        "encode": (now_s - computed_s) * 1000.0,
+        "total": (now_s - began_s) * 1000.0,
+    }
+    served.statistics.observe_success(len(answers), taken_ms)
+    for answer in answers:
+        served.service.metrics.observe_prediction(
+            decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=taken_ms["total"], encode_ms=taken_ms["encode"]
+        )
+    return InferAnswer(
+        model=served.name,
+        version=served.version,
+        id=request.id,
+        outputs=outputs,
+        timings_ms=taken_ms,
+        batch_size=max(answer.batch_size for answer in answers),
+    )
+
+
+def _given(request: InferRequest, engine: Engine) -> GivenTensor:
+    """The request's one input; encoded pictures may come in its place, a BYTES tensor of the same name."""
+    taken = input_of(engine.contract)
+    expects = (
+        f"It takes {taken.name}: {DATATYPES[taken.dtype]} {[-1, *taken.shape]}, or BYTES [-1] of encoded pictures."
+    )
+    if len(request.inputs) != 1 or request.inputs[0].name != taken.name:
+        names = ", ".join(repr(given.name[:40]) for given in request.inputs) or "none"
+        raise ProtocolError(f"The model has one input, {taken.name}, and the request has {names}.", expects)
+    given = request.inputs[0]
+    if given.datatype == BYTES:
+        if len(given.shape) not in (1, 2) or given.shape[1:] not in ((), (1,)):
+            raise ProtocolError(f"Encoded pictures have the shape [N] or [N, 1], not {list(given.shape)}.", expects)
+    elif given.datatype != DATATYPES[taken.dtype]:
+        raise ProtocolError(f"The input {taken.name} is {DATATYPES[taken.dtype]}, not {given.datatype[:40]}.", expects)
+    elif given.shape == taken.shape:
+        given = replace(given, shape=(1, *given.shape))
+    elif given.shape[1:] != taken.shape:
+        raise ProtocolError(f"The input {taken.name} cannot have the shape {list(given.shape)}.", expects)
+    most = engine.batcher.max_batch_size
+    if not given.shape or not 1 <= given.shape[0] <= most:
+        raise ProtocolError(
+            f"A request has 1 to {most} pictures, not {given.shape[0] if given.shape else 0}.",
+            "Send several requests, or start the server with a larger --max-batch-size.",
+        )
+    return given
+
+
+async def _classify(
+    service: Service, engine: Engine, bodies: Sequence[bytes], deadline_s: float, priority: int
+) -> tuple[list[Answer], float]:
+    tasks = [
+        asyncio.ensure_future(service.classify(engine, body, deadline_s=deadline_s, priority=priority))
+        for body in bodies
+    ]
+    try:
+        found = await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
+    return [answer for answer, _ in found], max(decode_ms for _, decode_ms in found)
+
+
+async def _submit(
+    service: Service, engine: Engine, tensor: NDArray[Any], deadline_s: float, priority: int
+) -> list[Answer]:
+    if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+        raise ProtocolError("The input has values that are not finite.", "Look at how it was normalised.")
+    return await service.infer(engine, tensor, deadline_s=deadline_s, priority=priority)
+
+
+def _wanted(request: InferRequest, contract: Contract) -> list[AskedOutput]:
+    """The outputs to answer; all of them where none is asked for."""
+    names = [tensor.name for tensor in outputs_of(contract)]
+    if not request.outputs:
+        return [AskedOutput(name=name, binary=request.binary_output) for name in names]
+    for asked in request.outputs:
+        if asked.name not in names:
+            raise ProtocolError(f"The model has no output {asked.name[:80]!r}.", f"It has {', '.join(names)}.")
+        if asked.classification and asked.name != names[0]:
+            raise ProtocolError(f"{asked.name} has no classes to name.", f"Ask for the classification of {names[0]}.")
+    return [
+        replace(asked, binary=request.binary_output if asked.binary is None else asked.binary)
+        for asked in request.outputs
+    ]
+
+
+def _output(asked: AskedOutput, logits: NDArray[np.float32], contract: Contract) -> OutputTensor:
+    """One output of a batch; `logits` (N, K) are the first output, whose order the others repeat."""
+    tensor = next(tensor for tensor in outputs_of(contract) if tensor.name == asked.name)
+    if asked.classification:
+        k = min(asked.classification, logits.shape[1])
+        elements = [element for row in logits for element in _classification(row, k, contract.classes)]
+        return OutputTensor(name=asked.name, datatype=BYTES, shape=(len(logits), k), data=elements, asked=asked)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, : contract.form.topk or 0]
+    data: NDArray[Any] = logits
+    if asked.name == TOP_SCORES:
+        data = np.take_along_axis(logits, order, axis=1)
+    elif asked.name == TOP_CLASSES:
+        data = order.astype(np.int64)
+    return OutputTensor(name=asked.name, datatype=DATATYPES[tensor.dtype], shape=data.shape, data=data, asked=asked)
+
+
+def _classification(row: NDArray[np.float32], k: int, classes: Sequence[str]) -> list[bytes]:
+    """The `k` highest outputs as Triton's classification extension writes them: value:index:label."""
+    best = np.argsort(-row, kind="stable")[:k]
+    return [f"{row[index]:f}:{index}:{' '.join(classes[index].splitlines())}".encode() for index in best]

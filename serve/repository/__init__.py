@@ -1,0 +1,1 @@
+"""A folder of models, in the layout of Triton, at work."""

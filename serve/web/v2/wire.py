@@ -1,0 +1,212 @@
+"""Owns the protocol's requests and answers as bytes of HTTP: JSON, and tensors behind it; it opens no connection.
+
+Sources: kserve/open-inference-protocol inference_rest.md; triton-inference-server/server
+docs/protocol/extension_{binary_data,classification,schedule_policy,shared_memory}.md.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+from serve.core.failures import MediaTypeError, ProtocolError, TooLargeError
+from serve.protocol.datatypes import BYTES
+from serve.protocol.messages import (
+    GivenTensor,
+    InferAnswer,
+    InferRequest,
+    OutputTensor,
+    read_asked,
+    read_parameter,
+    read_priority,
+    read_region,
+)
+from zoo.files import json_text
+
+# Its value is the length of the JSON; the tensors' bytes follow it, in the order of the inputs.
+JSON_LENGTH = "Inference-Header-Content-Length"
+# Both zlib's and gzip's header; "deflate" is zlib's format (RFC 9110, 8.4.1.2).
+_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
+_MISSING: Any = object()
+
+
+def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """The body of a request as it was before `Content-Encoding`, never more than `max_bytes` of it.
+
+    Raises:
+        MediaTypeError: an encoding that is not known. ProtocolError: not of this encoding, or cut off.
+        TooLargeError: more than `max_bytes`.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise MediaTypeError(f"The body is encoded as {encoding[:40]!r}.", "Send it as it is, or as gzip or deflate.")
+    inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
+    try:
+        plain = inflate.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise ProtocolError(f"The body is not {encoding}.", "Compress it anew, or send it as it is.") from error
+    if len(plain) > max_bytes:
+        raise TooLargeError(
+            f"The body is larger than {max_bytes / 1e6:g} MB once it is unpacked.",
+            "Send fewer pictures at once, or start the server with a larger --max-body-mb.",
+        )
+    if not inflate.eof or inflate.unused_data:
+        raise ProtocolError(f"The body is not one whole {encoding} stream.", "Compress it anew, or send it as it is.")
+    return plain
+
+
+def read_json_length(text: str | None, body: bytes) -> int:
+    """How much of the body is JSON, by the header; all of it where there is none.
+
+    Raises:
+        ProtocolError: not a whole number within the body.
+    """
+    if text is None:
+        return len(body)
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) <= len(body)):
+        raise ProtocolError(f"{JSON_LENGTH} is {text[:20]!r}; the body has {len(body)} bytes.", "It is JSON's length.")
+    return int(text)
+
+
+def read_object(text: bytes | memoryview) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ProtocolError: it is none, or nested too deeply.
+    """
+    try:
+        found = json.loads(bytes(text), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"The body is not JSON: {str(error)[:120]}.", "Send a JSON object.") from error
+    if not isinstance(found, dict):
+        raise ProtocolError("The body is no JSON object.", 'Send {"inputs": [{"name": …, "shape": …, "datatype": …}]}.')
+    return found
+
+
+def read_infer(body: bytes, json_length: int) -> InferRequest:
+    """A request whose first `json_length` bytes are JSON.
+
+    Raises:
+        ProtocolError: a field is missing or of another type, or the tensors' bytes are not those it speaks of.
+    """
+    view = memoryview(body)
+    fields = read_object(view[:json_length])
+    parameters = _field(fields, "parameters", dict, {})
+    rest, inputs = view[json_length:], []
+    for item in _field(fields, "inputs", list):
+        given, rest = _read_input(_member(item, "inputs"), rest)
+        inputs.append(given)
+    if rest:
+        raise ProtocolError(f"{len(rest)} bytes follow the last tensor.", "Say binary_data_size of every input.")
+    if read_parameter(parameters, "sequence_id", int, 0):
+        raise ProtocolError("No model here keeps a state between requests.", "Leave sequence_id out.")
+    return InferRequest(
+        id=_field(fields, "id", str, ""),
+        inputs=tuple(inputs),
+        outputs=tuple(
+            read_asked(_field(output, "name", str), _field(output, "parameters", dict, {}))
+            for output in (_member(item, "outputs") for item in _field(fields, "outputs", list, []))
+        ),
+        binary_output=read_parameter(parameters, "binary_data_output", bool, False),
+        timeout_us=read_parameter(parameters, "timeout", int, 0),
+        priority=read_priority(parameters),
+    )
+
+
+def read_raw(
+    body: bytes, name: str, datatype: str, row_bytes: int, row: tuple[int, ...], *, encoded: bool
+) -> InferRequest:
+    """A request that is one tensor and no JSON, and wants binary outputs; `encoded`: one picture's file, wants JSON.
+
+    Raises:
+        ProtocolError: not a whole number of rows.
+    """
+    if encoded:
+        return InferRequest(inputs=(GivenTensor(name=name, datatype=BYTES, shape=(1,), values=[body]),))
+    if not body or len(body) % row_bytes:
+        raise ProtocolError(
+            f"The body has {len(body)} bytes, and one picture of {datatype} {list(row)} has {row_bytes}.",
+            "Send whole pictures, or a picture's file with its own Content-Type, image/jpeg for example.",
+        )
+    given = GivenTensor(name=name, datatype=datatype, shape=(len(body) // row_bytes, *row), raw=body)
+    return InferRequest(inputs=(given,), binary_output=True)
+
+
+def write_infer(answer: InferAnswer) -> tuple[bytes, dict[str, str]]:
+    """An answer's body and headers: tensors that were asked for as binary follow the JSON."""
+    tensors: list[bytes] = []
+    outputs = []
+    for output in answer.outputs:
+        fields: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": list(output.shape)}
+        fields |= _written_data(output, tensors)
+        outputs.append(fields)
+    said = {"model_name": answer.model, "model_version": answer.version}
+    said |= {"id": answer.id} if answer.id else {}
+    text = json_text(said | {"outputs": outputs}, indent=None).encode()
+    if not tensors:
+        return text, {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/octet-stream", JSON_LENGTH: str(len(text))}
+    return b"".join([text, *tensors]), headers
+
+
+def _written_data(output: OutputTensor, tensors: list[bytes]) -> dict[str, Any]:
+    """The part of an output's JSON that says where its values are; values that follow it are added to `tensors`."""
+    if output.asked.region:
+        # The client knows where; Triton's C++ client takes any parameters for those of bytes behind the JSON.
+        return {}
+    if not output.asked.binary:
+        return {"data": output.values()}
+    tensors.append(output.raw())
+    return {"parameters": {"binary_data_size": len(tensors[-1])}}
+
+
+def _read_input(fields: dict[str, Any], rest: memoryview) -> tuple[GivenTensor, memoryview]:
+    parameters = _field(fields, "parameters", dict, {})
+    size = read_parameter(parameters, "binary_data_size", int, None)
+    region = read_region(parameters)
+    raw, values = None, None
+    if size is not None:
+        if size > len(rest):
+            raise ProtocolError(f"binary_data_size is {size}, and {len(rest)} bytes are left.")
+        raw, rest = rest[:size], rest[size:]
+    elif region is None:
+        values = _field(fields, "data", list)
+    if sum((size is not None, region is not None, "data" in fields)) > 1:
+        raise ProtocolError("An input has its values in two places.", "data, binary_data_size or shared memory: one.")
+    shape = _field(fields, "shape", list)
+    if not all(type(side) is int for side in shape):
+        raise ProtocolError("A shape is a list of whole numbers.")
+    given = GivenTensor(
+        name=_field(fields, "name", str),
+        datatype=_field(fields, "datatype", str),
+        shape=tuple(shape),
+        raw=raw,
+        values=values,
+        region=region,
+    )
+    return given, rest
+
+
+def _field(fields: dict[str, Any], name: str, kind: type, default: Any = _MISSING) -> Any:
+    value = fields.get(name, default)
+    if value is _MISSING:
+        raise ProtocolError(f"The request has no {name!r} where one is needed.")
+    if not isinstance(value, kind):
+        raise ProtocolError(f"{name!r} is {str(value)[:40]}; expected a JSON {_JSON_KINDS[kind]}.")
+    return value
+
+
+def _member(item: Any, of: str) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise ProtocolError(f"{of!r} is a list of JSON objects.")
+    return item
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+_JSON_KINDS: dict[type, str] = {dict: "object", list: "list", str: "text"}
