@@ -48,7 +48,8 @@ docs: $(DEV) ## Write anew what docs/ has from the code
 bench: $(DEV) ## Latency, stages and training on this machine's processor
 	$(BIN)/zoo export s --random-weights -o build/bench
 	$(BIN)/zoo bench latency build/bench/s.onnx --device cpu
-	$(BIN)/zoo bench stages s --device cpu
+	$(BIN)/zoo bench stages s --device cpu --threads 1
+	$(BIN)/zoo bench fusion --image-size 224 --device cpu --threads 1
 	$(BIN)/zoo bench train s --recipe digits --device cpu
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/loader.py

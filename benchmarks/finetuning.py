@@ -3,7 +3,8 @@
     python benchmarks/finetuning.py lite0.safetensors --seconds 90           from weights: three sets, three seeds
     python benchmarks/finetuning.py tiny --seconds 90 --peers plain          from nothing
 
-Ours is `zoo train MODEL --data SET --budget SECONDS`, with no other option, and again in half the time. The peers are
+Ours is `zoo train MODEL --data SET --budget SECONDS`, with no other option, and again in half the time; --controls adds
+the same without progressive learning: rising sizes alone, and the last size throughout. The peers are
 in `finetuning_peers/`, 40 lines each at most; the sets in `sets.py`, another split for each seed. Each answers to the
 test pictures of its split, which nobody trains or chooses on. Runs take turns, seed by seed, so that a machine that
 slows down slows all of them; finished ones are kept in --work, and the same command goes on where it stopped.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -32,6 +34,8 @@ from zoo.weights.resolve import find_model_variant, has_weights
 HERE = Path(__file__).parent
 PEERS = HERE / "finetuning_peers"
 OURS, OURS_HALF = "zoo train", "zoo train, half the time"
+# What the default would be without progressive learning: the name of each control, and its recipe.
+CONTROLS = {"zoo train, size alone": "progressive_resize", "zoo train, fixed size": "fixed"}
 # What the plain loop takes of networks that are trained from nothing: size, px, timm's name or ours, and rate. It is
 # the rate that was best for it in trials; with the 3e-4 of fine-tuning it learns far less.
 FROM_NOTHING = {"tiny": ("32", "tiny", "2e-3"), "b0": ("96", "tf_efficientnetv2_b0", "2e-3")}
@@ -45,6 +49,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=list(PACKAGES), default=list(PACKAGES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--peers", nargs="+", default=["plain", "frozen", "timm_pieces"])
+    parser.add_argument("--controls", action="store_true", help="also without progressive learning: --recipe fixed, …")
     parser.add_argument("--work", type=Path, default=Path("build/finetuning"), help="where sets and runs are kept")
     parser.add_argument("-o", "--out", type=Path, default=HERE)
     options = parser.parse_args()
@@ -59,7 +64,7 @@ def main() -> None:
     for seed in options.seeds:
         for name in options.sets:
             data = make_set(name, options.work / "sets" / f"{name}-{seed}", seed)
-            contenders = [OURS, OURS_HALF, *options.peers]
+            contenders = [OURS, OURS_HALF, *options.peers, *(CONTROLS if options.controls else ())]
             rows += [run(contender, data, weights, name, seed, options) for contender in contenders]
     keep_result(result_of(rows, options), options.out)
 
@@ -67,7 +72,10 @@ def main() -> None:
 def call(module: str, *arguments: str) -> None:
     """Run a module of ours, or a script, to its end."""
     command = [sys.executable, *(["-m", module] if module == "zoo" else [module]), *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    clock = {"BEGAN": str(time.time())}  # the peers' time begins with their process, as ours does
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | clock)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
 
 
 def run(
@@ -79,9 +87,10 @@ def run(
     if kept.is_file():
         return TrainedRow.from_dict(json.loads(kept.read_text(encoding="utf-8")))
     began, answers = time.monotonic(), options.work / f"{who}-{name}-{seed}.answers"
-    if contender in (OURS, OURS_HALF):
+    if contender in (OURS, OURS_HALF, *CONTROLS):
         budget, out = options.seconds / (2 if contender == OURS_HALF else 1), options.work / f"{who}-{name}-{seed}"
-        call("zoo", "train", options.model, "--data", str(data), "--budget", f"{budget:g}s", "--out", str(out))
+        recipe = ["--recipe", CONTROLS[contender]] if contender in CONTROLS else []
+        call("zoo", "train", options.model, "--data", str(data), "--budget", f"{budget:g}s", "--out", str(out), *recipe)
         with (out / "predictions.csv").open(encoding="utf-8") as file:
             found = {row["picture"]: row["predicted"] for row in csv.DictReader(file) if row["split"] == "test"}
     else:

@@ -17,6 +17,7 @@ from made import (
     commands,
     errors,
     formats,
+    measured,
     models,
     picture,
     precisions,
@@ -37,6 +38,7 @@ FILES = {
     "img/architecture.svg": picture.draw,
     "img/stages.svg": stages.draw,
     "passport.schema.json": schema.passport,
+    "result.schema.json": schema.result,
 }
 # By the first word of a block's name; the rest of the name is the maker's.
 MAKERS = {
@@ -60,6 +62,7 @@ MAKERS = {
     "result": results.table,
     "which": models.which,
     "headlines": results.headlines,
+    "measured": measured.engines,
 }
 
 

@@ -91,7 +91,7 @@ def main() -> None:
     run("predict", f"{model}.onnx", *map(str, pictures))
     answer = serve_and_ask(f"{model}.onnx", pictures[0])
     run("bench", "latency", f"{model}.onnx", "--duration-s", "2")
-    run("bench", "stages", model, "--image-size", "80", "--batch-size", "1")
+    run("bench", "stages", model, "--image-size", "80", "--batch-size", "1", "--by", "isolated")
     run("bench", "report")
 
     print("\n" + bold(f"The server's answer to {pictures[0].name}"))

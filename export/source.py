@@ -66,7 +66,7 @@ def find_source(options: ExportOptions, watch: Watch) -> Source:
         contract=Contract(
             model=checkpoint.variant.id,
             classes=checkpoint.classes,
-            preprocessing=_at_size(checkpoint.preprocessing, checkpoint.variant, options.image_size),
+            preprocessing=at_size(checkpoint.preprocessing, checkpoint.variant, options.image_size),
             thresholds=checkpoint.thresholds,
             form=options.form,
         ),
@@ -84,7 +84,7 @@ def find_source(options: ExportOptions, watch: Watch) -> Source:
 def _random_source(options: ExportOptions, watch: Watch) -> Source:
     _check_topk(options.topk, NUM_CLASSES)
     variant = find_model_variant(options.model)
-    preprocessing = _at_size(variant.preprocessing, variant, options.image_size)
+    preprocessing = at_size(variant.preprocessing, variant, options.image_size)
     watch.step(f"Make {variant.id} with random weights and settle its batch norms")
     classes = tuple(f"class {index}" for index in range(NUM_CLASSES))
     return Source(
@@ -127,7 +127,12 @@ def _check_topk(topk: int | None, num_classes: int) -> None:
         )
 
 
-def _at_size(preprocessing: Preprocessing, variant: Variant, image_size: int | None) -> Preprocessing:
+def at_size(preprocessing: Preprocessing, variant: Variant, image_size: int | None) -> Preprocessing:
+    """The preprocessing of pictures of another size, of its own where that is None.
+
+    Raises:
+        ZooError: the size is above the one that inference with the network is capped at.
+    """
     size = image_size or preprocessing.image_size
     if size > variant.max_size:
         raise ZooError(

@@ -6,15 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import click
 import pytest
 from rich.table import Table
 
 from serve.bench.kind import find_kinds
 from serve.bench.report.devices import group_by_device, terminal_lines
 from serve.bench.report.page import render_page
+from zoo.cli import cli
 from zoo.machine import cuda_driver
 from zoo.results import read_results
 
@@ -103,6 +105,26 @@ def test_broken_requests_are_refused_and_counted(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "fuzz.jsonl").read_text())
     assert told["inputs"] == sum(sum(counts.values()) for counts in told["parsers"].values()) > 1900
     assert all(set(counts) - {"read"} for counts in told["parsers"].values())
+
+
+def test_every_part_of_the_gpu_benchmark_is_a_command_that_exists() -> None:
+    spec = spec_from_file_location("gpu_benchmark", ROOT / "benchmarks" / "gpu.py")
+    assert spec and spec.loader
+    gpu = module_from_spec(spec)
+    sys.modules[spec.name] = gpu  # dataclasses look their module up
+    spec.loader.exec_module(gpu)
+    listed = list(gpu.parts())
+    assert len({part.command for part in listed}) == len(listed)
+    assert {part.needs for part in listed} <= {"", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"}
+    for part in listed:
+        words = part.command.format(work="work").split()
+        context = cli.make_context("zoo", words, resilient_parsing=True)
+        command: click.Command = cli
+        while isinstance(command, click.Group):
+            found = command.get_command(context, words.pop(0))
+            assert found, part.command
+            command = found
+        assert command.make_context(part.command, [*words, "-o", "here"] if part.keeps else words)
 
 
 @pytest.mark.skipif(cuda_driver() is not None, reason="there is an NVIDIA driver: this is about machines without")

@@ -21,7 +21,8 @@ from export.options import ExportOptions
 from export.parity import choose_pictures
 from export.pipeline import export_model
 from export.source import make_random_network
-from serve.bench.measure.latency import measure_picture, real_pictures
+from serve.bench.measure.opened import real_pictures
+from serve.bench.measure.picture import measure_picture
 from serve.bench.measure.timing import Schedule
 from serve.core.service import Limits
 from serve.core.slot import Slot

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from packaging.version import Version
 
+from serve.bench.measure.stages import StagesData
 from serve.options import ServeOptions
 from zoo import __version__
 from zoo.cli import cli
@@ -267,10 +268,9 @@ def test_the_picture_of_the_stages_says_what_was_measured() -> None:
     for fact in ("Intel Xeon Processor", "2 threads", "80 px, batch 1, fp32", "n = 50 to 3,208", "log scale"):
         assert fact in said
     assert "← MBConv faster" in labels and "Fused faster →" in labels
-    for row in result["data"]["rows"]:
-        assert f"Stage {row['index']}" in labels
-        verdict = row["verdict"].split()
-        assert (verdict[1] if len(verdict) > 1 else "even") in labels
+    for row in StagesData.from_dict(result["data"]).rows:
+        assert f"Stage {row.index}" in labels
+        assert (row.advantage or row.winner) in labels
     width = float(picture.get("viewBox", "").split()[2])
     letters = {"tick": 6.5, "muted": 7.5, "strong": 8, "point": 8}  # widths of these texts' letters, generously
     for text in picture.iter("{http://www.w3.org/2000/svg}text"):

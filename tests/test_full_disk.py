@@ -33,7 +33,11 @@ COMMANDS = {
     "index": (("data", "index", "made"), 400, "made/train.index.npy"),
     "export": (("export", "run", "--no-parity", "-o", "made/tiny.onnx"), 20_000, "made/tiny.onnx"),
     "bench latency": (("bench", "latency", "run", "--duration-s", 0.1, "-o", "made"), 2500, None),
-    "bench stages": (("bench", "stages", "tiny", "--duration-s", 0.1, "-o", "made"), 2500, None),
+    "bench stages": (
+        ("bench", "stages", "tiny", "--on", "torch", "--by", "isolated", "--duration-s", 0.1, "-o", "made"),
+        2500,
+        None,
+    ),
     "bench train": (("bench", "train", "tiny", "--steps", 2, "--image-size", 16, "-o", "made"), 2000, None),
     "bench report": (("bench", "report", "results", "-o", "made/report.html"), 4000, "made/report.html"),
     "train": ((*TRAIN, "--data", "pictures", "--save-every", 0, "-o", "made"), 50_000, "made/state.pt"),

@@ -130,7 +130,9 @@ class TrainOptions(Row):
     seed: Annotated[Seed, Opt("Decides initialisation, order, augmentation and split.")] = 0
     device: DeviceChoice = "auto"
     precision: PrecisionOption = "auto"
-    workers: Annotated[CountOrNone | None, Opt("Decoding processes  [default: one a core, at most 8]")] = None
+    workers: Annotated[
+        CountOrNone | None, Opt("Decoding processes  [default: one a core, at most 8; none on the only one]")
+    ] = None
     augment_on: Annotated[
         Literal["auto", AugmentOn],
         Opt("Who flips and RandAugments; auto: the device if it is a GPU. The pictures are the same."),
@@ -166,8 +168,18 @@ class BenchTrainOptions(Row):
 
     model: Annotated[str, Arg("MODEL")]
     recipe: Annotated[str, Opt("Whose stages to time.", metavar="NAME")] = "folder"
-    batch_size: Annotated[BatchSize | None, Opt("Pictures a step  [default: the stages' own]")] = None
-    image_size: Annotated[LargestSize | None, Opt("Size of the last stage, px.")] = None
+    batch_size: Annotated[BatchSize | None, Opt("Pictures a step  [default: the stages' own]", unless="at_batches")] = (
+        None
+    )
+    image_size: Annotated[LargestSize | None, Opt("Size of the last stage, px.", unless="at_sizes")] = None
+    at_sizes: Annotated[
+        tuple[LargestSize, ...],
+        Opt("Instead of the stages, every size with every batch; px, repeatable.", flags=("--at-size",)),
+    ] = ()
+    at_batches: Annotated[
+        tuple[BatchSize, ...], Opt("The same: pictures a step; repeatable.", flags=("--at-batch",))
+    ] = ()
+    beside_timm: Annotated[bool, Opt("timm's network makes the same steps in turn.")] = False
     steps: Annotated[int, Within(2), Opt("Timed steps a stage.")] = 20
     device: DeviceChoice = "auto"
     precision: PrecisionOption = "auto"
@@ -177,6 +189,11 @@ class BenchTrainOptions(Row):
     checkpoint_activations: CheckpointActivations = False
     compile: CompileOption = False
     out: Annotated[Path, Opt("Folder of the results.", ("-o", "--out"), "DIRECTORY")] = RESULTS
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether sizes and batches are asked for, instead of the recipe's stages."""
+        return bool(self.at_sizes or self.at_batches)
 
     @property
     def training(self) -> TrainOptions:

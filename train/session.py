@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -37,13 +37,17 @@ from train.watch.live import LiveView
 from train.watch.record import RunRecord, provenance
 from train.watch.trackers import find_trackers, open_trackers
 from zoo.data.open import remarks
-from zoo.errors import CheckpointError, DivergedError, ZooError
+from zoo.errors import CheckpointError, DivergedError, WorkerError, ZooError
 from zoo.files import check_folder
 from zoo.label_scores import DEFAULT_THRESHOLD
 from zoo.model.spec import RGB
 from zoo.weights.checkpoint import Checkpoint
 from zoo.weights.resolve import run_folder
 from zoo.wording import digits, duration
+
+# What a run that lost a decoding process can do next.
+GOES_ON = "The same command with --resume goes on from the last state, with any number of workers."
+NOTHING_YET = "It had learnt nothing yet: give the same command again."
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,7 @@ def train_model(
         RunFinished: with `auto_resume`, or restarted by torchrun: the run is finished.
     """
     _check_fold(options)
+    _check_budget(options)
     began = time.monotonic()
     seconds = None if options.budget is None else read_duration(options.budget)
     world = find_world()
@@ -171,7 +176,8 @@ def train_model(
         if world.is_first and not resume:
             move_aside(folder, console)
         wait_for_all(world)
-        outcome = _train(job, folder, resume, options.extend, trackers, console, deadline)
+        with _said_what_is_saved(folder):
+            outcome = _train(job, folder, resume, options.extend, trackers, console, deadline)
         wait_for_all(world)
         return outcome
 
@@ -223,6 +229,26 @@ def _train(
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
     size, kept = job.preprocessing.image_size, job.recipe.kept_weights
     return Outcome(folder, result, tuple(run.history), size, best, test, run.head_start, kept)
+
+
+@contextmanager
+def _said_what_is_saved(folder: Path) -> Iterator[None]:
+    """Add to the error of a lost decoding process whether the run can go on."""
+    try:
+        yield
+    except WorkerError as error:
+        there = find_run(folder) == "interrupted"
+        raise WorkerError(error.problem, f"{error.hint} {GOES_ON if there else NOTHING_YET}") from error
+
+
+def _check_budget(options: TrainOptions) -> None:
+    """Refuse a number of epochs where a time decides it; the command line does it by its options.
+
+    Raises:
+        ZooError: both are given.
+    """
+    if options.budget is not None and options.epochs is not None:
+        raise ZooError("epochs has no effect with a budget, which chooses them.", "Leave one of them out.")
 
 
 def _check_fold(options: TrainOptions) -> None:

@@ -11,6 +11,7 @@ import torch
 from train.options import AugmentOn, MixedPrecision, TrainOptions
 from train.processes.distributed import ALONE, World
 from zoo.data.pictures import Pictures
+from zoo.data.shards import Packed
 from zoo.errors import MissingCapabilityError, ZooError
 from zoo.files import check_temporary_folder
 from zoo.machine import choose_device, usable_processors
@@ -70,7 +71,7 @@ def choose_settings(options: TrainOptions, pictures: Pictures, world: World) -> 
         device=device,
         precision=choose_precision(options.precision, device),
         seed=options.seed,
-        workers=default_workers(pictures) if options.workers is None else options.workers,
+        workers=default_workers(pictures, device) if options.workers is None else options.workers,
         augment_on=choose_augmentation(options.augment_on, device),
         compile=options.compile,
         checkpoint_activations=options.checkpoint_activations,
@@ -119,7 +120,16 @@ def choose_augmentation(asked: Literal["auto", AugmentOn], device: torch.device)
     return asked
 
 
-def default_workers(pictures: Pictures) -> int:
-    """Decoding processes: none for pictures already in memory, else one per core up to 8."""
-    in_memory = len(pictures) > 0 and isinstance(pictures.sources[0], np.ndarray)
-    return 0 if in_memory else min(8, usable_processors())
+def default_workers(pictures: Pictures, device: torch.device) -> int:
+    """Decoding processes: one per core up to 8; none for pictures in memory, nor where the only core trains.
+
+    There a process has no time of its own, and handing its batches over takes as long as decoding small pictures. Those
+    of an address are waited for, so that somebody else should.
+    """
+    sources = pictures.sources[:1]
+    if any(isinstance(source, np.ndarray) for source in sources):
+        return 0
+    remote = any(isinstance(source, Packed) and source.is_remote for source in sources)
+    if device.type == "cpu" and usable_processors() == 1 and not remote:
+        return 0
+    return min(8, usable_processors())

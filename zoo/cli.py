@@ -41,8 +41,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "latency": ("serve.bench.cli:latency", "Latency percentiles and throughput of an artifact."),
-    "stages": ("serve.bench.cli:stages", "MBConv against Fused-MBConv, stage by stage."),
+    "stages": ("serve.bench.stage_cli:stages", "MBConv against Fused-MBConv, stage by stage, in the engine."),
+    "fusion": ("serve.bench.stage_cli:fusion", "The paper's Table 3: B4 with more and more Fused-MBConv."),
     "train": ("train.cli:bench_train", "Training throughput at every stage's size."),
+    "zoo": ("serve.bench.cli:bench_networks", "The family's frontier: accuracy over time."),
+    "compare": ("serve.bench.cli:compare", "What became slower from one result to another?"),
+    "check": ("serve.bench.cli:check", "Check the harness itself on this machine."),
     "report": ("serve.bench.cli:report", "One page with every result."),
 }
 DATA: dict[str, tuple[str, str]] = {

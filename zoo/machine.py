@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -128,23 +129,40 @@ def usable_cores(root: Path = Path("/")) -> int:
     return min(len(cores), usable_processors(root))
 
 
+def usable_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory this process may use: the machine's, up to the limit of its control groups; 4 GiB if unknown.
+
+    Args:
+        root: where /proc and /sys are.
+    """
+    try:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # not every system tells
+        machine = 4 << 30
+    limits = (_memory_limit(folder) for folder in _control_groups(root, "memory"))
+    return min([machine, *(limit for limit in limits if limit is not None)])
+
+
 def _quotas(root: Path) -> Iterator[int]:
-    """Whole processors that control groups (version 2 and 1) allow: the process's own group and those above it."""
+    """Whole processors that control groups allow."""
+    shares = (_share(folder) for folder in _control_groups(root, "cpu"))
+    return (int(share) for share in shares if share is not None)
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of the control groups (version 2 and 1) of a kind: the process's own group and those above it."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, group = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        mount = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        mount = root / "sys/fs/cgroup" / (controller if controllers else "")
         own = mount / group.lstrip("/")
         # In a container the path may be that of the host, while the mounted folder is the container's own group.
-        for folder in {mount, own, *(parent for parent in own.parents if parent.is_relative_to(mount))}:
-            share = _share(folder)
-            if share is not None:
-                yield int(share)
+        yield from {mount, own, *(parent for parent in own.parents if parent.is_relative_to(mount))}
 
 
 def _share(folder: Path) -> float | None:
@@ -157,6 +175,16 @@ def _share(folder: Path) -> float | None:
         return None if quota in ("max", "-1") else float(quota) / float(period)
     except (OSError, ValueError, ZeroDivisionError):
         return None
+
+
+def _memory_limit(folder: Path) -> int | None:
+    """Bytes that one control group allows; None where it sets no limit. Version 1 writes a huge number for none."""
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        try:
+            return int((folder / name).read_text())
+        except (OSError, ValueError):  # no such file; "max"
+            continue
+    return None
 
 
 def environment() -> dict[str, Any]:
@@ -173,6 +201,22 @@ def environment() -> dict[str, Any]:
         "gpus": [gpu.name for gpu in driver.gpus] if driver else [],
         "packages": {name: version for name in VERSIONED if (version := package_version(name))},
     }
+
+
+@cache
+def source_commit() -> str | None:
+    """The commit of the zoo's own sources, and a + if they were changed since; None where git does not keep them."""
+    try:
+        _git("ls-files", "--error-unmatch", "__init__.py")  # an installed zoo may lie within somebody else's repository
+        changes = _git("status", "--porcelain", "--untracked-files=no", "--", "..", ":!../benchmarks")
+        return _git("rev-parse", "HEAD") + ("+" if changes else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*asked: str) -> str:
+    command = ("git", "-C", str(Path(__file__).parent), *asked)
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
 
 def choose_device(device: Device) -> Literal["cpu", "cuda"]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import partial, wraps
@@ -145,6 +147,36 @@ def option_fields(row: type[Row]) -> tuple[str, ...]:
 def fields_of_many(row: type[Row]) -> frozenset[str]:
     """Those of them that are given several times, one value each."""
     return frozenset(name for name in option_fields(row) if _is_many(field_types(row)[name]))
+
+
+def typed_command() -> str | None:
+    """The command that is being run, as it can be typed again; None where none is: somebody calls Python.
+
+    Of a path that is absolute only the name is told: results travel, and machines have different folders.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None:
+        script = Path(sys.argv[0])
+        if script.suffix != ".py" or script.parent.name != RESULTS.name:
+            return None
+        return shlex.join(["python", f"{script.parent.name}/{script.name}", *map(_told, sys.argv[1:])])
+    words = context.command_path.split()
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        values = list(value) if parameter.multiple or parameter.nargs == -1 else [value]
+        for each in values:
+            if isinstance(parameter, click.Option):
+                words.append(parameter.opts[-1])
+            if not getattr(parameter, "is_flag", False):
+                words += map(_told, each if isinstance(each, tuple) else (each,))
+    return shlex.join(words)
+
+
+def _told(value: Any) -> str:
+    return Path(value).name if Path(str(value)).is_absolute() else str(value)
 
 
 def _marks(kind: Any) -> list[Opt | Arg]:

@@ -23,7 +23,8 @@ from typing import Annotated, Any, Literal
 from zoo import __version__
 from zoo.errors import RowError, ZooError
 from zoo.files import write_json
-from zoo.machine import environment
+from zoo.machine import environment, source_commit
+from zoo.options import typed_command
 from zoo.rows import Count, Matching, NotNegative, Row, Text
 from zoo.wording import milliseconds
 
@@ -127,7 +128,8 @@ class Subject(Row):
     """One thing that was measured: the facts that tell it from everything else measured on the same device.
 
     `threads` are the processor threads that were in effect, None on a GPU or where they cannot be known. `sha256` is
-    of the artifact's file, or of a network's row where no table has it.
+    of the artifact's file, or of a network's row where no table has it. `way` is how it was measured where a command
+    has several ways; None is the usual one.
     """
 
     name: Text
@@ -135,6 +137,7 @@ class Subject(Row):
     precision: Text | None = None
     threads: Count | None = None
     sha256: Sha256 | None = None
+    way: Text | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -145,6 +148,7 @@ class Subject(Row):
             self.precision or "",
             f"{self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else "",
             self.sha256[:HASH_DIGITS] if self.sha256 else "",
+            self.way or "",
         )
 
 
@@ -175,8 +179,8 @@ class Result(Row):
 
 
 def measured_on(device: str) -> dict[str, Any]:
-    """The environment of a result whose work was done by `device`."""
-    return environment() | {"device": device}
+    """The environment of a result whose work was done by `device`: also the sources' commit, and what was typed."""
+    return environment() | {"device": device, "commit": source_commit(), "command": typed_command()}
 
 
 def row_sha256(row: Row) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from copy import deepcopy
@@ -17,7 +18,7 @@ from torchvision.datasets import ImageFolder
 from zoo.model.build import build_network
 from zoo.model.variants import find_variant
 
-BEGAN = time.time()
+BEGAN = float(os.environ.get("BEGAN", time.time()))  # before the interpreter and PyTorch were loaded
 DATA, WEIGHTS, SECONDS, SEED, OUT = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
 torch.manual_seed(SEED)
 

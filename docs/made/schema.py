@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from export.contract import Contract
 from export.passport import FORMAT, Passport
+from serve.bench.kind import data_row, find_kinds
 from zoo.model.spec import COLOR_ORDERS
+from zoo.results import Result, Subject
 from zoo.rows import Ascending, Matching, Row, Some, Within, field_types
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -33,6 +35,41 @@ def passport() -> str:
     return json.dumps(head | schema | {"$defs": rows}, indent=2, ensure_ascii=False) + "\n"
 
 
+def result() -> str:
+    """docs/result.schema.json: what is common to all results, and the data of every kind."""
+    rows: dict[str, Schema] = {}
+    schema = of_row(Result, rows)
+    kinds = find_kinds()
+    schema["properties"] |= {"kind": {"enum": list(kinds)}, "environment": _environment()}
+    schema["properties"]["settings"] = {
+        "type": "object",
+        "properties": {"subjects": {"type": "array", "items": of(Subject, rows)}},
+        "additionalProperties": True,
+    }
+    schema["required"] = ["format", *schema["required"]]
+    schema["allOf"] = [
+        {
+            "if": {"properties": {"kind": {"const": name}}},
+            "then": {"properties": {"data": of(data_row(kind), rows)}},
+        }
+        for name, kind in kinds.items()
+    ]
+    head = {"$schema": DRAFT, "title": "A result of zoo bench, or of a script of benchmarks/"}
+    return json.dumps(head | schema | {"$defs": rows}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _environment() -> Schema:
+    """What `zoo.results.measured_on` returns; files of older versions have neither commit nor command."""
+    texts = {key: {"type": "string"} for key in ("device", "time", "python", "system", "processor")}
+    perhaps = {key: {"type": ["string", "null"]} for key in ("commit", "command", "cuda_driver")}
+    packages = {"type": "object", "additionalProperties": {"type": "string"}}
+    return {
+        "type": "object",
+        "properties": texts | perhaps | {"packages": packages, "cores": {"type": ["integer", "null"]}},
+        "required": [*texts, "packages"],
+    }
+
+
 def _of_planes(order: str, count: int) -> Schema:
     """What `Preprocessing` checks of three fields together: a value of each plane."""
     values = {"minItems": count, "maxItems": count}
@@ -42,10 +79,10 @@ def _of_planes(order: str, count: int) -> Schema:
 def of_row(row: type[Row], rows: dict[str, Schema]) -> Schema:
     """An object; rows within it go into `rows` by their names."""
     kinds = field_types(row)
-    also = {name: _of_property(row, name) for name in row.written_too if name not in kinds}
+    also = {name: _of_property(row, name, rows) for name in row.written_too if name not in kinds}
     schema: Schema = {
         "type": "object",
-        "description": " ".join((row.__doc__ or "").split("\n\n")[0].split()),
+        "description": _said(row),
         "properties": also | {name: of(kind, rows) for name, kind in kinds.items()},
         "required": [
             field.name for field in fields(row) if field.default is MISSING and field.default_factory is MISSING
@@ -54,11 +91,17 @@ def of_row(row: type[Row], rows: dict[str, Schema]) -> Schema:
     return schema | ({"additionalProperties": False} if row in CLOSED else {})
 
 
-def _of_property(row: type[Row], name: str) -> Schema:
+def _said(row: type[Row]) -> str:
+    """The first paragraph of what is said of a row."""
+    return " ".join((row.__doc__ or "").split("\n\n")[0].split())
+
+
+def _of_property(row: type[Row], name: str, rows: dict[str, Schema]) -> Any:
     """What is written beside the fields: a property has a type, a plain attribute that of its value."""
     found = getattr(row, name)
-    kind = get_type_hints(found.fget)["return"] if isinstance(found, property) else type(found)
-    return {"type": TYPES[kind]}
+    return of(
+        get_type_hints(found.fget, include_extras=True)["return"] if isinstance(found, property) else type(found), rows
+    )
 
 
 def of(kind: Any, rows: dict[str, Schema]) -> Any:
@@ -81,11 +124,19 @@ def of(kind: Any, rows: dict[str, Schema]) -> Any:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {"type": "object", "additionalProperties": of(members[1], rows)}
     if isinstance(kind, type) and issubclass(kind, Row):
-        if kind.__name__ not in rows:
-            rows[kind.__name__] = {}  # a row may hold itself
-            rows[kind.__name__] = of_row(kind, rows)
-        return {"$ref": f"#/$defs/{kind.__name__}"}
+        return _of_row_within(kind, rows)
     return {"type": TYPES[kind]}
+
+
+def _of_row_within(row: type[Row], rows: dict[str, Schema]) -> Schema:
+    """A reference to a row; of two rows of one name the second has its module's before it."""
+    name = row.__name__
+    if name in rows and rows[name].get("description", _said(row)) != _said(row):
+        name = f"{row.__module__.rpartition('.')[2]}.{name}"
+    if name not in rows:
+        rows[name] = {}  # a row may hold itself
+        rows[name] = of_row(row, rows)
+    return {"$ref": f"#/$defs/{name}"}
 
 
 def _of_tuple(members: tuple[Any, ...], rows: dict[str, Schema]) -> Schema:

@@ -21,7 +21,7 @@ WIDTH, MARGIN, SCALE = 480, 32, 1.35
 HEAD, ROW, BAR, FOOT = 144, 27, 17, 92
 LEFT, RIGHT = 178, WIDTH - MARGIN - 8  # of the plot
 CHANNELS = MARGIN + 78
-COLOURS = {"mbconv": "blue", "fused_mbconv": "orange", "even": "grey"}
+COLOURS = {"mbconv": "blue", "fused_mbconv": "orange", "even": "grey", "unclear": "grey"}
 
 
 def draw() -> str:
@@ -44,9 +44,10 @@ def draw() -> str:
 def conditions(result: Result, data: StagesData) -> list[str]:
     """What was measured on what, in two lines."""
     threads = result.settings["threads"]
+    engine = data.backend or f"PyTorch {result.environment['packages']['torch']}"
     return [
         f"{data.variant.name} at {data.image_size} px, batch {data.batch_size}, {data.precision}",
-        f"{plain_name(result.device)}, {threads} threads, PyTorch {result.environment['packages']['torch']}",
+        f"{plain_name(result.device)}, {threads} thread{'s' * (threads > 1)}, {engine}",
     ]
 
 
@@ -70,12 +71,13 @@ class Axis:
 
 
 def span(row: StageRow) -> tuple[float, float]:
-    """The ratios of the rounds that are farthest apart."""
-    return row.mbconv.best_ms / row.fused_mbconv.worst_ms, row.mbconv.worst_ms / row.fused_mbconv.best_ms
+    """The interval that holds the ratio at 95 %; the ratio itself where there is none."""
+    ratio = row.judged
+    return (1 / ratio.high, 1 / ratio.low) if ratio else (row.fused_speedup, row.fused_speedup)
 
 
 def stage(row: StageRow, top: int, axis: Axis) -> Iterator[Markup]:
-    """One stage: its published form, its name, its channels, and its bar with the spread of the rounds."""
+    """One stage: its published form, its name, its channels, and its bar with its interval."""
     base = top + 14
     yield tag("rect", class_=f"fill {COLOURS[row.paper_operator]}", x=MARGIN, y=top - 2, width=7, height=ROW - 2)
     yield tag("text", f"Stage {row.index}", class_="strong", x=MARGIN + 15, y=base)
@@ -87,7 +89,7 @@ def stage(row: StageRow, top: int, axis: Axis) -> Iterator[Markup]:
     middle = top + 1 + BAR / 2
     yield tag("line", class_="whisker", x1=low, x2=high, y1=middle, y2=middle)
     yield tag("line", class_="whisker", x1=one, x2=one, y1=top - 3, y2=top + BAR + 5)
-    yield tag("text", row.ratio or "even", class_="point", x=max(high, one) + 6, y=base)
+    yield tag("text", row.advantage or row.winner, class_="point", x=max(high, one) + 6, y=base)
 
 
 def keys() -> Markup:
@@ -108,7 +110,7 @@ def foot(data: StagesData, bottom: int, axis: Axis) -> Iterator[Markup]:
     yield tag("text", "Fused faster →", class_="tick", x=one + 10, y=y)
     calls = [form.latency.n for row in data.rows for form in row.forms]
     said = (
-        "Ratio of median times, log scale. Thin line: range of the rounds.",
+        "Ratio of times, log scale. Thin line: its 95 % interval.",
         f"n = {min(calls):,} to {max(calls):,} calls a time.",
     )
     for number, line in enumerate(said):

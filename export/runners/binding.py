@@ -6,6 +6,7 @@ was captured with. The code is the same on a processor, where the tests run it; 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -45,14 +46,24 @@ class BoundBatch:
         self._options = ort.RunOptions()
         self._options.add_run_config_entry(GRAPH_ID, str(batch_size if graph else -1))
 
-    def run(self, taken: NDArray[Any], *, outputs: int | None = None) -> list[NDArray[Any]]:
-        """Copy a batch to the device, compute, and copy the first so many outputs back, all of them by default."""
+    def run(
+        self, taken: NDArray[Any], *, outputs: int | None = None, lap: Callable[[], None] = lambda: None
+    ) -> list[NDArray[Any]]:
+        """Copy a batch to the device, compute, and copy the first so many outputs back, all of them by default.
+
+        `lap` is called before and after each of the three, when the device has been waited for.
+        """
+        lap()
         self._input.update_inplace(taken)
         self._binding.synchronize_inputs()
+        lap()
         self._session.run_with_iobinding(self._binding, self._options)
         self._binding.synchronize_outputs()
+        lap()
         found = [value.numpy() for value in self._outputs[:outputs]]
-        return [array.copy() for array in found] if self._is_shared else found
+        answers = [array.copy() for array in found] if self._is_shared else found
+        lap()
+        return answers
 
 
 def _allocate(shape: tuple[int, ...], dtype: str, device: str) -> Any:

@@ -7,6 +7,7 @@ a GPU yet.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ from export.engine.tensorrt_api import TensorRT, load_tensorrt
 from export.interface import as_input
 from export.passport import Passport, check_plan, passport_path
 from export.refit import weights_beside
+from export.runners.apart import Laps, Parts
 from export.runners.cuda import Cuda, open_cuda
 from export.runners.runner import check_out, recorded_temperature
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
@@ -148,14 +150,25 @@ class TensorRTRunner:
         answers[...] = self._outputs[0].rows(len(pictures))
         return answers
 
+    def infer_apart(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Parts]:
+        """The same answers, and how long each part of the call took: it waits for the GPU after each."""
+        laps = Laps()
+
+        def lap() -> None:
+            self._cuda.synchronize()
+            laps.lap()
+
+        self._run(pictures, lap)
+        return self._outputs[0].rows(len(pictures)).astype(np.float32), laps.parts()
+
     def outputs(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Every output by its name."""
         self._run(pictures)
         # Copies: the buffers are the next batch's.
         return {output.name: output.rows(len(pictures)).copy() for output in self._outputs}
 
-    def _run(self, pictures: NDArray[np.uint8]) -> None:
-        """Compute into the host's buffers."""
+    def _run(self, pictures: NDArray[np.uint8], lap: Callable[[], None] = lambda: None) -> None:
+        """Compute into the host's buffers; `lap` is called before, between and after copies and computing."""
         count, preprocessing = len(pictures), self.contract.preprocessing
         shape: tuple[int, ...] = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
         if pictures.dtype == np.float32:  # planes that a client has normalised
@@ -174,11 +187,33 @@ class TensorRTRunner:
         with self._cuda.current():
             self._use_profile(chosen)
             self._must(self._context.set_input_shape(self._input.name, (batch, *self._input.shape)), "set_input_shape")
+            lap()
             self._cuda.copy_to_device(self._input.device, self._input.bytes_of(batch))
+            lap()
             self._must(self._context.execute_async_v3(self._cuda.stream), "execute_async_v3")
+            lap()
             for output in self._outputs:
                 self._cuda.copy_to_host(output.bytes_of(batch), output.device)
             self._cuda.synchronize()
+            lap()
+
+    def profile_layers(self, report: Callable[[str, float], None]) -> None:
+        """Have every call from now on tell what each layer took, in ms, by the name that TensorRT gives it.
+
+        `execute_async_v3` then waits for the GPU and reports before it returns (`enqueue_emits_profile`, TensorRT's
+        default), so such calls are slower than others.
+        """
+        module: Any = self._tensorrt.module
+
+        class Profiler(module.IProfiler):  # type: ignore[misc]
+            def __init__(self) -> None:
+                module.IProfiler.__init__(self)  # the bindings ask for it by name
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                report(layer_name, ms)
+
+        self._profiler = Profiler()  # that a context keeps it alive is written nowhere
+        self._context.profiler = self._profiler
 
     def _must(self, succeeded: bool, call: str) -> None:
         if not succeeded:

@@ -1,10 +1,10 @@
-"""Owns the commands `zoo bench latency`, `stages` and `report`: parse, call one function, print."""
+"""Owns the commands `zoo bench latency`, `compare` and `report`: parse, call one function, print."""
 
 from __future__ import annotations
 
 import click
 
-from serve.bench.options import LatencyOptions, ReportOptions, StagesOptions
+from serve.bench.options import CheckOptions, CompareOptions, FrontierOptions, LatencyOptions, ReportOptions
 from zoo.console import log_console, print_json
 from zoo.options import RESULTS, json_option, takes
 
@@ -15,15 +15,18 @@ from zoo.options import RESULTS, json_option, takes
 def latency(options: LatencyOptions, as_json: bool) -> None:
     """Latency percentiles and throughput of checkpoints, .onnx and .plan files, on real pictures.
 
-    Several artifacts are timed in turn and compared with the first. Answers are checked before anything is timed.
+    Several artifacts are timed in turn and compared with the first. Answers are checked before anything is timed. A
+    round in which the machine was taken away is measured again; a run that never was quiet says so.
 
     \b
     zoo bench latency s.onnx
     zoo bench latency s.onnx s.plan --batch-size 1 --batch-size 32
+    zoo bench latency s.onnx --scenario server --rate 50 --rate 100
+    zoo bench latency s --image-size 224 --image-size 384
     """
     from rich.text import Text
 
-    from serve.bench.measure.runs import bench_latency
+    from serve.bench.measure.latency_run import bench_latency
     from serve.bench.report.report import keep_result
     from zoo.files import check_folder
 
@@ -36,25 +39,77 @@ def latency(options: LatencyOptions, as_json: bool) -> None:
 
 
 @click.command()
-@takes(StagesOptions)
+@takes(CompareOptions)
 @json_option
-def stages(options: StagesOptions, as_json: bool) -> None:
-    """Time every stage of MODEL built as MBConv and as Fused-MBConv, and say who wins where.
+def compare(options: CompareOptions, as_json: bool) -> None:
+    """Say what became slower from one result to another of the same thing; exit code 3 where that is beyond tolerance.
 
-    Each stage keeps its own channels, map size, kernel, stride, expand ratio and number of blocks. Needs no weights.
+    The ratio of every timing comes with its 95 % interval; slower is what lies beyond the tolerance with all of it.
 
     \b
-    zoo bench stages s
-    zoo bench stages s --precision fp16 --batch-size 32 --device cuda
+    zoo bench compare main/latency-s.json latency-s.json --tolerance 5
     """
-    from serve.bench.measure.runs import bench_stages
+    from serve.bench.report.comparison import check_comparison, compare_results, comparison_lines
+    from zoo.console import results_console
+
+    compared = compare_results(options.before, options.after, options.tolerance)
+    if as_json:
+        print_json(compared.to_dict())
+    else:
+        console = results_console()
+        for line in comparison_lines(compared):
+            console.print(line)
+    check_comparison(compared, strict=options.strict)
+
+
+@click.command("zoo")
+@takes(FrontierOptions)
+@json_option
+def bench_networks(options: FrontierOptions, as_json: bool) -> None:
+    """Time networks of the zoo in turn, and put published accuracy over measured time: which ones are worth their time?
+
+    Without MODEL all of V2, V1, Lite and ResNet that have a published accuracy. Needs no weights.
+
+    \b
+    zoo bench zoo
+    zoo bench zoo b0 b1 v1-b1 v1-b2 resnet50 --threads 1
+    """
+    from rich.text import Text
+
+    from serve.bench.measure.frontier import bench_zoo
     from serve.bench.report.report import keep_result
     from zoo.files import check_folder
 
     check_folder(options.out)
-    console = log_console()
-    result = bench_stages(options, on_row=lambda row: console.print(f"stage {row.index}: {row.verdict}"))
+    result = bench_zoo(options, say=lambda line: log_console().print(Text(line), soft_wrap=True))
     keep_result(result, options.out, as_json=as_json)
+
+
+@click.command()
+@takes(CheckOptions)
+@json_option
+def check(options: CheckOptions, as_json: bool) -> None:
+    """Check the harness itself on this machine: known times, Poisson arrivals, a plain loop, LoadGen, verdicts.
+
+    The result is written after every run; stopped, the same command goes on. Exit code 3 where a claim fails although
+    the machine was quiet.
+    """
+    from rich.text import Text
+
+    from serve.bench.measure.check_run import CheckData, bench_check, failed_claims
+    from serve.bench.report.report import keep_result
+    from zoo.errors import VerdictError
+    from zoo.files import check_folder
+
+    check_folder(options.out)
+    result = bench_check(options, say=lambda line: log_console().print(Text(line), soft_wrap=True))
+    keep_result(result, options.out, as_json=as_json)
+    failed = failed_claims(CheckData.from_dict(result.data))
+    if failed:
+        raise VerdictError(
+            f"The harness is not what it claims to be here: {', '.join(claim.name for claim in failed)}.",
+            "Is the clock virtual, or are there fewer cores than threads? `zoo doctor` says what this machine is.",
+        )
 
 
 @click.command()
@@ -74,4 +129,4 @@ def report(options: ReportOptions, as_json: bool) -> None:
     for sentences in written["headlines"].values():
         for sentence in sentences:
             click.echo(f"• {sentence}")
-    click.echo(f"\n{written['report']}\n{written['json']}")
+    click.echo("\n" + "\n".join(written[name] for name in ("report", "json", "markdown", "csv")))

@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, get_type_hints
 
 from rich.table import Table
 
@@ -19,7 +19,7 @@ from zoo.model.spec import Variant
 from zoo.page.figures import Figures
 from zoo.page.markup import Markup
 from zoo.results import KindName, Result, Summary
-from zoo.rows import Row, Within
+from zoo.rows import Positive, Row, Some, Text, Within
 
 KINDS = "serve.bench.kinds"
 Data = TypeVar("Data", bound=Row)
@@ -35,6 +35,16 @@ class Measured(Generic[Data]):
     data: Data
 
 
+@dataclass(frozen=True, kw_only=True)
+class Timing(Row):
+    """A time that another result of the kind may have too: of what, how it was measured, and the rounds' medians."""
+
+    subject: Text
+    setting: Text
+    p50_ms: Positive
+    round_p50_ms: Annotated[tuple[Positive, ...], Some()]
+
+
 def nothing(_: Any) -> tuple[()]:
     """What a kind says that has nothing to say."""
     return ()
@@ -46,7 +56,9 @@ class Kind(Row):
 
     Kinds are shown in the order of `place`. `read` turns `Result.data` into a row, and all others take what was read:
     `section` and `tables` one result, `headlines` and `glance` all of one device, `across` all of several devices.
-    `summaries` are the timings whose spread is judged, `networks` those a page explains.
+    `warnings` are what a reader must know before the figures of one result: that the machine was not quiet.
+    `summaries` are the timings whose spread is judged, `timings` those that `zoo bench compare` compares, `networks`
+    those a page explains.
     """
 
     name: KindName
@@ -57,13 +69,22 @@ class Kind(Row):
     tables: Callable[[Any], Iterable[Figures | Table]]
     glance: Callable[[Sequence[Any]], Iterable[Markup]] = nothing
     across: Callable[[Sequence[Any]], Iterable[Markup]] = nothing
+    warnings: Callable[[Any], Iterable[str]] = nothing
     summaries: Callable[[Any], Iterable[Summary]] = nothing
+    timings: Callable[[Any], Iterable[Timing]] = nothing
     networks: Callable[[Any], Iterable[NetworkAtSize]] = nothing
 
     @property
     def command(self) -> str:
         """What measures anew: a command of the zoo, or a script of that name."""
         return f"zoo bench {self.name}" if self.name in BENCHMARKS else f"python benchmarks/{self.name}.py"
+
+
+def data_row(kind: Kind) -> type[Row]:
+    """The row that a kind's data is read into: the one whose `from_dict` reads it, or what its reader returns."""
+    owner = getattr(kind.read, "__self__", None)
+    row: type[Row] = owner if isinstance(owner, type) else get_type_hints(kind.read)["return"]
+    return row
 
 
 def find_kinds() -> dict[str, Kind]:

@@ -1,4 +1,4 @@
-"""Owns what `zoo bench latency`, `stages` and `report` can be told, with ranges and defaults; light to import."""
+"""Owns what `zoo bench latency`, `compare` and `report` can be told: ranges, defaults; light to import."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from export.backends import BackendId
+from zoo.model.spec import ImageSize
 from zoo.options import RESULTS, Arg, DeviceChoice, Opt
 from zoo.rows import Count, NotNegative, Positive, Row, Within
 
-# What a stage is timed in; what an artifact is in, its passport says.
-StagePrecision = Literal["fp32", "tf32", "fp16", "bf16"]
+# How pictures come to an artifact (MLPerf's names), and what calls it.
+ScenarioId = Literal["single_stream", "multi_stream", "offline", "server"]
+Driver = Literal["zoo", "loadgen"]
 
-# Options that `latency` and `stages` share.
+# Options that commands share.
 WarmupMs = Annotated[NotNegative, Opt("Untimed calls before the first round.")]
 Rounds = Annotated[int, Within(3), Opt("Visits to each thing compared, A B A B…")]
+LatencyRounds = Annotated[
+    Annotated[int, Within(3)] | None,
+    Opt("Visits to each thing compared, A B A B…  [default: one for every 100 ms]"),
+]
 Threads = Annotated[Count | None, Opt("Processor threads.  [default: the back end's]")]
 Folder = Annotated[Path, Opt("Folder of the results.", flags=("-o", "--out"))]
 
@@ -25,10 +31,36 @@ class LatencyOptions(Row):
     """What `zoo bench latency` can be told."""
 
     artifacts: Annotated[tuple[str, ...], Arg("ARTIFACT...")]
-    batch_sizes: Annotated[tuple[Count, ...], Opt("Repeatable.  [default: 1 and 8]", flags=("--batch-size",))] = ()
+    scenario: Annotated[
+        ScenarioId, Opt("MLPerf's: how pictures come. server: at random, latency from the scheduled arrival.")
+    ] = "single_stream"
+    batch_sizes: Annotated[
+        tuple[Count, ...],
+        Opt(
+            "Repeatable; for server the most pictures at once.  [default: 1 and 8; offline 32, else 8]",
+            flags=("--batch-size",),
+        ),
+    ] = ()
+    image_sizes: Annotated[
+        tuple[ImageSize, ...],
+        Opt(
+            "Of checkpoints, px; repeatable. Each is exported in memory.  [default: their own]", flags=("--image-size",)
+        ),
+    ] = ()
+    rates: Annotated[
+        tuple[Positive, ...],
+        Opt(
+            "Pictures a second that arrive, for server; repeatable.  [default: 50, 80, 95 % of the slowest's most]",
+            flags=("--rate",),
+        ),
+    ] = ()
+    idle_gap: Annotated[bool, Opt("Also time calls after 10, 100 and 1000 ms of silence.")] = False
+    driver: Annotated[Driver, Opt("loadgen: MLPerf's own LoadGen calls and reads the clock.")] = "zoo"
     duration_s: Annotated[Positive, Opt("Of each artifact at each batch size, in all rounds together.")] = 3.0
-    warmup_ms: WarmupMs = 200.0
-    rounds: Rounds = 5
+    warmup_ms: Annotated[NotNegative, Opt("Untimed calls before the first round; on until their time is steady.")] = (
+        200.0
+    )
+    rounds: LatencyRounds = None
     backends: Annotated[
         tuple[BackendId, ...],
         Opt("Time each artifact in this one, if it opens it; repeatable.  [default: auto]", flags=("--backend",)),
@@ -39,20 +71,38 @@ class LatencyOptions(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StagesOptions(Row):
-    """What `zoo bench stages` can be told."""
+class CompareOptions(Row):
+    """What `zoo bench compare` can be told."""
 
-    model: Annotated[str, Arg("MODEL")]
-    image_size: Annotated[
-        Annotated[int, Within(8, 4096)] | None, Opt("Side of the pictures, px.  [default: the model's]")
-    ] = None
+    before: Annotated[Path, Arg("BEFORE.json")]
+    after: Annotated[Path, Arg("AFTER.json")]
+    tolerance: Annotated[Positive, Opt("How much slower is no regression, %.")] = 5.0
+    strict: Annotated[bool, Opt("Fail too where the interval does not rule a regression out.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierOptions(Row):
+    """What `zoo bench zoo` can be told."""
+
+    models: Annotated[tuple[str, ...], Arg("[MODEL]...")] = ()
     batch_size: Annotated[Count, Opt("Pictures at once.")] = 1
-    precision: Annotated[StagePrecision, Opt("tf32 needs a GPU.")] = "fp32"
-    duration_s: Annotated[Positive, Opt("Of each form of each stage, in all rounds together.")] = 1.0
+    duration_s: Annotated[Positive, Opt("Of each network, in all rounds together.")] = 2.0
     warmup_ms: WarmupMs = 200.0
-    rounds: Rounds = 5
+    rounds: LatencyRounds = None
     device: DeviceChoice = "auto"
     threads: Threads = None
+    out: Folder = RESULTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(Row):
+    """What `zoo bench check` can be told."""
+
+    model: Annotated[str, Opt("Network, with random weights, that is timed.")] = "lite0"
+    runs: Annotated[Count, Opt("Runs of each check that is repeated.")] = 100
+    duration_s: Annotated[Positive, Opt("Of each of two things compared.")] = 2.0
+    threads: Threads = None
+    again: Annotated[bool, Opt("Begin anew instead of going on with the result that is there.")] = False
     out: Folder = RESULTS
 
 
@@ -61,6 +111,6 @@ class ReportOptions(Row):
     """What `zoo bench report` can be told."""
 
     results: Annotated[tuple[Path, ...], Arg("[FILE|FOLDER]...")] = ()
-    out: Annotated[Path, Opt("The page; its figures are written beside it as .json.", flags=("-o", "--out"))] = (
-        RESULTS / "report.html"
-    )
+    out: Annotated[
+        Path, Opt("The page; its figures are written beside it as .json, .md and .csv.", flags=("-o", "--out"))
+    ] = RESULTS / "report.html"

@@ -29,6 +29,9 @@ CLASSES = tuple("0123456789")
 TOLERANCE = 1e-4
 
 
+BRIEF = "--on torch --by isolated --duration-s 0.01 --rounds 3"
+
+
 def lively(variant: Variant) -> Network:
     """A network none of whose batch norms is the identity, so that one that is left out or misplaced shows."""
     torch.manual_seed(0)
@@ -101,7 +104,12 @@ def test_an_unexpanded_fused_stage_with_squeeze_and_excitation_goes_all_the_way(
     flags = "--epochs 4 --image-size 32 --batch-size 36 --workers 0 --device cpu"
     trained = zoo("train", "squeezed.toml", "--data", picture_folder, *flags.split())
     assert trained.code == 0, trained.err
-    timed = zoo("bench", "stages", "squeezed.toml", "--duration-s", "0.01", "--rounds", "3", "--device", "cpu")
+    timed = zoo(
+        "bench",
+        "stages",
+        "squeezed.toml",
+        *["--on", "torch", "--by", "isolated", "--duration-s", "0.01", "--rounds", "3"],
+    )
     assert timed.code == 0, timed.err
     exported = zoo("export", "squeezed.toml", "--num-pictures", "4", "--json")
     assert exported.code == 0, exported.err

@@ -17,8 +17,9 @@ from train.cli import train as train_command
 from train.learn.throughput import measure_training
 from train.options import BenchTrainOptions, TrainOptions
 from train.progressive.plan import plan_training
+from train.session import train_model
 from train.settings import Settings
-from zoo.errors import RowError
+from zoo.errors import RowError, ZooError
 from zoo.rows import Row
 
 
@@ -85,3 +86,8 @@ def test_what_changes_nothing_or_cannot_end_is_refused_at_once(
     answer = zoo("train", "tiny", *arguments)
     assert answer.code == 1 and said in answer.err
     assert not list(in_folder.iterdir())
+
+
+def test_epochs_and_a_budget_are_refused_from_python_too(picture_folder: Path) -> None:
+    with pytest.raises(ZooError, match="epochs has no effect with a budget"):
+        train_model(TrainOptions(model="tiny", data=str(picture_folder), budget="8s", epochs=2))

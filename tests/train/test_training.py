@@ -216,7 +216,7 @@ def test_a_test_split_is_looked_at_once_and_comes_first(zoo: Callable, picture_f
         *("--device", "cpu", "-o", "run"),
     )
     assert answer.code == 0, answer.err
-    assert "% top-1 at 20 px on 12 test pictures (" in answer.out
+    assert "% top-1 at 16 px on 12 test pictures (" in answer.out
     provenance = read_card(Path("run/checkpoint.safetensors")).provenance
     assert provenance["test_pictures"] == 12 and 0 <= provenance["test_top1"] <= 1
     assert "12 test pictures" in Path("run/report.html").read_text()

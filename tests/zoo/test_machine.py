@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from zoo.machine import environment, usable_cores, usable_processors
+from zoo.machine import environment, source_commit, usable_cores, usable_memory, usable_processors
 
 BOUND = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -57,6 +58,25 @@ def test_quotas_of_control_groups_are_kept(files: dict[str, str], expected: int,
     assert usable_processors(tmp_path) == expected
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "1048576\n"}, 1 << 20),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "max\n"}, None),
+        ({"proc/self/cgroup": "3:memory:/x\n", "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "2097152"}, 2 << 20),
+        ({"proc/self/cgroup": "3:memory:/x\n", "sys/fs/cgroup/memory/x/memory.limit_in_bytes": str(2**63)}, None),
+        ({}, None),
+    ],
+)
+def test_limits_of_control_groups_are_kept(files: dict[str, str], expected: int | None, tmp_path: Path) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert usable_memory(tmp_path) == (machine if expected is None else expected)
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process")
 def test_a_process_bound_to_one_processor_uses_one() -> None:
     code = (
@@ -79,3 +99,17 @@ def test_of_two_processors_that_share_a_core_one_computes(tmp_path: Path) -> Non
 
 def test_results_say_how_many_could_be_used() -> None:
     assert environment()["cores_usable"] == usable_processors()
+
+
+def test_the_commit_of_the_sources_is_told_where_git_keeps_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = source_commit.__wrapped__()
+    kept = (Path(__file__).parents[2] / ".git").exists()
+    assert (re.fullmatch(r"[0-9a-f]{40}\+?", found or "") is not None) == kept
+    # Sources within a repository that is not theirs have no commit: it would be somebody else's.
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setattr("zoo.machine.__file__", str(tmp_path / "zoo" / "machine.py"))
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "__init__.py").touch()
+    assert source_commit.__wrapped__() is None

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from zoo.cli import LazyGroup, cli
 from zoo.errors import ArtifactError, RowError
-from zoo.options import Arg, Finite, Opt, takes
+from zoo.options import Arg, Finite, Opt, takes, typed_command
 from zoo.rows import Ascending, Count, Row, Some, Within
 
 
@@ -233,3 +233,25 @@ def test_numbers_that_go_together_may_be_given_several_times() -> None:
         RowError, match=r"ranges\[1\] is 3, 2; expected two whole numbers of at least 1, the smaller one"
     ):
         Ranges(ranges=((1, 2), (3, 2)))
+
+
+def test_what_was_typed_is_told_without_the_folders_of_this_machine(tmp_path: Path) -> None:
+    said: list[str | None] = []
+
+    @click.command("cook")
+    @takes(CookOptions)
+    @click.option("--json", "as_json", is_flag=True)
+    def cook(options: CookOptions, as_json: bool) -> None:
+        said.append(typed_command())
+
+    notes = str(tmp_path / "my notes.txt")
+    typed = ["stew", "--spice", "salt", "--spice", "bay leaf", "--notes", notes, "--profile", "2", "3", "--no-stir"]
+    assert CliRunner().invoke(cook, typed).exit_code == 0
+    assert said == ["cook stew --spice salt --spice 'bay leaf' --no-stir --notes 'my notes.txt' --profile 2 3"]
+
+
+def test_a_script_of_benchmarks_is_a_command_and_another_program_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/home/me/zoo/benchmarks/peers.py", "--exported", "/data/x.onnx"])
+    assert typed_command() == "python benchmarks/peers.py --exported x.onnx"
+    monkeypatch.setattr("sys.argv", ["/usr/bin/pytest", "tests"])
+    assert typed_command() is None

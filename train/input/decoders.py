@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.synchronize import Semaphore
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from train.input.kept import pixels_kept
 from train.input.loader import Batch, Item, Made, Prepared, collate
 from train.processes.stopping import leave_signals_to_the_run, signals_held
 from train.processes.workers import Workers, starting
@@ -75,18 +76,18 @@ def load_validation(
 def decoders_kept(pictures: Sequence[Pictures], *, workers: int, pin: bool) -> Iterator[None]:
     """Begin decoding processes now, which `load` uses for these pictures until the block ends; 0 workers are none.
 
+    Until then pictures stay decoded as well, as `train.input.kept` has it.
+
     Raises:
         WorkerError: the system has no memory, processes or files for them.
     """
-    if not workers:
+    with ExitStack() as stack:
+        stack.enter_context(pixels_kept(pictures))  # before the processes: they are forked with it
+        if workers:
+            kept = stack.enter_context(closing(KeptDecoders(tuple(pictures), workers, pin)))
+            _kept.append(kept)
+            stack.callback(_kept.remove, kept)
         yield
-        return
-    with closing(KeptDecoders(tuple(pictures), workers, pin)) as kept:
-        _kept.append(kept)
-        try:
-            yield
-        finally:
-            _kept.remove(kept)
 
 
 class KeptDecoders:

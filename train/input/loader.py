@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, default_collate
 
 from train.augment.host import Draws, augment, draw_augmentation, random_crop_box
 from train.input.decode import Crop, CropDecoder
+from train.input.kept import reading
 from train.input.order import picture_of
 from train.input.streams import Streams
 from train.options import AugmentOn
@@ -27,6 +28,7 @@ from zoo.errors import BrokenPictureError, DataError, ZooError
 from zoo.model.spec import RGB, Preprocessing
 
 Read = Callable[[], Stored]
+JPEG_START = b"\xff\xd8"  # ITU-R T.81 B.1.1.3: the marker that begins a picture
 # A picture's class, or its row of `Pictures.targets`, (K,) bool.
 Label = int | NDArray[np.bool_]
 
@@ -97,7 +99,8 @@ class Made(Dataset[Item | str]):
         An error that is not one picture's is returned: raised in a worker, it would arrive as the text of a traceback.
         """
         try:
-            with self.pictures.reading([picture_of(index, len(self)) for index in indices]) as reads:
+            places = [picture_of(index, len(self)) for index in indices]
+            with reading(self.pictures, places, channels=self.planes, decoded_whole=self.decodes_whole) as reads:
                 return self.make(indices, reads)
         except DataError as error:
             return error
@@ -106,6 +109,15 @@ class Made(Dataset[Item | str]):
 
     def make(self, indices: Sequence[int], reads: Sequence[Read]) -> list[Item | str]:
         """The items of pictures, or of draws of them (`train.input.order`), which `reads` read."""
+        raise NotImplementedError
+
+    @property
+    def planes(self) -> int:
+        """How many planes items have."""
+        raise NotImplementedError
+
+    def decodes_whole(self, file: bytes) -> bool:
+        """Whether an item is made of all pixels of a file, as `open_picture` decodes them."""
         raise NotImplementedError
 
 
@@ -127,6 +139,15 @@ class Augmented(Made):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "streams", Streams(self.seed, self.epoch))
+
+    @property
+    def planes(self) -> int:
+        """How many planes items have."""
+        return self.channels
+
+    def decodes_whole(self, file: bytes) -> bool:
+        """All but JPEGs, of which `CropDecoder` decodes what a crop needs."""
+        return not file.startswith(JPEG_START)
 
     def make(self, indices: Sequence[int], reads: Sequence[Read]) -> list[Item | str]:
         """Crop and augment pictures, as seed, epoch and draw decide.
@@ -187,6 +208,15 @@ class Prepared(Made):
     """Pictures preprocessed without augmentation."""
 
     preprocessing: Preprocessing
+
+    @property
+    def planes(self) -> int:
+        """How many planes items have."""
+        return self.preprocessing.channels
+
+    def decodes_whole(self, file: bytes) -> bool:
+        """Every file, as everywhere but in training."""
+        return True
 
     def make(self, indices: Sequence[int], reads: Sequence[Read]) -> list[Item | str]:
         """Prepare pictures, one after the other."""

@@ -120,7 +120,11 @@ class LAMB(_Foreach):
 
 def make_optimizer(model: Network, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer over `parameter_groups`. SGD and AdamW are torch's fused ones."""
-    groups = parameter_groups(model, recipe)
+    return optimizer_over(parameter_groups(model, recipe), recipe)
+
+
+def optimizer_over(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
+    """The recipe's optimizer over groups of parameters, which have their own weight decay."""
     eps = DEFAULT_EPS[recipe.optimizer] if recipe.eps is None else recipe.eps
     lr = recipe.learning_rate
     if recipe.optimizer == "rmsprop":

@@ -25,7 +25,9 @@ from zoo.machine import usable_processors
 PIXELS = 4 * 224**2
 LEAST = 4
 SMALLER = 0.6
-STEPS = 2
+# Each thing is timed this often at least, and again while that takes little: a machine that is busy for a moment must
+# not look slow.
+LEAST_TIMES, MOST_TIMES, ENOUGH_S = 2, 8, 0.5
 
 
 def measure_pace(job: Job) -> Pace:
@@ -79,7 +81,9 @@ def _training_pace(run: Run, job: Job, size: int) -> float:
     dataset = Augmented(job.train_set, job.recipe, stage, seed, 0, augment_on, job.preprocessing.channels)
     decode_s, batch = _decoding(lambda: dataset.__getitems__(chosen), len(chosen))
     enter_stage(run, stage, job.settings)
-    step_s = _fastest(partial(_step, run, job, stage, batch), on_gpu) / len(batch.labels)
+    step = partial(_step, run, job, stage, batch)
+    step()  # the first one is slower: the optimizer makes its state
+    step_s = _fastest(step, on_gpu=on_gpu) / len(batch.labels)
     return _together(job, decode_s, step_s)
 
 
@@ -93,7 +97,8 @@ def _validation_pace(run: Run, job: Job, size: int) -> float:
         with torch.inference_mode(), autocast(job.settings):
             run.average.model(normalize(batch.pictures.to(job.settings.device), job.preprocessing))
 
-    return _together(job, decode_s, _fastest(answer, on_gpu) / len(batch.labels))
+    answer()
+    return _together(job, decode_s, _fastest(answer, on_gpu=on_gpu) / len(batch.labels))
 
 
 def _batch(whole: int, size: int, on_gpu: bool) -> int:
@@ -106,23 +111,19 @@ def _step(run: Run, job: Job, stage: TrainingStage, batch: Batch) -> None:
 
 
 def _decoding(get: Callable[[], list[Item | str] | ZooError], count: int) -> tuple[float, Batch]:
-    """Seconds a picture for one process, and the batch; the second time counts, when files are in memory."""
-    get()
-    began = time.perf_counter()
+    """Seconds a picture for one process, and the batch; the first time does not count: files are not in memory yet."""
     batch = collate(get())
-    seconds = (time.perf_counter() - began) / count
     if isinstance(batch, ZooError):
         raise batch
     if len(batch.labels) < 2:
         raise DataError("The first pictures cannot be decoded.", "`zoo data check` names the broken ones.")
-    return seconds, batch
+    return _fastest(lambda: collate(get())) / count, batch
 
 
-def _fastest(work: Callable[[], None], on_gpu: bool) -> float:
-    """The faster of a few calls, after one that does not count: what else the machine does is not the run's pace."""
-    work()
-    taken = []
-    for _ in range(STEPS):
+def _fastest(work: Callable[[], object], *, on_gpu: bool = False) -> float:
+    """Seconds of the fastest of a few calls: what else the machine does is not the run's pace."""
+    taken: list[float] = []
+    while len(taken) < LEAST_TIMES or (len(taken) < MOST_TIMES and sum(taken) < ENOUGH_S):
         began = time.perf_counter()
         work()
         if on_gpu:

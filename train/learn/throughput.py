@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from train.input.loader import Batch
 from train.learn.job import Job
 from train.learn.run import Run, enter_stage, start_run
 from train.learn.step import train_step
+from train.learn.twin import load_timm, twin_of
 from train.options import BenchTrainOptions
 from train.processes.distributed import ALONE
 from train.progressive.overrides import choose_recipe
@@ -39,6 +41,10 @@ NUM_CLASSES = 1000
 def measure_training(options: BenchTrainOptions, *, console: Console | None = None) -> Result:
     """Time optimizer steps at every stage of a recipe, on pictures already in memory, in `NUM_CLASSES` classes.
 
+    With sizes or batches of its own it is every size with every batch instead, regularised as the last stage is; what
+    does not fit into a GPU's memory is told then, as in the paper's Table 2. With `beside_timm` timm's network makes
+    the same steps in turn.
+
     What is timed: transfer, flip and RandAugment where they are the device's, normalisation, mixing, forward, backward,
     clipping, the recipe's optimizer and the weight average; not decoding, which is another benchmark's. Pictures are
     uint8 noise: convolutions take the same time for any values, and the loss of a few steps does not matter.
@@ -50,21 +56,37 @@ def measure_training(options: BenchTrainOptions, *, console: Console | None = No
     variant = find_model_variant(options.model)
     recipe = choose_recipe(options.training, variant)
     settings = choose_settings(options.training, no_pictures(NUM_CLASSES), ALONE)
+    stages = grid_of(recipe.stages[-1], options) if options.is_grid else recipe.stages
     job = noise_job(variant, recipe, settings, NUM_CLASSES)
+    if options.beside_timm:
+        load_timm(variant)
     run = start_run(job)
-    rows = []
-    for index, stage in enumerate(recipe.stages, start=1):
+    rows, too_large = [], list[dict[str, int]]()
+    for index, stage in enumerate(stages, start=1):
         if console:
-            console.print(f"stage {index}/{len(recipe.stages)}: {stage.image_size} px, batch {stage.batch_size}")
-        rows.append({"stage": index} | _measure_stage(run, job, stage, options.steps))
+            console.print(f"stage {index}/{len(stages)}: {stage.image_size} px, batch {stage.batch_size}")
+        try:
+            rows.append({"stage": index} | _measure_stage(run, job, stage, options))
+        except torch.OutOfMemoryError as error:
+            if not options.is_grid:
+                raise ZooError(
+                    f"Batch {stage.batch_size} at {stage.image_size} px does not fit into the GPU's memory.",
+                    "Use a smaller --batch-size.",
+                ) from error
+            too_large.append({"image_size": stage.image_size, "batch_size": stage.batch_size})
+    if not rows:
+        raise ZooError("No size and batch fits into the GPU's memory.", "Use a smaller --at-size or --at-batch.")
     on_gpu = settings.device.type == "cuda"
+    grid = f"{'-'.join(map(str, dict.fromkeys(stage.image_size for stage in stages)))}px"
+    size = grid if options.is_grid else f"{recipe.largest_size}px"
     compiled = "-compiled" if settings.compile else "-checkpointed" if settings.checkpoint_activations else ""
     subject = Subject(
-        name=f"{variant.id}-{recipe.name}-{recipe.largest_size}px-augmented-on-{settings.augment_on}{compiled}",
-        batch_sizes=tuple(dict.fromkeys(stage.batch_size for stage in recipe.stages)),
+        name=f"{variant.id}-{recipe.name}-{size}-augmented-on-{settings.augment_on}{compiled}",
+        batch_sizes=tuple(dict.fromkeys(stage.batch_size for stage in stages)),
         precision=settings.precision,
         threads=None if on_gpu else torch.get_num_threads(),
         sha256=None if variant in VARIANTS else row_sha256(variant),
+        way="beside timm" if options.beside_timm else None,
     )
     return Result(
         kind="train",
@@ -84,30 +106,60 @@ def measure_training(options: BenchTrainOptions, *, console: Console | None = No
             "steps": options.steps,
             "warmup_steps": WARMUP_STEPS,
         },
-        data={"rows": rows},
+        data={"rows": rows, "out_of_memory": too_large},
     )
 
 
-def _measure_stage(run: Run, job: Job, stage: TrainingStage, steps: int) -> dict[str, Any]:
+def grid_of(stage: TrainingStage, options: BenchTrainOptions) -> list[TrainingStage]:
+    """A stage at every size with every batch asked for, the least work first: so each peak of memory is its own."""
+    sizes, batches = options.at_sizes or (stage.image_size,), options.at_batches or (stage.batch_size,)
+    places = {(size, batch) for size in sizes for batch in batches}
+    return [
+        replace(stage, image_size=size, batch_size=batch, accumulate=1)
+        for size, batch in sorted(places, key=lambda place: (place[0] ** 2 * place[1], place))
+    ]
+
+
+def _measure_stage(run: Run, job: Job, stage: TrainingStage, options: BenchTrainOptions) -> dict[str, Any]:
     on_gpu = job.settings.device.type == "cuda"
     enter_stage(run, stage, job.settings)
-    parts = [noise(job, stage)] * stage.accumulate
-    step = partial(train_step, run, job, stage, parts, np.random.default_rng(0), num_parts=len(parts))
-    try:
-        for _ in range(WARMUP_STEPS):
-            step()
-        samples = list(_time_on_gpu(step, steps) if on_gpu else _time_on_cpu(step, steps))
-    except torch.OutOfMemoryError as error:
-        raise ZooError(
-            f"Batch {stage.batch_size} at {stage.image_size} px does not fit into the GPU's memory.",
-            "Use a smaller --batch-size.",
-        ) from error
-    summary = summarize(samples)
-    return stage.to_dict() | {
+    step = _warm_step(run, job, stage)
+    peak = torch.cuda.max_memory_allocated() if on_gpu else None
+    steps = [step, _warm_step(twin_of(run, job, stage), job, stage)] if options.beside_timm else [step]
+    ours, *theirs = _time_on_gpu(steps, options.steps) if on_gpu else _time_on_cpu(steps, options.steps)
+    summary = summarize(ours)
+    row = stage.to_dict() | {
         "pictures_per_second": 1000.0 * stage.batch_size / summary.p50_ms,
         "ms_per_step": summary.to_dict(),
-        "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
+        "samples_ms": ours,
+        "peak_memory_bytes": peak,
+        "peak_process_bytes": None if on_gpu else peak_bytes(),
     }
+    if not theirs:
+        return row
+    _, name = load_timm(job.variant)
+    return row | {"timm": {"network": name, "ms_per_step": summarize(theirs[0]).to_dict(), "samples_ms": theirs[0]}}
+
+
+def _warm_step(run: Run, job: Job, stage: TrainingStage) -> Callable[[], object]:
+    """A step on noise that was made a few times; on a GPU the peak of memory is that of these times."""
+    parts = [noise(job, stage)] * stage.accumulate
+    step = partial(train_step, run, job, stage, parts, np.random.default_rng(0), num_parts=len(parts))
+    if job.settings.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(WARMUP_STEPS):
+        step()
+    return step
+
+
+def peak_bytes() -> int | None:
+    """The most memory this process has had so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    # Bytes on macOS, KiB elsewhere.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def no_pictures(num_classes: int) -> Pictures:
@@ -146,21 +198,24 @@ def noise(job: Job, stage: TrainingStage) -> Batch:
     return batch.pin_memory() if job.settings.pin else batch
 
 
-def _time_on_cpu(step: Callable[[], object], steps: int) -> Iterator[float]:
-    for _ in range(steps):
-        started = time.perf_counter_ns()
-        step()
-        yield (time.perf_counter_ns() - started) / 1e6
+def _time_on_cpu(steps: Sequence[Callable[[], object]], times: int) -> list[list[float]]:
+    """Milliseconds of each step, one list for each of the steps that take turns."""
+    samples: list[list[float]] = [[] for _ in steps]
+    for _ in range(times):
+        for step, of_step in zip(steps, samples, strict=True):
+            started = time.perf_counter_ns()
+            step()
+            of_step.append((time.perf_counter_ns() - started) / 1e6)
+    return samples
 
 
-def _time_on_gpu(step: Callable[[], object], steps: int) -> Iterator[float]:
-    """Time between events at the borders of steps: the host runs ahead, as it does in training."""
-    borders = [torch.cuda.Event(enable_timing=True) for _ in range(steps + 1)]  # type: ignore[no-untyped-call]
-    torch.cuda.reset_peak_memory_stats()
+def _time_on_gpu(steps: Sequence[Callable[[], object]], times: int) -> list[list[float]]:
+    """The same between events at the borders of steps: the host runs ahead, as it does in training."""
+    borders = [torch.cuda.Event(enable_timing=True) for _ in range(len(steps) * times + 1)]  # type: ignore[no-untyped-call]
     borders[0].record()
-    for border in borders[1:]:
+    for border, step in zip(borders[1:], cycle(steps), strict=False):
         step()
         border.record()
     torch.cuda.synchronize()  # the one host–device synchronisation: after the last step
-    for before, after in pairwise(borders):
-        yield before.elapsed_time(after)
+    taken = [before.elapsed_time(after) for before, after in pairwise(borders)]
+    return [taken[place :: len(steps)] for place in range(len(steps))]

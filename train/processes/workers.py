@@ -19,7 +19,6 @@ from zoo.errors import WorkerError
 GONE_WITHIN_S = 1.0
 # Processes that were asked to end, and have not within this time, are stopped, or wait for a disk that is away.
 ENDED_WITHIN_S = 3.0
-GOES_ON = "The same command with --resume goes on from the last state, with any number of workers."
 # What a process died of, by its signal: the probable cause, and what helps.
 CAUSES = {
     "SIGKILL": ("most likely the system ran out of memory", "Take fewer --workers or a smaller --batch-size."),
@@ -45,12 +44,12 @@ class Workers:
         if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in str(error):
             return WorkerError(
                 "The decoding processes have no open files left.",
-                f"Raise the limit (ulimit -n 65536), or take fewer --workers. {GOES_ON}",
+                "Raise the limit (ulimit -n 65536), or take fewer --workers.",
             )
         if "unable to allocate shared memory" in str(error):  # PyTorch's words; without fallocate it would be SIGBUS
             return WorkerError(
                 "The decoding processes cannot hand their batches over: /dev/shm is full.",
-                f"{CAUSES['SIGBUS'][1]} {GOES_ON}",
+                CAUSES["SIGBUS"][1],
             )
         lost = self._lost()
         if lost is None:
@@ -104,7 +103,7 @@ def starting(workers: Workers) -> Iterator[None]:
 
 def out_of_memory() -> WorkerError:
     """No memory was left to decode a picture."""
-    return WorkerError("There is no memory left to decode pictures.", f"{CAUSES['SIGKILL'][1]} {GOES_ON}")
+    return WorkerError("There is no memory left to decode pictures.", CAUSES["SIGKILL"][1])
 
 
 def _died(process: BaseProcess) -> WorkerError:
@@ -112,4 +111,4 @@ def _died(process: BaseProcess) -> WorkerError:
     name = signal.Signals(-code).name if code is not None and code < 0 else ""
     cause, remedy = CAUSES.get(name, UNKNOWN_CAUSE)
     how = f"was ended by {name}" if name else f"ended with exit code {code}"
-    return WorkerError(f"A decoding process (pid {process.pid}) {how}: {cause}.", f"{remedy} {GOES_ON}")
+    return WorkerError(f"A decoding process (pid {process.pid}) {how}: {cause}.", remedy)

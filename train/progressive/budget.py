@@ -25,8 +25,9 @@ SMALLEST_PX = 64
 # With fewer pictures than these, repeated ones counted, smaller ones are the better use of the time: from weights so
 # many of all classes and of each, from nothing this share of what suits the recipe.
 ENOUGH_PICTURES, ENOUGH_OF_A_CLASS, ENOUGH_FROM_NOTHING = 1000, 10, 0.5
-# More validations than this tell no more, and they take no more of the time than this.
-MOST_EPOCHS, VALIDATION_SHARE = 20, 0.1
+# More validations than this tell no more, they take no more of the time than this, and between two lie so many seconds:
+# each costs a tenth of a second besides, in which nothing is learnt.
+MOST_EPOCHS, VALIDATION_SHARE, LEAST_EPOCH_S = 20, 0.1, 4.0
 # Nothing is chosen by what epochs below the final size reach: so many pictures show how it goes.
 GLANCE_PICTURES = 500
 # More features make a linear classifier little better, and cost as much as training on them; few pictures are seen
@@ -204,7 +205,7 @@ def fit_to_budget(
         size = suited.largest_size
         if share < 1:
             size = min(max(round(share * size / 8) * 8, SMALLEST_PX), size)
-        most = _most_epochs(make, least, size, amount, pace, VALIDATION_SHARE * planned)
+        most = _most_epochs(make, least, size, amount, pace, planned)
         draft = make(most, amount.train, size)
         each = floor((planned - _seconds_besides(draft, amount, pace)) / _seconds_a_picture(draft, pace, 0))
         if each >= SMALLEST_BATCH:
@@ -228,10 +229,11 @@ def fit_to_budget(
 def _most_epochs(
     make: Callable[[int, int, int], Recipe], least: int, size: int, amount: Amount, pace: Pace, seconds: float
 ) -> int:
-    """The most epochs whose validations, but for the last one, take so many seconds."""
-    for epochs in range(MOST_EPOCHS, least, -1):
+    """The most epochs of so many seconds whose validations, but for the last one, take no more than their share."""
+    for epochs in range(min(MOST_EPOCHS, floor(seconds / LEAST_EPOCH_S)), least, -1):
         recipe = make(epochs, amount.train, size)
-        if sum(_seconds_of_validation(recipe, amount, pace, epoch) for epoch in range(recipe.epochs - 1)) <= seconds:
+        looks = sum(_seconds_of_validation(recipe, amount, pace, epoch) for epoch in range(recipe.epochs - 1))
+        if looks <= VALIDATION_SHARE * seconds:
             return epochs
     return least
 

@@ -174,6 +174,7 @@ def _situation(
 ) -> Situation:
     bare = Situation(
         variant=variant,
+        weights=has_weights(options.model),
         epochs=options.epochs,
         batch_size=options.batch_size,
         image_size=options.image_size,

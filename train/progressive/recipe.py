@@ -21,6 +21,8 @@ KeptWeights = Literal["averaged", "raw"]
 BatchRule = Literal["none", "linear", "sqrt"]
 ErasingFill = Literal["zero", "noise"]
 BelowOne = Annotated[float, Within(0, below=1)]
+# Sizes that differ by multiples of it look alike to a network's strided layers, px.
+SIZE_STEP = 8
 RECIPES = "train.recipes"  # by name: recipes import this file, not the reverse
 
 
@@ -145,12 +147,14 @@ class Recipe(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Situation(Row):
-    """What a recipe may adapt to: the network, how many pictures of how many classes, and what the user has fixed.
+    """What a recipe may adapt to: the network, whether it has trained weights, how many pictures of how many classes,
+    and what the user has fixed.
 
     Without pictures it is a folder of ten thousand in a hundred classes.
     """
 
     variant: Variant
+    weights: bool = False
     pictures: Count = 10_000
     classes: Count = 100
     epochs: Count | None = None
@@ -202,17 +206,20 @@ def require_network(recipe: str, variant: Variant, ids: Iterable[str]) -> None:
         )
 
 
-def round_test_size(image_size: int, max_size: int) -> int:
-    """A fifth above the last training size, to the nearest multiple of 8, never above the network's cap.
+def larger_by(image_size: int, ratio: float) -> int:
+    """The largest size up to `ratio` times another from which it differs by whole eights: 300 px × 1.135 are 340.
 
-    300 px → 360; the paper's own pairs are 300/384 and 380/480 (§4.1: “about 20 % smaller”).
+    Layers with a stride meet the edge of a picture elsewhere at every size but those: small pictures, which are mostly
+    edge, become other pictures.
     """
-    return min(int(image_size * 1.2 / 8 + 0.5) * 8, max_size)
+    return image_size + int(image_size * (ratio - 1) / SIZE_STEP + 1e-9) * SIZE_STEP
 
 
 def tested_size(recipe: Recipe, stage: TrainingStage) -> int:
     """The size of validation pictures after a stage's epochs: its own, as much larger as the last ones are."""
-    return round(stage.image_size * recipe.test_size / recipe.largest_size)
+    if stage.image_size == recipe.largest_size:
+        return recipe.test_size
+    return larger_by(stage.image_size, recipe.test_size / recipe.largest_size)
 
 
 def validated_pictures(recipe: Recipe, stage: TrainingStage, pictures: int, *, last: bool) -> int:

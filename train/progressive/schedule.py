@@ -34,17 +34,19 @@ def progressive_stages(
     Args:
         epochs: of the whole run; stages get equal shares, and some one more if they do not divide.
         batch_size: one per stage, so it decides the number of stages.
-        size_step: image sizes are rounded to a multiple of it (1 px as in the paper's code).
+        size_step: image sizes below the last one are rounded to a multiple of it (1 px as in the paper's code).
     """
     count = len(batch_size)
 
     def at(pair: tuple[float, float], stage: int) -> float:
         return interpolate(*pair, stage, count)
 
+    between = [max(size_step, round(at(image_size, stage) / size_step) * size_step) for stage in range(count)]
+    sizes = [*(min(size, image_size[1]) for size in between[:-1]), image_size[1]]
     return tuple(
         TrainingStage(
             epochs=epochs * (stage + 1) // count - epochs * stage // count,
-            image_size=max(size_step, round(at(image_size, stage) / size_step) * size_step),
+            image_size=sizes[stage],
             batch_size=batch_size[stage],
             randaugment_magnitude=round(at(randaugment_magnitude, stage), 4),
             mixup_alpha=round(at(mixup_alpha, stage), 4),

@@ -17,6 +17,7 @@ from __future__ import annotations
 from train.progressive.adapt import (
     STEPS_FROM_NOTHING,
     average_decay,
+    enlargement,
     norm_momentum,
     regularisation,
     smallest_crop,
@@ -24,8 +25,9 @@ from train.progressive.adapt import (
     suited_epochs,
     warmup_epochs,
 )
-from train.progressive.recipe import Recipe, Situation, round_test_size, scaled_test_size
+from train.progressive.recipe import SIZE_STEP, Recipe, Situation, larger_by
 from train.progressive.schedule import progressive_stages, steps_per_epoch
+from zoo.model.counts import count_params
 
 # 128 px of 300 px: where Table 6 starts. In pictures below 48 px a network sees little, and what it learns of them it
 # has to unlearn: where three quarters of the last size are below that too, they are the first.
@@ -42,7 +44,7 @@ def first_size(last: int) -> int:
 
 
 def adapt(situation: Situation) -> Recipe:
-    """For 10,000 pictures and S: 60 epochs at 128, 185, 243 and 300 px, tested at 384."""
+    """For 10,000 pictures and S: 60 epochs at 128, 184, 240 and 300 px, tested at 340."""
     variant = situation.variant
     last = situation.image_size or variant.train_size
     epochs = suited_epochs(situation, of_1000=100, least=LEAST_EPOCHS)
@@ -50,8 +52,11 @@ def adapt(situation: Situation) -> Recipe:
     batches = [suited if situation.batch_size else min(suited, most) for most in BATCHES[: min(len(BATCHES), epochs)]]
     steps = sum(steps_per_epoch(situation.an_epoch, batch) for batch in batches) * epochs // len(batches)
     passes = epochs * situation.an_epoch / situation.pictures
-    share = regularisation(passes)
-    own = max(round_test_size(variant.train_size, variant.max_size), variant.eval_size)
+    share = regularisation(passes, count_params(variant, situation.classes))
+    smallest = smallest_crop(passes)
+    test_size = min(larger_by(last, enlargement(smallest)), variant.max_size)
+    # Where no whole eight fits, things are made as large as in training by cutting the edges off instead.
+    margin = round(last * (enlargement(smallest) - 1)) if test_size == last < variant.max_size else 0
     return Recipe(
         name="folder",
         source="EfficientNetV2 Table 6, AdamW",
@@ -63,14 +68,17 @@ def adapt(situation: Situation) -> Recipe:
             dropout=(0.1, 0.1 + 0.2 * share),
             stochastic_depth_prob=(0.2 * share, 0.2 * share),
             batch_size=batches,
+            size_step=SIZE_STEP,
         ),
-        test_size=scaled_test_size(own, last / variant.train_size, variant.max_size),
+        test_size=test_size,
+        test_resize="crop" if margin else "squash",
+        test_crop_margin=margin,
         learning_rate=2e-3,
         warmup_epochs=warmup_epochs(steps, epochs),
         weight_decay=0.05,
         clip_grad_norm=1.0,
         ema_decay=average_decay(steps),
         norm_momentum=norm_momentum(steps),
-        crop_scale=(smallest_crop(passes), 1.0),
+        crop_scale=(smallest, 1.0),
         short_run_init=True,
     )

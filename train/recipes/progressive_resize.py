@@ -1,7 +1,7 @@
-"""The control: `folder` with rising sizes and batches, but regularised throughout as in its last stage.
+"""The control: `folder`, or from weights `finetune`: rising sizes, but regularised throughout as in its last stage.
 
-Source     Howard 2018 (fastai's DAWNBench entry), as V2 Table 13 compares with it; everything but the stages is
-           `folder`'s
+Source     Howard 2018 (fastai's DAWNBench entry), as V2 Table 13 compares with it; everything but the regularisation is
+           that recipe's
 Command    zoo train s --data PICTURES --recipe progressive_resize
 Hardware   not yet run
 Wall time  not yet run
@@ -13,12 +13,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from train.progressive.recipe import Recipe, Situation
-from train.recipes import folder
+from train.recipes.fixed import controlled
 
 
 def adapt(situation: Situation) -> Recipe:
-    """Four stages, one regularisation."""
-    return control(folder.adapt(situation))
+    """The stages of the default recipe, one regularisation."""
+    return control(controlled(situation))
 
 
 def control(base: Recipe) -> Recipe:

@@ -14,18 +14,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from train.progressive.recipe import Recipe, Situation
+from train.progressive.recipe import SIZE_STEP, Recipe, Situation
 from train.recipes import folder
 
 EPOCHS_PER_DRAW = 8
 
 
 def adapt(situation: Situation) -> Recipe:
-    """As many stages as draws; sizes uniform between the first and the last of `folder`."""
+    """As many stages as draws; sizes uniform between the first and the last of `folder`, in steps of eight."""
     base = folder.adapt(situation)
     first, last = base.stages[0].image_size, base.stages[-1].image_size
     draws = -(-base.epochs // EPOCHS_PER_DRAW)
-    sizes = np.random.default_rng(0).integers(first, last + 1, draws).tolist()
+    below = np.random.default_rng(0).integers(0, (last - first) // SIZE_STEP + 1, draws)
+    sizes = (last - SIZE_STEP * below).tolist()
     stages = tuple(
         replace(base.stages[-1], epochs=min(EPOCHS_PER_DRAW, base.epochs - index * EPOCHS_PER_DRAW), image_size=size)
         for index, size in enumerate(sizes)

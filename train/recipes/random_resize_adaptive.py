@@ -26,7 +26,8 @@ def adapt(situation: Situation) -> Recipe:
 
 
 def _adapt(stage: TrainingStage, first: TrainingStage, last: TrainingStage) -> TrainingStage:
-    share = (stage.image_size - first.image_size) / (last.image_size - first.image_size)
+    rise = last.image_size - first.image_size
+    share = (stage.image_size - first.image_size) / rise if rise else 1.0
     values = {
         name: round(getattr(first, name) + share * (getattr(last, name) - getattr(first, name)), 4) for name in ADAPTED
     }

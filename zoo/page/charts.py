@@ -18,6 +18,7 @@ _BAR_PX = 22
 _LINES_PX = 230
 _LINES_TOP_PX = 24
 _LINES_BOTTOM_PX = 32
+_LABEL_PX = 15
 # One slow outlier must not shorten all bars: the axis ends at this many times the longest bar, and a mark beyond it
 # becomes an arrow. The table has its number.
 _MARKS_REACH = 1.6
@@ -105,7 +106,7 @@ def line_chart(lines: Sequence[Line], *, title: str, description: str, axis: str
     bottom_px = _LINES_PX - _LINES_BOTTOM_PX
 
     def x(index: int) -> float:
-        return 8 + 84 * index / (len(labels) - 1)
+        return 14 + 78 * index / (len(labels) - 1)  # left of the first point are the labels of the ticks
 
     def y(value: float) -> float:
         return bottom_px - (bottom_px - _LINES_TOP_PX) * value / top
@@ -117,15 +118,17 @@ def line_chart(lines: Sequence[Line], *, title: str, description: str, axis: str
     for index, label in enumerate(labels):
         where = f"{x(index):.2f}%"
         parts.append(tag("text", label, class_="tick", text_anchor="middle", x=where, y=_LINES_PX - 10))
-    for line in lines:
+    named: list[float] = []
+    for line in sorted(lines, key=lambda line: -line.points[-1][1]):
         dots = [(f"{x(index):.2f}%", y(value)) for index, (_, value) in enumerate(line.points)]
         for (x1, y1), (x2, y2) in pairwise(dots):
             parts.append(tag("line", class_=f"stroke {line.colour}", x1=x1, x2=x2, y1=y1, y2=y2))
         for (cx, cy), (label, value) in zip(dots, line.points, strict=True):
             tip = tag("title", f"{line.label}, {label}: {digits(value)} {axis}")
             parts.append(tag("circle", tip, class_=f"fill {line.colour}", cx=cx, cy=cy, r=5))
-            # Two series may be close together: then only the last point, where they differ most, has a label.
-            if len(lines) == 1 or label == labels[-1]:
+            # Of several series only the last point, where they differ most, has a label, if it lies over no other.
+            if len(lines) == 1 or (label == labels[-1] and all(abs(cy - other) > _LABEL_PX for other in named)):
+                named.append(cy)
                 parts.append(tag("text", digits(value), class_="point", text_anchor="middle", x=cx, y=cy - 11))
     drawing = tag("svg", *parts, width="100%", height=_LINES_PX, role="img", aria_label=f"{title}. {description}")
     legend = [(line.colour, line.label) for line in lines]

@@ -65,5 +65,10 @@ def marks(summary: Summary) -> tuple[tuple[str, float], ...]:
 
 def variation(summary: Summary) -> Markup:
     """The coefficient of variation, marked where trtexec would warn of it."""
-    share = f"{summary.coefficient_of_variation * 100:.1f} %"
+    share = spread(summary)
     return join(pill("unstable", "warning"), " ", share) if summary.unstable else join(share)
+
+
+def spread(summary: Summary) -> str:
+    """The coefficient of variation as it is: “2.1 %”."""
+    return f"{summary.coefficient_of_variation * 100:.1f} %"

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich.table import Table
-
-from serve.bench.kind import Kind, Measured
-from serve.bench.measure.stages import OPERATORS, FormRow, StageRow, StagesData, Winner
+from serve.bench.drawn.stages import (
+    PROFILERS,
+    above_the_roof,
+    crossover_maps,
+    in_place_chart,
+    method_ratios,
+    methods_chart,
+    roofline_chart,
+    squeeze_note,
+    sum_note,
+    times_chart,
+)
+from serve.bench.engine_rows import find_engine
+from serve.bench.kind import Kind, Measured, Timing
+from serve.bench.measure.places import OPERATORS
+from serve.bench.measure.ratio import Ratio
+from serve.bench.measure.stage_rows import Winner, verdict_of
+from serve.bench.measure.stages import FormRow, StageRow, StagesData
 from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.elements import pill
-from zoo.page.figures import Figures, empty_table, to_page, variation
-from zoo.page.markup import Child, Markup, join, tag
+from zoo.page.figures import Figures, to_page
+from zoo.page.markup import Child, Markup, tag
 from zoo.wording import (
-    OPERATOR_COLOURS,
     OPERATOR_NAMES,
     count,
     digits,
+    digits_or_dash,
+    joined,
     milliseconds,
     percent,
     plain_name,
@@ -26,81 +41,164 @@ from zoo.wording import (
     times,
 )
 
-_SHORT = {"mbconv": "MBConv", "fused_mbconv": "Fused", "even": "even"}
-_COLOURS = OPERATOR_COLOURS | {"even": "dim"}
+_SHORT = {"mbconv": "MBConv", "fused_mbconv": "Fused", "even": "even", "unclear": "unclear"}
 
 MeasuredStages = Measured[StagesData]
 
 
 def section(run: MeasuredStages) -> Markup:
-    """Bars of both forms of every stage, what the choice is worth in all, and the figures."""
+    """Both forms of every stage, the methods beside one another, the roofline, the map, and the figures."""
+    data = run.data
     return tag(
         "section",
-        tag("h3", f"MBConv or Fused-MBConv: {run.data.conditions}"),
-        bar_chart(
-            [_stage_group(row) for row in run.data.rows],
-            title="Time of each stage in both forms",
-            description="Median of the rounds; whiskers from the fastest to the slowest round; ◆ is the form the "
-            "network was published with.",
-            axis="ms",
-            legend=[(operator, OPERATOR_NAMES[operator]) for operator in OPERATORS],
-        ),
-        *to_page([_figures(run.data)]),
-        _total_chart(run.data),
-        tag(
-            "p",
-            "Stages are timed one at a time with PyTorch's kernels: batch norm folded into the convolutions, "
-            "activations as kernels of their own. A TensorRT engine fuses more and chooses kernels for the whole "
-            "network, so read this as which form suits the device, not as an engine's latency.",
-            class_="note",
-        ),
+        tag("h3", f"MBConv or Fused-MBConv: {data.conditions}"),
+        tag("p", data.warning, class_="note warned") if data.warning else None,
+        times_chart(data),
+        methods_chart(data),
+        *(tag("p", sentence, class_="note") for sentence in _disagreements(data)),
+        in_place_chart(data, data.in_place) if data.in_place else None,
+        roofline_chart(data),
+        tag("p", above_the_roof(data), class_="note") if above_the_roof(data) else None,
+        *crossover_maps(data),
+        *to_page(tables(run)),
+        _total_chart(data),
+        *(tag("p", note, class_="note") for note in (*data.notes, _how(data))),
     )
 
 
-def _stage_group(row: StageRow) -> Group:
-    blocks = f"{row.num_layers} block{'s' if row.num_layers > 1 else ''}"
-    bars = []
-    for form in row.forms:
-        name, text, ends = OPERATOR_NAMES[form.operator], milliseconds(form.ms), (form.best_ms, form.worst_ms)
-        mark = tag("b", " ◆", title="as published") if form.operator == row.paper_operator else None
-        bars.append(
-            Bar(
-                label=join(name, mark),
-                value=form.ms,
-                text=text,
-                colour=form.operator,
-                spoken=f"Stage {row.index}, {name}: {text}, rounds from {' to '.join(map(milliseconds, ends))}",
-                low=form.best_ms,
-                high=form.worst_ms,
-                faded=row.winner not in ("even", form.operator),
-            )
+def _how(data: StagesData) -> str:
+    engine = find_engine(data.engine).name
+    if not data.backend:  # of the first version, which timed PyTorch's modules apart from any runner
+        return (
+            "Stages were timed one at a time with PyTorch's kernels, batch norm folded into the convolutions: which "
+            "form suits the device in PyTorch, not in an engine."
         )
-    return Group(
-        heading=f"Stage {row.index}",
-        detail=f"{row.in_channels}→{row.out_channels} channels, {row.out_size} px, {blocks}, expand {row.expand_ratio}",
-        note=pill(row.verdict, row.winner),
-        bars=bars,
+    return (
+        f"Each stage was exported, compared with PyTorch and timed through its runner in {engine} ({data.backend}), "
+        "with the layer that makes its map and the pooling behind it taken off."
     )
 
 
-def _figures(data: StagesData) -> Figures:
+def _disagreements(data: StagesData) -> Iterator[str]:
+    """Where the methods call different forms the faster one."""
+    for row in data.rows:
+        if data.disagreement(row.index):
+            said = [f"{name} {OPERATOR_NAMES.get(winner, winner)}" for name, winner in data.winners(row.index).items()]
+            yield f"In stage {row.index} the methods disagree on the faster form: {joined(said)}."
+
+
+def tables(run: MeasuredStages) -> list[Figures]:
+    """Every figure: both forms, the methods, the layers in place, the map."""
+    data = run.data
+    found = [_forms(data), _work(data)]
+    found += [_methods(data)] if data.exchange else []
+    found += [_in_place(data)] if data.in_place else []
+    found += [_map(data)] if data.crossover else []
+    return found
+
+
+def _forms(data: StagesData) -> Figures:
     rows: list[list[Child]] = []
     for row in data.rows:
-        place = [str(row.index), f"{row.in_channels}→{row.out_channels}, {row.out_size} px"]
+        place = [str(row.index), f"{row.in_channels}→{row.out_channels}", f"{row.in_size}→{row.out_size}"]
+        last: list[Child] = [pill(row.verdict, row.winner), _interval(row.judged)]
         for form in row.forms:
-            name = f"{OPERATOR_NAMES[form.operator]}{' ◆' if form.operator == row.paper_operator else ''}"
-            cells: list[Child] = [name, digits(form.ms)]
-            if form.operator == row.winner:
-                cells = [pill(name, form.operator), tag("strong", digits(form.ms))]
-            counts = [count(form.macs), digits(form.gmacs_per_s), count(form.num_params)]
-            rows.append([*place, *cells, _range(form), *counts, variation(form.latency), f"{form.latency.n:,}"])
-            place = ["", ""]
-    heads = ("", "stage", "form", "ms", "rounds", "MACs", "GMAC/s", "params", "variation", "n")
-    return Figures(heads=heads, rows=rows, caption="Both forms of every stage; MACs of one picture", words=(0, 1, 2))
+            shown = tag("strong", digits(form.ms)) if form.operator == row.winner else digits(form.ms)
+            rows.append([*place, _named(form, row), shown, _range(form), *last])
+            place, last = ["", "", ""], ["", ""]
+    caption = (
+        f"{data.conditions}: ms of both forms of every stage, range of the rounds, how many times as fast Fused-MBConv "
+        f"is at 95 %; ◆ as published. {squeeze_note(data)}"
+    )
+    heads = ("", "channels", "map", "form", "ms", "rounds", "faster", "95 %")
+    return Figures(heads=heads, rows=rows, caption=caption, words=(0, 3, 6))
+
+
+def _work(data: StagesData) -> Figures:
+    """What each form does, and how much of the device that uses."""
+    rows: list[list[Child]] = []
+    for row in data.rows:
+        index = str(row.index)
+        for form in row.forms:
+            share, moved = form.roof_share(data.peaks), bool(form.bytes_moved)
+            rows.append(
+                [
+                    index,
+                    _named(form, row),
+                    count(form.macs),
+                    digits(form.bytes_moved / 1e6) if moved else "–",
+                    digits_or_dash(form.intensity),
+                    digits(form.flops_per_s / 1e12),
+                    digits(form.bytes_per_s / 1e9) if moved else "–",
+                    "–" if share is None else percent(share),
+                    f"{form.latency.n:,}",
+                ]
+            )
+            index = ""
+    heads = ("", "form", "MACs", "MB", "FLOP/byte", "TFLOP/s", "GB/s", "of roof", "n")
+    caption = f"{data.conditions}: MACs of a picture; MB moved at least by a batch"
+    return Figures(heads=heads, rows=rows, caption=caption, words=(0, 1))
+
+
+def _named(form: FormRow, row: StageRow) -> str:
+    return f"{OPERATOR_NAMES[form.operator]}{' ◆' if form.operator == row.paper_operator else ''}"
+
+
+def _interval(ratio: Ratio | None) -> str:
+    """The interval of how many times as fast Fused-MBConv is."""
+    return f"{1 / ratio.high:.2f}–{1 / ratio.low:.2f}" if ratio else "–"
 
 
 def _range(form: FormRow) -> str:
     return f"{digits(form.best_ms)}–{digits(form.worst_ms)}"
+
+
+def _methods(data: StagesData) -> Figures:
+    rows: list[list[Child]] = []
+    for row in data.rows:
+        index = str(row.index)
+        exchange = data.exchanged(row.index)
+        for name, ratio in method_ratios(data, row):
+            speed = f"{1 / ratio.value:.2f}" if ratio else "–"
+            saved = digits(exchange.saved_ms) if exchange and name == "by exchange" else ""
+            rows.append([index, name, speed, _interval(ratio), verdict_of(ratio), saved])
+            index = ""
+    heads = ("stage", "method", "Fused is × as fast", "95 %", "faster", "Fused saves the network, ms")
+    return Figures(heads=heads, rows=rows, caption=f"{data.conditions}: three ways of measuring", words=(0, 1, 4))
+
+
+def _in_place(data: StagesData) -> Figures:
+    assert data.in_place
+    whole = data.in_place
+    rows: list[list[Child]] = []
+    parts = [(f"stage {row.index}", whole.operators_ms(row.index)) for row in data.rows]
+    parts.insert(0, ("before the stages", {"": whole.beside_ms("before")}))
+    parts.append(("after the stages", {"": whole.beside_ms("after")}))
+    parts.append(("not attributed", dict(whole.unattributed_ms)))
+    for name, operators in parts:
+        for operator, ms in operators.items():
+            rows.append([name, operator, digits(ms), percent(ms / whole.sum_ms)])
+            name = ""
+    caption = f"{data.conditions}: layers in place by {PROFILERS[whole.profiler]}; {sum_note(whole)}"
+    return Figures(heads=("part", "operator", "ms", "of all layers"), rows=rows, caption=caption, words=(0, 1))
+
+
+def _map(data: StagesData) -> Figures:
+    rows: list[list[Child]] = [
+        [
+            str(cell.stage),
+            str(cell.channels),
+            f"{cell.size} px",
+            str(cell.batch_size),
+            digits(cell.mbconv_ms),
+            digits(cell.fused_mbconv_ms),
+            verdict_of(cell.ratio),
+            _interval(cell.ratio),
+        ]
+        for cell in data.crossover
+    ]
+    heads = ("stage", "channels", "map", "batch", "MBConv ms", "Fused ms", "faster", "95 %")
+    return Figures(heads=heads, rows=rows, caption=f"{data.conditions}: one block around a stage", words=(6,))
 
 
 def _total_chart(data: StagesData) -> Markup:
@@ -117,7 +215,7 @@ def _total_chart(data: StagesData) -> Markup:
     return bar_chart(
         [Group(heading=f"{data.model}, all stages", bars=bars)],
         title="What the choice is worth",
-        description="The sum of the stages above under four ways of choosing, without stem and head.",
+        description="The sum of the isolated stages under four ways of choosing, without stem and head.",
         axis="ms",
     )
 
@@ -142,9 +240,9 @@ def _glance(variant: Variant, runs: Sequence[MeasuredStages], name_devices: bool
     own = [_tile(_SHORT[row.paper_operator], "", row.paper_operator) for row in stages]
     lines = [tag("tr", tag("th", f"{variant.id} as published"), *own)]
     for run in runs:
-        label = f"{run.data.image_size} px, batch {run.data.batch_size}, {run.data.precision}"
+        label = run.data.conditions.removeprefix(f"{variant.id} at ")
         head = tag("th", plain_name(run.result.device) if name_devices else "measured", tag("small", label))
-        tiles = [_tile(_SHORT[row.winner], row.ratio, row.winner) for row in run.data.rows]
+        tiles = [_tile(_SHORT[row.winner], row.advantage, row.winner) for row in run.data.rows]
         lines.append(tag("tr", head, *tiles))
     heads = tag("tr", tag("td"), *(tag("th", tag("span", "Stage "), str(row.index)) for row in stages))
     style = f"--stages:{len(stages)}"
@@ -156,34 +254,52 @@ def _tile(word: str, ratio: str, colour: str) -> Markup:
 
 
 def headlines(runs: Sequence[MeasuredStages]) -> Iterator[str]:
-    """Who wins where in every run, then the details of the run that worked hardest."""
+    """Who wins where in every run, what was wrong with it, then the details of the run that worked hardest."""
     by_work = sorted(runs, key=lambda run: -max(form.gmacs_per_s for row in run.data.rows for form in row.forms))
     for run in by_work:
-        yield f"On {plain_name(run.result.device)}, {_winners(run.data)} ({run.data.conditions})."
+        engine, data = find_engine(run.data.engine).name, run.data
+        yield f"In {engine} on {plain_name(run.result.device)}, {_winners(data)} ({data.conditions})."
+        yield from _disagreements(data)
+        yield from _unsettled(run)
     data = by_work[0].data
     yield from _details(data, f" ({data.conditions})" if len(by_work) > 1 else "")
+
+
+def _unsettled(run: MeasuredStages) -> Iterator[str]:
+    """What would settle the stages that are unclear."""
+    schedule = run.result.settings.get("schedule") or {}
+    for row in run.data.rows:
+        if row.winner != "unclear":
+            continue
+        if row.judged is None:
+            yield f"Stage {row.index} is too little beside what feeds it: a larger --batch-size shows more."
+        elif settled := row.judged.settled_by(schedule.get("duration_ms", 1000) / 1000):
+            yield f"In stage {row.index} {settled}."
 
 
 def _winners(data: StagesData) -> str:
     """“Fused-MBConv wins stages 1–3; MBConv wins stages 4–6”: lists inside a list take a semicolon between."""
     said = []
-    order: tuple[Winner, ...] = ("fused_mbconv", "mbconv", "even")
+    order: tuple[Winner, ...] = ("fused_mbconv", "mbconv", "even", "unclear")
     for winner in order:
         won = [row.index for row in data.rows if row.winner == winner]
+        name = OPERATOR_NAMES.get(winner)
         if len(won) == len(data.rows):
-            return "every stage is even" if winner == "even" else f"{OPERATOR_NAMES[winner]} wins every stage"
-        if won and winner == "even":
-            said.append(f"{stage_list(won)} {'is' if len(won) == 1 else 'are'} even")
+            return f"{name} wins every stage" if name else f"every stage is {winner}"
+        if won and name:
+            said.append(f"{name} wins {stage_list(won)}")
         elif won:
-            said.append(f"{OPERATOR_NAMES[winner]} wins {stage_list(won)}")
+            said.append(f"{stage_list(won)} {'is' if len(won) == 1 else 'are'} {winner}")
     return "; ".join(said)
 
 
 def _details(data: StagesData, conditions: str) -> Iterator[str]:
-    agreeing = sum(row.winner in (row.paper_operator, "even") for row in data.rows)
-    share = "every stage" if agreeing == len(data.rows) else f"{agreeing} of {len(data.rows)} stages"
+    slower = [row.index for row in data.rows if row.winner in OPERATORS and row.winner != row.paper_operator]
+    agreeing = [row.index for row in data.rows if row.winner == row.paper_operator]
     network = "The published network" if data.variant in VARIANTS else "The network's row"
-    yield f"{network} uses the faster form, or one as fast, in {share}{conditions}."
+    share = "every stage" if len(agreeing) == len(data.rows) else f"{len(agreeing)} of {len(data.rows)} stages"
+    slow = f", the slower one in {stage_list(slower)}" if slower else ""
+    yield f"{network} uses the faster form in {share}{slow}{conditions}."
     # The project's point in one number: where more arithmetic takes less time.
     telling = [row for row in data.rows if row.winner == "fused_mbconv" and row.fused_mbconv.macs > row.mbconv.macs]
     if telling:
@@ -199,24 +315,22 @@ def _details(data: StagesData, conditions: str) -> Iterator[str]:
     )
 
 
-def tables(run: MeasuredStages) -> list[Table]:
-    """One table of every stage in both forms, the faster one coloured."""
-    device, conditions = plain_name(run.result.device), run.data.conditions
-    title = f"{device} · {conditions} · median ms per batch (range of the rounds); ◆ as published"
-    forms = [head for operator in OPERATORS for head in (OPERATOR_NAMES[operator], "MACs")]
-    table = empty_table(title, ["stage", "channels", "map", "blocks", *forms, "faster"], words=(8,))
+def warnings(run: MeasuredStages) -> Iterator[str]:
+    """That the machine was not quiet, where it was not."""
+    if run.data.warning:
+        yield run.data.warning
+
+
+def timings(run: MeasuredStages) -> Iterator[Timing]:
+    """Each form of each stage, the frame taken off."""
     for row in run.data.rows:
-        cells = [f"{row.in_channels}→{row.out_channels}", f"{row.in_size}→{row.out_size}", str(row.num_layers)]
         for form in row.forms:
-            cells += [_milliseconds(row, form), f"[dim]{count(form.macs)}[/]"]
-        table.add_row(str(row.index), *cells, f"[{_COLOURS[row.winner]}]{row.verdict}[/]")
-    return [table]
-
-
-def _milliseconds(row: StageRow, form: FormRow) -> str:
-    won, own = form.operator == row.winner, form.operator == row.paper_operator
-    text = f"[bold {_COLOURS[form.operator]}]{digits(form.ms)}[/]" if won else digits(form.ms)
-    return f"{text}\N{NO-BREAK SPACE}[dim]({_range(form)})[/]\N{NO-BREAK SPACE}{'◆' if own else ' '}"
+            yield Timing(
+                subject=f"stage {row.index} as {OPERATOR_NAMES[form.operator]}",
+                setting=run.data.conditions,
+                p50_ms=form.ms,
+                round_p50_ms=form.round_p50_ms,
+            )
 
 
 KIND = Kind(
@@ -228,6 +342,7 @@ KIND = Kind(
     tables=tables,
     glance=glance,
     across=across,
-    summaries=lambda run: [form.latency for row in run.data.rows for form in row.forms],
+    warnings=warnings,
+    timings=timings,
     networks=lambda run: [(run.data.variant, run.data.image_size, 1000)],
 )

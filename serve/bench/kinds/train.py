@@ -6,76 +6,161 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from serve.bench.kind import Kind, Measured
+from serve.bench.kind import Kind, Measured, Timing
+from serve.bench.measure.published import TRAINING, TRAINING_SOURCE
+from serve.bench.measure.ratio import Ratio, paired_ratio
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.figures import SUMMARY_HEADS, Figures, summary_cells, to_page
-from zoo.page.markup import Markup, tag
-from zoo.results import Summary
-from zoo.rows import Count, Positive, Row, Some, field_types
-from zoo.wording import digits, times
+from zoo.page.markup import Child, Markup, tag
+from zoo.results import Summary, percentile
+from zoo.rows import Count, NotNegative, Positive, Row, Some, Text, field_types
+from zoo.wording import count, digits, times
+
+# Steps that follow one another are taken together, as a round: so many rounds of them, if there are as many steps.
+_ROUNDS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twin(Row):
+    """The same network of timm, which made the same steps in turn with ours."""
+
+    network: Text
+    ms_per_step: Summary
+    samples_ms: Annotated[tuple[NotNegative, ...], Some()]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRow(Row):
-    """Training at one image size."""
+    """Training at one image size and batch.
+
+    `samples_ms` are the steps in their order, in files of older versions none. `peak_memory_bytes` is a GPU's,
+    `peak_process_bytes` the most memory the process on a processor had until then.
+    """
 
     image_size: Count
     batch_size: Count
     pictures_per_second: Positive
     ms_per_step: Summary
+    samples_ms: tuple[NotNegative, ...] = ()
+    peak_memory_bytes: Count | None = None
+    peak_process_bytes: Count | None = None
+    timm: Twin | None = None
+
+    @property
+    def memory(self) -> str:
+        """“4.1 GB”, or nothing where nobody looked."""
+        known = self.peak_memory_bytes or self.peak_process_bytes
+        return f"{count(known)}B" if known else ""
+
+    @property
+    def ratio(self) -> Ratio | None:
+        """The time of a step as a share of that of timm's network; None without it, or of too few steps."""
+        if self.timm is None or len(self.samples_ms) < _ROUNDS:
+            return None
+        return paired_ratio(rounds_of(self.samples_ms), rounds_of(self.timm.samples_ms))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TooLarge(Row):
+    """A size and a batch that did not fit into the memory."""
+
+    image_size: Count
+    batch_size: Count
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData(Row):
-    """Training throughput at every stage's size, the smallest size first."""
+    """Training throughput at every stage's size, or at every size with every batch; the smallest size first."""
 
     rows: Annotated[tuple[TrainingRow, ...], Some()]
+    out_of_memory: tuple[TooLarge, ...] = ()
+
+
+def rounds_of(samples_ms: Sequence[float]) -> tuple[float, ...]:
+    """The medians of ten parts of the samples, each of steps that follow one another."""
+    size = len(samples_ms) / _ROUNDS
+    parts = [samples_ms[round(place * size) : round((place + 1) * size)] for place in range(_ROUNDS)]
+    return tuple(percentile(sorted(part), 50) for part in parts if part)
 
 
 def read(data: Mapping[str, Any]) -> TrainingData:
     """Read a result's data; of its rows what a page shows, as they have all facts of a recipe's stage besides."""
-    rows = [{name: row[name] for name in field_types(TrainingRow)} for row in data["rows"]]
-    return TrainingData.from_dict({"rows": sorted(rows, key=lambda row: row["image_size"])})
+    needed = field_types(TrainingRow)
+    rows = [{name: row[name] for name in needed if name in row} for row in data["rows"]]
+    rows.sort(key=lambda row: (row["image_size"], row["batch_size"]))
+    return TrainingData.from_dict({"rows": rows, "out_of_memory": data.get("out_of_memory", ())})
 
 
 def section(run: Measured[TrainingData]) -> Markup:
-    """Training throughput at each stage's image size."""
-    bars = []
-    for row in run.data.rows:
-        label, rate = f"{row.image_size} px", row.pictures_per_second
-        spoken = f"{label}, batch {row.batch_size}: {digits(rate)} pictures/s"
-        bars.append(Bar(label=label, value=rate, text=f"{digits(rate)}/s", colour="series-1", spoken=spoken))
-    chart = bar_chart(
-        [Group(heading=_label(run), bars=bars)],
-        title="Training throughput",
-        description="Pictures per second at the image size of each progressive stage.",
-        axis="/s",
-    )
+    """Training throughput at each image size and batch, and beside it what the paper measured of the same network."""
+    sizes = dict.fromkeys(row.image_size for row in run.data.rows)
+    batches = {row.batch_size for row in run.data.rows}
+    groups = []
+    for size in sizes:
+        bars = [_bar(row) for row in run.data.rows if row.image_size == size]
+        groups.append(Group(heading=f"{size} px", bars=bars))
+    told = "at the image size of each progressive stage" if len(batches) == 1 else "of every size with every batch"
+    chart = bar_chart(groups, title="Training throughput", description=f"Pictures per second {told}.", axis="/s")
     return tag("section", tag("h3", f"Training {_label(run)}"), chart, *to_page(figures(run)))
 
 
+def _bar(row: TrainingRow) -> Bar:
+    rate = row.pictures_per_second
+    spoken = f"{row.image_size} px, batch {row.batch_size}: {digits(rate)} pictures/s"
+    return Bar(label=f"batch {row.batch_size}", value=rate, text=f"{digits(rate)}/s", colour="series-1", spoken=spoken)
+
+
 def figures(run: Measured[TrainingData]) -> list[Figures]:
-    """A line a size."""
-    rows = [
-        (f"{row.image_size} px", str(row.batch_size), digits(row.pictures_per_second), *summary_cells(row.ms_per_step))
-        for row in run.data.rows
-    ]
-    heads = ("image size", "batch", "pictures/s", *SUMMARY_HEADS)
-    return [Figures(heads=heads, rows=rows, caption="Milliseconds are of one step")]
+    """A line a size and batch; then what the paper measured of the same network."""
+    rows = [_cells(row) for row in run.data.rows]
+    some = [row for row in run.data.rows if row.timm]
+    for one in run.data.out_of_memory:
+        rows.append([f"{one.image_size} px", str(one.batch_size), "out of memory", *[""] * (len(SUMMARY_HEADS) + 1)])
+    heads = ["image size", "batch", "pictures/s", "memory", *SUMMARY_HEADS]
+    if some:
+        heads.append("time of timm's")
+        rows = [[*row, _beside(run.data, row)] for row in rows]
+    tables = [Figures(heads=heads, rows=rows, caption="Milliseconds are of one step")]
+    published = [one for one in TRAINING if one.model == run.result.settings.get("model")]
+    if published:
+        lines = [
+            (one.device, f"{one.image_size} px", str(one.batch_size), digits(one.pictures_per_second or 0))
+            if one.pictures_per_second
+            else (one.device, f"{one.image_size} px", str(one.batch_size), "out of memory")
+            for one in published
+        ]
+        caption = f"The same network in {TRAINING_SOURCE}"
+        tables.append(Figures(heads=("device", "image size", "batch", "pictures/s"), rows=lines, caption=caption))
+    return tables
+
+
+def _cells(row: TrainingRow) -> list[Child]:
+    rate = digits(row.pictures_per_second)
+    return [f"{row.image_size} px", str(row.batch_size), rate, row.memory, *summary_cells(row.ms_per_step)]
+
+
+def _beside(data: TrainingData, cells: Sequence[Child]) -> str:
+    for row in data.rows:
+        if [f"{row.image_size} px", str(row.batch_size)] == list(cells[:2]) and row.timm:
+            return row.ratio.words() if row.ratio else times(row.ms_per_step.p50_ms / row.timm.ms_per_step.p50_ms)
+    return ""
 
 
 def headlines(runs: Sequence[Measured[TrainingData]]) -> Iterator[str]:
-    """The throughput at the smallest and at the largest size."""
+    """The throughput at the smallest and at the largest size, and beside timm's network."""
     for run in runs:
         first, last = run.data.rows[0], run.data.rows[-1]
         slowest, fastest = digits(last.pictures_per_second), digits(first.pictures_per_second)
         said = f"Training {_label(run)} takes in {fastest} pictures/s at {first.image_size} px"
-        if first is last:
+        if first.image_size == last.image_size:
             yield f"{said}."
-            continue
-        gain = first.pictures_per_second / last.pictures_per_second
-        more = f": the first stage of progressive learning runs {times(gain)} as fast as the last." if gain > 1 else "."
-        yield f"{said} and {slowest} at {last.image_size} px{more}"
+        else:
+            gain = first.pictures_per_second / last.pictures_per_second
+            more = f": the smallest size runs {times(gain)} as fast as the largest." if gain > 1 else "."
+            yield f"{said} and {slowest} at {last.image_size} px{more}"
+        compared = [f"{row.ratio.words()} at {row.image_size} px" for row in run.data.rows if row.ratio]
+        if compared:
+            yield f"A step of it beside timm's network in the same loop: {', '.join(compared)}."
 
 
 def _label(run: Measured[TrainingData]) -> str:
@@ -94,4 +179,14 @@ KIND = Kind(
     headlines=headlines,
     tables=figures,
     summaries=lambda run: [row.ms_per_step for row in run.data.rows],
+    timings=lambda run: [
+        Timing(
+            subject=_label(run),
+            setting=f"{row.image_size} px, batch {row.batch_size}",
+            p50_ms=row.ms_per_step.p50_ms,
+            round_p50_ms=rounds_of(row.samples_ms),
+        )
+        for row in run.data.rows
+        if row.samples_ms
+    ],
 )

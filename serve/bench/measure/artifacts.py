@@ -7,7 +7,7 @@ from pathlib import Path
 
 from export.backends import Backend
 from export.passport import read_passport
-from serve.bench.measure.latency import OpenArtifact
+from serve.bench.measure.opened import OpenArtifact
 from zoo.errors import ArtifactError
 from zoo.files import sha256_of
 from zoo.results import Subject

@@ -1,4 +1,4 @@
-"""Owns the latency of artifacts as a client sees it: real pictures in, logits out, one batch in flight.
+"""Owns the latency of artifacts as a client sees it: real pictures in, logits out, in each scenario; it opens none.
 
 What is timed is `Runner.infer` on the host's clock, so copies to and from a GPU are inside. It never times an artifact
 whose answers it has not checked, and it knows no back end.
@@ -6,260 +6,227 @@ whose answers it has not checked, and it knows no back end.
 
 from __future__ import annotations
 
-import io
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.contract import Contract
-from export.runners.runner import Runner
-from serve.bench.measure.timing import Samples, Schedule, pooled, time_call, time_in_turn
-from zoo.data.decode import open_picture
-from zoo.data.digits import sample_photographs
-from zoo.data.open import open_splits
-from zoo.data.pictures import Pictures, load_prepared
-from zoo.data.preprocess import prepare
-from zoo.errors import VerdictError, ZooError
-from zoo.model.spec import Preprocessing
-from zoo.results import Summary, summarize
-from zoo.rows import Count, NotNegative, Positive, Row, Some, Text
+from export.runners.apart import Parts, runs_apart
+from serve.bench.measure.gpu_trace import is_gpu
+from serve.bench.measure.latency_data import LatencyRow, PartTimes, Setting, Turn
+from serve.bench.measure.loadgen import LoadGen
+from serve.bench.measure.opened import OpenArtifact, check_answers
+from serve.bench.measure.rounds import MIN_ROUNDS, Rounds, Visiting, Watches, measure_rounds
+from serve.bench.measure.scenarios import RATE_SHARES, Server, Wait, after_silence, wait_until
+from serve.bench.measure.timing import Clock, Schedule, time_call
+from serve.bench.options import Driver, ScenarioId
+from zoo.errors import ZooError
+from zoo.results import summarize
+from zoo.rows import Count, NotNegative, Positive, Row, Some, field_types
 from zoo.wording import joined
 
-# Two calls on the same batch may differ by the order of additions in a GPU's kernels, never by more than this share
-# of the largest logit.
-REPEAT_TOLERANCE = 1e-3
+# Silences of `--idle-gap`, ms; 0 is none, in turn with the others.
+IDLE_GAPS_MS = (0.0, 10.0, 100.0, 1000.0)
+# Calls after each silence: twenty of a second each are patience enough.
+IDLE_ROUNDS = 20
+# Calls whose parts are waited for one by one, after the rounds.
+PART_CALLS = 100
+# What a capacity is known from before rates are chosen.
+CAPACITY = Schedule(warmup_ms=50.0, duration_ms=200.0, min_iterations=5, rounds=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenArtifact:
-    """An opened artifact, the name it goes by, and the pictures it is fed: (N, S, S, C) uint8 by its own contract."""
+class LatencyPlan(Row):
+    """Which ways artifacts are called: the scenario, its batches, for "server" its rates, and the silences before."""
 
-    name: str
-    runner: Runner
-    pictures: NDArray[np.uint8]
+    schedule: Schedule
+    batch_sizes: Annotated[tuple[Count, ...], Some()]
+    scenario: ScenarioId = "single_stream"
+    rates: tuple[Positive, ...] = ()
+    idle_gaps_ms: tuple[NotNegative, ...] = ()
+    driver: Driver = "zoo"
 
-    def batch(self, size: int) -> NDArray[np.uint8]:
-        """The first `size` pictures, from the start again where there are fewer."""
-        return np.ascontiguousarray(self.pictures[np.arange(size) % len(self.pictures)])
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimedArtifact(Row):
-    """What was timed: the runner's own words, and what its contract says."""
-
-    artifact: Text
-    model: Text
-    backend: Text
-    device: Text
-    image_size: Count
-    num_classes: Count
+    @property
+    def way(self) -> str | None:
+        """What tells this from the usual way of calling, in words; None where it is the usual one."""
+        scenario = "" if self.scenario == "single_stream" else self.scenario.replace("_", " ")
+        said = filter(None, (scenario, "loadgen" if self.driver == "loadgen" else "", "idle" * bool(self.idle_gaps_ms)))
+        return " ".join(said) or None
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatencyRow(Row):
-    """One artifact at one batch size: milliseconds per batch, and pictures per second of one caller in a row.
+class Time:
+    """The clock of a measurement, and how it waits; tests put a simulated one here, and a watch of no machine."""
 
-    `round_p50_ms` are the medians of the rounds, which show drift; `max_difference` is what two calls on the same
-    batch differed by, as a share of the largest logit.
-    """
-
-    artifact: Text
-    batch_size: Count
-    latency: Summary
-    pictures_per_second: Positive
-    round_p50_ms: Annotated[tuple[NotNegative, ...], Some()]
-    max_difference: NotNegative
+    clock: Clock = time.perf_counter_ns
+    sleep: Callable[[float], None] = time.sleep
+    wait: Wait = wait_until
+    watch: Watches | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison(Row):
-    """How many times as fast an artifact is as the first one (`baseline`) at the same batch size, by their medians.
-
-    `separated` says that the medians of their rounds do not overlap, so the difference is more than the spread.
-    """
-
-    batch_size: Count
-    artifact: Text
-    baseline: Text
-    speedup: Positive
-    separated: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureTimes(Row):
-    """What happens before the artifact: decoding one file, and resizing it by the contract to `image_size` pixels."""
-
-    source: Text
-    width_px: Count
-    height_px: Count
-    encoded_bytes: Count
-    image_size: Count
-    decode: Summary
-    prepare: Summary
-    format: Literal["JPEG", "PNG"] = "JPEG"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; of a JPEG they are those of the first version."""
-        fields = super().to_dict()
-        if self.format == "JPEG":
-            del fields["format"]
-        return fields
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatencyData(Row):
-    """The data of a result of `zoo bench latency`: artifacts timed in turn in one call."""
-
-    artifacts: Annotated[tuple[TimedArtifact, ...], Some()]
-    rows: Annotated[tuple[LatencyRow, ...], Some()]
-    comparisons: tuple[Comparison, ...]
-    picture: PictureTimes
-    gpu: Mapping[str, Any] | None
-    gpu_reason: str
-
-    def rows_of(self, artifact: str) -> list[LatencyRow]:
-        """One artifact's rows, smallest batch first."""
-        return sorted((row for row in self.rows if row.artifact == artifact), key=lambda row: row.batch_size)
-
-
-def compare_latency(
+def measure_latency(
     artifacts: Sequence[OpenArtifact],
+    plan: LatencyPlan,
     *,
-    batch_sizes: Sequence[int],
-    schedule: Schedule,
+    image_size: int | None = None,
     on_progress: Callable[[str], None] = lambda line: None,
-) -> Iterator[LatencyRow]:
-    """Check every artifact, then time all of them in turn (A B A B…) at each batch size.
+    when: Time | None = None,
+) -> Iterator[tuple[Turn, list[LatencyRow]]]:
+    """Check every artifact, then call all of them in turn (A B A B…), one way after the other.
+
+    Args:
+        artifacts: what is compared; the first is the baseline.
+        plan: the ways.
+        image_size: told in the setting where artifacts are measured at several.
+        on_progress: is told what is being done.
+        when: the clock.
 
     Raises:
         ZooError: a batch size that an artifact does not take.
         VerdictError: an artifact whose answers are not finite, misshapen, or change from call to call.
     """
+    when = when or Time()
     for artifact in artifacts:
         limit = artifact.runner.max_batch_size
-        if limit is not None and max(batch_sizes) > limit:
+        if limit is not None and max(plan.batch_sizes) > limit:
             raise ZooError(
-                f"{artifact.name} takes at most {limit} pictures at once, not {max(batch_sizes)}.",
+                f"{artifact.name} takes at most {limit} pictures at once, not {max(plan.batch_sizes)}.",
                 f"Pass --batch-size {limit} or less, or export it with a larger profile.",
             )
-    for size in batch_sizes:
-        batches = [artifact.batch(size) for artifact in artifacts]
-        differences = []
-        for artifact, batch in zip(artifacts, batches, strict=True):
-            on_progress(f"{artifact.name}, batch {size}: checking the answers")
-            differences.append(check_answers(artifact, batch))
-        on_progress(f"batch {size}: timing {joined(artifact.name for artifact in artifacts)}")
-        calls = [partial(artifact.runner.infer, batch) for artifact, batch in zip(artifacts, batches, strict=True)]
-        visits = time_in_turn(calls, schedule)
-        for artifact, of_artifact, difference in zip(artifacts, visits, differences, strict=True):
-            yield _row(artifact.name, size, of_artifact, difference)
+    for size in plan.batch_sizes:
+        setting = Setting(batch_size=size, scenario=plan.scenario, image_size=image_size, driver=plan.driver)
+        fed = []
+        for artifact in artifacts:
+            on_progress(f"{artifact.name}, {setting.label}: checking the answers")
+            batch = artifact.batch(size)
+            fed.append(Fed(artifact, batch, check_answers(artifact, batch)))
+        for turn, mean_batches in _turns(fed, setting, plan, when, on_progress):
+            yield turn, [_row(turn, one, mean_batches.get(one.name)) for one in fed]
 
 
-def check_answers(artifact: OpenArtifact, batch: NDArray[np.uint8]) -> float:
-    """Call twice before anything is timed: a fast wrong answer is no answer.
+@dataclass(frozen=True)
+class Fed:
+    """An artifact and the batch it is fed; `difference` is what two calls on it differed by."""
 
-    Returns:
-        The largest difference between the two calls, as a share of the largest logit.
+    artifact: OpenArtifact
+    batch: NDArray[np.uint8]
+    difference: float
 
-    Raises:
-        VerdictError: misshapen, not finite, or not repeatable.
-    """
-    expected = (len(batch), len(artifact.runner.contract.classes))
-    first, second = (np.array(artifact.runner.infer(batch)) for _ in range(2))
-    hint = "It was not timed. `zoo export` writes it again and compares it with its checkpoint."
-    if first.shape != expected or second.shape != expected:
-        raise VerdictError(f"{artifact.name} answers {first.shape}, expected {expected}.", hint)
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        broken = int((~np.isfinite(first) | ~np.isfinite(second)).any(axis=1).sum())
-        raise VerdictError(f"{artifact.name} answers NaN or infinity for {broken} of {len(batch)} pictures.", hint)
-    difference = float(np.abs(first - second).max() / max(float(np.abs(first).max()), 1e-12))
-    if difference > REPEAT_TOLERANCE:
-        raise VerdictError(
-            f"{artifact.name} answers the same pictures differently from call to call (by {difference:.1e} of the "
-            f"largest logit, allowed {REPEAT_TOLERANCE:.0e}).",
-            hint,
-        )
-    return difference
+    @property
+    def name(self) -> str:
+        """The artifact's."""
+        return self.artifact.name
+
+    def infer(self, count: int) -> object:
+        """Answer the first so many pictures of the batch."""
+        return self.artifact.runner.infer(self.batch[:count])
+
+    def infer_all(self) -> object:
+        """Answer the batch."""
+        return self.artifact.runner.infer(self.batch)
 
 
-def real_pictures(contract: Contract, count: int = 16) -> tuple[NDArray[np.uint8], str]:
-    """Real pictures by an artifact's contract, and what they are: digits for a digit classifier, else photographs."""
-    digits = open_splits("digits")[1]
-    channels = contract.preprocessing.channels  # digits have no fourth plane
-    is_digits = contract.classes == digits.classes and channels != 4
-    chosen: Pictures = digits if is_digits else sample_photographs(channels)
-    prepared, _, _ = load_prepared(chosen.head(count), contract.preprocessing)
-    return prepared, chosen.name
+def _turns(
+    fed: Sequence[Fed], setting: Setting, plan: LatencyPlan, when: Time, on_progress: Callable[[str], None]
+) -> Iterator[tuple[Turn, Mapping[str, float]]]:
+    """Every turn at one batch size, with the mean batch of each artifact where a server chose it."""
+    names = joined(one.name for one in fed)
+    if setting.scenario == "server":
+        for rate in plan.rates or _rates(fed, when):
+            offered = replace(setting, offered_per_second=rate)
+            on_progress(f"{offered.label}: timing {names}")
+            yield _serve(fed, offered, plan, when)
+        return
+    on_progress(f"{setting.label}: timing {names}")
+    visits: Mapping[str, Visiting] | None = None
+    if setting.driver == "loadgen":
+        visits = {one.name: LoadGen(one.infer, setting).visit for one in fed}
+    calls = {one.name: one.infer_all for one in fed}
+    rounds = measure_rounds(calls, plan.schedule, visits=visits, clock=when.clock, watch=when.watch)
+    yield Turn(**setting.facts, rounds=rounds), {}
+    if plan.idle_gaps_ms and setting.batch_size == min(plan.batch_sizes):
+        on_progress(f"{setting.label}, after silences: timing {names}")
+        for gap, of_gap in _after_silences(fed, plan, when).items():
+            yield Turn(**{**setting.facts, "idle_ms": gap}, rounds=of_gap), {}
 
 
-def measure_picture(preprocessing: Preprocessing, schedule: Schedule | None = None) -> PictureTimes:
-    """Time what happens before the artifact, on the host's processor, one thread.
-
-    The picture is scikit-learn's photograph `china.jpg`, 640 × 427 pixels; for four planes it is a PNG of it.
-    """
-    encoded, format = _photograph(preprocessing.channels)
-    decode_it = partial(open_picture, encoded, channels=preprocessing.channels)
-    image = decode_it()
-    decode, resize = time_in_turn(
-        [decode_it, partial(prepare, image, preprocessing)],
-        schedule or Schedule(duration_ms=500.0, rounds=1),
-        time_call,
+def _serve(fed: Sequence[Fed], setting: Setting, plan: LatencyPlan, when: Time) -> tuple[Turn, Mapping[str, float]]:
+    """One rate; every batch that may be taken is prepared before any is timed."""
+    rate = setting.offered_per_second or 1.0
+    servers = {one.name: Server(one.infer, setting.batch_size, rate, when.clock, when.wait) for one in fed}
+    visits: dict[str, Visiting] = {name: server.visit for name, server in servers.items()}
+    if setting.driver == "loadgen":
+        visits = {one.name: LoadGen(one.infer, setting).visit for one in fed}
+    for one in fed:
+        for count in range(1, setting.batch_size + 1):
+            one.infer(count)
+    rounds = measure_rounds(
+        {one.name: partial(one.infer, 1) for one in fed},
+        replace(plan.schedule, rounds=min(plan.schedule.rounds, MIN_ROUNDS)),
+        visits=visits,
+        clock=when.clock,
+        watch=when.watch,
     )
-    return PictureTimes(
-        source="china.jpg of scikit-learn",
-        width_px=image.width,
-        height_px=image.height,
-        encoded_bytes=len(encoded),
-        image_size=preprocessing.image_size,
-        decode=summarize(pooled(decode)),
-        prepare=summarize(pooled(resize)),
-        format=format,
+    mean_batches = {name: sum(one.taken) / len(one.taken) for name, one in servers.items() if one.taken}
+    return Turn(**setting.facts, rounds=rounds), mean_batches
+
+
+def _rates(fed: Sequence[Fed], when: Time) -> list[float]:
+    """Pictures a second that the slowest artifact can bear in part: `RATE_SHARES` of what it answers at all."""
+    capacities = []
+    for one in fed:
+        counts = sorted({1, len(one.batch)})
+        times = [time_call(partial(one.infer, count), CAPACITY, clock=when.clock) for count in counts]
+        capacities.append(max(count * 1000 / of.median_ms for count, of in zip(counts, times, strict=True)))
+    return [float(f"{share * min(capacities):.3g}") for share in RATE_SHARES]
+
+
+def _after_silences(fed: Sequence[Fed], plan: LatencyPlan, when: Time) -> dict[float, Rounds]:
+    """Every artifact after every silence, all in turn; the rounds of each silence."""
+    named = {(one.name, gap): f"{one.name}, {gap:g} ms" for gap in plan.idle_gaps_ms for one in fed}
+    calls = {one.name: one.infer_all for one in fed}
+    rounds = measure_rounds(
+        {label: calls[name] for (name, _), label in named.items()},
+        replace(plan.schedule, rounds=min(plan.schedule.rounds, IDLE_ROUNDS), duration_ms=0.0),
+        visits={
+            label: after_silence(calls[name], gap, clock=when.clock, sleep=when.sleep)
+            for (name, gap), label in named.items()
+        },
+        clock=when.clock,
+        watch=when.watch,
     )
+    return {
+        gap: replace(rounds, tracks=tuple(replace(rounds.track(named[name, gap]), name=name) for name in calls))
+        for gap in plan.idle_gaps_ms
+    }
 
 
-def _photograph(channels: int) -> tuple[bytes, Literal["JPEG", "PNG"]]:
-    """The photograph as a file with so many planes, and its format: of four the last is its grey."""
-    encoded = resources.files("sklearn.datasets.images").joinpath("china.jpg").read_bytes()
-    if channels != 4:
-        return encoded, "JPEG"
-    image, buffer = open_picture(encoded), io.BytesIO()
-    image.putalpha(image.convert("L"))
-    image.save(buffer, "PNG")
-    return buffer.getvalue(), "PNG"
+def measure_parts(fed: Fed) -> PartTimes | None:
+    """The parts of calls on a GPU in a pass of their own; None on a processor, or where the runner tells none."""
+    runner = runs_apart(fed.artifact.runner)
+    if runner is None or not is_gpu(fed.artifact.runner.device):
+        return None
+    parts = [runner.infer_apart(fed.batch)[1] for _ in range(PART_CALLS)]
+    kinds = [[getattr(one, name) for one in parts] for name in field_types(Parts)]
+    to_device, compute, to_host = map(summarize, kinds)
+    whole = summarize(map(sum, zip(*kinds, strict=True)))
+    return PartTimes(host_to_device=to_device, compute=compute, device_to_host=to_host, end_to_end=whole)
 
 
-def compare_rows(rows: Sequence[LatencyRow]) -> tuple[Comparison, ...]:
-    """Compare every artifact with the first one at each batch size."""
-    comparisons = []
-    for row in rows:
-        base = next(other for other in rows if other.batch_size == row.batch_size)
-        if base is not row:
-            fast, slow = sorted((base.round_p50_ms, row.round_p50_ms), key=min)
-            comparisons.append(
-                Comparison(
-                    batch_size=row.batch_size,
-                    artifact=row.artifact,
-                    baseline=base.artifact,
-                    speedup=base.latency.p50_ms / row.latency.p50_ms,
-                    separated=max(fast) < min(slow),
-                )
-            )
-    return tuple(comparisons)
-
-
-def _row(name: str, batch_size: int, visits: Sequence[Samples], difference: float) -> LatencyRow:
-    samples = pooled(visits)
-    seconds = sum(visit.wall_ms for visit in visits) / 1000.0
+def _row(turn: Turn, fed: Fed, mean_batch: float | None) -> LatencyRow:
+    summary = turn.rounds.summary(fed.name)
+    each = 1 if turn.scenario == "server" else turn.batch_size  # a server's samples are pictures, others' batches
     return LatencyRow(
-        artifact=name,
-        batch_size=batch_size,
-        latency=summarize(samples),
-        pictures_per_second=len(samples) * batch_size / seconds,
-        round_p50_ms=tuple(visit.median_ms for visit in visits),
-        max_difference=difference,
+        **turn.facts,
+        artifact=fed.name,
+        latency=summary,
+        pictures_per_second=summary.n * each / turn.rounds.wall_s(fed.name),
+        round_p50_ms=turn.rounds.medians_ms(fed.name),
+        max_difference=fed.difference,
+        mean_batch=mean_batch,
+        parts=measure_parts(fed) if turn.scenario != "server" and turn.idle_ms is None else None,
     )

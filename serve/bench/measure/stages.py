@@ -1,49 +1,47 @@
-"""Owns the question "MBConv or Fused-MBConv here?": the two forms of a stage, their figures, and who wins; no timing.
-
-A stage is compared at its own place in its own network: with the channels and the map size that reach it there.
-"""
+"""Owns the question "MBConv or Fused-MBConv here?": a stage's two forms, their figures, and who wins; no timing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import median
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any
 
-from serve.bench.measure.timing import Samples, pooled
-from serve.bench.options import StagePrecision
-from zoo.model.counts import output_size, stage_cost
+from serve.bench.measure.costs import stage_work
+from serve.bench.measure.places import OPERATORS, StagePlace, form_of
+from serve.bench.measure.ratio import Ratio, paired_ratio
+from serve.bench.measure.rounds import Rounds, disturbance
+from serve.bench.measure.stage_rows import (
+    Cell,
+    Exchange,
+    InPlace,
+    Peaks,
+    Winner,
+    advantage,
+    verdict_of,
+    winner_of,
+)
+from serve.bench.stage_options import SeChoice
+from zoo.model.counts import stage_cost
 from zoo.model.spec import ChannelCount, Operator, Stage, Variant
-from zoo.results import Summary, summarize
-from zoo.rows import Count, Positive, Row, Share, Some
-from zoo.wording import OPERATOR_NAMES, times
+from zoo.results import Summary
+from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Some, Text
 
-Winner = Literal["mbconv", "fused_mbconv", "even"]
-
-OPERATORS: tuple[Operator, Operator] = ("mbconv", "fused_mbconv")
-# Squeeze-and-excitation in EfficientNetV2, paper Table 4.
-SE_RATIOS: dict[Operator, float] = {"mbconv": 0.25, "fused_mbconv": 0.0}
-# Below this difference the forms count as even whatever the spread: nobody rebuilds a network for less.
-EVEN_BELOW = 0.02
-
-
-@dataclass(frozen=True, kw_only=True)
-class StagePlace(Row):
-    """One stage of a network at one image size: `in_size` and `out_size` are sides of its maps in pixels."""
-
-    index: Count
-    stage: Stage
-    in_channels: ChannelCount
-    in_size: Count
-    out_size: Count
+FRAME = "frame"
+# What `ms` is at least: nothing takes less than the clock can tell.
+LEAST_MS = 1e-6
+# Results of the first version were all of this engine.
+FIRST_ENGINE = "torch"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FormRow(Row):
     """A stage built in one form, and its time per batch.
 
-    `ms` is the median of the rounds' medians, `best_ms` and `worst_ms` the smallest and largest of them; `latency`
-    pools every sample. `num_params` and `macs` are of the whole stage, batch 1; `gmacs_per_s` is what was achieved.
+    `ms` is the median of the rounds' medians, `best_ms` and `worst_ms` the smallest and largest of them, the frame's
+    time taken off; `latency` pools every sample as called, the frame in it. `num_params` and `macs` are of the whole
+    stage, batch 1; `gmacs_per_s` is what was achieved; `bytes_moved` is of a batch (`serve.bench.measure.costs`), and
+    `max_error` how far the answers are from PyTorch's, a share of the largest.
     """
 
     operator: Operator
@@ -56,11 +54,39 @@ class FormRow(Row):
     gmacs_per_s: Positive
     round_p50_ms: tuple[Positive, ...]
     latency: Summary
+    bytes_moved: CountOrNone = 0
+    max_error: NotNegative | None = None
+
+    @property
+    def flops_per_s(self) -> float:
+        """Floating-point operations a second, two a multiply-add."""
+        return 2e9 * self.gmacs_per_s
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Bytes a second that its layers move at least."""
+        return self.bytes_moved / self.ms * 1000
+
+    @property
+    def intensity(self) -> float | None:
+        """Floating-point operations a byte; None of results that did not count bytes."""
+        return self.flops_per_s / self.bytes_per_s if self.bytes_moved else None
+
+    def roof_share(self, peaks: Peaks | None) -> float | None:
+        """What was achieved of what the roofline allows at its intensity."""
+        if peaks is None or self.intensity is None:
+            return None
+        return self.flops_per_s / peaks.attainable(self.intensity)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageRow(Row):
-    """One stage timed in both forms. `paper_operator` is the form the network's own table uses."""
+    """One stage timed in both forms. `paper_operator` is the form the network's own table uses.
+
+    `ratio` is None where the frame drowns the stage, so that its own time cannot be told; `frame_ms` is what was taken
+    off; `engine` is what ran both forms, in the runner's own words, with so many `threads` of the processor. Results of
+    the first version have none of these and no `rounds`: their ratio is made of their rounds' medians.
+    """
 
     written_too = ("fused_speedup", "winner", "verdict")
 
@@ -76,6 +102,11 @@ class StageRow(Row):
     out_size: Count
     mbconv: FormRow
     fused_mbconv: FormRow
+    engine: str = ""
+    threads: Count | None = None
+    ratio: Ratio | None = None
+    frame_ms: NotNegative | None = None
+    rounds: Rounds | None = None
 
     @property
     def forms(self) -> tuple[FormRow, FormRow]:
@@ -87,46 +118,58 @@ class StageRow(Row):
         return self.mbconv if operator == "mbconv" else self.fused_mbconv
 
     @property
+    def judged(self) -> Ratio | None:
+        """The ratio that decides: Fused-MBConv's time as a share of MBConv's."""
+        if self.ratio or self.frame_ms is not None:
+            return self.ratio
+        return paired_ratio(self.fused_mbconv.round_p50_ms, self.mbconv.round_p50_ms)
+
+    @property
     def fused_speedup(self) -> float:
         """Time of MBConv over time of Fused-MBConv: above 1, Fused-MBConv is faster."""
-        return self.mbconv.ms / self.fused_mbconv.ms
+        return 1 / self.judged.value if self.judged else self.mbconv.ms / self.fused_mbconv.ms
 
     @property
     def winner(self) -> Winner:
-        """The faster form; "even" where the rounds' medians overlap or differ by less than 2 %.
-
-        Without a real difference, 5 medians of one form all lie below 5 of the other in 1 of 126 runs (10 choose 5,
-        either way round: 2 / 252), so a winner is more than the spread.
-        """
-        fast, slow = sorted(self.forms, key=lambda form: form.ms)
-        if fast.worst_ms >= slow.best_ms or slow.ms < fast.ms * (1 + EVEN_BELOW):
-            return "even"
-        return cast(Winner, fast.operator)
+        """The faster form; "even" within 2 %, "unclear" where the interval allows both."""
+        return winner_of(self.judged)
 
     @property
-    def ratio(self) -> str:
-        """How many times as fast the winner is: “1.8×”, or "" where the forms are even."""
-        return "" if self.winner == "even" else times(max(self.fused_speedup, 1 / self.fused_speedup))
+    def advantage(self) -> str:
+        """How many times as fast the winner is: “1.8×”, or "" where there is none."""
+        return advantage(self.judged)
 
     @property
     def verdict(self) -> str:
-        """What a table says: “Fused-MBConv 1.8× faster”, or “even”."""
-        return f"{OPERATOR_NAMES[self.winner]} {self.ratio} faster" if self.ratio else "even"
+        """What a table says: “Fused-MBConv 1.8× faster”, “even”, “unclear”."""
+        return verdict_of(self.judged)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StagesData(Row):
-    """The data of a result of `zoo bench stages`: a network's stages at one size, batch and precision."""
+    """The data of a result of `zoo bench stages`: a network's stages at one size, batch and precision in one engine.
 
-    written_too = ("model", "total_ms")
+    `se` and `kernel_size` are what was asked for beside the paper's forms. Methods that were not asked for are empty;
+    `notes` says why one that was has nothing.
+    """
+
+    written_too = ("model", "total_ms", "quiet")
 
     variant: Variant
     image_size: Count
     batch_size: Count
-    precision: StagePrecision
+    precision: Text
     rows: Annotated[tuple[StageRow, ...], Some()]
     gpu: Mapping[str, Any] | None
     gpu_reason: str
+    engine: Text = FIRST_ENGINE
+    se: SeChoice = "paper"
+    kernel_size: Count | None = None
+    peaks: Peaks | None = None
+    in_place: InPlace | None = None
+    exchange: tuple[Exchange, ...] = ()
+    crossover: tuple[Cell, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -135,8 +178,31 @@ class StagesData(Row):
 
     @property
     def conditions(self) -> str:
-        """What two runs must share to be compared: “s at 384 px, batch 8, fp16”."""
-        return f"{self.model} at {self.image_size} px, batch {self.batch_size}, {self.precision}"
+        """What two runs must share to be compared: “s at 384 px, batch 8, fp16, ort-cuda”."""
+        said = [f"{self.model} at {self.image_size} px", f"batch {self.batch_size}", self.precision, self.engine]
+        said += {"both": ["SE in both"], "none": ["SE in neither"], "paper": []}[self.se]
+        said += [f"kernel {self.kernel_size}"] if self.kernel_size else []
+        return ", ".join(said)
+
+    @property
+    def backend(self) -> str:
+        """The engine in its runner's own words; "" of results of the first version, which used no runner."""
+        return self.rows[0].engine
+
+    @property
+    def quiet(self) -> bool | None:
+        """Whether the machine was quiet throughout; None of results that did not look."""
+        seen = self._measured()
+        return all(rounds.quiet for rounds in seen) if seen else None
+
+    @property
+    def warning(self) -> str:
+        """What a headline has to say of a run that never was quiet; "" for a quiet one."""
+        return disturbance(self._measured())
+
+    def _measured(self) -> list[Rounds]:
+        measured = [*(row.rounds for row in self.rows), *(row.rounds for row in self.exchange)]
+        return [rounds for rounds in measured if rounds]
 
     @property
     def total_ms(self) -> dict[str, float]:
@@ -148,54 +214,95 @@ class StagesData(Row):
             "fastest": sum(min(form.ms for form in row.forms) for row in self.rows),
         }
 
+    def exchanged(self, index: int) -> Exchange | None:
+        """What the exchange of one stage gave."""
+        return next((row for row in self.exchange if row.index == index), None)
 
-def places(variant: Variant, image_size: int) -> Iterator[StagePlace]:
-    """Yield every stage with what reaches it when the network sees pictures of `image_size` pixels."""
-    channels, size = variant.stem_channels, output_size(image_size, 2)
-    for index, stage in enumerate(variant.stages, start=1):
-        out_size = output_size(size, stage.stride)
-        yield StagePlace(index=index, stage=stage, in_channels=channels, in_size=size, out_size=out_size)
-        channels, size = stage.out_channels, out_size
+    def winners(self, index: int) -> dict[str, Winner]:
+        """Who wins a stage by each method that was used: isolated, in place, by exchange."""
+        (row,) = (row for row in self.rows if row.index == index)
+        found = {"isolated": row.winner}
+        if other := self.exchanged(index):
+            found |= {"in place": winner_of(other.in_place)} if other.in_place else {}
+            found["by exchange"] = winner_of(other.ratio)
+        return found
+
+    def disagreement(self, index: int) -> bool:
+        """Whether two methods call different forms the faster one; even and unclear contradict nothing."""
+        return len({winner for winner in self.winners(index).values() if winner in OPERATORS}) > 1
 
 
-def form_of(variant: Variant, stage: Stage, operator: Operator) -> Stage:
-    """`stage` with another operator and everything else kept: kernel, stride, expand ratio, channels, layers.
+def stage_row(
+    variant: Variant,
+    place: StagePlace,
+    rounds: Rounds,
+    *,
+    batch_size: int,
+    precision: str,
+    engine: str = "",
+    threads: int | None = None,
+    se: SeChoice = "paper",
+    kernel_size: int | None = None,
+    errors: Mapping[str, float] | None = None,
+) -> StageRow:
+    """Put the rounds of both forms and the frame beside what the stage costs on paper.
 
-    The stage's own form is its own row. The other form gets the squeeze-and-excitation that the network's stages of
-    that form have (0.25 for MBConv in EfficientNetV2, none in Lite), else the paper's (Table 4).
+    Args:
+        rounds: its tracks are `OPERATORS` and `FRAME`.
+        engine: what ran them, in its runner's own words, with so many `threads` of the processor.
+        errors: how far the answers of each form were from PyTorch's.
     """
-    if stage.operator == operator:
-        return stage
-    own = next((other.se_ratio for other in variant.stages if other.operator == operator), SE_RATIOS[operator])
-    return replace(stage, operator=operator, se_ratio=own)
-
-
-def stage_row(variant: Variant, place: StagePlace, batch_size: int, visits: Sequence[Sequence[Samples]]) -> StageRow:
-    """Put the visits to both forms (in the order of `OPERATORS`) beside what the stage costs on paper."""
-    stage = place.stage
-    mbconv, fused_mbconv = (
-        _form_row(form_of(variant, stage, operator), place, batch_size, of_form)
-        for operator, of_form in zip(OPERATORS, visits, strict=True)
-    )
+    frame = rounds.medians_ms(FRAME)
+    net = {
+        operator: [own - off for own, off in zip(rounds.medians_ms(operator), frame, strict=True)]
+        for operator in OPERATORS
+    }
+    forms = {
+        operator: _form_row(
+            form_of(variant, place.stage, operator, se=se, kernel_size=kernel_size),
+            place,
+            batch_size,
+            precision,
+            net[operator],
+            rounds.summary(operator),
+            (errors or {}).get(operator),
+        )
+        for operator in OPERATORS
+    }
+    drowned = min(*net["mbconv"], *net["fused_mbconv"]) <= 0
     return StageRow(
         index=place.index,
-        paper_operator=stage.operator,
-        kernel_size=stage.kernel_size,
-        stride=stage.stride,
-        expand_ratio=stage.expand_ratio,
+        paper_operator=place.stage.operator,
+        kernel_size=kernel_size or place.stage.kernel_size,
+        stride=place.stage.stride,
+        expand_ratio=place.stage.expand_ratio,
         in_channels=place.in_channels,
-        out_channels=stage.out_channels,
-        num_layers=stage.num_layers,
+        out_channels=place.stage.out_channels,
+        num_layers=place.stage.num_layers,
         in_size=place.in_size,
         out_size=place.out_size,
-        mbconv=mbconv,
-        fused_mbconv=fused_mbconv,
+        mbconv=forms["mbconv"],
+        fused_mbconv=forms["fused_mbconv"],
+        engine=engine,
+        threads=threads,
+        ratio=None if drowned else paired_ratio(net["fused_mbconv"], net["mbconv"]),
+        frame_ms=median(frame),
+        rounds=rounds,
     )
 
 
-def _form_row(form: Stage, place: StagePlace, batch_size: int, visits: Sequence[Samples]) -> FormRow:
+def _form_row(
+    form: Stage,
+    place: StagePlace,
+    batch_size: int,
+    precision: str,
+    net_ms: list[float],
+    latency: Summary,
+    max_error: float | None,
+) -> FormRow:
     num_params, macs = stage_cost(form, place.in_channels, place.in_size)
-    medians = tuple(visit.median_ms for visit in visits)
+    work = stage_work(form, place.in_channels, place.in_size, batch_size=batch_size, precision=precision)
+    medians = tuple(max(ms, LEAST_MS) for ms in net_ms)
     return FormRow(
         operator=form.operator,
         se_ratio=form.se_ratio,
@@ -204,7 +311,9 @@ def _form_row(form: Stage, place: StagePlace, batch_size: int, visits: Sequence[
         ms=median(medians),
         best_ms=min(medians),
         worst_ms=max(medians),
-        gmacs_per_s=macs * batch_size / median(medians) / 1e6,
+        gmacs_per_s=work.macs / median(medians) / 1e6,
         round_p50_ms=medians,
-        latency=summarize(pooled(visits)),
+        latency=latency,
+        bytes_moved=work.bytes_moved,
+        max_error=max_error,
     )

@@ -53,8 +53,8 @@ def group_by_device(results: Iterable[Result]) -> list[DeviceRuns]:
 
 
 def headlines(runs: DeviceRuns) -> list[str]:
-    """Every sentence about one device, the most telling first."""
-    sentences = [sentence for kind, of_kind in runs.kinds for sentence in kind.headlines(of_kind)]
+    """Every sentence about one device, the most telling first; what makes figures doubtful comes before them."""
+    sentences = _doubts(runs) + [sentence for kind, of_kind in runs.kinds for sentence in kind.headlines(of_kind)]
     summaries = [summary for kind, of_kind in runs.kinds for run in of_kind for summary in kind.summaries(run)]
     unstable = sum(summary.unstable for summary in summaries)
     if unstable:
@@ -63,6 +63,16 @@ def headlines(runs: DeviceRuns) -> list[str]:
             "trust their medians, not their last digits."
         )
     return sentences
+
+
+def _doubts(runs: DeviceRuns) -> list[str]:
+    """What must be known before the figures; of several results also how many of them are meant."""
+    doubts = [(run.result, doubt) for kind, of_kind in runs.kinds for run in of_kind for doubt in kind.warnings(run)]
+    if len(runs.results) == 1:
+        return [doubt for _, doubt in doubts]
+    doubtful = len({id(result) for result, _ in doubts})
+    summary = [f"Of {len(runs.results)} results {doubtful} come with a doubt, told below."] if doubts else []
+    return summary + [f"{result.kind}, {result.name}: {doubt}" for result, doubt in doubts]
 
 
 def terminal_lines(result: Result) -> Iterator[Table | str]:

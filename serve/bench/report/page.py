@@ -73,9 +73,18 @@ def _how(runs: DeviceRuns) -> Markup:
         "section",
         tag("h3", "How it was measured"),
         table(("", "result", "method", "GPU meanwhile"), rows, words=(0, 1, 2, 3), prose=True),
+        *_commands(runs.results),
         tag("h3", "Environment"),
         *map(environment_table, _environments(runs.results)),
     )
+
+
+def _commands(results: Sequence[Result]) -> Iterator[Markup]:
+    """What was typed for each result; files of older versions do not say it."""
+    commands = list(dict.fromkeys(filter(None, (result.environment.get("command") for result in results))))
+    if commands:
+        yield tag("h3", "Commands")
+        yield tag("ul", *(tag("li", tag("code", command)) for command in commands), class_="commands")
 
 
 def _method(result: Result) -> str:
@@ -107,10 +116,10 @@ def _gpu(result: Result) -> str:
 
 
 def _environments(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Each different environment once; the time of day is not a difference."""
+    """Each different environment once; the time of day and what was typed are no difference."""
     seen: list[dict[str, Any]] = []
     for result in results:
-        known = {key: value for key, value in result.environment.items() if key != "time"}
+        known = {key: value for key, value in result.environment.items() if key not in ("time", "command")}
         if known not in seen:
             seen.append(known)
     return seen

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from serve.bench.kind import find_kinds
 from serve.bench.report.devices import group_by_device, headlines, terminal_lines
+from serve.bench.report.exports import as_csv, as_markdown
 from serve.bench.report.page import render_page
 from zoo import __version__
 from zoo.console import log_console, print_json, results_console
@@ -41,10 +42,10 @@ def _print_result(result: Result, *, as_json: bool) -> None:
 
 
 def write_report(paths: Iterable[Path], out: Path) -> dict[str, Any]:
-    """Write the page of every result under `paths` to `out`, and what it says beside it as .json.
+    """Write the page of every result under `paths` to `out`, and what it says beside it as .json, .md and .csv.
 
     Returns:
-        {"report", "json": paths, "headlines": {device: [sentence, …]}}
+        {"report", "json", "markdown", "csv": paths, "headlines": {device: [sentence, …]}}
 
     Raises:
         ZooError: as `zoo.results.read_results`, a damaged result, or a place that cannot be written.
@@ -55,6 +56,10 @@ def write_report(paths: Iterable[Path], out: Path) -> dict[str, Any]:
     page = render_page(devices)
     beside = out.with_suffix(".json")
     write_text(out, page)
+    markdown, table = out.with_suffix(".md"), out.with_suffix(".csv")
+    write_text(markdown, as_markdown(devices))
+    write_text(table, as_csv(devices))
     figures = {"headlines": said, "results": [result.to_dict() for result in results]}
     write_json(beside, {"format": REPORT_FORMAT, "zoo_version": __version__, **figures})
-    return {"report": str(out), "json": str(beside), "headlines": said}
+    files = {"report": out, "json": beside, "markdown": markdown, "csv": table}
+    return {**{name: str(file) for name, file in files.items()}, "headlines": said}

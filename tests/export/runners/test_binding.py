@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 import export.runners.onnx_runtime as module
+from export.runners.apart import Laps, Parts
 from export.runners.binding import GRAPH_ID, BoundBatch
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.open import open_runner
@@ -112,6 +113,21 @@ def test_bound_memory_holds_every_output(tiny_graph: ModelProto, digit_pictures:
         for start in (0, 2):
             pictures = digit_pictures[start : start + 2]
             np.testing.assert_array_equal(bound.run(pictures)[0], runner.infer(pictures))
+
+
+def test_the_parts_of_a_call_are_told(as_gpu: None, tiny_graph: ModelProto, digit_pictures: NDArray[np.uint8]) -> None:
+    with OnnxRunner(tiny_graph.SerializeToString(), device="cuda") as runner:
+        answers, parts = runner.infer_apart(digit_pictures[:2])
+        np.testing.assert_array_equal(answers, runner.infer(digit_pictures[:2]))
+    assert parts.compute_ms > 0
+    assert min(parts.host_to_device_ms, parts.device_to_host_ms) >= 0
+
+
+def test_laps_are_between_moments() -> None:
+    laps = Laps(clock=iter([0, 1_000_000, 5_000_000, 7_500_000]).__next__)
+    for _ in range(4):
+        laps.lap()
+    assert laps.parts() == Parts(host_to_device_ms=1.0, compute_ms=4.0, device_to_host_ms=2.5)
 
 
 @pytest.mark.gpu

@@ -26,6 +26,7 @@ from export.passport import (
     read_passport,
     write_passport,
 )
+from export.runners.apart import runs_apart
 from export.runners.cuda import open_cuda
 from export.runners.tensorrt import TensorRTRunner
 from tests.export.fake_cuda import FakeCuda
@@ -169,6 +170,22 @@ def test_answers_come_back_through_the_device(bench: Bench) -> None:
             np.testing.assert_allclose(runner.infer(batch), batch.mean(axis=(1, 2)), rtol=1e-5)
     assert bench.context.batches == [2, 6, 3]
     assert bench.cuda.closed
+
+
+def test_the_parts_of_a_call_are_told_each_when_the_device_is_done(bench: Bench) -> None:
+    batch = pictures(3)
+    with bench.open() as runner:
+        told = runs_apart(runner)
+        assert told is not None
+        queued: list[int] = []
+        whole = bench.cuda.synchronize
+        bench.cuda.synchronize = lambda: (queued.append(len(bench.cuda.queue)), whole())[1]  # type: ignore[method-assign]
+        answers, parts = told.infer_apart(batch)
+        np.testing.assert_array_equal(answers, runner.infer(batch))
+    # Nothing before, then what was copied to the device, computed, and copied back; the last two waits are of the end.
+    assert queued[0] == 0
+    assert queued[1] == 1
+    assert all(part >= 0 for part in parts.to_dict().values())
 
 
 def test_answers_survive_the_next_batch(bench: Bench) -> None:

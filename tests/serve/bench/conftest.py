@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from serve.bench.measure.latency import LatencyRow, compare_rows
-from serve.bench.measure.stages import places, stage_row
-from serve.bench.measure.timing import Samples, Schedule
+from serve.bench.measure.latency_data import LatencyRow, compare_rows
+from serve.bench.measure.places import places
+from serve.bench.measure.stage_rows import Peaks
+from serve.bench.measure.stages import FRAME, stage_row
+from serve.bench.measure.timing import Schedule
 from serve.bench.report.devices import group_by_device, headlines
+from tests.serve.bench.measure.made_rounds import rounds_of
+from zoo.model.row_files import write_new_row
 from zoo.model.variants import find_variant
 from zoo.results import Result, measured_on, summarize
 
@@ -20,11 +27,24 @@ TIMES = ((2.0, 1.0), (3.6, 1.8), (1.7, 1.4), (1.0, 1.01), (2.9, 5.6), (3.6, 8.8)
 
 
 def a_stages_result(
-    device: str = "NVIDIA H100", times: Sequence[tuple[float, float]] = TIMES, precision: str = "fp16"
+    device: str = "NVIDIA H100",
+    times: Sequence[tuple[float, float]] = TIMES,
+    precision: str = "fp16",
+    *,
+    robbed: bool = False,
+    **more: Any,
 ) -> Result:
+    """Of S; every round of both forms took what `times` says, and `more` are further fields of the data."""
     rows = [
-        stage_row(S, place, 32, [[Samples((ms, ms * 1.001, ms * 1.002), ms) for _ in range(5)] for ms in both])
-        for place, both in zip(places(S, 384), times, strict=True)
+        stage_row(
+            S,
+            place,
+            rounds_of({"mbconv": [mbconv] * 5, "fused_mbconv": [fused] * 5, FRAME: [0.0] * 5}, robbed=robbed),
+            batch_size=32,
+            precision=precision,
+            engine="TensorRT 11.4",
+        )
+        for place, (mbconv, fused) in zip(places(S, 384), times, strict=True)
     ]
     return Result(
         kind="stages",
@@ -41,6 +61,8 @@ def a_stages_result(
             "total_ms": {"paper": 0.0},  # added up again from the rows, never believed
             "gpu": {"n": 12, "power_w": {"min": 200.0, "mean": 300.0, "max": 400.0}, "throttle_reasons": ["power cap"]},
             "gpu_reason": "",
+            "engine": "tensorrt",
+            **more,
         },
     )
 
@@ -133,6 +155,22 @@ class PageChecker(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] != "style":
             self.text.append(data)
+
+
+@pytest.fixture
+def known_peaks(monkeypatch: pytest.MonkeyPatch) -> Peaks:
+    """Peaks of a device that nobody measures: that takes seconds, and has tests of its own."""
+    peaks = Peaks(flops_per_s=1e12, flops_by="a product", bytes_per_s=1e11, bytes_by="a copy")
+    monkeypatch.setattr("serve.bench.measure.stage_runs.measure_peaks", lambda variant, bench: peaks)
+    return peaks
+
+
+@pytest.fixture
+def one_stage(tmp_path: Path) -> str:
+    """The file of a network with one stage of one block, for where each form is exported: that takes seconds."""
+    tiny = find_variant("tiny")
+    write_new_row(tmp_path / "one.toml", replace(tiny, id="one", stages=tiny.stages[:1]), tiny.id)
+    return str(tmp_path / "one.toml")
 
 
 @pytest.fixture

@@ -54,17 +54,23 @@ def test_a_graph_beside_its_checkpoint(zoo: Zoo, in_folder: Path, tiny_onnx: Pat
     assert "Beside tiny.onnx, checkpoint.safetensors is" in answer.out
 
 
-def test_stages_then_a_report(zoo: Zoo, in_folder: Path) -> None:
-    answer = zoo("bench", "stages", "tiny", "--image-size", 32, "--batch-size", 2, *BRIEF, "--json")
+# PyTorch needs no graph, and isolated stages no whole network: what is left is the command.
+QUICK = ("--on", "torch", "--by", "isolated")
+
+
+def test_stages_then_a_report(zoo: Zoo, in_folder: Path, known_peaks: None) -> None:
+    answer = zoo("bench", "stages", "tiny", "--image-size", 32, "--batch-size", 2, *QUICK, *BRIEF, "--json")
     assert answer.code == 0, answer.err
     result = json.loads(answer.out)
-    assert result["name"] == "tiny-32px-b2-fp32"
+    assert result["name"] == "tiny-32px-torch-b2-fp32"
     assert [row["index"] for row in result["data"]["rows"]] == [1, 2, 3]
     for row in result["data"]["rows"]:
-        assert row["winner"] in ("mbconv", "fused_mbconv", "even")
-        assert row["mbconv"]["latency"]["n"] >= 10
+        assert row["winner"] in ("mbconv", "fused_mbconv", "even", "unclear")
+        assert row["mbconv"]["latency"]["n"] >= 3
+        assert row["engine"].startswith("torch ")
+    assert result["data"]["quiet"] in (True, False)  # and either exits with 0
     assert answer.err.count("stage ") >= 3
-    table = zoo("bench", "stages", "tiny", "--image-size", 32, *BRIEF)
+    table = zoo("bench", "stages", "tiny", "--image-size", 32, *QUICK, *BRIEF)
     assert "Fused-MBConv" in table.out
     assert "zoo bench report results" in table.err
 
@@ -75,13 +81,31 @@ def test_stages_then_a_report(zoo: Zoo, in_folder: Path) -> None:
     assert (in_folder / "page" / "report.html").read_text().startswith("<!doctype html>")
     assert json.loads((in_folder / "page" / "report.json").read_text())["headlines"] == said["headlines"]
     plain = zoo("bench", "report", "results", "-o", "page/report.html")
-    assert plain.out.startswith("• On ")
+    assert "In PyTorch, eager on " in plain.out
     assert "page/report.html" in plain.out
 
 
-def test_a_checkpoints_row_can_be_asked_too(zoo: Zoo, in_folder: Path, tiny_run: Path) -> None:
-    answer = zoo("bench", "stages", tiny_run / "checkpoint.safetensors", "--image-size", 16, *BRIEF, "--json")
+def test_a_checkpoints_row_can_be_asked_too(zoo: Zoo, in_folder: Path, tiny_run: Path, known_peaks: None) -> None:
+    checkpoint = tiny_run / "checkpoint.safetensors"
+    answer = zoo("bench", "stages", checkpoint, "--image-size", 16, *QUICK, *BRIEF, "--json")
     assert json.loads(answer.out)["data"]["model"] == "tiny"
+
+
+def test_the_default_engine_is_the_one_that_ships_and_is_named(
+    zoo: Zoo, in_folder: Path, one_stage: str, known_peaks: None
+) -> None:
+    answer = zoo("bench", "stages", one_stage, "--image-size", 16, "--by", "isolated", *BRIEF)
+    assert answer.code == 0, answer.err
+    assert "In ONNX Runtime on the processor on " in answer.out
+    (kept,) = (in_folder / "results").glob("stages-one-16px-ort-cpu-*.json")
+    assert all("CPUExecutionProvider" in row["engine"] for row in json.loads(kept.read_text())["data"]["rows"])
+
+
+def test_several_results_are_a_list(zoo: Zoo, in_folder: Path, known_peaks: None) -> None:
+    asked = ("--se", "paper", "--se", "none", *QUICK)
+    answer = zoo("bench", "stages", "tiny", "--image-size", 16, *asked, *BRIEF, "--json")
+    assert [result["data"]["se"] for result in json.loads(answer.out)] == ["paper", "none"]
+    assert len(list((in_folder / "results").glob("stages-*.json"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -93,7 +117,10 @@ def test_a_checkpoints_row_can_be_asked_too(zoo: Zoo, in_folder: Path, tiny_run:
         (("report",), "There is no result benchmarks", "zoo bench stages"),
         (("report", "empty"), "empty holds no results", "zoo bench stages"),
         (("report", "foreign"), "not a result of `zoo bench`", "Take it out"),
-        (("stages", "tiny", "--precision", "tf32", "--device", "cpu"), "tf32", "fp32"),
+        (("stages", "tiny", "--precision", "bf16", "--device", "cpu"), "not measured in bf16", "fp16"),
+        (("stages", "tiny", "--map", "9", "--device", "cpu"), "--map 9", "1 to 3"),
+        (("stages", "resnet50"), "no MBConv stages", "zoo bench latency"),
+        (("fusion", "--no-inference", "--no-training"), "nothing to time", "Leave one"),
     ],
 )
 def test_mistakes_end_in_one_line_and_a_hint(
@@ -127,3 +154,54 @@ def test_help_is_quick_to_load() -> None:
     loaded = "import sys, serve.bench.cli; print([m for m in ('torch', 'onnxruntime', 'numpy') if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
+
+
+def test_a_checkpoint_at_several_sizes(zoo: Zoo, in_folder: Path, tiny_run: Path) -> None:
+    sizes = ("--image-size", 24, "--image-size", 40, "--batch-size", 1)
+    answer = zoo("bench", "latency", tiny_run / "checkpoint.safetensors", *sizes, *BRIEF, "--json")
+    assert answer.code == 0, answer.err
+    result = json.loads(answer.out)
+    assert [row["image_size"] for row in result["data"]["rows"]] == [24, 40]
+    artifacts = result["data"]["artifacts"]
+    assert [one["artifact"] for one in artifacts] == [
+        "checkpoint.safetensors at 24 px",
+        "checkpoint.safetensors at 40 px",
+    ]
+    assert all("onnxruntime" in one["backend"] for one in artifacts)
+    assert result["data"]["comparisons"] == []  # of two sizes neither is the other's baseline
+    assert "--image-size 24 --image-size 40" in result["environment"]["command"]
+    torch = zoo("bench", "latency", tiny_run / "checkpoint.safetensors", *sizes, "--backend", "torch", *BRIEF, "--json")
+    assert all("torch" in one["backend"] for one in json.loads(torch.out)["data"]["artifacts"])
+    page = zoo("bench", "report", "results", "-o", "report.html")
+    assert page.code == 0, page.err
+    assert "p50 over the size of the pictures" in (in_folder / "report.html").read_text()
+    large = zoo("bench", "latency", tiny_run / "checkpoint.safetensors", "--image-size", 4000, *BRIEF)
+    assert large.code == 1
+    assert "capped" in large.err and "--image-size 480" in large.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "problem"),
+    [
+        (("latency", "tiny.onnx", "--rate", 10), 1, "--rate has no effect"),
+        (("latency", "tiny.onnx", "--scenario", "poisson"), 2, "single_stream"),
+        (("latency", "tiny.onnx", "--scenario", "server", "--rate", 0), 2, "--rate"),
+        (("latency", "tiny.onnx", "--rounds", 2), 2, "--rounds"),
+        (("latency", "tiny.onnx", "--idle-gap", "--driver", "loadgen"), 1, "--idle-gap"),
+        (("compare", "one.json"), 2, "AFTER.json"),
+        (("compare", "one.json", "two.json"), 1, "There is no result one.json"),
+        (("compare", "one.json", "two.json", "--tolerance", -1), 2, "--tolerance"),
+        (("zoo", "tiny"), 1, "No accuracy is published of tiny"),
+        (("zoo", "efficientnet"), 1, "Unknown"),
+        (("check", "--model", "nothing"), 1, "Unknown"),
+    ],
+)
+def test_wrong_calls_say_what_to_do(
+    zoo: Zoo, in_folder: Path, tiny_onnx: Path, arguments: tuple[object, ...], code: int, problem: str
+) -> None:
+    (in_folder / "tiny.onnx").symlink_to(tiny_onnx)
+    answer = zoo("bench", *arguments)
+    assert answer.code == code, answer.err
+    assert problem in answer.err
+    assert "Traceback" not in answer.err
+    assert [path.name for path in in_folder.iterdir()] == ["tiny.onnx"]

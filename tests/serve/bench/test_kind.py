@@ -110,7 +110,9 @@ def test_a_kind_without_a_file_is_unknown(tmp_path: Path, zoo: Callable) -> None
     write_result(tmp_path, weather_result())
     made = zoo("bench", "report", tmp_path, "-o", tmp_path / "report.html")
     assert made.code == 1
-    assert "is a result of kind 'weather'; this version reads stages, latency, train, finetuning" in made.err
+    assert (
+        "is a result of kind 'weather'; this version reads stages, fusion, latency, zoo, train, finetuning" in made.err
+    )
     assert "update, or take the file away" in made.err
     with pytest.raises(UnknownNameError, match="weather"):
         read_data(weather_result())
@@ -118,8 +120,8 @@ def test_a_kind_without_a_file_is_unknown(tmp_path: Path, zoo: Callable) -> None
 
 def test_every_kind_has_a_place_of_its_own() -> None:
     found = find_kinds()
-    measured = ["stages", "latency", "train", "finetuning", "progressive", "backends"]
-    assert list(found) == [*measured, "peers", "loader", "decoding", "conditioning", "quantization"]
+    measured = ["stages", "fusion", "latency", "zoo", "train", "finetuning", "progressive", "backends"]
+    assert list(found) == [*measured, "peers", "loader", "decoding", "conditioning", "quantization", "check"]
     assert len({kind.place for kind in found.values()}) == len(found)
     assert all(kind.name == file for file, kind in found.items())
     assert found["stages"].command == "zoo bench stages"

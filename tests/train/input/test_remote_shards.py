@@ -23,6 +23,8 @@ import torch
 from safetensors.torch import load_file
 from urllib3 import Timeout
 
+from train import settings
+from train.input import kept
 from train.input.decoders import load, load_validation
 from train.input.loader import Augmented
 from train.input.order import epoch_batches
@@ -226,6 +228,12 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a server that is away waits for weeks."""
     monkeypatch.setattr(http, "BACKOFF_S", 1e6)
     monkeypatch.setattr(http, "TIMEOUT", Timeout(1e6))
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every picture is asked for in every epoch, as if no memory were left to keep one decoded."""
+    monkeypatch.setattr(kept, "MEMORY_SHARE", 0.0)
 
 
 # A signal may come between the making of a socket and the `with` that closes it; then its end is what closes it.
@@ -681,3 +689,12 @@ def test_after_a_server_has_failed_no_other_picture_of_the_batch_waits_for_it(
             with pytest.raises(DataError, match="gone"):
                 read()
     assert len(asked) <= remote.PARALLEL
+
+
+def test_pictures_of_an_address_are_waited_for_by_another_process(
+    shards: Path, serve_folder: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "usable_processors", lambda: 1)
+    with serve_folder(shards) as server:
+        assert settings.default_workers(open_splits(server.url)[0], torch.device("cpu")) == 1
+    assert settings.default_workers(open_splits(str(shards))[0], torch.device("cpu")) == 0

@@ -16,8 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from train import session
 from train.input.decoders import load
 from train.input.loader import Prepared
+from train.options import TrainOptions
 from train.processes.workers import Workers
 from zoo.data.pictures import Pictures
 from zoo.errors import WorkerError
@@ -111,7 +113,7 @@ def test_only_what_the_system_did_is_explained() -> None:
     shared = Workers().explain(RuntimeError(f"Caught RuntimeError in DataLoader worker process 0.\n… {full}"))
     assert shared is not None
     assert "/dev/shm is full" in shared.problem
-    assert "--shm-size" in shared.hint and "--resume" in shared.hint
+    assert "--shm-size" in shared.hint
 
 
 @pytest.mark.parametrize("environment", [{"CXX": "/there/is/no/g++"}, {"CXX": "false"}])
@@ -122,3 +124,18 @@ def test_a_missing_compiler_is_told_before_the_training(environment: dict[str, s
     assert "Install a C++ compiler" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not list(in_folder.iterdir())
+
+
+def test_a_process_lost_before_anything_is_saved_is_no_reason_to_resume(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise WorkerError("A decoding process was ended.", "Take fewer --workers.")
+
+    monkeypatch.setattr(session, "fit", lambda *_, **__: lost())
+    options = TrainOptions(
+        model="tiny", data=str(picture_folder), epochs=4, image_size=16, workers=0, out=tmp_path / "run"
+    )
+    with pytest.raises(WorkerError) as error:
+        session.train_model(options)
+    assert error.value.hint == "Take fewer --workers. It had learnt nothing yet: give the same command again."

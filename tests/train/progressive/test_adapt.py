@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from train.progressive.adapt import (
     average_decay,
+    enlargement,
     norm_momentum,
     regularisation,
     suited_batch,
@@ -16,6 +17,7 @@ from train.progressive.adapt import (
 )
 from train.progressive.cost import estimate
 from train.progressive.recipe import Situation, check_recipe, find_recipe
+from zoo.model.counts import count_params
 from zoo.model.variants import find_variant
 
 LITE0 = find_variant("lite0")
@@ -35,12 +37,33 @@ def test_a_handful_of_pictures_is_seen_often_enough() -> None:
 
 @pytest.mark.parametrize(("passes", "share"), [(0.1, 0.0), (30, 0.0), (60, 0.3), (300, 1.0), (1000, 1.0)])
 def test_what_is_seen_seldom_is_learnt_as_it_is(passes: float, share: float) -> None:
-    assert regularisation(passes) == share
+    assert regularisation(passes, 20_000_000) == share
     situation = Situation(variant=LITE0, pictures=1000, epochs=4, epoch_pictures=round(250 * passes))
     last = find_recipe("folder", LITE0, situation).stages[-1]
-    assert last.randaugment_magnitude == pytest.approx(15 * share)
-    assert (last.mixup_alpha, last.stochastic_depth_prob) == pytest.approx((0.2 * share, 0.2 * share))
-    assert last.dropout == pytest.approx(0.1 + 0.2 * share)
+    part = regularisation(passes, count_params(LITE0, 100))  # 3.5 million
+    assert part == pytest.approx(0.885 * share, abs=0.01)
+    assert last.randaugment_magnitude == pytest.approx(15 * part)
+    assert (last.mixup_alpha, last.stochastic_depth_prob) == pytest.approx((0.2 * part, 0.2 * part))
+    assert last.dropout == pytest.approx(0.1 + 0.2 * part)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "share"), [(900, 0.0), (7_000, 0.21), (10**6, 0.75), (10**7, 1.0), (10**8, 1.0)]
+)
+def test_the_larger_the_network_the_harder_pictures_are_made(parameters: int, share: float) -> None:
+    assert regularisation(300, parameters) == share
+
+
+def test_small_pictures_are_tested_without_their_edges() -> None:
+    tiny, small = find_variant("tiny"), Situation(variant=find_variant("tiny"), pictures=1000, classes=10)
+    recipe = find_recipe("folder", tiny, small)
+    assert (recipe.test_size, recipe.test_resize, recipe.test_crop_margin) == (32, "crop", 4)
+    large = find_recipe("folder", LITE0)
+    assert (large.test_size, large.test_resize, large.test_crop_margin) == (248, "squash", 0)
+
+
+def test_the_smaller_the_crops_the_larger_the_test_pictures() -> None:
+    assert [enlargement(share) for share in (0.08, 0.35, 0.7, 1.0)] == [1.28, 1.1354, 1.0485, 1.0]
 
 
 def test_what_the_user_fixes_stays() -> None:

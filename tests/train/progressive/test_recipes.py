@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import train.recipes
 from train.options import TrainOptions
 from train.progressive.overrides import choose_recipe
-from train.progressive.recipe import Recipe, TrainingStage, check_recipe, find_recipe, recipe_names
+from train.progressive.recipe import Recipe, Situation, TrainingStage, check_recipe, find_recipe, recipe_names
 from train.progressive.schedule import batch_factor, learning_rate
 from zoo.errors import UnknownNameError, ZooError
 from zoo.model.variants import find_variant
@@ -147,6 +147,24 @@ def test_controls_change_nothing_but_the_stages() -> None:
     assert column(resolve("progressive_resize"), "image_size") == column(base, "image_size")
     assert set(column(resolve("progressive_resize"), "dropout")) == {base.stages[-1].dropout}
     assert resolve("fixed").stages == (replace(base.stages[-1], epochs=base.epochs),)
+
+
+def test_from_weights_a_control_is_that_of_the_default_recipe() -> None:
+    lite0 = find_variant("lite0")
+    situation = Situation(variant=lite0, weights=True, pictures=1000, classes=10)
+    base = find_recipe("finetune", lite0, situation)
+    fixed, rising = (find_recipe(name, lite0, situation) for name in ("fixed", "progressive_resize"))
+    assert fixed.stages == (replace(base.stages[-1], epochs=base.epochs),)
+    assert column(rising, "image_size") == column(base, "image_size")
+    assert set(column(rising, "dropout")) == {base.stages[-1].dropout} != set(column(base, "dropout"))
+    assert all(control.head_start for control in (fixed, rising))
+
+
+@pytest.mark.parametrize("name", ["fixed", "progressive_resize", "random_resize", "random_resize_adaptive"])
+def test_a_control_of_a_single_epoch_can_be_run(name: str) -> None:
+    recipe = find_recipe(name, S, Situation(variant=S, epochs=1))
+    assert recipe.epochs == 1
+    assert recipe.stages[0].dropout == find_recipe("folder", S, Situation(variant=S, epochs=1)).stages[-1].dropout
 
 
 def test_random_sizes_are_drawn_every_eight_epochs_and_adapted_to() -> None:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from train.options import TrainOptions
+from train.progressive import recipe as recipes
 from train.progressive.overrides import choose_recipe
-from train.progressive.recipe import Recipe, find_recipe, round_test_size
+from train.progressive.recipe import Recipe, find_recipe, larger_by
 from train.progressive.schedule import ema_decay, interpolate, learning_rate, progressive_stages, stage_of_epoch
 from train.recipes.folder import first_size
 from zoo.errors import UnknownNameError, ZooError
@@ -109,14 +110,25 @@ def test_recipes_have_four_rising_stages(name: str, model: str) -> None:
         values = [getattr(stage, setting) for stage in recipe.stages]
         assert values == sorted(values)
         assert values[0] < values[-1]
-    assert 1.1 <= recipe.test_size / recipe.stages[-1].image_size <= 1.3
+    assert 1.0 <= recipe.test_size / recipe.stages[-1].image_size <= 1.3
     assert recipe.test_size <= variant.max_size
 
 
 def test_folder_recipe_of_s_is_table_6() -> None:
     recipe = find_recipe("folder", S)
-    assert [stage.image_size for stage in recipe.stages] == [128, 185, 243, 300]
-    assert recipe.test_size == 384
+    assert [stage.image_size for stage in recipe.stages] == [128, 184, 240, 300]
+    assert recipe.test_size == 340
+
+
+def test_pictures_are_tested_larger_by_whole_strides() -> None:
+    assert [larger_by(size, 1.135) for size in (300, 192, 96, 32)] == [340, 216, 104, 32]
+    assert [larger_by(size, 1.0) for size in (300, 17)] == [300, 17]
+    for model in ("s", "b0", "tiny"):
+        recipe = find_recipe("folder", find_variant(model))
+        tested = [recipes.tested_size(recipe, stage) for stage in recipe.stages]
+        assert all((size - stage.image_size) % 8 == 0 for size, stage in zip(tested, recipe.stages, strict=True))
+        assert tested == sorted(tested)
+        assert tested[-1] == recipe.test_size
 
 
 @pytest.mark.parametrize(("last", "first"), [(300, 128), (128, 55), (96, 48), (64, 48), (32, 24)])
@@ -136,15 +148,14 @@ def options(**changes: Any) -> TrainOptions:
 def test_overrides_keep_the_proportions() -> None:
     changed = choose_recipe(options(epochs=8, batch_size=4, learning_rate=0.5, image_size=150), S)
     assert [stage.epochs for stage in changed.stages] == [2, 2, 2, 2]
-    assert [stage.image_size for stage in changed.stages] == [64, 93, 121, 150]
+    assert [stage.image_size for stage in changed.stages] == [64, 96, 120, 150]
     assert {stage.batch_size for stage in changed.stages} == {4}
-    assert (changed.learning_rate, changed.test_size) == (0.5, 192)  # 384 of 300 px, as before
+    assert (changed.learning_rate, changed.test_size) == (0.5, 166)
     assert changed.warmup_epochs == pytest.approx(0.8)  # a tenth
 
 
 def test_the_test_size_never_passes_the_cap() -> None:
-    assert round_test_size(300, 480) == 360
-    assert round_test_size(450, 480) == 480
+    assert choose_recipe(options(image_size=450), S).test_size == 480
     with pytest.raises(ZooError, match="outside 16 … 480"):
         choose_recipe(options(image_size=500), S)
 

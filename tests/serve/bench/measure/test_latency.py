@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -10,18 +10,15 @@ import pytest
 from numpy.typing import NDArray
 
 from export.contract import Contract
-from serve.bench.measure.latency import (
-    LatencyRow,
-    OpenArtifact,
-    check_answers,
-    compare_latency,
-    compare_rows,
-    measure_picture,
-    real_pictures,
-)
-from serve.bench.measure.runs import bench_latency
+from export.runners.apart import Parts
+from serve.bench.measure.latency import LatencyPlan, Time, measure_latency
+from serve.bench.measure.latency_data import LatencyRow, Turn, compare_rows
+from serve.bench.measure.latency_run import bench_latency
+from serve.bench.measure.opened import OpenArtifact, check_answers, real_pictures
+from serve.bench.measure.picture import measure_picture
 from serve.bench.measure.timing import Schedule
 from serve.bench.options import LatencyOptions
+from tests.serve.bench.measure.simulated import BUSY, FakeWatch, HostClock
 from zoo.data.open import open_splits
 from zoo.errors import VerdictError, ZooError
 from zoo.machine import processor_name
@@ -57,8 +54,10 @@ class CountingRunner:
     batches: list[int] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     closed: bool = False
+    spend: Callable[[int], None] = lambda count: None
 
     def infer(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.spend(len(pictures))
         self.batches.append(len(pictures))
         self.log.append(self.artifact)
         return self.answer(pictures, len(self.batches))
@@ -72,6 +71,7 @@ class CountingRunner:
         self.closed = True
 
 
+UNWATCHED = Time(watch=FakeWatch())
 PICTURES = real_pictures(CountingRunner().contract, 4)[0]
 
 
@@ -80,20 +80,23 @@ def opened(runner: CountingRunner) -> OpenArtifact:
 
 
 def measure(runner: CountingRunner, batch_sizes: Sequence[int]) -> list[LatencyRow]:
-    return list(compare_latency([opened(runner)], batch_sizes=batch_sizes, schedule=QUICK))
+    plan = LatencyPlan(schedule=QUICK, batch_sizes=tuple(batch_sizes))
+    return [row for _, rows in measure_latency([opened(runner)], plan, when=UNWATCHED) for row in rows]
 
 
 def test_every_batch_size_is_checked_then_timed() -> None:
     runner = CountingRunner()
-    rows = measure(runner, [1, 6])
-    assert [row.batch_size for row in rows] == [1, 6]
-    for row in rows:
-        assert row.latency.n >= 6
+    plan = LatencyPlan(schedule=QUICK, batch_sizes=(1, 6))
+    measured = list(measure_latency([opened(runner)], plan, when=UNWATCHED))
+    assert [row.batch_size for _, rows in measured for row in rows] == [1, 6]
+    for turn, (row,) in measured:
+        assert row.latency.n >= 3
         assert len(row.round_p50_ms) == 3
         assert row.pictures_per_second > 0
         assert row.max_difference == 0.0
-        # Two looks, one warm-up per round, and the samples: nothing runs that is not accounted for.
-        assert runner.batches.count(row.batch_size) == 2 + 3 + row.latency.n
+        # Two looks, the warm-up, one call before each round, and the samples: nothing runs that is not accounted for.
+        warm_up = turn.rounds.track(row.artifact).warm_up.iterations
+        assert runner.batches.count(row.batch_size) == 2 + warm_up + 3 + row.latency.n
 
 
 def test_throughput_is_pictures_over_the_time_of_the_loops() -> None:
@@ -113,9 +116,11 @@ def test_artifacts_take_turns() -> None:
     log: list[str] = []
     runners = [CountingRunner(artifact=name, log=log) for name in ("a", "b")]
     once = Schedule(warmup_ms=0, min_warmup_iterations=1, duration_ms=1e-9, min_iterations=3, rounds=3)
-    list(compare_latency([opened(runner) for runner in runners], batch_sizes=[1], schedule=once))
-    # After two looks at each: warm-up and sample of a, of b, and again, for three rounds.
-    assert "".join(log) == "aabb" + "aabb" * 3
+    plan = LatencyPlan(schedule=once, batch_sizes=(1,))
+    ((turn, _),) = measure_latency([opened(runner) for runner in runners], plan, when=UNWATCHED)
+    warm_ups = [turn.rounds.track(name).warm_up.iterations for name in ("a", "b")]
+    # After two looks at each and their warm-ups: a call before and a sample of a, of b, and again, for three rounds.
+    assert "".join(log) == "aabb" + "a" * warm_ups[0] + "b" * warm_ups[1] + "aabb" * 3
 
 
 @pytest.mark.parametrize(
@@ -212,7 +217,7 @@ def test_a_run_opens_and_closes_every_artifact_and_names_the_processor() -> None
     assert result.device == processor_name()
     assert result.settings["batch_sizes"] == [1, 4]  # 8 is above what these take
     assert [row["batch_size"] for row in result.data["rows"]] == [1, 1, 4, 4]
-    assert all(row["latency"]["n"] >= 6 for row in result.data["rows"])
+    assert all(row["latency"]["n"] >= 3 for row in result.data["rows"])
     assert result.data["gpu"] is None
     assert "not an NVIDIA GPU" in result.data["gpu_reason"]
 
@@ -228,3 +233,130 @@ def test_an_artifact_that_fails_leaves_the_others_closed() -> None:
     with pytest.raises(ZooError, match="no such artifact"):
         bench_latency(LatencyOptions(artifacts=("first", "second")), schedule=QUICK, open_artifact=open_fake)
     assert runner.closed
+
+
+def served(
+    scenario: str, runner: CountingRunner, clock: HostClock, **plan: object
+) -> Iterator[tuple[Turn, LatencyRow]]:
+    """A runner on a simulated clock in a scenario."""
+    schedule = Schedule(warmup_ms=10, duration_ms=30_000, min_iterations=10, rounds=10)
+    made = LatencyPlan.from_dict({"schedule": schedule.to_dict(), "scenario": scenario, **plan})
+    when = Time(
+        clock=clock,
+        sleep=lambda seconds: clock.pass_ms(1000 * seconds),
+        wait=lambda moment: clock.pass_ms((moment - clock()) / 1e6),
+        watch=FakeWatch(),
+    )
+    for turn, (row,) in measure_latency([opened(runner)], made, when=when):
+        yield turn, row
+
+
+def a_runner_of(clock: HostClock, ms: float, each: float = 0.0) -> CountingRunner:
+    """A runner that takes `ms` for a call and `each` for every picture in it."""
+    return CountingRunner(spend=lambda count: clock.pass_ms(ms + each * count))
+
+
+def test_a_server_answers_at_random_arrivals_and_says_whether_it_keeps_up() -> None:
+    clock = HostClock()
+    runner = a_runner_of(clock, 8.0, 2.0)
+    calm, flooded = [row for _, row in served("server", runner, clock, batch_sizes=[1], rates=[50, 400])]
+    assert calm.keeps_up
+    assert not flooded.keeps_up
+    assert flooded.pictures_per_second == pytest.approx(100, rel=0.05)
+    assert calm.pictures_per_second == pytest.approx(50, rel=0.15)
+    assert calm.latency.min_ms == pytest.approx(10)
+    # Half of the time the runner is busy when a picture comes: M/D/1 with load ρ = 0.5 waits ρ/(2(1-ρ)) = 0.5 services.
+    assert calm.latency.mean_ms == pytest.approx(15, rel=0.1)
+
+
+def test_a_server_takes_what_waits_at_once_and_chooses_rates_by_the_slowest_artifact() -> None:
+    clock = HostClock()
+    found = [row for _, row in served("server", a_runner_of(clock, 8.0, 2.0), clock, batch_sizes=[4])]
+    assert [row.offered_per_second for row in found] == [125, 200, 238]  # 4 in 16 ms are 250 a second
+    assert all(row.keeps_up for row in found)
+    batches = [row.mean_batch for row in found]
+    assert batches == sorted(batches)
+    assert 1 < batches[0] < batches[-1] <= 4
+
+
+def test_queries_and_floods_are_one_batch_after_the_other() -> None:
+    for scenario in ("multi_stream", "offline"):
+        clock = HostClock()
+        ((turn, row),) = served(scenario, a_runner_of(clock, 8.0, 2.0), clock, batch_sizes=[4])
+        assert row.latency.p50_ms == pytest.approx(16)
+        assert row.pictures_per_second == pytest.approx(250)
+        assert row.scenario == turn.scenario == scenario
+
+
+def test_silences_are_in_turn_with_none_and_only_the_call_is_timed() -> None:
+    clock, last = HostClock(), [0]
+
+    def spend(count: int) -> None:
+        clock.pass_ms(5.0 + (clock.now - last[0]) / 1e8)  # the longer the silence, the slower
+        last[0] = clock.now
+
+    runner = CountingRunner(spend=spend)
+    found = [row for _, row in served("single_stream", runner, clock, batch_sizes=[1, 8], idle_gaps_ms=[0, 100, 1000])]
+    idle = {row.idle_ms: row for row in found if row.idle_ms is not None}
+    assert {row.batch_size for row in idle.values()} == {1}
+    assert [round(idle[gap].latency.p50_ms) for gap in (0.0, 100.0, 1000.0)] == [5, 6, 15]
+    assert len(idle[100.0].round_p50_ms) == 10
+
+
+def test_a_comparison_has_an_interval_and_a_verdict() -> None:
+    clock = HostClock()
+    fast, slow = a_runner_of(clock, 10.0), a_runner_of(clock, 11.0)
+    fast.artifact, slow.artifact = "fast", "slow"
+    plan = LatencyPlan(schedule=Schedule(warmup_ms=10, duration_ms=300, rounds=10), batch_sizes=(1,))
+    when = Time(clock=clock, watch=FakeWatch())
+    ((turn, rows),) = measure_latency([opened(fast), opened(slow)], plan, when=when)
+    (comparison,) = compare_rows(rows, [turn])
+    assert comparison.ratio is not None
+    assert (comparison.ratio.verdict, comparison.separated) == ("slower", True)
+    assert comparison.ratio.words() == "1.10× as slow (1.10 – 1.10)"
+
+
+def test_a_run_on_a_busy_machine_says_so_and_is_a_result_all_the_same() -> None:
+    result = bench_latency(
+        LatencyOptions(artifacts=("s.onnx",), device="cpu", batch_sizes=(1,)),
+        schedule=QUICK,
+        open_artifact=lambda artifact, **options: CountingRunner(),
+        when=Time(watch=FakeWatch(then=BUSY)),
+    )
+    assert result.data["quiet"] is False
+    (turn,) = result.data["turns"]
+    assert len(turn["rounds"]["tracks"][0]["visits"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ({"rates": [5.0]}, "--rate has no effect"),
+        ({"idle_gap": True, "scenario": "offline"}, "single_stream"),
+        ({"image_sizes": [64]}, "--image-size has no effect on s.onnx"),
+    ],
+)
+def test_options_without_effect_are_refused_before_anything_is_opened(asked: dict[str, object], problem: str) -> None:
+    options = LatencyOptions.from_dict({"artifacts": ["s.onnx"], **asked})
+    with pytest.raises(ZooError, match=problem):
+        bench_latency(options, open_artifact=lambda artifact, **options: pytest.fail("it was opened"))
+
+
+class ApartRunner(CountingRunner):
+    """A runner on a GPU that tells the parts of a call."""
+
+    def infer_apart(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Parts]:
+        return self.infer(pictures), Parts(host_to_device_ms=1.0, compute_ms=4.0, device_to_host_ms=0.5)
+
+
+def test_on_a_gpu_the_parts_of_a_call_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    (row,) = measure(ApartRunner(), [2])
+    assert row.parts is None  # on a processor nothing is copied
+    monkeypatch.setattr("serve.bench.measure.latency.is_gpu", lambda device: True)
+    (row,) = measure(ApartRunner(), [2])
+    assert row.parts is not None
+    assert (row.parts.host_to_device.p50_ms, row.parts.compute.p50_ms, row.parts.end_to_end.p50_ms) == (1.0, 4.0, 5.5)
+    assert row.parts.end_to_end.n == 100
+    assert LatencyRow.from_dict(row.to_dict()) == row
+    (plain,) = measure(CountingRunner(), [2])
+    assert plain.parts is None  # the runner tells none

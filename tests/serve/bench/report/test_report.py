@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,7 @@ def test_the_tables_of_a_terminal_cut_nothing(
     long = "an-artifact-with-a-name-that-is-long-but-fits.onnx"
     at_width(width)
     for result, wanted in (
-        (stages_result(), {"24→48", "160→256", "192→96", "3.60", "1.80", "8.81", "Fused-MBConv"}),
+        (stages_result(), {"24→48", "160→256", "192→96", "3.60", "1.80", "8.80", "Fused-MBConv"}),
         (latency_result((long, "s.plan")), {long, "s.plan", "4.00", "32.0", "200"}),
     ):
         for line in terminal_lines(result):
@@ -62,3 +63,19 @@ def test_the_tables_of_a_terminal_cut_nothing(
         assert wanted <= set(said.replace("(", " ").split()), result.kind
         assert "…" not in said
         assert not width or max(map(cell_len, said.splitlines())) <= width
+
+
+def test_the_report_is_written_for_other_programs_too(tmp_path: Path, latency_result: Make, train_result: Make) -> None:
+    for result in (latency_result(names=("a|b.onnx",)), train_result()):
+        write_result(tmp_path / "results", result)
+    written = write_report([tmp_path / "results"], tmp_path / "report.html")
+    markdown = Path(written["markdown"]).read_text()
+    assert markdown.startswith("# Benchmark report\n\n## NVIDIA H100\n\n- ")
+    assert "| a\\|b.onnx | batch 1 | 4.00 |" in markdown
+    assert "### train: s-folder-bf16" in markdown
+    with Path(written["csv"]).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    cells = {(row["kind"], row["row"], row["column"]): row["value"] for row in rows}
+    assert cells["latency", "2", "p50"] == "32.0"
+    assert cells["train", "1", "image size"] == "128 px"
+    assert {row["device"] for row in rows} == {"NVIDIA H100"}

@@ -1,0 +1,132 @@
+"""Owns pictures that stay decoded from one epoch to the next, in memory that a run's decoding processes share.
+
+A PNG of 32 px takes longer to decode than a small network takes to learn from it, and one of 500 px several
+milliseconds. The pixels are those that decoding would give again: what a run learns does not depend on what is kept.
+"""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.data.decode import open_picture
+from zoo.data.pictures import Pictures, Stored
+from zoo.data.planes import to_pixels
+from zoo.machine import usable_memory
+
+# Of the memory this process may use, all kept pictures together take no more.
+MEMORY_SHARE = 1 / 8
+# Arrays begin at multiples of this, so that no two processes write to one cache line.
+ALIGNMENT = 64
+
+
+class KeptPixels:
+    """Decoded pictures by their index, (H, W, C) uint8, as many as fit; processes forked from this one share them.
+
+    Nothing waits: what cannot be kept or found at once, because another process is at it, is decoded again.
+    """
+
+    def __init__(self, count: int, most_bytes: int) -> None:
+        # Of such memory only pages that are written to are taken from the system.
+        self._memory = np.frombuffer(mmap.mmap(-1, max(most_bytes, 1)), np.uint8)
+        # Where each picture begins, and its height, width and planes; no planes: it is not there.
+        self._places = np.frombuffer(mmap.mmap(-1, max(count, 1) * 4 * 8), np.int64).reshape(-1, 4)
+        self._used = np.frombuffer(mmap.mmap(-1, 8), np.int64)
+        # Held for a moment, and never waited for: a process that is killed with it costs time, not the run.
+        self._lock = multiprocessing.Lock()
+
+    def find(self, index: int) -> NDArray[np.uint8] | None:
+        """A picture's pixels, not to be written to; None if they are not there."""
+        if not self._lock.acquire(block=False):
+            return None
+        start, height, width, planes = self._places[index].tolist()
+        self._lock.release()
+        if not planes:
+            return None
+        return self._memory[start : start + height * width * planes].reshape(height, width, planes)
+
+    def keep(self, index: int, pixels: NDArray[np.uint8]) -> None:
+        """Keep a picture's pixels, if there is room and they are not there yet."""
+        start = self._take(index, pixels.size)
+        if start is None:
+            return
+        self._memory[start : start + pixels.size].reshape(pixels.shape)[:] = pixels
+        if self._lock.acquire(block=False):
+            self._places[index] = (start, *pixels.shape)
+            self._lock.release()
+
+    def _take(self, index: int, size_bytes: int) -> int | None:
+        """Room for a picture."""
+        if not self._lock.acquire(block=False):
+            return None
+        try:
+            start = int(self._used[0])
+            if self._places[index, 3] or start + size_bytes > self._memory.size:
+                return None
+            self._used[0] = -(-(start + size_bytes) // ALIGNMENT) * ALIGNMENT
+            return start
+        finally:
+            self._lock.release()
+
+
+_kept: list[tuple[Pictures, KeptPixels]] = []
+
+
+@contextmanager
+def pixels_kept(sets: Sequence[Pictures], most_bytes: int | None = None) -> Iterator[None]:
+    """Keep decoded pictures of these sets until the block ends, equally much of each.
+
+    Args:
+        most_bytes: of all together; by default `MEMORY_SHARE` of the memory this process may use.
+    """
+    most = int(usable_memory() * MEMORY_SHARE) if most_bytes is None else most_bytes
+    own = [(pictures, KeptPixels(len(pictures), most // max(len(sets), 1))) for pictures in sets]
+    _kept.extend(own)
+    try:
+        yield
+    finally:
+        _kept[:] = [each for each in _kept if all(each is not other for other in own)]
+
+
+@contextmanager
+def reading(
+    pictures: Pictures, indices: Sequence[int], *, channels: int, decoded_whole: Callable[[bytes], bool]
+) -> Iterator[list[Callable[[], Stored]]]:
+    """`Pictures.reading`, but what is kept is not read again, and files of which all is decoded are kept.
+
+    Args:
+        channels: in how many planes, as `open_picture` has it.
+        decoded_whole: whether what is made of a file is made of all its pixels, as `open_picture` gives them.
+    """
+    kept = _kept_of(pictures)
+    if kept is None:
+        with pictures.reading(indices) as reads:
+            yield reads
+        return
+    found = {index: pixels for index in indices if (pixels := kept.find(index)) is not None}
+
+    def decoded(index: int, read: Callable[[], Stored]) -> Stored:
+        stored = read()
+        if isinstance(stored, np.ndarray) or not decoded_whole(stored):
+            return stored
+        pixels = to_pixels(open_picture(stored, name=pictures.describe(index), channels=channels)).copy()
+        kept.keep(index, pixels)
+        return pixels
+
+    with pictures.reading([index for index in indices if index not in found]) as reads:
+        others = iter(reads)
+        yield [
+            partial(found.__getitem__, index) if index in found else partial(decoded, index, next(others))
+            for index in indices
+        ]
+
+
+def _kept_of(pictures: Pictures) -> KeptPixels | None:
+    """What is kept of a set; None: nothing is. Processes that are not forked know of none."""
+    return next((kept for known, kept in _kept if known is pictures), None)
