@@ -31,7 +31,8 @@ from serve.protocol.messages import InferRequest
 from serve.repository.folder import read_config
 from serve.rpc.convert import request_of
 from serve.rpc.schema import message_class
-from serve.web.v2.wire import decompress, read_infer, read_json_length, read_object, read_raw
+from serve.web.encoding import decompress
+from serve.web.v2.wire import read_infer, read_json_length, read_object, read_raw
 from zoo import __version__
 from zoo.errors import ZooError
 
@@ -95,7 +96,7 @@ def read_bytes(body: bytes) -> None:
 
 def read_compressed(body: bytes) -> None:
     """A compressed body; what comes out is never larger than allowed."""
-    assert len(decompress(body, "gzip", LIMIT_BYTES)) <= LIMIT_BYTES
+    assert len(decompress(body, "gzip", max_bytes=LIMIT_BYTES)) <= LIMIT_BYTES
 
 
 def read_header(body: bytes) -> None:

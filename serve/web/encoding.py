@@ -30,7 +30,7 @@ def decompress(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
     if encoding not in WINDOW_BITS:
         raise MediaTypeError(
             f"The body is encoded as {encoding[:40]!r}; expected gzip, deflate or nothing.",
-            "Send the picture as it is: it is compressed already.",
+            "Send it as it is: a picture is compressed already.",
         )
     decoder = zlib.decompressobj(WINDOW_BITS[encoding])
     try:
@@ -40,10 +40,11 @@ def decompress(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise TooLargeError(
             f"The body is larger than {max_bytes / 1e6:g} MB once it is decompressed.",
-            "Scale the picture down, or start the server with a larger --max-body-mb.",
+            "Send less at once, or start the server with a larger --max-body-mb.",
         )
-    if not decoder.eof:
-        raise ParameterError(f"The body's {encoding} ends early.", "Send it again, whole.")
+    if not decoder.eof or decoder.unused_data:
+        wrong = "goes on after its end" if decoder.eof else "ends early"
+        raise ParameterError(f"The body's {encoding} {wrong}.", "Compress it anew, whole, or send it as it is.")
     return content
 
 

@@ -21,10 +21,11 @@ from serve.protocol.datatypes import DATATYPES
 from serve.protocol.describe import index, model_config, model_metadata, server_metadata
 from serve.protocol.infer import infer
 from serve.protocol.messages import InferRequest
+from serve.web.encoding import decompress
 from serve.web.intake import read_body, while_connected
 from serve.web.v2.answers import Json, read_small
 from serve.web.v2.memory import memory_routes
-from serve.web.v2.wire import JSON_LENGTH, decompress, read_infer, read_json_length, read_raw, write_infer
+from serve.web.v2.wire import JSON_LENGTH, read_infer, read_json_length, read_raw, write_infer
 
 PREFIX = "/v2"
 # A larger body is read in a thread: the event loop goes on serving others meanwhile.
@@ -153,7 +154,7 @@ async def answer_infer(request: Request) -> Response:
 
 
 def _read(request: Request, body: bytes, max_bytes: int, engine: Engine) -> InferRequest:
-    body = decompress(body, request.headers.get("content-encoding", ""), max_bytes)
+    body = decompress(body, request.headers.get("content-encoding", ""), max_bytes=max_bytes)
     json_length = read_json_length(request.headers.get(JSON_LENGTH), body)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     encoded = media_type.startswith("image/")

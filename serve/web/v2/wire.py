@@ -7,10 +7,9 @@ docs/protocol/extension_{binary_data,classification,schedule_policy,shared_memor
 from __future__ import annotations
 
 import json
-import zlib
 from typing import Any
 
-from serve.core.failures import MediaTypeError, ProtocolError, TooLargeError
+from serve.core.failures import ProtocolError
 from serve.protocol.datatypes import BYTES
 from serve.protocol.messages import (
     GivenTensor,
@@ -26,36 +25,7 @@ from zoo.files import json_text
 
 # Its value is the length of the JSON; the tensors' bytes follow it, in the order of the inputs.
 JSON_LENGTH = "Inference-Header-Content-Length"
-# Both zlib's and gzip's header; "deflate" is zlib's format (RFC 9110, 8.4.1.2).
-_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 _MISSING: Any = object()
-
-
-def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """The body of a request as it was before `Content-Encoding`, never more than `max_bytes` of it.
-
-    Raises:
-        MediaTypeError: an encoding that is not known. ProtocolError: not of this encoding, or cut off.
-        TooLargeError: more than `max_bytes`.
-    """
-    encoding = encoding.strip().lower()
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in ("gzip", "deflate"):
-        raise MediaTypeError(f"The body is encoded as {encoding[:40]!r}.", "Send it as it is, or as gzip or deflate.")
-    inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
-    try:
-        plain = inflate.decompress(body, max_bytes + 1)
-    except zlib.error as error:
-        raise ProtocolError(f"The body is not {encoding}.", "Compress it anew, or send it as it is.") from error
-    if len(plain) > max_bytes:
-        raise TooLargeError(
-            f"The body is larger than {max_bytes / 1e6:g} MB once it is unpacked.",
-            "Send fewer pictures at once, or start the server with a larger --max-body-mb.",
-        )
-    if not inflate.eof or inflate.unused_data:
-        raise ProtocolError(f"The body is not one whole {encoding} stream.", "Compress it anew, or send it as it is.")
-    return plain
 
 
 def read_json_length(text: str | None, body: bytes) -> int:

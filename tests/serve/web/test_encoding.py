@@ -94,8 +94,12 @@ def test_an_unknown_encoding_is_a_415(server: Any, fake: Any) -> None:
 
 @pytest.mark.parametrize(
     ("body", "word"),
-    [(b"no gzip", "is not gzip"), (gzip.compress(b"x" * 100)[:-10], "ends early")],
-    ids=["another", "cut off"],
+    [
+        (b"no gzip", "is not gzip"),
+        (gzip.compress(b"x" * 100)[:-10], "ends early"),
+        (gzip.compress(b"x" * 100) + b"more", "goes on after its end"),
+    ],
+    ids=["another", "cut off", "too long"],
 )
 def test_what_is_not_of_its_encoding_is_a_400(server: Any, body: bytes, word: str) -> None:
     assert word in refused(server.post(body, headers={"content-encoding": "gzip"}), 400)
