@@ -1,4 +1,4 @@
-"""Owns who may do what: keys with roles, read once, compared in constant time, never shown; it speaks no protocol.
+"""Owns who may do what, and how often: keys with roles, read once, compared in constant time, never shown; no protocol.
 
 A file has one key a line, behind its role: `predict KEY` or `manage KEY`; `#` begins a comment. The variable
 ZOO_SERVE_KEYS has the same, with commas between. Only digests are kept.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from serve.core.failures import ForbiddenError, UnauthorizedError
+from serve.rate import RateLimit
 from zoo.errors import ZooError
 
 Role = Literal["predict", "manage"]
@@ -28,23 +29,35 @@ MAKE = "`openssl rand -base64 24` makes one."
 
 @dataclass(frozen=True)
 class Keyring:
-    """Digests of the keys with their roles; without any, everything is allowed to everybody."""
+    """Digests of the keys with their roles; without any, everything is allowed to everybody, as often as `rate` allows.
+
+    `rate` counts by key; where there are none, by the client's address.
+    """
 
     digests: tuple[tuple[bytes, Role], ...] = ()
+    rate: RateLimit | None = None
 
     def __bool__(self) -> bool:
         return bool(self.digests)
 
-    def check(self, headers: Mapping[str, str], role: Role) -> None:
+    def check(self, headers: Mapping[str, str], role: Role, address: str = "") -> None:
         """Allow a request by its headers, named in lower case: `authorization` (Bearer, Basic) or `x-api-key`.
 
         A browser asks for name and password by itself: any name, the key as password.
 
+        Args:
+            address: the client's.
+
         Raises:
-            UnauthorizedError: no key, or none of these. ForbiddenError: one of another role.
+            UnauthorizedError: no key, or none of these. ForbiddenError: one of another role. RateLimitedError: too many
+                requests.
         """
-        if not self.digests:
-            return
+        client = self._identify(headers, role) if self.digests else address
+        if self.rate:
+            self.rate.take(client)
+
+    def _identify(self, headers: Mapping[str, str], role: Role) -> bytes:
+        """The digest of the key that a request has."""
         presented = hashlib.sha256(_presented(headers).encode("utf-8", "surrogateescape")).digest()
         # All are compared, whichever matches: the time says nothing of the keys.
         found = [own for digest, own in self.digests if hmac.compare_digest(digest, presented)]
@@ -52,13 +65,17 @@ class Keyring:
             raise UnauthorizedError("A key is needed.", "Send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
         if role == "manage" and "manage" not in found:
             raise ForbiddenError("This key may not change what is served.", "Use one with the role manage.")
+        return presented
 
 
 EVERYBODY = Keyring()
 
 
-def read_keys(path: Path | None, environment: Mapping[str, str]) -> Keyring:
+def read_keys(path: Path | None, environment: Mapping[str, str], rate_limit: float | None = None) -> Keyring:
     """The keys of a file and of the environment; none where neither has any.
+
+    Args:
+        rate_limit: requests a second of one client; None: no limit.
 
     Raises:
         ZooError: a file that cannot be read or has no key, a role that is none, or a key that is too short.
@@ -76,7 +93,7 @@ def read_keys(path: Path | None, environment: Mapping[str, str]) -> Keyring:
     digests = tuple(_read(where, words) for where, words in told if words)
     if path is not None and not digests:
         raise ZooError(f"{path} has no key.", f"One `predict KEY` a line. {MAKE}")
-    return Keyring(digests)
+    return Keyring(digests, RateLimit(rate_limit) if rate_limit else None)
 
 
 def _read(where: str, words: list[str]) -> tuple[bytes, Role]:

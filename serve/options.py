@@ -34,6 +34,10 @@ class ServeOptions(Row):
         Path | None,
         Opt("Only who has a key of this file is answered: `predict KEY` or `manage KEY` a line.", metavar="FILE"),
     ] = None
+    rate_limit: Annotated[
+        Positive | None,
+        Opt("Requests a second of one key, or without keys of one address; more get 429.  [default: no limit]"),
+    ] = None
     tls_cert: Annotated[Path | None, Opt("Serve TLS by this certificate, PEM.", metavar="FILE", needs="tls_key")] = None
     tls_key: Annotated[Path | None, Opt("Its key, PEM.", metavar="FILE", needs="tls_cert")] = None
     tls_client_ca: Annotated[

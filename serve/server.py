@@ -178,7 +178,7 @@ def guards_of(options: ServeOptions) -> tuple[Keyring, Tls | None]:
     Raises:
         ZooError: a file that cannot be used; or whoever reaches this machine could change what it serves.
     """
-    keys = read_keys(options.api_keys, os.environ)
+    keys = read_keys(options.api_keys, os.environ, options.rate_limit)
     tls = (
         Tls(options.tls_cert, options.tls_key, options.tls_client_ca) if options.tls_cert and options.tls_key else None
     )

@@ -69,6 +69,10 @@ class UnavailableError(RequestError):
         self.retry_after_s = max(1, math.ceil(retry_after_s))
 
 
+class RateLimitedError(UnavailableError):
+    """This client asks more often than `--rate-limit` allows one."""
+
+
 class QueueFullError(UnavailableError):
     """As many pictures wait as the queue holds."""
 
@@ -108,6 +112,7 @@ FAILURES = (
     Failure(error=SlowBodyError, status=408, reason="slow_body"),
     Failure(error=TooLargeError, status=413, reason="too_large"),
     Failure(error=MediaTypeError, status=415, reason="media_type"),
+    Failure(error=RateLimitedError, status=429, reason="rate_limited"),
     # nginx's code for a client that left: nobody reads the answer, but the log and the metrics show it.
     Failure(error=ClientGoneError, status=499, reason="client_gone"),
     Failure(error=NotFiniteError, status=500, reason="not_finite"),

@@ -35,6 +35,7 @@ CODES = {
     408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     415: grpc.StatusCode.INVALID_ARGUMENT,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     499: grpc.StatusCode.CANCELLED,
     500: grpc.StatusCode.INTERNAL,
     501: grpc.StatusCode.UNIMPLEMENTED,
@@ -250,7 +251,8 @@ async def _admit(name: str, context: Any, keys: Keyring) -> None:
     """End the call here unless its metadata has a key that may make it."""
     try:
         if role := role_for(name):
-            keys.check({key.lower(): str(value) for key, value in context.invocation_metadata() or ()}, role)
+            metadata = {key.lower(): str(value) for key, value in context.invocation_metadata() or ()}
+            keys.check(metadata, role, context.peer().rpartition(":")[0])  # without its port
     except ZooError as error:
         await context.abort(CODES[find_failure(error).status], str(error))
 

@@ -61,7 +61,7 @@ class GateMiddleware:
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         if role := role_for(scope["path"]):
-            self.keys.check(headers, role)
+            self.keys.check(headers, role, (scope.get("client") or ("",))[0])
         if scope["method"] not in READING and headers.get("sec-fetch-site") in ELSEWHERE:
             raise ForbiddenError(
                 "Pages from elsewhere may not use this server.", "Ask it from a program, or from its own page."

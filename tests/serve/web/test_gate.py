@@ -196,3 +196,13 @@ def test_control_for_everybody_is_refused(tmp_path: Path, certificates: Path) ->
     (tmp_path / "keys").write_text(f"manage {MANAGE}")
     keys, tls = guards_of(ServeOptions(**options, api_keys=tmp_path / "keys"))
     assert keys and tls is None
+
+
+def test_who_asks_too_often_is_told_when_to_ask_again(fake: Any) -> None:
+    models = models_of(fake)
+    with TestClient(app_of(models, keys=read_keys(None, {}, 2.0))) as client:
+        answers = [client.get("/info") for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert answers[2].headers["Retry-After"] == "1"
+        assert "More than 2 requests a second" in answers[2].json()["error"]
+        assert client.get("/healthz").status_code == 200  # whoever looks after the server is not counted
