@@ -35,6 +35,7 @@ from export.source import find_source
 from export.watch import Watch
 from serve.bench.kinds.quantization import EXPORTED, QuantizationData, QuantizedRow
 from serve.bench.report.report import keep_result
+from train.folder import CHECKPOINT
 from train.options import TrainOptions
 from train.processes.stopping import RunFinished
 from train.session import train_model
@@ -42,6 +43,7 @@ from zoo.data.folder import read_folder
 from zoo.data.pictures import load_prepared
 from zoo.machine import environment, processor_name
 from zoo.results import Result, Subject, measured_on
+from zoo.weights.checkpoint import read_card
 
 HERE = Path(__file__).parent
 INT8 = find_precision("int8")
@@ -82,6 +84,13 @@ class Judged:
         )
 
 
+def tested_as(run: Path) -> dict[str, object]:
+    """How a finished run's pictures are tested, as its recipe says it."""
+    recipe = read_card(run / CHECKPOINT).recipe
+    assert recipe
+    return {name: recipe[name] for name in ("test_size", "test_resize", "test_crop_margin")}
+
+
 def main() -> None:
     """Train, export and judge one network, and write one result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -105,6 +114,8 @@ def main() -> None:
             epochs=options.qat_epochs,
             learning_rate=options.qat_lr,
             qat=True,
+            # Both are tested on the same pictures, whatever their recipes would take.
+            overrides=tuple(f"{name}={value}" for name, value in tested_as(trained).items()),
             out=rounded,
             **shared,
         )

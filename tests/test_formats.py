@@ -199,10 +199,11 @@ def a_fusion_result() -> dict[str, Any]:
 
 def answers(ask: Ask) -> Iterator[tuple[str, Any]]:
     """What the server answers. Its metrics are recorded by name: kind, labels and help."""
-    with serving("tiny.onnx") as fetch:
+    with serving("tiny.onnx") as (url, fetch):
         picture = Path("pictures/val/red/000.jpg").read_bytes()
         yield "POST /predict", json.loads(fetch("predict", picture))
         yield "GET /info", json.loads(fetch("info"))
+        yield "zoo bench serve", ask(f"bench serve {url} --clients 1 --overload 2 --duration-s 0.3")
         yield "an error", json.loads(fetch("predict", b"no picture"))
         families = text_string_to_metric_families(fetch("metrics").decode())
         yield "GET /metrics", dict(map(metric, families))
@@ -216,8 +217,8 @@ def metric(family: Any) -> tuple[str, str]:
 
 
 @contextmanager
-def serving(engine: str) -> Iterator[Callable[..., bytes]]:
-    """`zoo serve` as a process; yields `fetch(path, body)`, which returns an answer's body whatever its status."""
+def serving(engine: str) -> Iterator[tuple[str, Callable[..., bytes]]]:
+    """`zoo serve` as a process; yields its address and `fetch(path, body)`: an answer's body whatever its status."""
     command = [sys.executable, "-m", "zoo", "serve", "--engine", engine, "--port", "0"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
@@ -234,7 +235,7 @@ def serving(engine: str) -> Iterator[Callable[..., bytes]]:
                 return refused.read()
 
         try:
-            yield fetch
+            yield url, fetch
         finally:
             server.terminate()
             server.communicate(timeout=60)

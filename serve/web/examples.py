@@ -33,7 +33,12 @@ def has_digits(contract: Contract) -> bool:
 
 @cache
 def find_examples(contract: Contract) -> tuple[Example, ...]:
-    """One held-out picture of each class for a model of the embedded digits; photographs for any other."""
+    """One held-out picture of each class for a model of the embedded digits; photographs for any other.
+
+    None for a model of four planes: no picture here has a fourth one.
+    """
+    if contract.preprocessing.channels == 4:
+        return ()
     if not has_digits(contract):
         return tuple(_photograph(name, title) for name, title in PHOTOGRAPHS.items())
     pictures = open_val("digits")

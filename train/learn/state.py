@@ -26,7 +26,9 @@ STATE_KEYS = {"model", "average", "optimizer", "scaler", "step", "history", "par
 # each picture is seen then.
 SCHEDULED = ("epochs", "warmup_epochs", "learning_rate", "ema_decay", "norm_momentum", "patience")
 HARDENED = ("crop_scale", "randaugment_magnitude", "mixup_alpha", "dropout", "stochastic_depth_prob")
-EXTENDED = (*SCHEDULED, *HARDENED)
+# What pictures are tested at follows the crops.
+TESTED = ("test_size", "test_resize", "test_crop_margin")
+EXTENDED = (*SCHEDULED, *HARDENED, *TESTED)
 # Keys of the identity, in the words of an error. States of earlier versions do not have them.
 FILES = ("training files (names or sizes)", "validation files (names or sizes)")
 

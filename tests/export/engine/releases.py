@@ -41,13 +41,22 @@ KINDS = (
         "OnnxParser",
         "ParserError",
     ),
-    *("ILogger", "IProgressMonitor", "IHostMemory", "ITimingCache", "Runtime", "ICudaEngine", "IExecutionContext"),
+    *(
+        "ILogger",
+        "IProgressMonitor",
+        "IProfiler",
+        "IHostMemory",
+        "ITimingCache",
+        "Runtime",
+        "ICudaEngine",
+        "IExecutionContext",
+    ),
     *("Refitter", "OnnxParserRefitter", "ISerializationConfig", "Dims"),
     *("BuilderFlag", "NetworkDefinitionCreationFlag", "ProfilingVerbosity", "MemoryPoolType", "TensorIOMode"),
     *("HardwareCompatibilityLevel", "SerializationFlag", "DataType", "ComputeCapability"),
 )
 # What our classes override is called by TensorRT, and only by it.
-OVERRIDDEN = ("log", "phase_start", "phase_finish", "step_complete", "__init__")
+OVERRIDDEN = ("log", "report_layer_time", "phase_start", "phase_finish", "step_complete", "__init__")
 FUNCTIONS = (
     *("createInferBuilder_INTERNAL", "createInferRuntime_INTERNAL", "createInferRefitter_INTERNAL"),
     *("createNvOnnxParser_INTERNAL", "createNvOnnxParserRefitter_INTERNAL", "getBuilderPluginRegistry"),
