@@ -28,14 +28,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from safetensors import safe_open
 
+from serve.bench.measure.load import LoadRow
+from serve.bench.measure.serving import serve_result
 from serve.bench.measure.stage_runs import bench_fusion
 from serve.bench.measure.table3 import TABLE_3
 from serve.bench.measure.timing import Schedule
+from serve.bench.options import ServeBenchOptions
 from serve.bench.stage_options import FusionOptions
 from tests.serve.bench.measure.simulated import BUSY, FakeWatch
 from zoo.cli import cli
 from zoo.machine import cuda_driver
 from zoo.model.variants import find_variant
+from zoo.results import summarize
 
 ROOT = Path(__file__).parents[1]
 TRAIN = "--epochs 4 --batch-size 12 --image-size 32 --workers 0 --device cpu"
@@ -170,6 +174,7 @@ def results(ask: Ask) -> Iterator[tuple[str, Any]]:
         ask(f"bench latency tiny.onnx runs/tiny --batch-size 1 {BRIEF}"),
         ask(f"bench stages tiny --image-size 32 --on torch --map 1 {BRIEF}"),
         a_fusion_result(),
+        a_serve_result(),
         ask("bench train tiny --recipe digits --steps 2 --device cpu"),
         ask("bench train lite0 --at-size 32 --at-batch 2 --steps 2 --device cpu --beside-timm"),
         ask(f"bench latency tiny.onnx --scenario server --rate 50 --batch-size 2 {BRIEF}"),
@@ -197,13 +202,36 @@ def a_fusion_result() -> dict[str, Any]:
     return result.to_dict()
 
 
+def a_serve_result() -> dict[str, Any]:
+    """What `zoo bench serve` prints, of made loads: whether a real server refuses something is the machine's affair."""
+    times = summarize([5.0] * 100)
+    rows = [
+        LoadRow(
+            server="ours",
+            loop=loop,
+            clients=1 if loop == "closed" else None,
+            offered_per_s=None if loop == "closed" else 200.0,
+            capacity_share=None if loop == "closed" else 2.0,
+            duration_s=1.0,
+            good_per_s=100.0,
+            refused_per_s=0.0 if loop == "closed" else 100.0,
+            lost=0,
+            summary=times,
+            refusals=None if loop == "closed" else times,
+            after_ms=5.0,
+        )
+        for loop in ("closed", "open")
+    ]
+    options = ServeBenchOptions(servers=("x",))
+    return serve_result(rows, options, picture="china.jpg", picture_bytes=200_000, versions=["ours 1"]).to_dict()
+
+
 def answers(ask: Ask) -> Iterator[tuple[str, Any]]:
     """What the server answers. Its metrics are recorded by name: kind, labels and help."""
-    with serving("tiny.onnx") as (url, fetch):
+    with serving("tiny.onnx") as fetch:
         picture = Path("pictures/val/red/000.jpg").read_bytes()
         yield "POST /predict", json.loads(fetch("predict", picture))
         yield "GET /info", json.loads(fetch("info"))
-        yield "zoo bench serve", ask(f"bench serve {url} --clients 1 --overload 2 --duration-s 0.3")
         yield "an error", json.loads(fetch("predict", b"no picture"))
         families = text_string_to_metric_families(fetch("metrics").decode())
         yield "GET /metrics", dict(map(metric, families))
@@ -217,8 +245,8 @@ def metric(family: Any) -> tuple[str, str]:
 
 
 @contextmanager
-def serving(engine: str) -> Iterator[tuple[str, Callable[..., bytes]]]:
-    """`zoo serve` as a process; yields its address and `fetch(path, body)`: an answer's body whatever its status."""
+def serving(engine: str) -> Iterator[Callable[..., bytes]]:
+    """`zoo serve` as a process; yields `fetch(path, body)`, which returns an answer's body whatever its status."""
     command = [sys.executable, "-m", "zoo", "serve", "--engine", engine, "--port", "0"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
@@ -235,7 +263,7 @@ def serving(engine: str) -> Iterator[tuple[str, Callable[..., bytes]]]:
                 return refused.read()
 
         try:
-            yield url, fetch
+            yield fetch
         finally:
             server.terminate()
             server.communicate(timeout=60)
