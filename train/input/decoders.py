@@ -76,7 +76,7 @@ def load_validation(
 def decoders_kept(pictures: Sequence[Pictures], *, workers: int, pin: bool) -> Iterator[None]:
     """Begin decoding processes now, which `load` uses for these pictures until the block ends; 0 workers are none.
 
-    Until then pictures stay decoded as well, as `train.input.kept` has it.
+    Until then pictures stay decoded as well, as `train.input.kept` has it; the first set is the one that is trained on.
 
     Raises:
         WorkerError: the system has no memory, processes or files for them.

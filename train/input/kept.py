@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.decode import open_picture
+from zoo.data.jpeg import is_jpeg
 from zoo.data.pictures import Pictures, Stored
 from zoo.data.planes import to_pixels
 from zoo.machine import usable_memory
@@ -27,12 +28,14 @@ ALIGNMENT = 64
 
 
 class KeptPixels:
-    """Decoded pictures by their index, (H, W, C) uint8, as many as fit; processes forked from this one share them.
+    """Decoded pictures by their index, (H, W, C) uint8, until one does not fit; processes forked from this one share it.
 
-    Nothing waits: what cannot be kept or found at once, because another process is at it, is decoded again.
+    Nothing waits: what cannot be kept or found at once, because another process is at it, is decoded again. `jpegs`
+    says whether those of JPEGs are kept too: not where crops are made of them, of which each decodes what it needs.
     """
 
-    def __init__(self, count: int, most_bytes: int) -> None:
+    def __init__(self, count: int, most_bytes: int, *, jpegs: bool = False) -> None:
+        self.jpegs = jpegs
         # Of such memory only pages that are written to are taken from the system.
         self._memory = np.frombuffer(mmap.mmap(-1, max(most_bytes, 1)), np.uint8)
         # Where each picture begins, and its height, width and planes; no planes: it is not there.
@@ -51,15 +54,22 @@ class KeptPixels:
             return None
         return self._memory[start : start + height * width * planes].reshape(height, width, planes)
 
-    def keep(self, index: int, pixels: NDArray[np.uint8]) -> None:
-        """Keep a picture's pixels, if there is room and they are not there yet."""
+    @property
+    def is_full(self) -> bool:
+        """Whether a picture did not fit: no other is kept then."""
+        return bool(self._used[0] >= self._memory.size)
+
+    def keep(self, index: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Keep a picture's pixels, if there is room and they are not there yet; returns a copy of them in either case."""
         start = self._take(index, pixels.size)
         if start is None:
-            return
-        self._memory[start : start + pixels.size].reshape(pixels.shape)[:] = pixels
+            return pixels.copy()
+        kept = self._memory[start : start + pixels.size].reshape(pixels.shape)
+        kept[:] = pixels
         if self._lock.acquire(block=False):
             self._places[index] = (start, *pixels.shape)
             self._lock.release()
+        return kept
 
     def _take(self, index: int, size_bytes: int) -> int | None:
         """Room for a picture."""
@@ -67,10 +77,11 @@ class KeptPixels:
             return None
         try:
             start = int(self._used[0])
-            if self._places[index, 3] or start + size_bytes > self._memory.size:
+            if self._places[index, 3]:
                 return None
-            self._used[0] = -(-(start + size_bytes) // ALIGNMENT) * ALIGNMENT
-            return start
+            fits = start + size_bytes <= self._memory.size
+            self._used[0] = -(-(start + size_bytes) // ALIGNMENT) * ALIGNMENT if fits else self._memory.size
+            return start if fits else None
         finally:
             self._lock.release()
 
@@ -80,13 +91,16 @@ _kept: list[tuple[Pictures, KeptPixels]] = []
 
 @contextmanager
 def pixels_kept(sets: Sequence[Pictures], most_bytes: int | None = None) -> Iterator[None]:
-    """Keep decoded pictures of these sets until the block ends, equally much of each.
+    """Keep decoded pictures of these sets until the block ends, equally much of each; of the first one no JPEGs.
 
     Args:
+        sets: the first is the one that is trained on, by crops.
         most_bytes: of all together; by default `MEMORY_SHARE` of the memory this process may use.
     """
     most = int(usable_memory() * MEMORY_SHARE) if most_bytes is None else most_bytes
-    own = [(pictures, KeptPixels(len(pictures), most // max(len(sets), 1))) for pictures in sets]
+    own = [
+        (pictures, KeptPixels(len(pictures), most // len(sets), jpegs=place > 0)) for place, pictures in enumerate(sets)
+    ]
     _kept.extend(own)
     try:
         yield
@@ -96,16 +110,16 @@ def pixels_kept(sets: Sequence[Pictures], most_bytes: int | None = None) -> Iter
 
 @contextmanager
 def reading(
-    pictures: Pictures, indices: Sequence[int], *, channels: int, decoded_whole: Callable[[bytes], bool]
+    pictures: Pictures, indices: Sequence[int], *, channels: int, crops: bool
 ) -> Iterator[list[Callable[[], Stored]]]:
-    """`Pictures.reading`, but what is kept is not read again, and files of which all is decoded are kept.
+    """`Pictures.reading`, but what is kept is not read again, and files that are decoded here are kept.
 
     Args:
         channels: in how many planes, as `open_picture` has it.
-        decoded_whole: whether what is made of a file is made of all its pixels, as `open_picture` gives them.
+        crops: whether crops are made of them: then a JPEG is not decoded as a whole.
     """
     kept = _kept_of(pictures)
-    if kept is None:
+    if kept is None or (crops and kept.jpegs):
         with pictures.reading(indices) as reads:
             yield reads
         return
@@ -113,11 +127,9 @@ def reading(
 
     def decoded(index: int, read: Callable[[], Stored]) -> Stored:
         stored = read()
-        if isinstance(stored, np.ndarray) or not decoded_whole(stored):
+        if isinstance(stored, np.ndarray) or kept.is_full or (is_jpeg(stored) and not kept.jpegs):
             return stored
-        pixels = to_pixels(open_picture(stored, name=pictures.describe(index), channels=channels)).copy()
-        kept.keep(index, pixels)
-        return pixels
+        return kept.keep(index, to_pixels(open_picture(stored, name=pictures.describe(index), channels=channels)))
 
     with pictures.reading([index for index in indices if index not in found]) as reads:
         others = iter(reads)

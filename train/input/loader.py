@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,6 @@ from zoo.errors import BrokenPictureError, DataError, ZooError
 from zoo.model.spec import RGB, Preprocessing
 
 Read = Callable[[], Stored]
-JPEG_START = b"\xff\xd8"  # ITU-R T.81 B.1.1.3: the marker that begins a picture
 # A picture's class, or its row of `Pictures.targets`, (K,) bool.
 Label = int | NDArray[np.bool_]
 
@@ -83,8 +82,12 @@ class _Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class Made(Dataset[Item | str]):
-    """Pictures as a data set whose items are made of them: item (index), or why it could not be decoded."""
+    """Pictures as a data set whose items are made of them: item (index), or why it could not be decoded.
 
+    `crops` says whether items are made of parts of pictures.
+    """
+
+    crops: ClassVar[bool] = False
     pictures: Pictures
 
     def __len__(self) -> int:
@@ -100,7 +103,7 @@ class Made(Dataset[Item | str]):
         """
         try:
             places = [picture_of(index, len(self)) for index in indices]
-            with reading(self.pictures, places, channels=self.planes, decoded_whole=self.decodes_whole) as reads:
+            with reading(self.pictures, places, channels=self.planes, crops=self.crops) as reads:
                 return self.make(indices, reads)
         except DataError as error:
             return error
@@ -116,10 +119,6 @@ class Made(Dataset[Item | str]):
         """How many planes items have."""
         raise NotImplementedError
 
-    def decodes_whole(self, file: bytes) -> bool:
-        """Whether an item is made of all pixels of a file, as `open_picture` decodes them."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True)
 class Augmented(Made):
@@ -128,6 +127,7 @@ class Augmented(Made):
     With `augment_on` "device" they are not yet flipped and RandAugmented; the draws for them are the same.
     """
 
+    crops: ClassVar[bool] = True
     recipe: Recipe
     stage: TrainingStage
     seed: int
@@ -144,10 +144,6 @@ class Augmented(Made):
     def planes(self) -> int:
         """How many planes items have."""
         return self.channels
-
-    def decodes_whole(self, file: bytes) -> bool:
-        """All but JPEGs, of which `CropDecoder` decodes what a crop needs."""
-        return not file.startswith(JPEG_START)
 
     def make(self, indices: Sequence[int], reads: Sequence[Read]) -> list[Item | str]:
         """Crop and augment pictures, as seed, epoch and draw decide.
@@ -213,10 +209,6 @@ class Prepared(Made):
     def planes(self) -> int:
         """How many planes items have."""
         return self.preprocessing.channels
-
-    def decodes_whole(self, file: bytes) -> bool:
-        """Every file, as everywhere but in training."""
-        return True
 
     def make(self, indices: Sequence[int], reads: Sequence[Read]) -> list[Item | str]:
         """Prepare pictures, one after the other."""

@@ -79,9 +79,14 @@ class JpegPart:
         )
 
 
+def is_jpeg(data: bytes) -> bool:
+    """Whether a file begins as a JPEG does (ITU-R T.81 B.1.1.3), with another marker behind the first."""
+    return data[:3] == b"\xff\xd8\xff"
+
+
 def read_jpeg_header(data: bytes) -> JpegHeader | None:
     """Walk a JPEG's markers up to its first scan; None for all but plain 8-bit JPEGs with one or three channels."""
-    if data[:3] != b"\xff\xd8\xff":
+    if not is_jpeg(data):
         return None
     frame: int | None = None
     orientation, restart_interval, position, end = 0, 0, 2, len(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,17 @@ def test_what_is_kept_is_what_decoding_gives(pictures: Pictures, workers: int) -
     assert any(batch.broken for batch in anew[0])
 
 
+def test_what_a_head_start_has_seen_whole_changes_no_crop(pictures: Pictures) -> None:
+    """The features of a head start are of whole pictures, those of training of crops: of a JPEG, other pixels."""
+    cropped = Augmented(pictures, RECIPE, replace(RECIPE.stages[0], image_size=8), 3, 0)
+    whole = Prepared(pictures, TINY.preprocessing.at(16))
+    anew = list(load(cropped, BATCHES, workers=0, pin=False))
+    with decoders_kept([pictures], workers=0, pin=False):
+        list(load(whole, BATCHES, workers=0, pin=False))
+        again = list(load(cropped, BATCHES, workers=0, pin=False))
+    assert all(torch.equal(one.pictures, other.pictures) for one, other in zip(again, anew, strict=True))
+
+
 def test_what_is_kept_is_neither_read_nor_decoded_again(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[str] = []
     open_picture = kept.open_picture
@@ -80,6 +92,19 @@ def test_what_is_kept_is_neither_read_nor_decoded_again(pictures: Pictures, monk
     assert all(len(batch.broken) == 3 for batch in load(dataset, [[0, 1, 2]], workers=0, pin=False))
 
 
+def test_what_is_validated_on_is_decoded_once_jpegs_too(pictures: Pictures) -> None:
+    validated = Prepared(pictures, TINY.preprocessing.at(16))
+    other = replace(pictures, name="trained on")
+    with pixels_kept([other, pictures]):
+        (first,) = load(validated, [[0, 3, 7]], workers=0, pin=False)
+        for path in pictures.sources:
+            assert isinstance(path, Path)
+            path.unlink()
+        (again,) = load(validated, [[0, 3, 7]], workers=0, pin=False)
+    assert torch.equal(first.pictures, again.pictures)
+    assert not again.broken
+
+
 def test_no_more_is_kept_than_fits() -> None:
     memory = KeptPixels(3, 200)
     first, second = np.full((5, 10, 3), 7, np.uint8), np.full((4, 4, 1), 9, np.uint8)
@@ -91,6 +116,7 @@ def test_no_more_is_kept_than_fits() -> None:
     assert np.array_equal(kept_first, first)
     assert memory.find(0) is None, "150 of 200 bytes are taken"
     assert kept_second is None, "the next would begin at 192"
+    assert memory.is_full
     with pixels_kept([]):
         pass
 
