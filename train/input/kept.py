@@ -28,7 +28,7 @@ ALIGNMENT = 64
 
 
 class KeptPixels:
-    """Decoded pictures by their index, (H, W, C) uint8, until one does not fit; processes forked from this one share it.
+    """Decoded pictures by index, (H, W, C) uint8, until one does not fit; processes forked from this one share them.
 
     Nothing waits: what cannot be kept or found at once, because another process is at it, is decoded again. `jpegs`
     says whether those of JPEGs are kept too: not where crops are made of them, of which each decodes what it needs.
@@ -60,7 +60,7 @@ class KeptPixels:
         return bool(self._used[0] >= self._memory.size)
 
     def keep(self, index: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Keep a picture's pixels, if there is room and they are not there yet; returns a copy of them in either case."""
+        """Keep a picture, if there is room and it is not there yet; returns a copy of its pixels in either case."""
         start = self._take(index, pixels.size)
         if start is None:
             return pixels.copy()

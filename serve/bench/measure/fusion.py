@@ -23,7 +23,6 @@ from zoo.model.counts import parts
 from zoo.model.spec import Variant
 from zoo.model.variants import find_variant
 
-BASE = TABLE_3[0].variant
 # Any rate: what a step costs does not depend on it. The paper's optimizer has one state more a weight.
 _RATE, _MOMENTUM = 0.01, 0.9
 NETWORKS = tuple(find_variant(row.variant) for row in TABLE_3)
