@@ -225,10 +225,11 @@ def headlines(runs: Sequence[MeasuredLatency]) -> Iterator[str]:
     """Latency and throughput of every artifact, how they compare, and what comes before the network."""
     often = Counter(one.artifact for run in runs for one in run.data.artifacts)
     for run in runs:
-        names = {}
-        for one in run.data.artifacts:  # two results may be of different files of one name
-            facts = ", ".join(_facts(run, one)) if often[one.artifact] > 1 else ""
-            names[one.artifact] = f"{one.artifact} ({facts})" if facts else one.artifact
+        names, several_sizes = {}, len({one.image_size for one in run.data.artifacts}) > 1
+        for one in run.data.artifacts:
+            facts = [f"{one.image_size} px"] if several_sizes else []  # what is faster may only see less
+            facts += _facts(run, one) if often[one.artifact] > 1 else []  # results of different files of one name
+            names[one.artifact] = f"{one.artifact} ({', '.join(facts)})" if facts else one.artifact
         yield from _speeds(run.data, names)
         yield from _comparisons(run, names)
         yield from _silences(run.data, names)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,16 @@ def test_latency_is_told_with_its_tail_and_its_n(latency_result: Make, said_of: 
     assert "Beside s.onnx, s.plan is 2.0× as fast at batch 1 and 2.0× as fast at batch 8." in said
     assert "Before the network sees it, a 640 × 427 JPEG takes 4.00 ms to decode and resize." in said
     assert not any("unstable" in sentence for sentence in said)
+
+
+def test_artifacts_of_several_sizes_are_compared_with_their_sizes(
+    latency_result: Make, said_of: Callable[..., list[str]]
+) -> None:
+    result = latency_result()
+    first, *others = result.data["artifacts"]
+    smaller = [{**other, "image_size": 96} for other in others]
+    said = said_of(replace(result, data={**result.data, "artifacts": [first, *smaller]}))
+    assert f"Beside s.onnx ({first['image_size']} px), s.plan (96 px) is 2.0× as fast at batch 1" in " ".join(said)
 
 
 @pytest.mark.parametrize(
