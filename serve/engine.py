@@ -42,10 +42,11 @@ def open_engine(options: ServeOptions, say: Callable[[str], None] = lambda line:
         raise ArtifactError(
             "No artifact to serve.", "Name an .onnx, a .plan, a checkpoint, a model's id, or --models DIR."
         )
-    if options.require_signature:
-        require_signature(artifact, options.require_signature)
 
     def open_one(threads: int | None) -> Runner:
+        # Each time: an instance that is opened again, hours later, opens what lies there then.
+        if options.require_signature:
+            require_signature(artifact, options.require_signature)
         return open_runner(artifact, device=options.device, threads=threads, backend=options.backend)
 
     layout = choose_layout(options, open_one, say)

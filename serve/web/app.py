@@ -36,6 +36,7 @@ from serve.web.intake import check_media_type, read_picture, read_top, while_con
 from serve.web.openapi import describe_routes
 from serve.web.pages import answer_page
 from serve.web.traced import TraceMiddleware
+from serve.web.turn import read_turn
 from serve.web.v2.routes import PREFIX, v2_routes
 from zoo.errors import ZooError
 from zoo.files import json_text
@@ -113,13 +114,15 @@ async def predict(request: Request) -> Response:
     began_s = time.monotonic()
     served = _served(request)
     service = served.service
-    deadline_s = began_s + service.limits.timeout_s
     with service.admit() as engine, served.statistics.count_failure(began_s):
-        top = read_top(request)
+        top, turn = read_top(request), read_turn(request.query_params, service.limits.timeout_s)
+        deadline_s = began_s + turn.timeout_s
         check_media_type(request)
         body = await read_picture(request, max_bytes=service.limits.max_body_bytes, deadline_s=deadline_s)
         answer, decode_ms = await while_connected(
-            request, service.classify(engine, body, deadline_s=deadline_s), deadline_s=deadline_s
+            request,
+            service.classify(engine, body, deadline_s=deadline_s, priority=turn.priority),
+            deadline_s=deadline_s,
         )
     computed_s = time.monotonic()
     best = answer_of(answer.logits, engine.contract, top)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from serve.core.failures import FAILURES
+from serve.core.waiting import LAST_PRIORITY
 from serve.protocol.datatypes import BYTES, DTYPES
 from zoo import __version__
 
@@ -136,7 +137,12 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="Classify a picture.",
         answers="Answer",
         takes={"image/*": _PICTURE, _BINARY: _PICTURE},
-        query={"top": {"type": "integer", "minimum": 1, "maximum": 999_999_999}, **_MODEL},
+        query={
+            "top": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+            "timeout_ms": {"type": "number", "minimum": 0},
+            "priority": {"type": "integer", "minimum": 0, "maximum": LAST_PRIORITY},
+            **_MODEL,
+        },
         statuses=(404, *_OF_REQUESTS),
     ),
     Operation(path="/", summary="The page.", answers="text/html"),
