@@ -80,6 +80,26 @@ def read_keys(path: Path | None, environment: Mapping[str, str], rate_limit: flo
     Raises:
         ZooError: a file that cannot be read or has no key, a role that is none, or a key that is too short.
     """
+    digests = tuple(_read(where, words) for where, words in _told(path, environment))
+    if path is not None and not digests:
+        raise ZooError(f"{path} has no key.", f"One `predict KEY` a line. {MAKE}")
+    return Keyring(digests, RateLimit(rate_limit) if rate_limit else None)
+
+
+def first_key(path: Path | None, environment: Mapping[str, str]) -> str | None:
+    """The first key of a file and of the environment, to ask a server that reads the same; None where there is none.
+
+    Raises:
+        ZooError: as `read_keys`.
+    """
+    for where, words in _told(path, environment):
+        _read(where, words)
+        return words[1]
+    return None
+
+
+def _told(path: Path | None, environment: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """Where each key stands, with the words that stand there."""
     lines: list[tuple[str, str]] = []
     if path is not None:
         try:
@@ -90,10 +110,7 @@ def read_keys(path: Path | None, environment: Mapping[str, str], rate_limit: flo
         lines = [(f"line {number} of {path}", line) for number, line in enumerate(text.splitlines(), 1)]
     lines += [(VARIABLE, part) for part in environment.get(VARIABLE, "").split(",")]
     told = [(where, line.partition("#")[0].split()) for where, line in lines]
-    digests = tuple(_read(where, words) for where, words in told if words)
-    if path is not None and not digests:
-        raise ZooError(f"{path} has no key.", f"One `predict KEY` a line. {MAKE}")
-    return Keyring(digests, RateLimit(rate_limit) if rate_limit else None)
+    return [(where, words) for where, words in told if words]
 
 
 def _read(where: str, words: list[str]) -> tuple[bytes, Role]:

@@ -131,7 +131,8 @@ async def predict(request: Request) -> Response:
     service.metrics.observe_prediction(
         decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=total_ms, encode_ms=encode_ms
     )
-    taken_ms = {"decode": decode_ms, "queue": answer.queue_ms, "compute": answer.compute_ms, "total": total_ms}
+    taken_ms = {"decode": decode_ms, "queue": answer.queue_ms, "compute": answer.compute_ms}
+    taken_ms |= {"encode": encode_ms, "total": total_ms}
     served.statistics.observe_success(1, taken_ms)
     timings_ms = {stage: round(took_ms, 3) for stage, took_ms in taken_ms.items()}
     split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())

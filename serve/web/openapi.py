@@ -43,7 +43,7 @@ SCHEMAS: Mapping[str, Schema] = {
         {
             "model": _TEXT,
             "predictions": _list(_ref("Prediction")),
-            "timings_ms": _object({stage: _NUMBER for stage in ("decode", "queue", "compute", "total")}),
+            "timings_ms": _object({stage: _NUMBER for stage in ("decode", "queue", "compute", "encode", "total")}),
             "batch_size": _WHOLE,
         },
         {"task": {"enum": ["multi-label"]}},

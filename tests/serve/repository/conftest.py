@@ -9,8 +9,8 @@ import httpx
 import pytest
 import uvicorn
 
+from serve.address import bind
 from serve.models.models import Models
-from serve.server import bind
 from serve.web.app import app_of
 
 PATIENCE_S = 60.0
