@@ -40,7 +40,7 @@ class Keyring:
     def __bool__(self) -> bool:
         return bool(self.digests)
 
-    def check(self, headers: Mapping[str, str], role: Role, address: str = "") -> None:
+    def check(self, headers: Mapping[str, str], role: Role, address: str = "") -> bytes:
         """Allow a request by its headers, named in lower case: `authorization` (Bearer, Basic) or `x-api-key`.
 
         A browser asks for name and password by itself: any name, the key as password.
@@ -48,13 +48,17 @@ class Keyring:
         Args:
             address: the client's.
 
+        Returns:
+            Who asks: the digest of the key, nothing where there are none.
+
         Raises:
             UnauthorizedError: no key, or none of these. ForbiddenError: one of another role. RateLimitedError: too many
                 requests.
         """
-        client = self._identify(headers, role) if self.digests else address
+        holder = self._identify(headers, role) if self.digests else b""
         if self.rate:
-            self.rate.take(client)
+            self.rate.take(holder or address)
+        return holder
 
     def _identify(self, headers: Mapping[str, str], role: Role) -> bytes:
         """The digest of the key that a request has."""

@@ -76,6 +76,9 @@ class ServeOptions(Row):
         Literal["exact", "quick"],
         Opt("exact: the pixels that zoo predict makes; quick: almost those, in less time. docs/serving.md"),
     ] = "exact"
+    cache_mb: Annotated[
+        NotNegative, Opt("Keep so many MB of each model's answers, for pictures that come again; 0 keeps none.")
+    ] = 0.0
     max_wait_ms: Annotated[
         Positive, Opt("A request that would wait longer for its batch to begin is refused, by estimate, with 503.")
     ] = 500.0

@@ -178,6 +178,7 @@ def limits_of(options: ServeOptions, batcher: Batcher) -> Limits:
         drain_s=options.drain_seconds,
         max_wait_s=options.max_wait_ms / 1000.0,
         pictures=options.pictures,
+        cache_bytes=round(options.cache_mb * 1e6),
     )
 
 

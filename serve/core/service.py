@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from serve.core.cache import AnswerCache
 from serve.core.decoders import Decoders, Pictures
 from serve.core.failures import (
     DrainingError,
@@ -38,6 +40,7 @@ class Limits(Row):
     `max_in_flight` bounds the bodies in memory: requests being read, decoded, queued or computed. `drain_s` is how
     long those may take once the server is told to stop. `max_wait_s` is the longest a request may have to wait for the
     start of its batch, by estimate; None admits whatever fits the queue. `pictures` is how they are prepared.
+    `cache_bytes` of answers are kept for pictures that come again.
     """
 
     max_body_bytes: CountOrNone
@@ -47,6 +50,7 @@ class Limits(Row):
     drain_s: NotNegative
     max_wait_s: Positive | None = None
     pictures: Pictures = "exact"
+    cache_bytes: CountOrNone = 0
 
 
 class Service:
@@ -65,7 +69,10 @@ class Service:
             in_flight=lambda: self.in_flight,
             ready=lambda: self.not_ready() is None,
             restarts=lambda: slot.engine.batcher.restarts,
+            has_cache=limits.cache_bytes > 0,
         )
+        self._cache = AnswerCache(limits.cache_bytes, self.metrics.observe_look_up) if limits.cache_bytes else None
+        self._cached_of: Engine | None = None
         slot.observe(self.metrics.observe_batch)
         self._decoders = Decoders(limits.decode_threads, limits.pictures)
         self._inbox: Inbox | None = None
@@ -161,22 +168,43 @@ class Service:
             )
 
     async def classify(
-        self, engine: Engine, body: bytes, *, deadline_s: float, priority: int = DEFAULT_PRIORITY
+        self,
+        engine: Engine,
+        body: bytes,
+        *,
+        deadline_s: float,
+        priority: int = DEFAULT_PRIORITY,
+        holder: bytes = b"",
     ) -> tuple[Answer, float]:
         """Decode and prepare a picture, then queue it: its answer, and the milliseconds of decoding.
 
-        Cancelling the call gives the picture up, wherever it is: waiting, half decoded or queued.
+        Cancelling the call gives the picture up, wherever it is: waiting, half decoded or queued. An answer that was
+        kept for the same bytes of the same holder has a batch of 0.
 
         Args:
             engine: as `admit` yielded it.
             body: the picture's bytes.
             deadline_s: on `time.monotonic`.
             priority: 1 is taken first, 9 last.
+            holder: who asks; kept answers are for them alone.
 
         Raises:
             BrokenPictureError: as `open_picture`. QueueFullError, DrainingError, DeadlineError, EngineError: as
             `Batcher.submit`.
         """
+        cache = self._cache_of(engine)
+        if cache is None:
+            return await self._classify(engine, body, deadline_s, priority)
+        since_s = time.monotonic()
+        key = await cache.key_of(holder, "file", body)
+        if found := cache.find(key, since_s):
+            return found, 0.0
+        answer, decode_ms = await self._classify(engine, body, deadline_s, priority)
+        if self._cache_of(engine) is cache:
+            cache.keep(key, answer)
+        return answer, decode_ms
+
+    async def _classify(self, engine: Engine, body: bytes, deadline_s: float, priority: int) -> tuple[Answer, float]:
         future: Future[Answer] = Future()
         decode_ms = 0.0
 
@@ -189,7 +217,13 @@ class Service:
         return await self._expect(future), decode_ms
 
     async def infer(
-        self, engine: Engine, pictures: NDArray[Any], *, deadline_s: float, priority: int = DEFAULT_PRIORITY
+        self,
+        engine: Engine,
+        pictures: NDArray[Any],
+        *,
+        deadline_s: float,
+        priority: int = DEFAULT_PRIORITY,
+        holder: bytes = b"",
     ) -> list[Answer]:
         """Queue pictures that are inputs already: their answers, in order. Each takes a place of its own in the queue.
 
@@ -200,11 +234,30 @@ class Service:
             pictures: N rows of the artifact's input, as `export.interface.input_of` has it.
             deadline_s: on `time.monotonic`.
             priority: 1 is taken first, 9 last.
+            holder: who asks; kept answers are for them alone.
 
         Raises:
             ValueError: another shape or type. QueueFullError, DrainingError, DeadlineError, EngineError: as
             `Batcher.submit`; of the first picture that fails, and the others are given up.
         """
+        cache = self._cache_of(engine)
+        if cache is None:
+            return await self._infer(engine, pictures, deadline_s, priority)
+        found: list[Answer | None] = []
+        keys = []
+        for picture in pictures:
+            since_s = time.monotonic()
+            keys.append(await cache.key_of(holder, "input", np.ascontiguousarray(picture)))
+            found.append(cache.find(keys[-1], since_s))
+        missing = [place for place, answer in enumerate(found) if answer is None]
+        computed = await self._infer(engine, pictures[missing], deadline_s, priority)
+        for place, answer in zip(missing, computed, strict=True):
+            found[place] = answer
+            if self._cache_of(engine) is cache:
+                cache.keep(keys[place], answer)
+        return [answer for answer in found if answer is not None]
+
+    async def _infer(self, engine: Engine, pictures: NDArray[Any], deadline_s: float, priority: int) -> list[Answer]:
         futures: list[Future[Answer]] = []
         try:
             for picture in pictures:
@@ -214,6 +267,15 @@ class Service:
             for future in futures:
                 future.cancel()
             raise
+
+    def _cache_of(self, engine: Engine) -> AnswerCache | None:
+        """The kept answers of the engine at work; none of one whose place another one has taken."""
+        if self._cache is None or engine is not self.slot.engine:
+            return None
+        if self._cached_of is not engine:
+            self._cache.clear()
+            self._cached_of = engine
+        return self._cache
 
     def _expect(self, future: Future[Answer]) -> asyncio.Future[Answer]:
         if self._inbox is None:
@@ -256,4 +318,5 @@ class Service:
             "max_wait_ms": None if self.limits.max_wait_s is None else self.limits.max_wait_s * 1000.0,
             "max_body_bytes": self.limits.max_body_bytes,
             "pictures": self.limits.pictures,
+            "cache_bytes": self.limits.cache_bytes,
         }

@@ -21,12 +21,20 @@ FIRST_PRIORITY, DEFAULT_PRIORITY, LAST_PRIORITY = 1, 5, 9
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One picture's logits or probabilities, (K,) float32 as `Runner.infer` answers, and where its time went."""
+    """One picture's logits or probabilities, (K,) float32 as `Runner.infer` answers, and where its time went.
+
+    The batch of an answer that was kept, and not computed now, is 0.
+    """
 
     logits: NDArray[np.float32]
     queue_ms: float
     compute_ms: float
     batch_size: int
+
+    @property
+    def was_kept(self) -> bool:
+        """Whether it is of an earlier request."""
+        return self.batch_size == 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

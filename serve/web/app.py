@@ -31,7 +31,7 @@ from serve.models.models import Models, Served, only
 from serve.tracing import Tracing
 from serve.web.access import AccessMiddleware
 from serve.web.examples import find_examples
-from serve.web.gate import GateMiddleware
+from serve.web.gate import GateMiddleware, holder_of
 from serve.web.intake import check_media_type, read_picture, read_top, while_connected
 from serve.web.openapi import describe_routes
 from serve.web.pages import answer_page
@@ -121,7 +121,9 @@ async def predict(request: Request) -> Response:
         body = await read_picture(request, max_bytes=service.limits.max_body_bytes, deadline_s=deadline_s)
         answer, decode_ms = await while_connected(
             request,
-            service.classify(engine, body, deadline_s=deadline_s, priority=turn.priority),
+            service.classify(
+                engine, body, deadline_s=deadline_s, priority=turn.priority, holder=holder_of(request.scope)
+            ),
             deadline_s=deadline_s,
         )
     computed_s = time.monotonic()
@@ -129,7 +131,11 @@ async def predict(request: Request) -> Response:
     task = {} if engine.contract.thresholds is None else {"task": engine.contract.task}
     total_ms, encode_ms = ((time.monotonic() - since_s) * 1000.0 for since_s in (began_s, computed_s))
     service.metrics.observe_prediction(
-        decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=total_ms, encode_ms=encode_ms
+        decode_ms=decode_ms,
+        queue_ms=answer.queue_ms,
+        total_ms=total_ms,
+        encode_ms=encode_ms,
+        was_kept=answer.was_kept,
     )
     taken_ms = {"decode": decode_ms, "queue": answer.queue_ms, "compute": answer.compute_ms}
     taken_ms |= {"encode": encode_ms, "total": total_ms}

@@ -21,8 +21,16 @@ SECURITY_HEADERS = {
 }
 # What a browser says of a request that a page from elsewhere makes. Programs say nothing.
 ELSEWHERE = ("cross-site", "same-site")
+# Where a request's scope says whose key it came with.
+HOLDER = "holder"
 # They change nothing, and a link from elsewhere to the page is one of them.
 READING = ("GET", "HEAD", "OPTIONS")
+
+
+def holder_of(scope: Scope) -> bytes:
+    """Whose key a request came with; nothing where there are no keys."""
+    holder: bytes = scope.get("state", {}).get(HOLDER, b"")
+    return holder
 
 
 class GateMiddleware:
@@ -61,7 +69,8 @@ class GateMiddleware:
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         if role := role_for(scope["path"]):
-            self.keys.check(headers, role, (scope.get("client") or ("",))[0])
+            holder = self.keys.check(headers, role, (scope.get("client") or ("",))[0])
+            scope.setdefault("state", {})[HOLDER] = holder
         if scope["method"] not in READING and headers.get("sec-fetch-site") in ELSEWHERE:
             raise ForbiddenError(
                 "Pages from elsewhere may not use this server.", "Ask it from a program, or from its own page."

@@ -22,6 +22,7 @@ from serve.protocol.describe import index, model_config, model_metadata, server_
 from serve.protocol.infer import infer
 from serve.protocol.messages import InferRequest
 from serve.web.encoding import decompress
+from serve.web.gate import holder_of
 from serve.web.intake import read_body, while_connected
 from serve.web.v2.answers import Json, read_small
 from serve.web.v2.memory import memory_routes
@@ -143,7 +144,15 @@ async def answer_infer(request: Request) -> Response:
             deadline_s = min(deadline_s, began_s + asked.timeout_us / 1e6)
         answer = await while_connected(
             request,
-            infer(served, engine, asked, _models(request).regions, began_s=began_s, deadline_s=deadline_s),
+            infer(
+                served,
+                engine,
+                asked,
+                _models(request).regions,
+                began_s=began_s,
+                deadline_s=deadline_s,
+                holder=holder_of(request.scope),
+            ),
             deadline_s=deadline_s,
         )
     split = ", ".join(f"{stage};dur={took_ms:.3f}" for stage, took_ms in answer.timings_ms.items())
@@ -183,4 +192,4 @@ def _served(request: Request) -> Served:
 
 
 def _stats(chosen: Any) -> Response:
-    return Json({"model_stats": [one.statistics.to_dict(one.name, one.version) for one in chosen]})
+    return Json({"model_stats": [one.stats() for one in chosen]})
