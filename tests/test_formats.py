@@ -161,6 +161,8 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
     yield "zoo export", ask("export tiny --precision int8 --agreement 0 --report --no-parity -o eight")
     yield "MODEL.json", read("eight/tiny.json")
     yield "MODEL.quantization.json", read("eight/tiny.quantization.json")
+    yield "zoo evaluate --pictures quick", ask("evaluate tiny.onnx --data pictures --pictures quick")
+    yield "MODEL.json", read("tiny.json")
     yield "zoo inspect", ask("inspect tiny.onnx")
     yield "zoo inspect", ask("inspect of-ten-classes")
     yield "zoo evaluate", ask("evaluate tiny.onnx --data pictures")
