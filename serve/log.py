@@ -33,4 +33,5 @@ def start_log(level: str, form: LogFormat) -> None:
     handler.setFormatter(JsonLines() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        # Its one warning is a line for each thing that is no HTTP: whoever sends such would fill the disk.
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)

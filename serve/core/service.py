@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +37,8 @@ from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row
 class Limits(Row):
     """What one request may cost, and how many may be under way.
 
-    `max_in_flight` bounds the bodies in memory: requests being read, decoded, queued or computed. `drain_s` is how
+    `max_in_flight` bounds the requests being decoded, queued or computed; as many bodies of `max_body_bytes` may be in
+    memory that are still coming. `drain_s` is how
     long those may take once the server is told to stop. `max_wait_s` is the longest a request may have to wait for the
     start of its batch, by estimate; None admits whatever fits the queue. `pictures` is how they are prepared.
     `cache_bytes` of answers are kept for pictures that come again.
@@ -63,6 +64,7 @@ class Service:
         self.draining = False
         self.in_flight = 0
         self.abandoned = 0
+        self.receiving = self._received_bytes = 0
         self.metrics = Metrics(
             self._labels,
             queue_depth=lambda: slot.engine.batcher.queued,
@@ -105,13 +107,14 @@ class Service:
             return DrainingError("The server is about to shut down.", "Send pictures to another one.")
         return reason
 
-    def expected_wait_s(self, engine: Engine) -> float:
-        """Seconds until the batch of a request that comes now would begin.
+    def expected_wait_s(self, engine: Engine, others: int | None = None) -> float:
+        """Seconds until the batch of a request that comes now, beside `others`, would begin.
 
         Decoding and inference go on at the same time, so the slower of the two decides.
         """
         batcher = engine.batcher
-        coming = max(0, self.in_flight - batcher.queued - batcher.computing)
+        there = self.in_flight - self.receiving if others is None else others
+        coming = max(0, there - batcher.queued - batcher.computing)
         return max(self._decoders.expected_wait_s(coming), batcher.expected_wait_s(coming))
 
     @contextmanager
@@ -126,7 +129,7 @@ class Service:
             if reason := self.unavailable():
                 raise reason
             with self.slot.use() as engine:
-                self._check_room(engine)
+                self._check_room(engine, self.in_flight - self.receiving)
                 self.in_flight += 1
                 try:
                     yield engine
@@ -145,21 +148,51 @@ class Service:
             self.metrics.observe_request(time.monotonic() - began_s, find_failure(error))
             raise
 
-    def _check_room(self, engine: Engine) -> None:
-        """Refuse one more request, in the same time however many are under way.
+    @contextmanager
+    def receive(self, engine: Engine) -> Iterator[Callable[[int], None]]:
+        """Let an admitted request's body come; yield what is to be told of its bytes as they do.
+
+        It waits for its client, so it takes nobody's place: however many clients are slow, others are admitted. Once
+        it is there it needs a place as one that comes now.
+
+        Raises:
+            QueueFullError: there is no memory for more bodies. UnavailableError: there is no place any more.
+        """
+        own_bytes = 0
+
+        def note(count: int) -> None:
+            nonlocal own_bytes
+            own_bytes += count
+            self._received_bytes += count
+            if self._received_bytes > self.limits.max_in_flight * self.limits.max_body_bytes:
+                raise QueueFullError(
+                    f"Bodies of {self._received_bytes / 1e6:.0f} MB are being received, and the server takes no more.",
+                    "Send it again after Retry-After seconds.",
+                )
+
+        self.receiving += 1
+        try:
+            yield note
+        finally:
+            self.receiving -= 1
+            self._received_bytes -= own_bytes
+        self._check_room(engine, self.in_flight - self.receiving - 1)
+
+    def _check_room(self, engine: Engine, others: int) -> None:
+        """Refuse a request beside `others`, in the same time however many these are.
 
         What fits one batch is always let in: an engine is no faster with less.
         """
-        if self.in_flight >= self.limits.max_in_flight:
+        if others >= self.limits.max_in_flight:
             raise QueueFullError(
-                f"{self.in_flight} requests are under way and the server takes no more.",
+                f"{others} requests are under way and the server takes no more.",
                 "Send it again after Retry-After seconds.",
                 engine.batcher.expected_wait_s(),
             )
         longest_s = self.limits.max_wait_s
-        if longest_s is None or self.in_flight < engine.batcher.usual_batch_size:
+        if longest_s is None or others < engine.batcher.usual_batch_size:
             return
-        wait_s = self.expected_wait_s(engine)
+        wait_s = self.expected_wait_s(engine, others)
         if wait_s > longest_s:
             raise TooBusyError(
                 f"The answer would have to wait {wait_s * 1000.0:.0f} ms, longer than {longest_s * 1000.0:g} ms.",

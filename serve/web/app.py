@@ -118,7 +118,10 @@ async def predict(request: Request) -> Response:
         top, turn = read_top(request), read_turn(request.query_params, service.limits.timeout_s)
         deadline_s = began_s + turn.timeout_s
         check_media_type(request)
-        body = await read_picture(request, max_bytes=service.limits.max_body_bytes, deadline_s=deadline_s)
+        with service.receive(engine) as note:
+            body = await read_picture(
+                request, max_bytes=service.limits.max_body_bytes, deadline_s=deadline_s, note=note
+            )
         answer, decode_ms = await while_connected(
             request,
             service.classify(

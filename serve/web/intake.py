@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -25,6 +25,8 @@ from serve.web.listener import GONE
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 
 T = TypeVar("T")
+Note = Callable[[int], None]
+"""Called with the bytes of each part of a body; it may raise where they are too many."""
 
 
 def read_top(request: Request) -> int | None:
@@ -55,13 +57,15 @@ def check_media_type(request: Request) -> None:
         raise MediaTypeError(f"The body is {media_type[:80]}; expected the bytes of a picture.", _example(request))
 
 
-async def read_picture(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
+async def read_picture(
+    request: Request, *, max_bytes: int, deadline_s: float, note: Note = lambda count: None
+) -> bytes:
     """Read the body and take the picture's bytes out of what wraps them: compression, a form.
 
     Raises:
         As `read_body`, `decompress` and `take_file`.
     """
-    body = await read_body(request, max_bytes=max_bytes, deadline_s=deadline_s)
+    body = await read_body(request, max_bytes=max_bytes, deadline_s=deadline_s, note=note)
     if encoding := request.headers.get("content-encoding", ""):
         body = await run_in_threadpool(decompress, body, encoding, max_bytes=max_bytes)
     if _media_type(request) == FORM:
@@ -77,8 +81,10 @@ def _example(request: Request) -> str:
     return f"curl --data-binary @PICTURE {request.base_url}predict"
 
 
-async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
+async def read_body(request: Request, *, max_bytes: int, deadline_s: float, note: Note = lambda count: None) -> bytes:
     """Read the body; refuse it by its Content-Length, or as soon as too much has come.
+
+    `note` is told of its bytes as they come.
 
     Raises:
         TooLargeError: above `max_bytes`. SlowBodyError: not complete at `deadline_s` (on `time.monotonic`).
@@ -96,6 +102,7 @@ async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> b
         async with asyncio.timeout(deadline_s - time.monotonic()):
             async for chunk in request.stream():
                 body += chunk
+                note(len(chunk))
                 if len(body) > max_bytes:
                     raise too_large
     except TimeoutError as error:

@@ -132,10 +132,11 @@ async def answer_infer(request: Request) -> Response:
     """Answer tensors, or encoded pictures, with tensors."""
     began_s = time.monotonic()
     served = _served(request)
-    limits = served.service.limits
+    service, limits = served.service, served.service.limits
     deadline_s = began_s + limits.timeout_s
-    with served.service.admit() as engine:
-        body = await read_body(request, max_bytes=limits.max_body_bytes, deadline_s=deadline_s)
+    with service.admit() as engine:
+        with service.receive(engine) as note:
+            body = await read_body(request, max_bytes=limits.max_body_bytes, deadline_s=deadline_s, note=note)
         read = partial(_read, request, body, limits.max_body_bytes, engine)
         encoded = "content-encoding" in request.headers
         large = encoded or len(body) > LARGE_BODY_BYTES
