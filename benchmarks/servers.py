@@ -31,7 +31,7 @@ from zoo.errors import ZooError
 from zoo.machine import usable_processors
 
 PEERS = Path(__file__).with_name("serving_peers")
-START_S = 120.0
+START_S = 300.0
 # As the form of a browser has it: these read pictures out of forms.
 FORMS = ("LitServe", "BentoML")
 FORM = b'--zoo\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'

@@ -34,6 +34,8 @@ import numpy as np
 from PIL import Image
 
 from serve.bench.measure.serving import read_picture
+from serve.options import ServeOptions
+from serve.status import ask_status
 from zoo import __version__
 from zoo.errors import VerdictError, ZooError
 from zoo.machine import environment
@@ -228,7 +230,7 @@ def bomb() -> bytes:
 BOMB = b""  # made once, when it is needed
 
 # How many clients of each kind there are, and how long each rests between two requests.
-LOAD = {"good": (4, 0.0), "malformed": (4, 0.05), "huge": (2, 0.5), "slow": (20, 0.0), "vanishing": (4, 0.02)}
+LOAD = {"good": (4, 0.02), "malformed": (4, 0.05), "huge": (2, 0.5), "slow": (20, 0.0), "vanishing": (4, 0.02)}
 
 
 async def soak(state: Soak, connections: int, seconds: float) -> dict[str, Any]:
@@ -278,12 +280,14 @@ def start_server(model: Path, port: int, connections: int) -> tuple[subprocess.P
     """
     command = [sys.executable, "-m", "zoo", "serve", str(model), "--port", str(port)]
     process = subprocess.Popen([*command, "--max-connections", str(connections + SPARE_CONNECTIONS)])
-    status = [sys.executable, "-m", "zoo", "serve", "--status", "--json", "--port", str(port)]
     end_s = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < end_s:
-        told = subprocess.run(status, capture_output=True, check=False)
-        if told.returncode == 0:
-            return process, json.loads(told.stdout)["models"][0]["name"]
+        try:
+            status = ask_status(ServeOptions(status=True, port=port))
+            if status.ready:
+                return process, status.models[0].name
+        except ZooError:  # nobody listens yet
+            pass
         time.sleep(0.5)
     process.kill()
     raise ZooError("The server does not become ready.", f"Try it: {' '.join(command)}")
@@ -328,6 +332,7 @@ def main(model: Path, minutes: float, connections: int, out: Path | None) -> Non
     try:
         state = Soak(port=port, pid=process.pid, picture=read_picture(None)[0], model=name)
         held = asyncio.run(soak(state, connections, minutes * 60.0))
+        told = ask_status(ServeOptions(status=True, port=port))
         process.send_signal(signal.SIGTERM)
         exit_code = process.wait(PATIENCE_S)
     finally:
@@ -343,6 +348,7 @@ def main(model: Path, minutes: float, connections: int, out: Path | None) -> Non
         **held,
         "fresh": {phase: summarize(times).to_dict() if times else None for phase, times in state.fresh_ms.items()},
         "answers": {kind: dict(sorted(counts.items())) for kind, counts in sorted(state.answers.items())},
+        "refused": dict(told.refused),
         "clients": {kind: count for kind, (count, _) in LOAD.items()},
         "memory": state.memory,
         "environment": environment(),

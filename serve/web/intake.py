@@ -18,7 +18,7 @@ from serve.core.failures import (
     SlowBodyError,
     TooLargeError,
 )
-from serve.web.encoding import FORM, decompress, take_file
+from serve.web.encoding import FORM, File, decompress, take_files
 from serve.web.listener import GONE
 
 # curl --data-binary sends x-www-form-urlencoded unless told otherwise; the decoder decides what the bytes really are.
@@ -57,20 +57,20 @@ def check_media_type(request: Request) -> None:
         raise MediaTypeError(f"The body is {media_type[:80]}; expected the bytes of a picture.", _example(request))
 
 
-async def read_picture(
-    request: Request, *, max_bytes: int, deadline_s: float, note: Note = lambda count: None
-) -> bytes:
-    """Read the body and take the picture's bytes out of what wraps them: compression, a form.
+async def read_pictures(
+    request: Request, *, max_bytes: int, deadline_s: float, most: int = 1, note: Note = lambda count: None
+) -> list[File]:
+    """Read the body and take the pictures out of what wraps them: compression, a form, which may have `most` of them.
 
     Raises:
-        As `read_body`, `decompress` and `take_file`.
+        As `read_body`, `decompress` and `take_files`.
     """
     body = await read_body(request, max_bytes=max_bytes, deadline_s=deadline_s, note=note)
     if encoding := request.headers.get("content-encoding", ""):
         body = await run_in_threadpool(decompress, body, encoding, max_bytes=max_bytes)
     if _media_type(request) == FORM:
-        body = take_file(body, request.headers["content-type"], example=_example(request))
-    return body
+        return take_files(body, request.headers["content-type"], most=most, example=_example(request))
+    return [File("", body)]
 
 
 def _media_type(request: Request) -> str:

@@ -39,14 +39,18 @@ def _object(required: Mapping[str, Schema], optional: Mapping[str, Schema] | Non
 SCHEMAS: Mapping[str, Schema] = {
     "Error": _object({"error": _TEXT}, {"hint": _TEXT}),
     "Prediction": _object({"class": _TEXT, "index": _WHOLE, "score": _NUMBER}, {"threshold": _NUMBER}),
+    "Picture": _object({"name": _TEXT}, {"predictions": _list(_ref("Prediction")), "error": _TEXT, "hint": _TEXT}),
     "Answer": _object(
         {
             "model": _TEXT,
-            "predictions": _list(_ref("Prediction")),
             "timings_ms": _object({stage: _NUMBER for stage in ("decode", "queue", "compute", "encode", "total")}),
             "batch_size": _WHOLE,
         },
-        {"task": {"enum": ["multi-label"]}},
+        {
+            "predictions": _list(_ref("Prediction")),
+            "pictures": _list(_ref("Picture")),
+            "task": {"enum": ["multi-label"]},
+        },
     ),
     "Status": _object({"status": {"enum": ["ok", "ready"]}}),
     "Info": _object({"model": _TEXT, "classes": _list(_TEXT), "image_size": _WHOLE, "preprocessing": _OBJECT}),
@@ -134,7 +138,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         path="/predict",
         method="post",
-        summary="Classify a picture.",
+        summary="Classify a picture, or the pictures of a form.",
         answers="Answer",
         takes={"image/*": _PICTURE, _BINARY: _PICTURE},
         query={
