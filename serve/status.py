@@ -88,11 +88,13 @@ def ask_status(options: ServeOptions) -> ServerStatus:
     metadata = server.want("/v2")
     listed = {(row["name"], row["version"]): row for row in server.want("/v2/repository/index", method="POST")}
     metrics = _Metrics(server.text("/metrics"))
+    at_work = server.want("/v2/models/stats")["model_stats"]
+    newest = {one["name"]: one["version"] for one in sorted(at_work, key=lambda one: int(one["version"]))}
     models = []
-    for stats in server.want("/v2/models/stats")["model_stats"]:
+    for stats in at_work:
         found = listed.get((stats["name"], stats["version"]), {"state": "UNAVAILABLE", "reason": ""})
-        newest = max(int(version) for name, version in listed if name == stats["name"] and version.isdigit())
-        info = server.want(f"/info?model={quote(stats['name'])}") if str(newest) == stats["version"] else {}
+        is_newest = newest[stats["name"]] == stats["version"]
+        info = server.want(f"/info?model={quote(stats['name'])}") if is_newest else {}
         models.append(_model(stats, found, info, metrics.waiting(stats["name"], stats["version"])))
     return ServerStatus(
         url=server.url,
