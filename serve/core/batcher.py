@@ -75,6 +75,8 @@ class Batcher:
         self.usual_batch_size, self._usual_batch_s = max_batch_size, 0.0
         self._closing = threading.Event()
         self._cold = len(runners)
+        # Whether every runner came through its first warm-up.
+        self.is_warm = False
         self._observers: list[Observer] = []
         self._at_work = [self._new_instance(runner, index) for index, runner in enumerate(runners)]
         self._stuck: list[Instance] = []
@@ -104,11 +106,6 @@ class Batcher:
     def ready(self) -> bool:
         """Whether every runner has been warm, one works now, and none is told to stop."""
         return self.is_warm and self.working > 0 and not self._closing.is_set()
-
-    @property
-    def is_warm(self) -> bool:
-        """Whether every runner came through its first warm-up."""
-        return self.warmed.done() and self.warmed.exception() is None
 
     @property
     def working(self) -> int:
@@ -291,6 +288,7 @@ class Batcher:
             self._cold -= is_first
             last = is_first and self._cold == 0
         if last:
+            self.is_warm = True  # before anybody hears of it
             self.warmed.set_result(self._clock() - self._started_s)
 
     def note_cold(self, error: Exception) -> None:

@@ -148,8 +148,7 @@ def _wanted(request: InferRequest, engine: Engine) -> list[AskedOutput]:
         if asked.classification and asked.name != names[0]:
             raise ProtocolError(f"{asked.name} has no classes to name.", f"Ask for the classification of {names[0]}.")
     return [
-        replace(asked, binary=request.binary_output if asked.binary is None else asked.binary)
-        for asked in request.outputs
+        replace(asked, binary=request.binary_output) if asked.binary is None else asked for asked in request.outputs
     ]
 
 

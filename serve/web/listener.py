@@ -241,8 +241,8 @@ class BoundedProtocol(HttpToolsProtocol):
 class Lingering:
     """A transport as a request sees it: closing it does not cut off the answer, and an answer goes out in one piece.
 
-    uvicorn writes an answer's head and then its body, each by a call of the system that wakes the client: the head waits
-    here for what comes next.
+    uvicorn writes an answer's head and then its body, each by a call of the system that wakes the client. The head
+    waits here for the body.
     """
 
     __slots__ = ("_cycle", "_head", "_protocol", "is_closing", "write")

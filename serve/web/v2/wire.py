@@ -7,7 +7,7 @@ docs/protocol/extension_{binary_data,classification,schedule_policy,shared_memor
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -86,7 +86,7 @@ def read_infer(body: bytes, json_length: int) -> InferRequest:
         rest = rest[size:]
     if rest:
         raise ProtocolError(f"{len(rest)} bytes follow the last tensor.", "Say binary_data_size of every input.")
-    return replace(head.request, inputs=tuple(inputs)) if any(size is not None for size in head.sizes) else head.request
+    return head.request.with_inputs(tuple(inputs))
 
 
 def read_head(text: bytes) -> Head:
