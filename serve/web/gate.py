@@ -27,7 +27,7 @@ class Gate:
 
     def __init__(self, keys: Keyring) -> None:
         self._keys = keys
-        self._is_open = not keys and keys.rate is None
+        self._is_open = keys.is_open
 
     def check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Let a request in.
