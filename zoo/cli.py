@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("zoo.commands.machine:sample", "Write pictures of the embedded data set, a folder per class."),
     "data": ("zoo.cli:data", "Check pictures, and pack or index them for training."),
     "train": ("train.cli:train", "Train with progressive learning."),
+    "search": ("train.search.cli:search_command", "Search for a network by accuracy, training speed and size."),
     "compare": ("train.cli:compare", "Put finished runs side by side, paired picture by picture."),
     "pull": ("zoo.commands.weights:pull", "Fetch published weights."),
     "import": ("zoo.commands.weights:import_file", "Bring weights in from torchvision, timm, Google, Keras."),

@@ -51,6 +51,15 @@ class Costs(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unit(Row):
+    """What the reference network costs, by which rewards are normalised; its step time is 1 already."""
+
+    code: Text
+    num_params: Count
+    latency_ms: Positive | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trained(Row):
     """What a training reached: top-1 of the last weights on `val_pictures`, and after every epoch so far."""
 

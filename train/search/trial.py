@@ -20,7 +20,7 @@ from train.learn.watcher import Watcher
 from train.options import TrainOptions
 from train.processes.distributed import ALONE
 from train.processes.stopping import StopRequest
-from train.search.rows import Costs, Latency, Trained
+from train.search.rows import Costs, Latency, Trained, Unit
 from train.search.step_time import Stepper, measure_step_time
 from zoo.errors import DataError, ZooError
 from zoo.model.blocks import LatencyTable
@@ -106,9 +106,18 @@ class Lab:
         return Stepper(self.job(self.reference))
 
     @cached_property
-    def reference_costs(self) -> Costs:
-        """What the reference costs; its steps beside themselves are a check of the measurement."""
-        return self.costs(self.reference)
+    def unit(self) -> Unit:
+        """What rewards are normalised by.
+
+        Raises:
+            ZooError: the latency table is of another space.
+        """
+        variant = self.space.variant(self.reference)
+        return Unit(
+            code=self.reference.code,
+            num_params=count_params(variant, len(self.pictures[0].classes)),
+            latency_ms=self.table.sum_ms(variant)[0] if self.table else None,
+        )
 
     def costs(self, candidate: Candidate) -> Costs:
         """What a network costs: its training step, measured here; parameters and MACs from its row.
