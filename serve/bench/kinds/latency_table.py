@@ -109,6 +109,12 @@ def headlines(runs: Sequence[MeasuredTable]) -> Iterator[str]:
             yield f"{what}: {len(data.parts)} parts are timed, and no whole network to hold their sums against."
         else:
             yield f"{what}, {len(data.parts)} parts: {_said_of_errors(data)}"
+        pairs = data.operators
+        if total := sum(pairs.values()):
+            yield (
+                f"Of {total} pairs of its blocks that differ in the operator alone, MBConv is faster in "
+                f"{pairs['mbconv']}, Fused-MBConv in {pairs['fused_mbconv']}; {pairs['unclear']} are unclear."
+            )
 
 
 def _said_of_errors(data: LatencyTableData) -> str:

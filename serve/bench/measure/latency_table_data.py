@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Annotated, Any
 
 from serve.bench.measure.ranks import rank_correlation
 from serve.bench.measure.rounds import Rounds, disturbance
 from zoo.errors import RowError
-from zoo.model.blocks import LatencyTable
+from zoo.model.blocks import Block, LatencyTable
 from zoo.model.space import Candidate, Space
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Some, Text
 
@@ -110,6 +110,18 @@ class LatencyTableData(Row):
         return sum(row.low_ms == 0 for row in self.table.rows)
 
     @property
+    def operators(self) -> dict[str, int]:
+        """Of pairs of blocks that differ in operator and squeeze alone, how many are faster as which, by intervals."""
+        fused = {_but_for_operator(row.block): row for row in self.table.rows if row.block.operator == "fused_mbconv"}
+        found = {"mbconv": 0, "fused_mbconv": 0, "unclear": 0}
+        for row in self.table.rows:
+            other = fused.get(_but_for_operator(row.block)) if row.block.operator == "mbconv" else None
+            if other:
+                faster = "mbconv" if row.high_ms < other.low_ms else "unclear"
+                found["fused_mbconv" if other.high_ms < row.low_ms else faster] += 1
+        return found
+
+    @property
     def warning(self) -> str:
         """What a headline has to say of a machine that was not quiet; "" of one that was."""
         loud = [row for row in self.parts if not row.quiet]
@@ -120,3 +132,7 @@ class LatencyTableData(Row):
                 "were disturbed; these figures are of a busy machine."
             )
         return disturbance([self.whole_rounds] if self.whole_rounds else [])
+
+
+def _but_for_operator(block: Block) -> Block:
+    return replace(block, operator="mbconv", se_ratio=0.0)

@@ -114,8 +114,9 @@ class SearchData(Row):
         return self.rewards[[row.code for row in self.networks].index(code)]
 
     def long_top1(self, code: str) -> list[float]:
-        """What a network reached when it was trained long, one accuracy a seed."""
-        return [run.top1 for run in sorted(self.long_runs, key=lambda run: run.seed) if run.code == code]
+        """What a network reached when it was trained long, one accuracy a seed, whatever it was trained for."""
+        by_seed = {run.seed: run.top1 for run in self.long_runs if run.code == code}
+        return [by_seed[seed] for seed in sorted(by_seed)]
 
     @property
     def samplers(self) -> list[str]:
