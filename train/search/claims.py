@@ -205,6 +205,8 @@ class Board:
             while not over.wait(every_s):
                 try:
                     self.reach(lambda: claim.trial.set_user_attr(ALIVE, time.time()))
+                except RuntimeError:
+                    return  # the piece has ended a moment ago, and its row takes nothing any more
                 except ZooError:
                     continue  # the store is away for a moment; whoever ends the piece will say so if it stays away
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from train.search.finalists import best_of, chosen_for_long
 from train.search.rows import LongTraining, Trained, Trial
 from train.search.trial import train_network
-from train.search.worker import FAILURES, WAIT_S, Worker, reason_of
+from train.search.worker import SURVIVED, WAIT_S, Worker, reason_of
 
 if TYPE_CHECKING:
     import optuna
@@ -73,7 +73,7 @@ class LongTrainings:
             job = worker.lab.job(trial.candidate, epochs=worker.options.finalist_epochs, seed=seed)
             try:
                 trained = train_network(job, judge=self._watch, stop=worker.stop)
-            except FAILURES as error:
+            except SURVIVED as error:
                 claim.fail(reason_of(error), {})
                 worker.free_memory()
                 worker.view.say(f"The long training of {trial.code} failed: {reason_of(error)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from train.options import BatchSize, LargestSize, PrecisionOption, TrainOptions
+from zoo.model.spec import Channels
 from zoo.options import DeviceChoice, GroupBy, Opt, Seed
 from zoo.rows import Count, CountOrNone, Matching, Positive, Row
 
@@ -57,6 +58,7 @@ class SearchOptions(Row):
     latency_table: Annotated[
         Path | None, Opt("Let latency join the reward: a file of `zoo bench latency-table`.", metavar="FILE")
     ] = None
+    channels: Annotated[Channels | None, Opt("Planes of a picture: 1 grey, 3 RGB, 4 RGBA  [default: 3]")] = None
     seed: Annotated[Seed, Opt("Decides what is drawn, and how trials begin.")] = 0
     device: DeviceChoice = "auto"
     precision: PrecisionOption = "auto"
@@ -87,6 +89,16 @@ class SearchOptions(Row):
 
         The last epoch is kept: the best of several, chosen by the pictures that judge it, would flatter the unsteady.
         """
-        shared = ("data", "group_by", "recipe", "epochs", "batch_size", "learning_rate", "overrides", "seed")
+        shared = (
+            "data",
+            "group_by",
+            "recipe",
+            "epochs",
+            "batch_size",
+            "learning_rate",
+            "overrides",
+            "seed",
+            "channels",
+        )
         same = {name: getattr(self, name) for name in (*shared, "device", "precision", "workers")}
         return TrainOptions(model=model, image_size=self.image_size or image_size, keep="last", **same)

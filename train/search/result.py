@@ -13,6 +13,7 @@ from train.search.rows import Agreement, LongTraining, Scored, Trial, Unit
 from train.search.trial import Lab
 from zoo.machine import environment
 from zoo.model.space import Candidate, Reward, Space
+from zoo.model.spec import Variant
 from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Text, Within
 from zoo.wording import percent
 
@@ -73,6 +74,7 @@ class SearchResult(Row):
     reward_agreement: Agreement | None
     disturbed: Annotated[int, Within(0)]
     winner: Winner | None
+    winner_row: Variant | None
     environment: Mapping[str, Any]
 
     @classmethod
@@ -91,7 +93,7 @@ class SearchResult(Row):
         found = finalists_of(trials, trainings, reward, unit, names)
         front = front_of(trials)
         steps = [trial.costs.step for trial in trials if trial.costs]
-        table = lab.table
+        table, winner = lab.table, _winner(lab.space, trials, found, reward, unit)
         return cls(
             space=lab.space,
             space_size=lab.space.size,
@@ -118,7 +120,8 @@ class SearchResult(Row):
             accuracy_agreement=agreement([one.short_top1 for one in found], [one.top1 for one in found]),
             reward_agreement=agreement([one.short_reward.value for one in found], [one.reward.value for one in found]),
             disturbed=sum(not step.quiet for step in steps),
-            winner=_winner(lab.space, trials, found, reward, unit),
+            winner=winner,
+            winner_row=lab.variant(winner.candidate) if winner else None,
             environment=environment(),
         )
 

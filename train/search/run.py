@@ -72,12 +72,12 @@ def write_search(folder: Path, result: SearchResult) -> None:
         ZooError: one of them cannot be written.
     """
     winner = result.winner
-    if winner:
+    if winner and result.winner_row:
         how = "long trainings" if winner.confirmed else "one short training each, and no long ones"
         comment = (
             f"{winner.code}: the highest reward of {len(result.finished)} networks, by {how}.\n"
             f"{percent(winner.top1)} top-1 on {result.data} at {result.image_size} px."
         )
-        write_row(folder / WINNER, result.space.variant(winner.candidate), comment)
+        write_row(folder / WINNER, result.winner_row, comment)
     write_json(folder / RESULT, result.to_dict())
     write_text(folder / REPORT, printable(render_search(result)))

@@ -20,8 +20,8 @@ from train.search.rows import StepTime
 from zoo.intervals import median_interval
 
 ROUNDS = 10
-# Undisturbed rounds are waited for so long: after three times as many the machine is not a quiet one.
-MOST_ROUNDS = 3 * ROUNDS
+# Undisturbed rounds are waited for so long: after so many times as many the machine is not a quiet one.
+MOST_TIMES = 3
 # A visit of fewer milliseconds would be the clock's and the scheduler's.
 VISIT_MS = 20.0
 MOST_STEPS = 50
@@ -57,8 +57,8 @@ class Stepper:
         return (time.perf_counter_ns() - began) / 1e6
 
 
-def measure_step_time(network: Stepper, reference: Stepper, *, rounds: int = ROUNDS) -> StepTime:
-    """Visit both in turn, A B A B …, until so many rounds were undisturbed, or three times as many are made.
+def measure_step_time(network: Stepper, reference: Stepper) -> StepTime:
+    """Visit both in turn, A B A B …, until `ROUNDS` rounds were undisturbed, or `MOST_TIMES` as many are made.
 
     A round gives one ratio of two medians; of the ratios' logarithms it is the Hodges–Lehmann estimate and its 95 %
     interval. What slowed a round slowed both, so that a ratio is steadier than either time.
@@ -66,7 +66,7 @@ def measure_step_time(network: Stepper, reference: Stepper, *, rounds: int = ROU
     counts = [_steps_of_a_visit(stepper) for stepper in (network, reference)]
     quiet: list[tuple[float, float]] = []
     made: list[tuple[float, float]] = []
-    while len(quiet) < rounds and len(made) < rounds * MOST_ROUNDS // ROUNDS:
+    while len(quiet) < ROUNDS and len(made) < MOST_TIMES * ROUNDS:
         began, waited = time.perf_counter_ns(), _waited_ns()
         own, other = (
             median(stepper.step() for _ in range(count))
@@ -76,7 +76,7 @@ def measure_step_time(network: Stepper, reference: Stepper, *, rounds: int = ROU
         made.append((own, other))
         if lost <= LOST_SHARE:
             quiet.append((own, other))
-    is_quiet = len(quiet) >= rounds
+    is_quiet = len(quiet) >= ROUNDS
     return _step_time(quiet if is_quiet else made, network, is_quiet=is_quiet)
 
 

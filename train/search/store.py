@@ -27,7 +27,7 @@ WAIT_S = 60.0
 PAUSES_S = (1.0, 5.0, 20.0)
 IDENTITY = "zoo_search"
 # What a database says of its own failure, what is said of it, and what to do next.
-FAILURES: tuple[tuple[str, str, str], ...] = (
+MESSAGES: tuple[tuple[str, str, str], ...] = (
     ("locked", "is locked by another program", "Close what has it open; workers of a search wait for each other."),
     ("full", "cannot grow: the disk is full", "Make room, then give the same command again: it goes on."),
     ("disk i/o", "cannot be written: the disk fails or is full", "Make room, then give the same command again."),
@@ -155,12 +155,12 @@ class Store:
             yield
         except ImportError as error:
             raise MissingCapabilityError(
-                f"The driver of the database is not installed: {error}.",
+                f"The driver of the database is not installed: {str(error).rstrip('.')}.",
                 "pip install psycopg2-binary for PostgreSQL, or pymysql for mysql+pymysql://….",
             ) from error
         except (optuna.exceptions.StorageInternalError, SQLAlchemyError, RuntimeError) as error:
             said = _all_said(error)
-            for sign, problem, hint in FAILURES:
+            for sign, problem, hint in MESSAGES:
                 if sign in said.lower():
                     raise ZooError(f"The store {self._named()} {problem}.", hint) from error
             if isinstance(error, RuntimeError):

@@ -28,6 +28,7 @@ from zoo.model.counts import count_macs, count_params
 from zoo.model.row_files import write_row
 from zoo.model.space import Candidate, Space
 from zoo.model.spaces import REFERENCES
+from zoo.model.spec import RGB, Variant
 from zoo.model.variants import find_variant
 
 # Told of every epoch: its number from 1, and the top-1 after it. True ends the training: it is hopeless.
@@ -62,6 +63,10 @@ class Lab:
                 "Search on pictures of one class each, and train the winner on these.",
             )
 
+    def variant(self, candidate: Candidate) -> Variant:
+        """The row of a candidate, for pictures of as many planes as these."""
+        return self.space.variant(candidate).with_channels(self.training.channels or RGB)
+
     def job(self, candidate: Candidate, *, epochs: int | None = None, seed: int | None = None) -> Job:
         """The training of a candidate, as `zoo train` would make it of the candidate's row.
 
@@ -80,7 +85,7 @@ class Lab:
         )
         with tempfile.TemporaryDirectory(prefix="zoo-search-") as folder:
             row = Path(folder) / "candidate.toml"
-            write_row(row, self.space.variant(candidate), "")
+            write_row(row, self.variant(candidate), "")
             return make_job(replace(options, model=str(row)), ALONE, None, self.pictures, None, None)
 
     @cached_property
@@ -112,7 +117,7 @@ class Lab:
         Raises:
             ZooError: the latency table is of another space.
         """
-        variant = self.space.variant(self.reference)
+        variant = self.variant(self.reference)
         return Unit(
             code=self.reference.code,
             num_params=count_params(variant, len(self.pictures[0].classes)),

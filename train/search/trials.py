@@ -20,7 +20,7 @@ from train.search.sampler import (
     values_of,
 )
 from train.search.trial import Hopeless, Judge, Lab, train_network
-from train.search.worker import FAILURES, WAIT_S, Worker, reason_of
+from train.search.worker import SURVIVED, WAIT_S, Worker, reason_of
 from zoo.errors import ZooError
 from zoo.intervals import share_interval
 from zoo.model.space import Candidate
@@ -156,7 +156,7 @@ class Trials:
             told["costs"] = costs.to_dict()
             claim.note(told)
             trained, state = self._train(claim, candidate, costs)
-        except FAILURES as error:
+        except SURVIVED as error:
             claim.fail(reason_of(error), told)
             self.worker.free_memory()
             return self._row(claim, candidate, "failed", reason=reason_of(error))

@@ -31,7 +31,7 @@ from zoo.model.spaces import find_space
 
 # What a network may do to its training: be too large for the memory, or explode. RuntimeError is what torch has for
 # all that a device refuses.
-FAILURES = (RuntimeError, MemoryError, DivergedError, WorkerError)
+SURVIVED = (RuntimeError, MemoryError, DivergedError, WorkerError)
 # Between two looks at what other workers have in hand.
 WAIT_S = 1.0
 # Networks differ: the next one may take so much longer than the mean.
@@ -97,6 +97,7 @@ class Worker:
             "number of epochs": recipe.epochs,
             "size": recipe.largest_size,
             "seed": options.seed,
+            "number of planes": lab.variant(lab.reference).channels,
             "precision": self.settings.precision,
             "device": device_of(self.settings),
             "reward": lab.space.reward.to_dict(),
