@@ -42,7 +42,7 @@ def serve(options: ServeOptions, as_json: bool) -> None:
     from serve.server import serve_engine
 
     start_log(options.log_level, options.log_format)
-    serve_engine(options, say, worker)
+    serve_engine(options, say, worker=worker)
 
 
 def tell_status(options: ServeOptions, *, as_json: bool) -> None:

@@ -94,12 +94,21 @@ class DrainingServer(uvicorn.Server):
             await self.lifespan.shutdown()
 
 
-def serve_engine(options: ServeOptions, say: Callable[[str], None], worker: Worker | None = None) -> None:
+Say = Callable[[str], None]
+
+
+def serve_engine(
+    options: ServeOptions,
+    say: Say,
+    open_them: Callable[[ServeOptions, Say], Models] | None = None,
+    worker: Worker | None = None,
+) -> None:
     """Serve until a signal comes and everything under way is answered.
 
     Args:
-        options: what to serve, and how.
+        options: what to serve, where, within which limits.
         say: shows one line to a person.
+        open_them: makes the models, not started yet; by default `open_models`.
         worker: what this process has from its supervisor, if there is one.
 
     Raises:
@@ -111,7 +120,7 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None], worker: Work
     keep_freed_memory(BLOCKS_KEPT_BYTES)
     with worker.listener if worker else bind(options.host, options.port) as listener:
         say(f"Loading {options.engine or options.models} …")
-        models = open_models(options, say)
+        models = (open_them or open_models)(options, say)
         models.regions.allowed = options.allow_shared_memory
         try:
             server = _assemble(options, models, keys, tls, tracing, say)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.core.waiting import Answer
+from serve.core.waiting import Answer, Batch
 
 Content = Literal["file", "input"]
 Key = tuple[bytes, Content, bytes]
@@ -60,7 +60,7 @@ class AnswerCache:
             return None
         self._kept.move_to_end(key)
         self._counted(True, time.monotonic() - since_s)
-        return Answer(logits=logits, queue_ms=0.0, compute_ms=0.0, batch_size=0)
+        return Answer(batch=Batch(logits), row=0, queue_ms=0.0, compute_ms=0.0, batch_size=0)
 
     def keep(self, key: Key, answer: Answer) -> None:
         """Keep an answer, unless it is larger than everything together may be."""
@@ -68,7 +68,7 @@ class AnswerCache:
         if key in self._kept or size_bytes > self.capacity_bytes:
             return
         # A copy: the outputs of a whole batch would stay in memory with a view of one of them.
-        self._kept[key] = answer.logits.copy()
+        self._kept[key] = answer.logits[None].copy()
         self.kept_bytes += size_bytes
         while self.kept_bytes > self.capacity_bytes:
             _, oldest = self._kept.popitem(last=False)

@@ -65,12 +65,12 @@ class Metrics:
         self.batch_size.observe(batch_size)
         self.compute_s.observe(compute_s)
         infer_us = batch_size * compute_s * 1e6
-        self.triton.add(**{names.COUNT: batch_size, names.EXECUTIONS: 1, names.INFER_US: infer_us})
+        self.triton.add((names.COUNT, batch_size), (names.EXECUTIONS, 1), (names.INFER_US, infer_us))
 
     def observe_request(self, took_s: float, failed: Failure | None = None) -> None:
         """Count one request for a prediction, answered or not."""
         if failed is None:
-            self.triton.add(**{names.SUCCESS: 1, names.REQUEST_US: took_s * 1e6})
+            self.triton.add((names.SUCCESS, 1), (names.REQUEST_US, took_s * 1e6))
         else:
             self.rejected.labels(failed.reason).inc()
             self.triton.add_failure(failed.status)
@@ -78,7 +78,7 @@ class Metrics:
     def observe_look_up(self, found: bool, took_s: float) -> None:
         """Count a picture whose answer was looked for among those that are kept."""
         count, duration = (names.HITS, names.HIT_US) if found else (names.MISSES, names.MISS_US)
-        self.triton.add(**{count: 1, duration: took_s * 1e6})
+        self.triton.add((count, 1), (duration, took_s * 1e6))
 
     def look_ups(self) -> dict[str, dict[str, int]]:
         """Count and duration of those that found something and of the others, by the words of the statistics."""
@@ -100,8 +100,11 @@ class Metrics:
         if not was_kept:
             self.decode_s.observe(decode_ms / 1000.0)
             self.queue_s.observe(queue_ms / 1000.0)
-        in_us = {names.INPUT_US: decode_ms, names.QUEUE_US: queue_ms, names.OUTPUT_US: encode_ms}
-        self.triton.add(**{name: took_ms * 1000.0 for name, took_ms in in_us.items()})
+        self.triton.add(
+            (names.INPUT_US, decode_ms * 1000.0),
+            (names.QUEUE_US, queue_ms * 1000.0),
+            (names.OUTPUT_US, encode_ms * 1000.0),
+        )
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format, of `CONTENT_TYPE`."""

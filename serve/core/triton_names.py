@@ -7,7 +7,7 @@ prometheus_client would add `_total` to each name, so the lines are written here
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
@@ -53,31 +53,32 @@ class TritonCounts:
 
     def __init__(self, *, has_cache: bool = False) -> None:
         self._help = {**HELP, **(CACHE_HELP if has_cache else {})}
-        self._sums: Counter[str] = Counter()
+        self._sums: defaultdict[str, float] = defaultdict(float)
         self._failures: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def add(self, **sums: float) -> None:
+    def add(self, *sums: tuple[str, float]) -> None:
         """Add to sums, by name."""
         with self._lock:
-            self._sums.update(sums)
+            for name, value in sums:
+                self._sums[name] += value
 
     def add_failure(self, status: int) -> None:
         """Count a request that was not answered, by our HTTP status."""
         with self._lock:
             self._failures[REASONS.get(status, "OTHER")] += 1
 
-    def sums(self) -> Counter[str]:
+    def sums(self) -> defaultdict[str, float]:
         """All of them as they are now."""
         with self._lock:
-            return Counter(self._sums)
+            return self._sums.copy()
 
     def lines(self, model: str, pending: int, version: str = VERSION) -> Iterator[str]:
         """All of it in Prometheus' text format."""
         escaped = model.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         labels = f'model="{escaped}",version="{version}"'
         with self._lock:
-            sums, failures = Counter(self._sums), Counter(self._failures)
+            sums, failures = self._sums.copy(), self._failures.copy()
         for name, text in self._help.items():
             yield f"# HELP {name} {text}\n# TYPE {name} counter\n"
             if name == FAILURE:

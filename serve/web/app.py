@@ -15,10 +15,10 @@ from urllib.parse import urlencode
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from serve.core.failures import EngineDownError, SlowBodyError, TooLargeError, UnavailableError, find_failure
 from serve.core.metrics import CONTENT_TYPE
@@ -28,16 +28,17 @@ from serve.keys import EVERYBODY, Keyring
 from serve.models.exposition import render
 from serve.models.models import Models, Served, only
 from serve.tracing import Tracing
-from serve.web.access import AccessMiddleware
+from serve.web.access import Access
 from serve.web.answered import classify_all
 from serve.web.examples import find_examples
-from serve.web.gate import GateMiddleware, holder_of
+from serve.web.front import ErrorAnswers, Front, Shortcuts
+from serve.web.gate import Gate, holder_of
 from serve.web.intake import check_media_type, read_pictures, read_top, while_connected
 from serve.web.openapi import describe_routes
 from serve.web.pages import answer_page
 from serve.web.traced import TraceMiddleware
 from serve.web.turn import read_turn
-from serve.web.v2.routes import PREFIX, v2_routes
+from serve.web.v2.routes import PREFIX, answer_infer, v2_routes
 from zoo.errors import ZooError
 from zoo.files import json_text
 
@@ -52,10 +53,31 @@ def create_app(slot: Slot, limits: Limits, beside: Beside | None = None) -> Star
     return app_of(only(Service(slot, limits)), beside)
 
 
+class Application(Starlette):
+    """Starlette's, behind what `before` puts in front of it."""
+
+    def __init__(self, before: Callable[[ASGIApp], ASGIApp], **given: Any) -> None:
+        super().__init__(**given)
+        self._before = before
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """All layers, the outermost first."""
+        return self._before(super().build_middleware_stack())
+
+
 def app_of(
-    models: Models, beside: Beside | None = None, keys: Keyring = EVERYBODY, tracing: Tracing | None = None
+    models: Models,
+    beside: Beside | None = None,
+    keys: Keyring = EVERYBODY,
+    tracing: Tracing | None = None,
+    *,
+    has_shortcuts: bool = True,
 ) -> Starlette:
-    """Build the application. Its lifespan starts the models' engines, which then warm up, and drains them at last."""
+    """Build the application. Its lifespan starts the models' engines, which then warm up, and drains them at last.
+
+    Without shortcuts predictions go through the framework's layers too, which changes nothing but their time: a test
+    compares both.
+    """
     routes = [
         Route("/", show_page),
         Route("/predict", predict, methods=["POST"]),
@@ -70,17 +92,20 @@ def app_of(
         *v2_routes(),
     ]
     paths = {route.endpoint: route.path for route in routes}
-    app = Starlette(
-        routes=routes,
-        middleware=[
-            *([Middleware(TraceMiddleware, tracing=tracing, paths=paths)] if tracing else []),
-            Middleware(AccessMiddleware, requests=models.requests, paths=paths),
-            Middleware(GateMiddleware, keys=keys, answer_error=answer_error),
-        ],
-        exception_handlers={ZooError: answer_error, HTTPException: answer_http_error, Exception: answer_crash},
-        lifespan=lifespan,
-    )
-    app.router.redirect_slashes = False  # it redirects to the host that the client named; see `AccessMiddleware`
+    error_answers: ErrorAnswers = {ZooError: answer_error, HTTPException: answer_http_error, Exception: answer_crash}
+
+    def before(framework: ASGIApp) -> ASGIApp:
+        front = Front(
+            framework,
+            access=Access(models.requests, paths),
+            gate=Gate(keys),
+            shortcuts=Shortcuts(predict=predict, infer=answer_infer) if has_shortcuts else None,
+            error_answers=error_answers,
+        )
+        return TraceMiddleware(front, tracing=tracing, paths=paths) if tracing else front
+
+    app = Application(before, routes=routes, exception_handlers=dict(error_answers), lifespan=lifespan)
+    app.router.redirect_slashes = False  # it redirects to the host that the client named; see `Access`
     app.state.service = models.default.service
     app.state.models = models
     app.state.beside = beside

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.core.cache import ENTRY_BYTES, LARGE_BYTES, AnswerCache, Key
-from serve.core.waiting import Answer
+from serve.core.waiting import Answer, Batch
 
 CLASSES = 10
 ENTRY = ENTRY_BYTES + 4 * CLASSES
 
 
 def answer(number: int) -> Answer:
-    logits = np.full(CLASSES, number, np.float32)
-    return Answer(logits=logits, queue_ms=1.0, compute_ms=2.0, batch_size=3)
+    logits = np.full((3, CLASSES), number, np.float32)
+    return Answer(batch=Batch(logits), row=1, queue_ms=1.0, compute_ms=2.0, batch_size=3)
 
 
 def key(number: int) -> Key:
@@ -57,14 +57,15 @@ def test_the_one_used_longest_ago_goes_first(cache: AnswerCache) -> None:
 
 def test_an_answer_keeps_no_batch_in_memory(cache: AnswerCache) -> None:
     batch = np.zeros((64, CLASSES), np.float32)
-    cache.keep(key(1), Answer(logits=batch[3], queue_ms=0.0, compute_ms=0.0, batch_size=64))
+    cache.keep(key(1), Answer(batch=Batch(batch), row=3, queue_ms=0.0, compute_ms=0.0, batch_size=64))
     found = cache.find(key(1), 0.0)
-    assert found is not None and found.logits.base is None
+    assert found is not None and found.batch.logits.base is None and found.batch.logits.shape == (1, CLASSES)
 
 
 def test_what_is_too_large_is_not_kept_and_drives_nobody_out(cache: AnswerCache) -> None:
     cache.keep(key(1), answer(1))
-    cache.keep(key(2), Answer(logits=np.zeros(10_000, np.float32), queue_ms=0.0, compute_ms=0.0, batch_size=1))
+    large = Batch(np.zeros((1, 10_000), np.float32))
+    cache.keep(key(2), Answer(batch=large, row=0, queue_ms=0.0, compute_ms=0.0, batch_size=1))
     assert len(cache) == 1
 
 
