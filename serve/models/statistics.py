@@ -50,7 +50,12 @@ class Statistics:
             self._batches[batch_size].add(compute_s * 1000.0)
 
     def observe_success(self, pictures: int, taken_ms: Mapping[str, float]) -> None:
-        """Count one answered request: `taken_ms` are decode, queue, compute, total and, where it is known, encode."""
+        """Count one answered request.
+
+        Args:
+            pictures: those of it that were computed, and not kept from earlier ones.
+            taken_ms: decode, queue, compute, total and, where it is known, encode.
+        """
         with self._lock:
             self._last_ms = round(time.time() * 1000.0)
             self._pictures += pictures

@@ -75,7 +75,7 @@ async def infer(
         "encode": (now_s - computed_s) * 1000.0,
         "total": (now_s - began_s) * 1000.0,
     }
-    served.statistics.observe_success(len(answers), taken_ms)
+    served.statistics.observe_success(sum(not answer.was_kept for answer in answers), taken_ms)
     for answer in answers:
         served.service.metrics.observe_prediction(
             decode_ms=decode_ms,

@@ -166,7 +166,7 @@ async def predict(request: Request) -> Response:
             was_kept=answer.was_kept,
         )
     taken_ms = answered.taken_ms() | {"encode": encode_ms, "total": total_ms}
-    served.statistics.observe_success(len(answered.answers), taken_ms)
+    served.statistics.observe_success(sum(not answer.was_kept for answer, _ in answered.answers), taken_ms)
     timings_ms = {stage: round(took_ms, 3) for stage, took_ms in taken_ms.items()}
     split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())
     request.state.timing = f"{split}, batch {answered.batch_size}"

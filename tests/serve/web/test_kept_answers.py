@@ -71,6 +71,7 @@ def test_a_picture_that_comes_again_is_not_computed_again(fake: Any) -> None:
         assert metric(client, "zoo_queue_seconds_count") == 2
         (stats,) = client.get("/v2/models/fake/stats").json()["model_stats"]
         assert [stats["inference_stats"][each]["count"] for each in ("cache_hit", "cache_miss")] == [1, 2]
+        assert (stats["inference_count"], stats["execution_count"]) == (2, 2)  # Triton's is of what was computed
         assert client.get("/info").json()["cache_bytes"] == 10_000
 
 
