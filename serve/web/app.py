@@ -20,7 +20,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from export.predict import named
 from serve.core.failures import EngineDownError, SlowBodyError, TooLargeError, UnavailableError, find_failure
 from serve.core.metrics import CONTENT_TYPE
 from serve.core.service import Limits, Service
@@ -147,7 +146,7 @@ async def predict(request: Request) -> Response:
             request, service.classify(engine, body, deadline_s=deadline_s), deadline_s=deadline_s
         )
     computed_s = time.monotonic()
-    best = named(answer.scores(engine.contract), engine.contract, top)
+    best = answer.named(engine.contract, top)
     task = {} if engine.contract.thresholds is None else {"task": engine.contract.task}
     total_ms, encode_ms = ((time.monotonic() - since_s) * 1000.0 for since_s in (began_s, computed_s))
     service.metrics.observe_prediction(
