@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from export.predict import named
 from serve.core.service import Service
 from serve.core.slot import Engine
 from serve.core.waiting import Answer
@@ -87,4 +86,4 @@ def _said(one: tuple[Answer, float] | BrokenPictureError, engine: Engine, top: i
     if isinstance(one, BrokenPictureError):
         return {"error": one.problem[:1].upper() + one.problem[1:], "hint": one.hint}
     answer, _ = one
-    return {"predictions": [best.to_dict() for best in named(answer.scores(engine.contract), engine.contract, top)]}
+    return {"predictions": [best.to_dict() for best in answer.named(engine.contract, top)]}

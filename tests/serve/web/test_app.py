@@ -112,7 +112,7 @@ def test_the_body_is_the_picture_whatever_type_it_claims(server: Any, fake: Any,
 
 def test_equal_scores_keep_the_order_of_the_classes() -> None:
     logits = np.array([0.0, 1.0, 1.0], np.float32)
-    assert [one.class_name for one in best_of(softmax(logits), ("a", "b", "c"), 3)] == ["b", "c", "a"]
+    assert [one.class_name for one in best_of(softmax(logits)[None], ("a", "b", "c"), 3)[0]] == ["b", "c", "a"]
 
 
 def test_many_clients_get_their_own_answers(start_server: Start, fake: Any) -> None:
