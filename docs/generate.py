@@ -64,6 +64,8 @@ MAKERS = {
     "which": models.which,
     "headlines": results.headlines,
     "spaces": spaces.table,
+    "sentences": results.sentences,
+    "figures": results.figures,
     "measured": measured.engines,
 }
 

@@ -44,6 +44,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "latency": ("serve.bench.cli:latency", "Latency percentiles and throughput of an artifact."),
     "stages": ("serve.bench.stage_cli:stages", "MBConv against Fused-MBConv, stage by stage, in the engine."),
     "fusion": ("serve.bench.stage_cli:fusion", "The paper's Table 3: B4 with more and more Fused-MBConv."),
+    "latency-table": (
+        "serve.bench.stage_cli:latency_table",
+        "Every block of a search space in the engine, and their sums.",
+    ),
     "serve": ("serve.bench.cli:serve", "What servers do under load, and under too much of it."),
     "train": ("train.cli:bench_train", "Training throughput at every stage's size."),
     "zoo": ("serve.bench.cli:bench_networks", "The family's frontier: accuracy over time."),
