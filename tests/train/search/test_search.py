@@ -28,8 +28,11 @@ from train.search.trial import Hopeless, Lab, train_network
 from train.search.worker import open_lab
 from train.session import train_model
 from zoo.errors import DataError, DivergedError, MissingCapabilityError, ZooError
+from zoo.model.blocks import LATENCY_TABLE, LatencyTable, TimedBlock
 from zoo.model.row_files import load_row
+from zoo.model.space import Space
 from zoo.model.spaces import CONTROL, write_space
+from zoo.results import Result, measured_on, write_result
 from zoo.rows import Row
 
 Asked = Callable[..., SearchOptions]
@@ -327,9 +330,48 @@ def test_pictures_with_several_labels_are_refused(asked: Asked, tmp_path: Path, 
         open_lab(asked(data=str(tmp_path / "labels.csv")))
 
 
-def test_a_latency_table_of_another_space_is_refused(asked: Asked, tmp_path: Path) -> None:
+def test_a_latency_table_that_is_not_there_is_told(asked: Asked, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="There is no result"):
         open_lab(asked(latency_table=tmp_path / "none.json"))
+
+
+def write_table(folder: Path, space: Space) -> Path:
+    """A latency table in which every part takes a millisecond."""
+    rows = tuple(TimedBlock(block=block, ms=1.0, low_ms=0.9, high_ms=1.1, n=30) for block in space.blocks(16))
+    table = LatencyTable(
+        space=space.id,
+        space_sha256=space.sha256,
+        engine="ort-cpu",
+        precision="fp32",
+        threads=1,
+        image_size=16,
+        batch_size=1,
+        num_classes=2,
+        call_ms=0.5,
+        rows=rows,
+    )
+    data = {"table": table.to_dict()}
+    result = Result(kind=LATENCY_TABLE, name="made", environment=measured_on("cpu"), settings={}, data=data)
+    return write_result(folder, result)
+
+
+def test_latency_joins_the_reward_by_the_sum_of_a_table(asked: Asked, tmp_path: Path) -> None:
+    result = search(asked(trials=3, latency_table=write_table(tmp_path, CONTROL)))
+    for one in result.trials:
+        costs = one.trial.costs
+        assert costs and costs.latency
+        parts = 2 + sum(stage.num_layers for stage in one.trial.candidate.stages if stage)
+        assert costs.latency.ms == pytest.approx(0.5 + parts)
+    assert result.unit.latency_ms == pytest.approx(5.5) and result.latency_engine == "ort-cpu, fp32, batch 1"
+    assert "L^-0.07" in (asked().out / REPORT).read_text()
+    with pytest.raises(ZooError, match="another latency table"):
+        search(asked(trials=3))
+
+
+def test_a_table_of_another_space_is_no_table_of_this_one(asked: Asked, tmp_path: Path) -> None:
+    other = replace(CONTROL, head_channels=40)
+    with pytest.raises(ZooError, match="is of the space control, which is not control as it is here"):
+        open_lab(asked(latency_table=write_table(tmp_path, other)))
 
 
 def test_without_optuna_it_says_what_to_install(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
