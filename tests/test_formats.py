@@ -35,7 +35,13 @@ from serve.bench.measure.table3 import TABLE_3
 from serve.bench.measure.timing import Schedule
 from serve.bench.options import ServeBenchOptions
 from serve.bench.stage_options import FusionOptions
+from tests.serve.bench.kinds.test_hotpath import hotpath_result
 from tests.serve.bench.measure.simulated import BUSY, FakeWatch
+from tests.train.search import made
+from train.search.options import SearchOptions
+from train.search.result import SearchResult
+from train.search.rows import Latency, LongTraining
+from train.search.worker import open_lab
 from zoo.cli import cli
 from zoo.machine import cuda_driver
 from zoo.model.variants import find_variant
@@ -152,6 +158,7 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
         with safe_open(f"{run}/checkpoint.safetensors", framework="pt") as file:
             yield "checkpoint.safetensors", json.loads(file.metadata()["zoo"])
     yield "zoo compare", ask("compare runs/tiny runs/tiny")
+    yield "zoo search", a_search_result()
     yield "zoo export", ask("export tiny --num-pictures 4 --triton models --kserve service.yaml")
     yield "MODEL.json", read("tiny.json")
     (metadata,) = (entry.value for entry in onnx.load("tiny.onnx").metadata_props if entry.key == "zoo")
@@ -175,6 +182,7 @@ def results(ask: Ask) -> Iterator[tuple[str, Any]]:
         ask(f"bench stages tiny --image-size 32 --on torch --map 1 {BRIEF}"),
         a_fusion_result(),
         a_serve_result(),
+        hotpath_result().to_dict(),
         ask("bench train tiny --recipe digits --steps 2 --device cpu"),
         ask("bench train lite0 --at-size 32 --at-batch 2 --steps 2 --device cpu --beside-timm"),
         ask(f"bench latency tiny.onnx --scenario server --rate 50 --batch-size 2 {BRIEF}"),
@@ -201,6 +209,25 @@ def a_fusion_result() -> dict[str, Any]:
     schedule = Schedule(warmup_ms=0, min_warmup_iterations=1, duration_ms=10, min_iterations=3, rounds=3)
     (result,) = bench_fusion(options, schedule=schedule, networks=networks)
     return result.to_dict()
+
+
+def a_search_result() -> dict[str, Any]:
+    """What `zoo search` prints, of made trials: which network wins must not decide what is recorded."""
+    options = SearchOptions(space="control", data="pictures", device="cpu", workers=0)
+    latency = Latency(ms=2.0, low=1.9, high=2.1)
+    trials = [made.trial(number, 0.5 + 0.03 * number, ratio=1 + number / 10) for number in range(6)]
+    trials[0] = replace(trials[0], costs=replace(made.costs(), latency=latency))
+    trials += [replace(trials[5], number=6, state="failed", costs=None, trained=None, reason="out of memory")]
+    trainings = [
+        LongTraining(code=made.CANDIDATES[number].code, trained=made.trained(0.6 + 0.03 * number, seed=seed))
+        for number, seeds in ((2, 1), (3, 2), (4, 2), (5, 2))
+        for seed in range(seeds)
+    ]
+    names = {made.CANDIDATES[4].code: ["b0"]}
+    found = SearchResult.of(
+        lab=open_lab(options), options=options, device="cpu", names=names, trials=trials, trainings=trainings
+    )
+    return found.to_dict()
 
 
 def a_serve_result() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.train.search.made import trained
 from train.options import TrainOptions
 from train.processes.stopping import RunStopped
 from train.search import trials as trials_module
@@ -247,7 +248,9 @@ def wait_for_a_training(process: subprocess.Popen[str], store: Path) -> None:
     raise AssertionError("no training began")
 
 
-def test_ctrl_c_and_sigkill_lose_the_training_at_hand_and_nothing_else(asked: Asked) -> None:
+def test_ctrl_c_and_sigkill_lose_the_training_at_hand_and_nothing_else(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = asked(trials=3, epochs=400)  # long enough to be met by a signal
     store = options.out / STORE
     process = begin(options)
@@ -259,6 +262,7 @@ def test_ctrl_c_and_sigkill_lose_the_training_at_hand_and_nothing_else(asked: As
     wait_for_a_training(process, store)
     process.kill()
     process.communicate(timeout=120)
+    monkeypatch.setattr(trials_module, "train_network", lambda job, **told: trained(0.5))
     result = search(options)
     assert len(result.trials) == len(set(codes(result))) == 3
     assert all(one.trial.state == "finished" for one in result.trials)
