@@ -64,4 +64,6 @@ def adapt(situation: Situation) -> Recipe:
         ema_decay=average_decay(steps),
         crop_scale=(smallest_crop(epochs * situation.an_epoch / situation.pictures), 1.0),
         head_start=True,
+        grow="auto",
+        midpoint=True,
     )
