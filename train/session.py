@@ -27,7 +27,7 @@ from train.learn.state import head_start_of_state, load_state, recipe_of_state
 from train.learn.suitability import suited_to
 from train.learn.validation import Judged, validate_together
 from train.learn.watcher import Watcher, Watchers
-from train.lock import locked
+from train.lock import locked, only_run_of_process
 from train.options import TrackerRow, TrainOptions
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
@@ -164,6 +164,7 @@ def train_model(
     for remark in (*known, *filter(None, (better_start(options, job.variant),))):
         console.print(escape(remark))
     with ExitStack() as stack:
+        stack.enter_context(only_run_of_process())
         stack.enter_context(locked(folder) if world.is_first else nullcontext())
         stack.enter_context(joined(world, job.settings.device))
         stack.enter_context(_decoders_kept(job))

@@ -194,7 +194,7 @@ def test_the_dot_is_the_epoch_that_the_page_says_is_kept() -> None:
     recipe = a_recipe()
     history = a_history(recipe, 8, [0.1, 0.9, 0.9, 0.2, 0.2, 0.2, 0.4, 0.3])
     kept = render_report(some_job(recipe), replace(some_status(recipe, best_epoch=7), history=history))
-    assert "after epoch 7 of 8, the best in top-1 at the final size" in kept
+    assert "after epoch 7 of 8, the best in top-1" in kept
     assert "The dot is the best epoch at the final size" in kept
     dots = [str(progress_charts(history, recipe, best)[0].as_figure()).count("<circle") for best in (7, 0, None)]
     assert dots == [1, 0, 0]
