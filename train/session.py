@@ -309,8 +309,8 @@ def _budgeted(job: Job, options: TrainOptions, began: float, seconds: float, con
         )
 
     recipe = fitted()
-    smaller = job.start and recipe.largest_size < job.recipe.largest_size
-    if smaller and gather(job.settings.world, loses_detail(job, recipe, pace, seconds))[0]:
+    fits_larger = job.start and recipe.largest_size < fitted(detail=True).largest_size
+    if fits_larger and gather(job.settings.world, loses_detail(job, recipe, pace, seconds))[0]:
         console.print(f"Pictures of {recipe.largest_size} px lose what tells the classes apart: larger ones.")
         recipe = fitted(detail=True)
     sizes = " → ".join(f"{stage.image_size}" for stage in recipe.stages)

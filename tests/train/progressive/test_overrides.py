@@ -209,7 +209,7 @@ def test_a_stage_of_weights_that_is_named_is_there_in_any_budget() -> None:
     """`finetune` has its second stage from four epochs on."""
     assert len(weights_for_a_time(15).stages) == 1
     chosen = weights_for_a_time(15, "stages.2.dropout=0.3")
-    assert [stage.dropout for stage in chosen.stages] == [0.1, 0.3] and chosen.epochs == 4
+    assert [stage.dropout for stage in chosen.stages] == [0.0, 0.3] and chosen.epochs == 4
 
 
 def test_the_length_of_epochs_is_what_a_budget_chooses() -> None:
