@@ -46,13 +46,21 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One picture's place among the answers of its batch, and where its time went."""
+    """One picture's place among the answers of its batch, and where its time went.
+
+    The size of the batch is 0 where the answer was kept, and not computed now.
+    """
 
     batch: Batch
     row: int
     queue_ms: float
     compute_ms: float
     batch_size: int
+
+    @property
+    def was_kept(self) -> bool:
+        """Whether it is of an earlier request."""
+        return self.batch_size == 0
 
     @property
     def logits(self) -> NDArray[np.float32]:
