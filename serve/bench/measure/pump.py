@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from serve.bench.measure.load import LENGTH
+from serve.bench.measure.load import LENGTH, PATIENCE_S
 from zoo.errors import ZooError
 from zoo.results import Summary, summarize
 from zoo.rows import Count, NotNegative, Row, Text
@@ -178,7 +178,7 @@ async def pump(
         make: a new connection, which tells the function that it is given of every answer.
         port: on 127.0.0.1.
         clients: connections at once, each with one request under way.
-        duration_s: what is counted, after `SETTLE_S`.
+        duration_s: what is counted, after `SETTLE_S`; longer where nothing is answered in it.
         server: its process, whose processor time is counted.
 
     Raises:
@@ -198,12 +198,14 @@ async def pump(
     took_s.clear()
     began, spent_s, own_s = time.perf_counter(), cpu_s(server), time.process_time()
     await asyncio.sleep(duration_s)
+    while not took_s and time.perf_counter() - began < duration_s + PATIENCE_S:
+        await asyncio.sleep(SETTLE_S)
     count, wall_s = len(took_s), time.perf_counter() - began
     spent_s, own_s = cpu_s(server) - spent_s, time.process_time() - own_s
     for one in pumps:
         one.stop()
     if not count:
-        raise ZooError(f"{name}: no answer in {duration_s:g} s.", "Is the server's log telling why?")
+        raise ZooError(f"{name}: no answer in {wall_s:.0f} s.", "Start the server alone: its log may say why.")
     return PumpRow(
         name=name,
         clients=clients,

@@ -80,6 +80,7 @@ def test_a_message_beyond_the_first_window_is_refused() -> None:
         GrpcPump("/x", bytes(70_000), lambda is_right, seconds: None)
 
 
-def test_a_server_that_says_nothing_is_told() -> None:
+def test_a_server_that_says_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.bench.measure.pump.PATIENCE_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ZooError, match="no answer"):
         load(lambda noted: HttpPump(b"GET / HTTP/1.1\r\n\r\n", noted), silent.getsockname()[1], clients=1)
