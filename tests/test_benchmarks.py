@@ -153,6 +153,21 @@ def test_broken_requests_are_refused_and_counted(tmp_path: Path) -> None:
     assert all(set(counts) - {"read"} for counts in told["parsers"].values())
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the server's memory")
+def test_a_server_is_held_under_everything_clients_do(tiny_run: Path, tmp_path: Path) -> None:
+    model, out = tiny_run / "checkpoint.safetensors", tmp_path / "soak.jsonl"
+    done = run("soak.py", model, "--minutes", "0.05", "--connections", "30", "-o", out)
+    assert done.returncode in (0, 3), done.stderr  # in three seconds bombs alone decide what memory grew by
+    told = json.loads(out.read_text())
+    assert (told["connections"], told["with_idle"]["files"] > told["before"]["files"]) == (30, True)
+    assert told["answers"]["idle"]["200"] >= 30
+    assert set(told["answers"]) & {"good", "malformed", "huge", "slow", "vanishing"}
+    assert told["n"] == sum(sum(counts.values()) for counts in told["answers"].values())
+    assert told["answers"].get("good", {}).keys() <= {"200", "503"}
+    assert told["environment"]["cores"] and told["memory"]
+
+
 @pytest.mark.skipif(cuda_driver() is not None, reason="there is an NVIDIA driver: this is about machines without")
 def test_the_gpu_benchmark_says_that_there_is_no_gpu() -> None:
     done = run("gpu.py")
@@ -198,3 +213,22 @@ def test_a_table_answers_by_its_nearest_network_and_is_asked_once_for_each(monke
         assert len(set(replay.order)) == len(replay.order) == 12
         assert max(replay.order) < len(data.networks)
     assert len(next(replays(data, trials=99, repetitions=1)).order) == len(data.networks)
+
+
+def test_drawn_sets_are_the_same_for_a_seed_and_differ_by_class(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = spec_from_file_location("made_sets", ROOT / "benchmarks" / "made_sets.py")
+    assert spec and spec.loader
+    made = module_from_spec(spec)
+    spec.loader.exec_module(made)
+    for name, (draw, classes) in made.MADE.items():
+        monkeypatch.setitem(made.MADE, name, (draw, dict.fromkeys(classes, (1, 1, 1))))
+        first, again, other = (
+            made.make_drawn_set(name, tmp_path / name / part, int(part[0])) for part in ("0", "0b", "1")
+        )
+        files = sorted(path.relative_to(first) for path in first.rglob("*.jpg"))
+        assert len(files) == 3 * len(classes)
+        bytes_of = [[(folder / file).read_bytes() for file in files] for folder in (first, again, other)]
+        assert bytes_of[0] == bytes_of[1] != bytes_of[2]
+        assert len(set(bytes_of[0])) == len(files)

@@ -35,7 +35,7 @@ from serve.bench.measure.table3 import TABLE_3
 from serve.bench.measure.timing import Schedule
 from serve.bench.options import ServeBenchOptions
 from serve.bench.stage_options import FusionOptions
-from tests.serve.bench.kinds.test_hotpath import hotpath_result
+from tests.serve.bench.kinds.test_hotpath import made_result
 from tests.serve.bench.measure.simulated import BUSY, FakeWatch
 from tests.train.search import made
 from train.search.options import SearchOptions
@@ -64,6 +64,8 @@ FREE_KEYS = (
     "difference_levels",
     "unattributed_ms",
     "tried",
+    "answers",
+    "refused",
 )
 # Objects that stand within several formats: described once, as they are in this place of this format.
 SHARED = {
@@ -166,6 +168,8 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
     yield "zoo export", ask("export tiny --precision int8 --agreement 0 --report --no-parity -o eight")
     yield "MODEL.json", read("eight/tiny.json")
     yield "MODEL.quantization.json", read("eight/tiny.quantization.json")
+    yield "zoo evaluate --pictures quick", ask("evaluate tiny.onnx --data pictures --pictures quick")
+    yield "MODEL.json", read("tiny.json")
     yield "zoo inspect", ask("inspect tiny.onnx")
     yield "zoo inspect", ask("inspect of-ten-classes")
     yield "zoo evaluate", ask("evaluate tiny.onnx --data pictures")
@@ -182,12 +186,12 @@ def results(ask: Ask) -> Iterator[tuple[str, Any]]:
         ask(f"bench stages tiny --image-size 32 --on torch --map 1 {BRIEF}"),
         a_fusion_result(),
         a_serve_result(),
-        hotpath_result().to_dict(),
+        made_result().to_dict(),
         ask("bench train tiny --recipe digits --steps 2 --device cpu"),
         ask("bench train lite0 --at-size 32 --at-batch 2 --steps 2 --device cpu --beside-timm"),
         ask(f"bench latency tiny.onnx --scenario server --rate 50 --batch-size 2 {BRIEF}"),
         ask(f"bench latency tiny.onnx --idle-gap --batch-size 1 {BRIEF}"),
-        ask(f"bench latency-table --space control --on torch --networks 3 {BRIEF}"),
+        ask(f"bench latency-table --space control --on torch --networks 3 --threads 1 {BRIEF}"),
         ask(f"bench zoo lite0 b0 {BRIEF}"),
         # In so short a time a claim may fail; what is told of it is the same.
         ask("bench check --model tiny --runs 1 --duration-s 0.02 --threads 1", codes=(0, 3)),
@@ -256,11 +260,12 @@ def a_serve_result() -> dict[str, Any]:
 
 def answers(ask: Ask) -> Iterator[tuple[str, Any]]:
     """What the server answers. Its metrics are recorded by name: kind, labels and help."""
-    with serving("tiny.onnx") as fetch:
+    with serving("tiny.onnx") as (port, fetch):
         picture = Path("pictures/val/red/000.jpg").read_bytes()
         yield "POST /predict", json.loads(fetch("predict", picture))
         yield "GET /info", json.loads(fetch("info"))
         yield "an error", json.loads(fetch("predict", b"no picture"))
+        yield "zoo serve", ask(f"serve --status --port {port}")
         families = text_string_to_metric_families(fetch("metrics").decode())
         yield "GET /metrics", dict(map(metric, families))
 
@@ -273,8 +278,8 @@ def metric(family: Any) -> tuple[str, str]:
 
 
 @contextmanager
-def serving(engine: str) -> Iterator[Callable[..., bytes]]:
-    """`zoo serve` as a process; yields `fetch(path, body)`, which returns an answer's body whatever its status."""
+def serving(engine: str) -> Iterator[tuple[str, Callable[..., bytes]]]:
+    """`zoo serve` as a process; yields its port, and `fetch(path, body)`: an answer's body whatever its status."""
     command = [sys.executable, "-m", "zoo", "serve", "--engine", engine, "--port", "0"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
@@ -291,7 +296,7 @@ def serving(engine: str) -> Iterator[Callable[..., bytes]]:
                 return refused.read()
 
         try:
-            yield fetch
+            yield url.rstrip("/").rpartition(":")[2], fetch
         finally:
             server.terminate()
             server.communicate(timeout=60)
