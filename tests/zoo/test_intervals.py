@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.intervals import difference_interval, mcnemar, share_interval
+from zoo.intervals import difference_interval, mcnemar, median_interval, share_interval
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,20 @@ def test_the_interval_of_a_difference_has_its_sign_and_narrows_with_pictures() -
     wide, narrow = difference_interval(10, 40, 200), difference_interval(100, 400, 2000)
     assert narrow[1] - narrow[0] < wide[1] - wide[0]
     assert difference_interval(0, 0, 10)[0] < 0 < difference_interval(0, 0, 10)[1]
+
+
+def test_the_middle_of_a_few_values_has_the_interval_of_the_signed_rank_test() -> None:
+    # n = 10: the signed-rank test leaves 8 of the 55 means of two out at each end (Hollander and Wolfe, Table A.4).
+    values = [1.1, 2.2, 0.8, 1.0, 1.7, 1.4, 0.9, 1.3, 1.2, 1.5]
+    means = sorted((one + other) / 2 for place, one in enumerate(values) for other in values[place:])
+    assert median_interval(values) == (means[27], means[8], means[-9])
+
+
+def test_the_middle_of_fewer_than_six_values_has_their_whole_range() -> None:
+    assert median_interval([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
+    assert median_interval([2.0]) == (2.0, 2.0, 2.0)
+
+
+def test_one_bad_value_in_ten_moves_the_middle_little() -> None:
+    middle, low, high = median_interval([1.0] * 9 + [100.0])
+    assert middle == low == 1.0 and high < 100
