@@ -139,8 +139,10 @@ def bench_train(options: BenchTrainOptions, as_json: bool) -> None:
 
 
 def _print_training(result: Result, *, as_json: bool) -> None:
-    """A line for each stage, or the result as JSON."""
+    """A line for each stage, and before them that the machine was not quiet; or the result as JSON."""
+    from train.learn.throughput import rounds_of
     from zoo.console import print_json, results_console
+    from zoo.measure.rounds import disturbance
     from zoo.results import Summary
     from zoo.wording import milliseconds
 
@@ -148,6 +150,9 @@ def _print_training(result: Result, *, as_json: bool) -> None:
         print_json(result.to_dict(), indent=None)
         return
     console = results_console()
+    doubt = disturbance(rounds_of(result.data["rows"]))
+    if doubt:
+        console.print(f"• {doubt}")
     for row in result.data["rows"]:
         summary = Summary.from_dict(row["ms_per_step"])
         console.print(

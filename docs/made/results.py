@@ -151,10 +151,18 @@ def decoding(results: Sequence[Any], group: str) -> str:
 
 
 def headlines(rest: str, body: str) -> str:
-    """`headlines peers loader`: what a report says first of every committed result of these kinds."""
-    paths = [path for name in rest.split() for path in sorted(BENCHMARKS.glob(f"{name}-*.json"))]
-    measured = [read_data(result) for path in paths for result in read_results([path])]
-    return "".join(f"- {next(iter(kind.headlines([run])))}\n" for kind, run in measured)
+    """`headlines peers fusion*`: what a report says first of every committed result of these kinds, or with * all.
+
+    That the machine was not quiet stands in the same line.
+    """
+    lines = []
+    for name in rest.split():
+        for path in sorted(BENCHMARKS.glob(f"{name.removesuffix('*')}-*.json")):
+            ((kind, run),) = map(read_data, read_results([path]))
+            sentences = list(kind.headlines([run]))
+            told = sentences if name.endswith("*") else sentences[:1]
+            lines += [f"- {' '.join([*kind.warnings(run), sentence])}\n" for sentence in told]
+    return "".join(lines)
 
 
 TABLES: dict[str, Callable[..., str]] = {

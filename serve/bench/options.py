@@ -101,7 +101,9 @@ class CheckOptions(Row):
     """What `zoo bench check` can be told."""
 
     model: Annotated[str, Opt("Network, with random weights, that is timed.")] = "lite0"
-    runs: Annotated[Count, Opt("Runs of each check that is repeated.")] = 100
+    runs: Annotated[
+        Count, Opt("Runs of each check that is repeated: 20 take minutes; a larger number goes on from them.")
+    ] = 20
     duration_s: Annotated[Positive, Opt("Of each of two things compared.")] = 2.0
     threads: Threads = None
     again: Annotated[bool, Opt("Begin anew instead of going on with the result that is there.")] = False

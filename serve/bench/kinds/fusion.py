@@ -14,6 +14,7 @@ from serve.bench.measure.table3 import (
     TABLE_3,
     FusionData,
     FusionRow,
+    PassData,
     measured_order,
     published,
     published_order,
@@ -21,7 +22,7 @@ from serve.bench.measure.table3 import (
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.figures import Figures, to_page
 from zoo.page.markup import Child, Markup, tag
-from zoo.wording import count, digits, joined, percent, plain_name, times
+from zoo.wording import count, digits, joined, percent, plain_name, times, with_threads
 
 MeasuredFusion = Measured[FusionData]
 
@@ -50,8 +51,14 @@ def _here(data: FusionData) -> Iterator[Group]:
     for told in data.passes:
         rows = data.of(told.done)
         speeds = {published(row.variant).fused: row.pictures_per_second for row in rows}
-        where = f"{find_engine(told.engine).name}, batch {told.batch_size}, {told.precision}"
+        where = f"{find_engine(told.engine).name}, {_conditions(told)}"
         yield _group(f"Here, {told.done}", where, speeds, "series-1")
+
+
+def _conditions(told: PassData) -> str:
+    """“batch 1, fp32, 1 thread”."""
+    said = (f"batch {told.batch_size}", told.precision, with_threads(told.threads))
+    return ", ".join(filter(None, said))
 
 
 def _there() -> Iterator[Group]:
@@ -102,7 +109,7 @@ def headlines(runs: Sequence[MeasuredFusion]) -> Iterator[str]:
             rows = run.data.of(told.done)
             where = f"{find_engine(told.engine).name} on {plain_name(run.result.device)}"
             yield (
-                f"B4 at {run.data.image_size} px, {told.done} in {where} (batch {told.batch_size}, {told.precision}): "
+                f"B4 at {run.data.image_size} px, {told.done} in {where} ({_conditions(told)}): "
                 f"{_pays(rows)}; the fastest first: {joined(measured_order(rows), 'then')}."
             )
     said = [f"{joined(published_order(column), 'then')} on {column}" for column in COLUMNS]

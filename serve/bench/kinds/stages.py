@@ -79,12 +79,12 @@ def _how(data: StagesData) -> str:
     )
 
 
-def _disagreements(data: StagesData) -> Iterator[str]:
-    """Where the methods call different forms the faster one."""
+def _disagreements(data: StagesData, of: str = "") -> Iterator[str]:
+    """Where the methods call different forms the faster one; `of` is said of which run where there are several."""
     for row in data.rows:
         if data.disagreement(row.index):
             said = [f"{name} {OPERATOR_NAMES.get(winner, winner)}" for name, winner in data.winners(row.index).items()]
-            yield f"In stage {row.index} the methods disagree on the faster form: {joined(said)}."
+            yield f"In stage {row.index} the methods disagree on the faster form: {joined(said)}{of}."
 
 
 def tables(run: MeasuredStages) -> list[Figures]:
@@ -258,23 +258,24 @@ def headlines(runs: Sequence[MeasuredStages]) -> Iterator[str]:
     by_work = sorted(runs, key=lambda run: -max(form.gmacs_per_s for row in run.data.rows for form in row.forms))
     for run in by_work:
         engine, data = find_engine(run.data.engine).name, run.data
+        of = f" ({data.conditions})" if len(by_work) > 1 else ""
         yield f"In {engine} on {plain_name(run.result.device)}, {_winners(data)} ({data.conditions})."
-        yield from _disagreements(data)
-        yield from _unsettled(run)
+        yield from _disagreements(data, of)
+        yield from _unsettled(run, of)
     data = by_work[0].data
     yield from _details(data, f" ({data.conditions})" if len(by_work) > 1 else "")
 
 
-def _unsettled(run: MeasuredStages) -> Iterator[str]:
-    """What would settle the stages that are unclear."""
+def _unsettled(run: MeasuredStages, of: str) -> Iterator[str]:
+    """What would settle the stages that are unclear; `of` as in `_disagreements`."""
     schedule = run.result.settings.get("schedule") or {}
     for row in run.data.rows:
         if row.winner != "unclear":
             continue
         if row.judged is None:
-            yield f"Stage {row.index} is too little beside what feeds it: a larger --batch-size shows more."
+            yield f"Stage {row.index} is too little beside what feeds it: a larger --batch-size shows more{of}."
         elif settled := row.judged.settled_by(schedule.get("duration_ms", 1000) / 1000):
-            yield f"In stage {row.index} {settled}."
+            yield f"In stage {row.index} {settled}{of}."
 
 
 def _winners(data: StagesData) -> str:
@@ -327,7 +328,7 @@ def timings(run: MeasuredStages) -> Iterator[Timing]:
         for form in row.forms:
             yield Timing(
                 subject=f"stage {row.index} as {OPERATOR_NAMES[form.operator]}",
-                setting=run.data.conditions,
+                setting=run.data.setting,
                 p50_ms=form.ms,
                 round_p50_ms=form.round_p50_ms,
             )

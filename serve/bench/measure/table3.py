@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from serve.bench.measure.ratio import Ratio
-from serve.bench.measure.rounds import Rounds, disturbance
+from zoo.measure.rounds import Rounds, disturbance
 from zoo.results import Summary
 from zoo.rows import Count, Positive, Row, Some, Text
 

@@ -8,10 +8,10 @@ import torch
 from serve.bench.measure.fusion import NETWORKS, fusion_rows, training_step
 from serve.bench.measure.stage_runs import bench_fusion
 from serve.bench.measure.table3 import TABLE_3, FusionData, measured_order
-from serve.bench.measure.timing import Schedule
 from serve.bench.stage_options import FusionOptions
 from tests.serve.bench.measure.made_rounds import rounds_of
 from zoo.errors import ZooError
+from zoo.measure.timing import Schedule
 from zoo.model.variants import find_variant
 
 TINY = find_variant("tiny")

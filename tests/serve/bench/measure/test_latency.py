@@ -16,12 +16,12 @@ from serve.bench.measure.latency_data import LatencyRow, Turn, compare_rows
 from serve.bench.measure.latency_run import bench_latency
 from serve.bench.measure.opened import OpenArtifact, check_answers, real_pictures
 from serve.bench.measure.picture import measure_picture
-from serve.bench.measure.timing import Schedule
 from serve.bench.options import LatencyOptions
 from tests.serve.bench.measure.simulated import BUSY, FakeWatch, HostClock
 from zoo.data.open import open_splits
 from zoo.errors import VerdictError, ZooError
 from zoo.machine import processor_name
+from zoo.measure.timing import Schedule
 from zoo.model.spec import Preprocessing
 from zoo.results import summarize
 
