@@ -144,7 +144,7 @@ def _print_training(result: Result, *, as_json: bool) -> None:
     from zoo.console import print_json, results_console
     from zoo.measure.rounds import disturbance
     from zoo.results import Summary
-    from zoo.wording import milliseconds
+    from zoo.wording import milliseconds, percent
 
     if as_json:
         print_json(result.to_dict(), indent=None)
@@ -160,3 +160,9 @@ def _print_training(result: Result, *, as_json: bool) -> None:
             f"[bold]{row['pictures_per_second']:>8.1f}[/] pictures/s  p50 {milliseconds(summary.p50_ms)}  "
             f"{summary.tail}  n {summary.n}"
         )
+        if twin := row.get("timm"):
+            theirs = Summary.from_dict(twin["ms_per_step"])
+            console.print(
+                f"         timm's {twin['network']} in turn: p50 {milliseconds(theirs.p50_ms)}, ours takes "
+                f"{percent(summary.p50_ms / theirs.p50_ms)} of it; `zoo bench report` has the interval"
+            )

@@ -15,6 +15,7 @@ from serve.bench.measure.table3 import (
     FusionData,
     FusionRow,
     PassData,
+    agreement,
     measured_order,
     published,
     published_order,
@@ -110,13 +111,24 @@ def headlines(runs: Sequence[MeasuredFusion]) -> Iterator[str]:
             where = f"{find_engine(told.engine).name} on {plain_name(run.result.device)}"
             yield (
                 f"B4 at {run.data.image_size} px, {told.done} in {where} ({_conditions(told)}): "
-                f"{_pays(rows)}; the fastest first: {joined(measured_order(rows), 'then')}."
+                f"{_pays(rows, run)}; the fastest first: {_order(told, rows)}. {_agreement(told, rows)}"
             )
     said = [f"{joined(published_order(column), 'then')} on {column}" for column in COLUMNS]
     yield f"The paper's Table 3 has, the fastest first, {joined(said)}."
 
 
-def _pays(rows: Sequence[FusionRow]) -> str:
+def _order(told: PassData, rows: Sequence[FusionRow]) -> str:
+    """“1–3 ≈ none, 1–5 then 1–7”: what no interval tells apart has ≈ between."""
+    return joined((" ≈ ".join(group) for group in measured_order(told.rounds, rows)), "then")
+
+
+def _agreement(told: PassData, rows: Sequence[FusionRow]) -> str:
+    said = [(column, *agreement(told.rounds, rows, column)) for column in COLUMNS]
+    pairs = said[0][2]
+    return f"Of {pairs} pairs of networks {joined(f'{same} are ordered as on {column}' for column, same, _ in said)}."
+
+
+def _pays(rows: Sequence[FusionRow], run: MeasuredFusion) -> str:
     """Whether some Fused-MBConv beats none, by the intervals."""
     best = min((row for row in rows if row.ratio), key=lambda row: row.ms, default=None)
     if best is None or best.ratio is None:
@@ -126,7 +138,11 @@ def _pays(rows: Sequence[FusionRow]) -> str:
         return f"fusing stages {name} pays, {times(1 / ratio.value)} as fast as none"
     if ratio.verdict == "slower":
         return f"no fusing pays: stages {name}, the best, take {percent(ratio.value - 1)} more time"
-    return f"whether fusing pays is {ratio.verdict}: stages {name}, the best, {ratio.words()}"
+    seconds = float((run.result.settings.get("schedule") or {}).get("duration_ms", 5000.0)) / 1000
+    said = f"stages {name}, the best, take {ratio.low:.2f} – {ratio.high:.2f} of the time without"
+    if ratio.verdict == "even":
+        return f"fusing is even: {said}"
+    return f"whether fusing pays is unclear: {said}; {ratio.settled_by(seconds)}"
 
 
 def timings(run: MeasuredFusion) -> Iterator[Timing]:

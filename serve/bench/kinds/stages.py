@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from serve.bench.drawn.stages import (
+    ALIKE,
     PROFILERS,
+    SHORT,
     above_the_roof,
     crossover_maps,
+    differing,
     in_place_chart,
     method_ratios,
     methods_chart,
     roofline_chart,
     squeeze_note,
+    sum_doubt,
     sum_note,
     times_chart,
 )
@@ -41,8 +45,6 @@ from zoo.wording import (
     times,
 )
 
-_SHORT = {"mbconv": "MBConv", "fused_mbconv": "Fused", "even": "even", "unclear": "unclear"}
-
 MeasuredStages = Measured[StagesData]
 
 
@@ -57,6 +59,7 @@ def section(run: MeasuredStages) -> Markup:
         methods_chart(data),
         *(tag("p", sentence, class_="note") for sentence in _disagreements(data)),
         in_place_chart(data, data.in_place) if data.in_place else None,
+        tag("p", sum_doubt(data.in_place), class_="note") if data.in_place and sum_doubt(data.in_place) else None,
         roofline_chart(data),
         tag("p", above_the_roof(data), class_="note") if above_the_roof(data) else None,
         *crossover_maps(data),
@@ -85,6 +88,11 @@ def _disagreements(data: StagesData, of: str = "") -> Iterator[str]:
         if data.disagreement(row.index):
             said = [f"{name} {OPERATOR_NAMES.get(winner, winner)}" for name, winner in data.winners(row.index).items()]
             yield f"In stage {row.index} the methods disagree on the faster form: {joined(said)}{of}."
+    if stages := differing(data):
+        yield (
+            f"In {stage_list(stages)} the methods agree on the faster form, but their ratios differ by more than "
+            f"{percent(ALIKE - 1)}{of}."
+        )
 
 
 def tables(run: MeasuredStages) -> list[Figures]:
@@ -237,12 +245,12 @@ def across(runs: Sequence[MeasuredStages]) -> list[Markup]:
 
 def _glance(variant: Variant, runs: Sequence[MeasuredStages], name_devices: bool) -> Markup:
     stages = runs[0].data.rows
-    own = [_tile(_SHORT[row.paper_operator], "", row.paper_operator) for row in stages]
+    own = [_tile(SHORT[row.paper_operator], "", row.paper_operator) for row in stages]
     lines = [tag("tr", tag("th", f"{variant.id} as published"), *own)]
     for run in runs:
         label = run.data.conditions.removeprefix(f"{variant.id} at ")
         head = tag("th", plain_name(run.result.device) if name_devices else "measured", tag("small", label))
-        tiles = [_tile(_SHORT[row.winner], row.advantage, row.winner) for row in run.data.rows]
+        tiles = [_tile(SHORT[row.winner], row.advantage, row.winner) for row in run.data.rows]
         lines.append(tag("tr", head, *tiles))
     heads = tag("tr", tag("td"), *(tag("th", tag("span", "Stage "), str(row.index)) for row in stages))
     style = f"--stages:{len(stages)}"

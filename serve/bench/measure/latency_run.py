@@ -194,7 +194,10 @@ def _timed_artifact(opened: OpenArtifact) -> TimedArtifact:
 
 
 def _short_names(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """File names without their folders, as far as they tell artifacts apart, and back ends where one has several."""
+    """File names without their folders, as far as they tell artifacts apart, and back ends where one has several.
+
+    One that is named twice is opened twice, and the second is “s.onnx (2)”: equal artifacts may be compared.
+    """
     artifacts, backends = dict.fromkeys(artifact for artifact, _ in pairs), Counter(pairs)
     often = Counter(Path(artifact).name for artifact in artifacts)
     names = []
@@ -203,4 +206,8 @@ def _short_names(pairs: Sequence[tuple[str, str]]) -> list[str]:
         name = short if often[short] == 1 else artifact
         alone = sum(other == artifact for other, _ in backends) == 1
         names.append(name if alone else f"{name} {backend}")
+    seen: Counter[str] = Counter()
+    for place, name in enumerate(names):
+        seen[name] += 1
+        names[place] = name if seen[name] == 1 else f"{name} ({seen[name]})"
     return names

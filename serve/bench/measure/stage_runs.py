@@ -254,7 +254,7 @@ def _fusion_result(
     )
     threads = next((told.threads for told in data.passes if told.threads), None)
     subject = Subject(
-        name=f"b4-{size}px-{bench.engine.id}"
+        name=f"b4-{size}px-{bench.engine.id if options.inference else measured[0][0].engine}"
         + ("" if options.training else "-inference")
         + ("" if options.inference else "-training"),
         batch_sizes=tuple(told.batch_size for told in data.passes),

@@ -222,6 +222,23 @@ def test_a_run_opens_and_closes_every_artifact_and_names_the_processor() -> None
     assert "not an NVIDIA GPU" in result.data["gpu_reason"]
 
 
+def test_an_artifact_named_twice_is_two_things_that_take_turns() -> None:
+    """Else a comparison of equal artifacts would be one of a thing with itself: even, whatever the machine does."""
+    opened: list[CountingRunner] = []
+
+    def open_fake(artifact: str, **options: object) -> CountingRunner:
+        opened.append(CountingRunner(artifact=artifact))
+        return opened[-1]
+
+    result = bench_latency(
+        LatencyOptions(artifacts=("s.onnx", "s.onnx"), batch_sizes=(1,)), schedule=QUICK, open_artifact=open_fake
+    )
+    assert result.name == "s.onnx vs s.onnx (2)"
+    assert len(opened) == 2
+    (turn,) = result.data["turns"]
+    assert [track["name"] for track in turn["rounds"]["tracks"]] == ["s.onnx", "s.onnx (2)"]
+
+
 def test_an_artifact_that_fails_leaves_the_others_closed() -> None:
     runner = CountingRunner()
 
