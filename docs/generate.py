@@ -68,6 +68,8 @@ MAKERS = {
     "headlines": results.headlines,
     "frontier": frontier.shown,
     "measured": measured.said,
+    "sentences": results.sentences,
+    "figures": results.figures,
 }
 
 

@@ -9,11 +9,12 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from made.markdown import table as markdown_table
-from serve.bench.kind import read_data
+from serve.bench.kind import Kind, Measured, read_data
 from serve.bench.kinds.backends import BackendsData
 from serve.bench.kinds.finetuning import FinetuningData
 from serve.bench.kinds.peers import PASSES
 from serve.bench.kinds.quantization import QuantizationData
+from serve.bench.report.exports import plain_table
 from zoo.results import read_results
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -158,11 +159,31 @@ def headlines(rest: str, body: str) -> str:
     lines = []
     for name in rest.split():
         for path in sorted(BENCHMARKS.glob(f"{name.removesuffix('*')}-*.json")):
-            ((kind, run),) = map(read_data, read_results([path]))
+            kind, run = _read(path)
             sentences = list(kind.headlines([run]))
             told = sentences if name.endswith("*") else sentences[:1]
             lines += [f"- {' '.join([*kind.warnings(run), sentence])}\n" for sentence in told]
     return "".join(lines)
+
+
+def sentences(rest: str, body: str) -> str:
+    """`sentences search`: all that a report says first of the committed results of these kinds."""
+    found = [_read(path) for name in rest.split() for path in sorted(BENCHMARKS.glob(f"{name}-*.json"))]
+    return "".join(f"- {sentence}\n" for kind, run in found for sentence in kind.headlines([run]))
+
+
+def figures(rest: str, body: str) -> str:
+    """`figures search-digits-*.json 2`: one table of a committed result, as its page has it, counted from 1."""
+    pattern, number = rest.split()
+    (path,) = BENCHMARKS.glob(pattern)
+    kind, run = _read(path)
+    caption, heads, rows = plain_table(list(kind.tables(run))[int(number) - 1])
+    return f"{caption}:\n\n{markdown_table(heads, rows)}"
+
+
+def _read(path: Path) -> tuple[Kind, Measured[Any]]:
+    (result,) = read_results([path])
+    return read_data(result)
 
 
 TABLES: dict[str, Callable[..., str]] = {
