@@ -40,13 +40,14 @@ from export.source import Source, find_source
 from export.watch import Watch
 from serve.bench.kinds.backends import BackendRow, BackendsData
 from serve.bench.kinds.peers import Ratio
-from serve.bench.measure.timing import Call, Schedule, pooled, time_call, time_in_turn
 from serve.bench.report.report import keep_result
 from zoo.data.preprocess import prepare
 from zoo.errors import MissingCapabilityError
 from zoo.machine import processor_name
+from zoo.measure.timing import Call, Schedule, pooled, time_call, time_in_turn
 from zoo.model.spec import Preprocessing
 from zoo.results import Result, Subject, measured_on, summarize
+from zoo.wording import with_threads
 
 HERE = Path(__file__).parent
 BASELINE = "onnxruntime"
@@ -98,7 +99,7 @@ def main() -> None:
     )
     result = Result(
         kind="backends",
-        name=f"{options.threads} thread{'s' if options.threads > 1 else ''}",
+        name=with_threads(options.threads),
         environment=measured_on(processor_name()),
         settings={"subjects": [subject.to_dict()], "schedule": schedule.to_dict(), "threads": options.threads},
         data=BackendsData(

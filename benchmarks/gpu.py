@@ -1,11 +1,12 @@
 """Everything worth measuring on an NVIDIA GPU, part by part; each result is a JSON file beside this one.
 
     python benchmarks/gpu.py            what has not been done yet, on every back end that is here
-    python benchmarks/gpu.py --list     the parts, and which can run here
+    python benchmarks/gpu.py --list     the parts, and which of them can run here, are done, or why not
     python benchmarks/gpu.py --again    all of them
 
 A part that is done is not done again, so the command goes on where it was stopped. A part that takes longer than ten
-minutes is stopped and named. Without a GPU it says so and exits 0, so that one command line serves every machine.
+minutes is stopped and named, and the others go on. Without a GPU it says what would run, and exits 0, so that one
+command line serves every machine.
 """
 
 from __future__ import annotations
@@ -31,11 +32,17 @@ SERVED = "--batch-size 1 --batch-size 8 --batch-size 32 --device cuda"
 
 @dataclass(frozen=True)
 class Part:
-    """One command, what it needs beyond torch on a GPU, and whether it leaves a result."""
+    """One command, what it needs beyond torch on a GPU, whether it takes a folder for its result, and is a script."""
 
     command: str
     needs: str = ""
     keeps: bool = True
+    is_script: bool = False
+
+    @property
+    def said(self) -> str:
+        """As it is typed."""
+        return f"python benchmarks/{self.command}" if self.is_script else f"zoo {self.command}"
 
 
 # (engine, what it needs, the precision that it ships in)
@@ -64,13 +71,24 @@ def parts() -> Iterator[Part]:
         yield Part(f"bench latency-table {run} --space small --duration-s 0.2", needs)  # goes on when stopped
     yield Part("bench fusion --on torch --device cuda --image-size 380 --train-batch-size 16 --no-inference")
     yield Part("bench train s --recipe folder --batch-size 128 --augment-on workers --device cuda")
+    yield Part("bench train s --at-size 224 --at-size 300 --at-batch 32 --beside-timm --device cuda", "timm")
+    # The paper's Table 2.
+    yield Part("bench train v1-b6 --at-size 380 --at-size 512 --at-batch 12 --at-batch 24 --device cuda")
+    yield Part("bench zoo --batch-size 1 --device cuda", "onnxruntime-cuda")
+    yield Part("bench zoo --batch-size 16 --device cuda", "onnxruntime-cuda")
     yield Part("export s --random-weights --image-size 384 -o {work}", keeps=False)
-    yield Part(
-        f"bench latency {{work}}/s.onnx --backend onnxruntime --backend onnxruntime-cuda-graph {SERVED}",
-        "onnxruntime-cuda",
-    )
+    yield from _latency("{work}/s.onnx", "onnxruntime-cuda", "--backend onnxruntime --backend onnxruntime-cuda-graph ")
     yield Part("export s --random-weights --trt fp16 --image-size 384 -o {work}/trt", "tensorrt", keeps=False)
-    yield Part(f"bench latency {{work}}/trt/s.plan {SERVED}", "tensorrt")
+    yield from _latency("{work}/trt/s.plan", "tensorrt")
+    yield Part("peers.py --device cuda", "timm", keeps=False, is_script=True)
+
+
+def _latency(artifact: str, needs: str, flags: str = "") -> Iterator[Part]:
+    """An artifact in every scenario, and after silences."""
+    yield Part(f"bench latency {artifact} {flags}{SERVED}", needs)
+    yield Part(f"bench latency {artifact} {flags}--batch-size 1 --idle-gap --device cuda", needs)
+    for scenario in ("multi_stream", "offline", "server"):
+        yield Part(f"bench latency {artifact} --scenario {scenario} --device cuda", needs)
 
 
 def main() -> None:
@@ -79,21 +97,17 @@ def main() -> None:
     asked.add_argument("--again", action="store_true", help="do what is done too")
     asked.add_argument("--list", action="store_true", help="say what there is, and do nothing")
     options = asked.parse_args()
-    able = abilities()
-    if options.list:
-        for part in parts():
-            print(f"{'  ' if able.get(part.needs) else '- '}zoo {part.command}")
-        return
+    able, done = abilities(), set() if options.again else read_done()
     if not able[""]:
-        print(
-            "No usable NVIDIA GPU here: nothing measured. `zoo doctor` says why; `make bench` measures the processor."
-        )
+        print("No usable NVIDIA GPU here: nothing is measured; `make bench` measures the processor.")
+    if options.list or not able[""]:
+        print(f"On a machine with one these parts run, each for {LONGEST_S // 60} minutes at most:")
+        for part in parts():
+            print(f"  {part.said}{told(part, able, done)}")
         return
     WORK.mkdir(parents=True, exist_ok=True)
-    done = set() if options.again else read_done()
-    failed = [part.command for part in parts() if not do(part, able, done)]
-    peers()
-    run(f"bench report {HERE} -o {HERE / 'report.html'}")
+    failed = [part.said for part in parts() if not do(part, able, done)]
+    run(Part(f"bench report {shlex.quote(str(HERE))} -o {shlex.quote(str(HERE / 'report.html'))}", keeps=False))
     if failed:
         sys.exit("Failed: " + "; ".join(failed))
 
@@ -106,7 +120,17 @@ def abilities() -> dict[str, bool]:
         "onnxruntime-cuda": "CUDA" in found["onnxruntime"].detail,
         "tensorrt": found["tensorrt"].available,
         "tensorrt-rtx": found["tensorrt-rtx"].available,
+        "timm": find_spec("timm") is not None,
     }
+
+
+def told(part: Part, able: dict[str, bool], done: set[str]) -> str:
+    """Why a part is not done now, "" where it is."""
+    if part.command in done:
+        return "  # done before"
+    if not able[part.needs]:
+        return f"  # {part.needs or 'a GPU'} does not work here"
+    return ""
 
 
 def read_done() -> set[str]:
@@ -116,36 +140,28 @@ def read_done() -> set[str]:
 
 def do(part: Part, able: dict[str, bool], done: set[str]) -> bool:
     """Do a part unless it is done or cannot be; whether nothing went wrong."""
-    if part.command in done:
-        print(f"- done before: zoo {part.command}")
+    why = told(part, able, done)
+    if why:
+        print(f"- skipped: {part.said}{why}")
         return True
-    if not able[part.needs]:
-        print(f"- skipped, {part.needs} does not work here: zoo {part.command}")
-        return True
-    code = run(part.command.format(work=WORK) + (f" -o {HERE}" if part.keeps else ""))
+    code = run(part)
     if code == 0:
         with DONE.open("a", encoding="utf-8") as file:
             file.write(part.command + "\n")
     return code == 0
 
 
-def peers() -> None:
-    """The script that has timm and torchvision beside us, if timm is here."""
-    if not find_spec("timm"):
-        print("- skipped, timm is not installed (the dev extra has it): peers.py")
-        return
-    command = [sys.executable, str(HERE / "peers.py"), "--device", "cuda"]
-    print(f"\n$ {shlex.join(command)}", flush=True)
-    subprocess.run(command, check=False, timeout=LONGEST_S)
-
-
-def run(command: str) -> int:
-    """Print and run one command of the zoo; its exit code, 124 where it took too long."""
-    print(f"\n$ zoo {command}", flush=True)
+def run(part: Part) -> int:
+    """Print and run one part; its exit code, 124 where it took too long."""
+    print(f"\n$ {part.said}", flush=True)
+    command = [word.format(work=WORK) for word in shlex.split(part.command)]
+    whole = [sys.executable, str(HERE / command[0]), *command[1:]] if part.is_script else [*ZOO, *command]
     try:
-        return subprocess.run([*ZOO, *shlex.split(command)], check=False, timeout=LONGEST_S).returncode
+        return subprocess.run(
+            [*whole, *(("-o", str(HERE)) if part.keeps else ())], check=False, timeout=LONGEST_S
+        ).returncode
     except subprocess.TimeoutExpired:
-        print(f"Stopped after {LONGEST_S} s: zoo {command}")
+        print(f"Stopped after {LONGEST_S} s: {part.said}")
         return 124
 
 

@@ -34,9 +34,9 @@ from torch import nn
 from export.contract import Contract
 from export.graph import OPSET, export_onnx
 from serve.bench.kinds.peers import PeerRow, PeersData, Ratio
-from serve.bench.measure.timing import Call, Schedule, Timer, pooled, time_call, time_cuda, time_in_turn
 from serve.bench.report.report import keep_result
 from zoo.machine import processor_name
+from zoo.measure.timing import Call, Schedule, Timer, pooled, time_call, time_cuda, time_in_turn
 from zoo.model.network import Network
 from zoo.model.variants import find_variant
 from zoo.results import Result, Subject, measured_on, summarize

@@ -30,7 +30,6 @@ from torch.nn import functional as F
 from serve.bench.measure.ratio import Ratio, paired_ratio
 from serve.bench.measure.replay import finalist_beside
 from serve.bench.measure.search_rows import LongRun, NetworkRow, Published, SearchData
-from serve.bench.measure.timing import Call, Schedule, time_call, time_in_turn
 from serve.bench.report.report import keep_result
 from train.learn.job import TrainAndVal, make_job
 from train.learn.loop import fit
@@ -43,6 +42,7 @@ from train.progressive.recipe import Recipe, find_recipe
 from zoo.data.open import open_splits
 from zoo.errors import ZooError
 from zoo.machine import processor_name
+from zoo.measure.timing import Call, Schedule, time_call, time_in_turn
 from zoo.model.build import build_network
 from zoo.model.counts import count_macs, count_params
 from zoo.model.space import Candidate, Space, StageSpace

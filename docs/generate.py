@@ -17,8 +17,10 @@ from made import (
     commands,
     errors,
     formats,
+    frontier,
     measured,
     models,
+    page,
     picture,
     precisions,
     recipes,
@@ -38,6 +40,8 @@ FILES = {
     "models.md": models.page,
     "img/architecture.svg": picture.draw,
     "img/stages.svg": stages.draw,
+    "img/frontier.svg": frontier.draw,
+    "report.html": page.report,
     "passport.schema.json": schema.passport,
     "result.schema.json": schema.result,
 }
@@ -64,15 +68,16 @@ MAKERS = {
     "which": models.which,
     "headlines": results.headlines,
     "spaces": spaces.table,
+    "frontier": frontier.shown,
+    "measured": measured.said,
     "sentences": results.sentences,
     "figures": results.figures,
-    "measured": measured.engines,
 }
 
 
 def made() -> dict[Path, str]:
     """Every file that has something from the code, as it should be."""
-    pages = {DOCS / name: make() for name, make in FILES.items()}
+    pages = {DOCS / name: text for name, make in FILES.items() if (text := make()) is not None}
     for path in (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))):
         pages[path] = remake(pages.get(path) or path.read_text(encoding="utf-8"), MAKERS, path.name)
     return pages

@@ -133,8 +133,11 @@ def test_every_part_of_the_gpu_benchmark_is_a_command_that_exists() -> None:
     spec.loader.exec_module(gpu)
     listed = list(gpu.parts())
     assert len({part.command for part in listed}) == len(listed)
-    assert {part.needs for part in listed} <= {"", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"}
+    assert {part.needs for part in listed} == set(gpu.abilities())
     for part in listed:
+        if part.is_script:
+            assert (ROOT / "benchmarks" / part.command.split()[0]).is_file()
+            continue
         words = part.command.format(work="work").split()
         context = cli.make_context("zoo", words, resilient_parsing=True)
         command: click.Command = cli
@@ -173,6 +176,7 @@ def test_the_gpu_benchmark_says_that_there_is_no_gpu() -> None:
     done = run("gpu.py")
     assert done.returncode == 0, done.stderr
     assert "No usable NVIDIA GPU" in done.stdout
+    assert "zoo bench stages s --on tensorrt --precision fp16" in done.stdout
 
 
 @pytest.mark.slow

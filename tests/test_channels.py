@@ -23,7 +23,6 @@ from export.pipeline import export_model
 from export.source import make_random_network
 from serve.bench.measure.opened import real_pictures
 from serve.bench.measure.picture import measure_picture
-from serve.bench.measure.timing import Schedule
 from serve.core.service import Limits
 from serve.core.slot import Slot
 from serve.engine import open_engine
@@ -31,6 +30,7 @@ from serve.options import ServeOptions
 from serve.web.app import create_app
 from train.options import TrainOptions
 from train.session import train_model
+from zoo.measure.timing import Schedule
 from zoo.model.spec import Preprocessing
 from zoo.model.variants import find_variant
 from zoo.weights.checkpoint import read_card

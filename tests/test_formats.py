@@ -32,7 +32,6 @@ from serve.bench.measure.load import LoadRow
 from serve.bench.measure.serving import serve_result
 from serve.bench.measure.stage_runs import bench_fusion
 from serve.bench.measure.table3 import TABLE_3
-from serve.bench.measure.timing import Schedule
 from serve.bench.options import ServeBenchOptions
 from serve.bench.stage_options import FusionOptions
 from tests.serve.bench.kinds.test_hotpath import made_result
@@ -44,6 +43,7 @@ from train.search.rows import Latency, LongTraining
 from train.search.worker import open_lab
 from zoo.cli import cli
 from zoo.machine import cuda_driver
+from zoo.measure.timing import Schedule
 from zoo.model.variants import find_variant
 from zoo.results import summarize
 
@@ -308,7 +308,7 @@ def test_every_json_has_the_recorded_fields(
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     # Whether the machine is quiet now must not decide what is recorded: the first visit of all rounds is disturbed.
-    monkeypatch.setattr("serve.bench.measure.rounds.Watch", lambda: FakeWatch(BUSY))
+    monkeypatch.setattr("zoo.measure.rounds.Watch", lambda: FakeWatch(BUSY))
     samples: Samples = defaultdict(list)
     for part in (models, pictures, a_run, results, answers):
         for name, value in part(ask):

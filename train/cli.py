@@ -139,15 +139,20 @@ def bench_train(options: BenchTrainOptions, as_json: bool) -> None:
 
 
 def _print_training(result: Result, *, as_json: bool) -> None:
-    """A line for each stage, or the result as JSON."""
+    """A line for each stage, and before them that the machine was not quiet; or the result as JSON."""
+    from train.learn.throughput import rounds_of
     from zoo.console import print_json, results_console
+    from zoo.measure.rounds import disturbance
     from zoo.results import Summary
-    from zoo.wording import milliseconds
+    from zoo.wording import milliseconds, percent
 
     if as_json:
         print_json(result.to_dict(), indent=None)
         return
     console = results_console()
+    doubt = disturbance(rounds_of(result.data["rows"]))
+    if doubt:
+        console.print(f"• {doubt}")
     for row in result.data["rows"]:
         summary = Summary.from_dict(row["ms_per_step"])
         console.print(
@@ -155,3 +160,9 @@ def _print_training(result: Result, *, as_json: bool) -> None:
             f"[bold]{row['pictures_per_second']:>8.1f}[/] pictures/s  p50 {milliseconds(summary.p50_ms)}  "
             f"{summary.tail}  n {summary.n}"
         )
+        if twin := row.get("timm"):
+            theirs = Summary.from_dict(twin["ms_per_step"])
+            console.print(
+                f"         timm's {twin['network']} in turn: p50 {milliseconds(theirs.p50_ms)}, ours takes "
+                f"{percent(summary.p50_ms / theirs.p50_ms)} of it; `zoo bench report` has the interval"
+            )

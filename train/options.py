@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from zoo.model.spec import Channels
 from zoo.options import RESULTS, Arg, DeviceChoice, GroupBy, Opt, Seed
-from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Some, Text, Within
+from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Some, Text, ThreadCount, Within
 
 # Which weights a run ends with, and what the best of them are the best in.
 Keep = Literal["best", "last"]
@@ -184,8 +184,9 @@ class BenchTrainOptions(Row):
         tuple[BatchSize, ...], Opt("The same: pictures a step; repeatable.", flags=("--at-batch",))
     ] = ()
     beside_timm: Annotated[bool, Opt("timm's network makes the same steps in turn.")] = False
-    steps: Annotated[int, Within(2), Opt("Timed steps a stage.")] = 20
+    steps: Annotated[int, Within(3), Opt("Timed steps a stage.")] = 20
     device: DeviceChoice = "auto"
+    threads: Annotated[ThreadCount | None, Opt("Processor threads.  [default: PyTorch's]")] = None
     precision: PrecisionOption = "auto"
     augment_on: Annotated[
         Literal["auto", AugmentOn], Opt("With device the steps flip and RandAugment; auto: if it is a GPU.")

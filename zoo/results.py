@@ -26,7 +26,7 @@ from zoo.files import write_json
 from zoo.machine import environment, source_commit
 from zoo.options import typed_command
 from zoo.rows import Count, Matching, NotNegative, Row, Text
-from zoo.wording import milliseconds
+from zoo.wording import milliseconds, with_threads
 
 REPORT_FORMAT = "zoo-report-1"
 # trtexec warns above 2.5 % (NVIDIA/TensorRT samples/common/sampleReporting.cpp, printPerformanceReport).
@@ -146,7 +146,7 @@ class Subject(Row):
             self.name,
             "-".join(f"b{size}" for size in self.batch_sizes),
             self.precision or "",
-            f"{self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else "",
+            with_threads(self.threads),
             self.sha256[:HASH_DIGITS] if self.sha256 else "",
             self.way or "",
         )

@@ -120,6 +120,8 @@ Positive = Annotated[float, Within(above=0)]
 NotNegative = Annotated[float, Within(0)]
 Count = Annotated[int, Within(1)]
 CountOrNone = Annotated[int, Within(0)]
+# More threads of one process than any machine that this is measured on has; thousands would stop a small one.
+ThreadCount = Annotated[int, Within(1, 512)]
 Text = Annotated[str, Some()]
 
 

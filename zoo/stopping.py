@@ -6,8 +6,10 @@ which saves its state first, and a server, which answers what it has taken, brin
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +21,8 @@ STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 # A terminal sends Ctrl-C to all of a group, and torchrun, make and npx send it on: what comes again so soon is the same
 # press of the keys, seconds.
 SAME_PRESS_S = 0.3
+# When a signal comes again that fell into a callback nothing can be raised from: such a callback takes microseconds.
+AGAIN_S = 0.01
 
 
 class Stopped(KeyboardInterrupt):
@@ -39,7 +43,9 @@ def stop_signals() -> Iterator[None]:
     """Let signals raise `Stopped` in the main thread while the block runs; elsewhere nothing is installed.
 
     A signal that is ignored already, as under `nohup`, stays ignored. Of several signals the first one counts: Slurm
-    sends some twice, and the second must not interrupt the tidying up; a second press of Ctrl-C may.
+    sends some twice, and the second must not interrupt the tidying up; a second press of Ctrl-C may. Where the
+    interpreter has to drop what is raised, in a callback of the garbage collection, the signal comes again a little
+    later.
 
     Raises:
         Stopped: a signal came, whatever the error was that ended the block after it. torch's exporter and click turn
@@ -65,7 +71,8 @@ def stop_signals() -> Iterator[None]:
     for number in before:
         signal.signal(number, stop)
     try:
-        yield
+        with _again_where_dropped(came):
+            yield
     except BaseException as error:
         if came and not isinstance(error, Stopped):
             raise Stopped(came[0][0]) from error
@@ -78,3 +85,24 @@ def stop_signals() -> Iterator[None]:
 def is_another_press(last: float, now: float) -> bool:
     """Whether a Ctrl-C that comes `now` is another one than the signal at `last`, on `time.monotonic`'s clock."""
     return now - last >= SAME_PRESS_S
+
+
+@contextmanager
+def _again_where_dropped(came: list[tuple[int, float]]) -> Iterator[None]:
+    """Send a signal again whose `Stopped` was dropped; it counts as not having come."""
+    before = sys.unraisablehook
+
+    def dropped(raised: sys.UnraisableHookArgs) -> None:
+        if not isinstance(raised.exc_value, Stopped):
+            before(raised)
+            return
+        came.clear()
+        later = threading.Timer(AGAIN_S, _thread.interrupt_main, (raised.exc_value.number,))
+        later.daemon = True
+        later.start()
+
+    sys.unraisablehook = dropped
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

@@ -73,6 +73,11 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f}×" if ratio < 1.1 else f"{ratio:.1f}×" if ratio < 10 else f"{ratio:.0f}×"
 
 
+def with_threads(threads: int | None) -> str:
+    """“1 thread”, “8 threads”; nothing of a GPU, or where nobody knows."""
+    return f"{threads} thread{'s' * (threads > 1)}" if threads else ""
+
+
 def plain_name(device: str) -> str:
     """A device's name without its trademark signs: “Intel(R) Core(TM) i7” → “Intel Core i7”."""
     return " ".join(re.sub(r"\((R|TM|C)\)|[®™]", "", device, flags=re.IGNORECASE).split())

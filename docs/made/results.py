@@ -152,9 +152,18 @@ def decoding(results: Sequence[Any], group: str) -> str:
 
 
 def headlines(rest: str, body: str) -> str:
-    """`headlines peers loader`: what a report says first of every committed result of these kinds."""
-    measured = [_read(path) for name in rest.split() for path in sorted(BENCHMARKS.glob(f"{name}-*.json"))]
-    return "".join(f"- {next(iter(kind.headlines([run])))}\n" for kind, run in measured)
+    """`headlines peers fusion*`: what a report says first of every committed result of these kinds, or with * all.
+
+    That the machine was not quiet stands in the same line.
+    """
+    lines = []
+    for name in rest.split():
+        for path in sorted(BENCHMARKS.glob(f"{name.removesuffix('*')}-*.json")):
+            kind, run = _read(path)
+            sentences = list(kind.headlines([run]))
+            told = sentences if name.endswith("*") else sentences[:1]
+            lines += [f"- {' '.join([*kind.warnings(run), sentence])}\n" for sentence in told]
+    return "".join(lines)
 
 
 def sentences(rest: str, body: str) -> str:

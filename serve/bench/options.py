@@ -10,7 +10,7 @@ from export.backends import BackendId
 from export.options import RequireSignature
 from zoo.model.spec import ImageSize
 from zoo.options import RESULTS, Arg, DeviceChoice, Opt
-from zoo.rows import Count, NotNegative, Positive, Row, Within
+from zoo.rows import Count, NotNegative, Positive, Row, ThreadCount, Within
 
 # How pictures come to an artifact (MLPerf's names), and what calls it.
 ScenarioId = Literal["single_stream", "multi_stream", "offline", "server"]
@@ -23,7 +23,7 @@ LatencyRounds = Annotated[
     Annotated[int, Within(3)] | None,
     Opt("Visits to each thing compared, A B A B…  [default: one for every 100 ms]"),
 ]
-Threads = Annotated[Count | None, Opt("Processor threads.  [default: the back end's]")]
+Threads = Annotated[ThreadCount | None, Opt("Processor threads.  [default: the back end's]")]
 Folder = Annotated[Path, Opt("Folder of the results.", flags=("-o", "--out"))]
 
 
@@ -101,7 +101,9 @@ class CheckOptions(Row):
     """What `zoo bench check` can be told."""
 
     model: Annotated[str, Opt("Network, with random weights, that is timed.")] = "lite0"
-    runs: Annotated[Count, Opt("Runs of each check that is repeated.")] = 100
+    runs: Annotated[
+        Count, Opt("Runs of each check that is repeated: 20 take minutes; a larger number goes on from them.")
+    ] = 20
     duration_s: Annotated[Positive, Opt("Of each of two things compared.")] = 2.0
     threads: Threads = None
     again: Annotated[bool, Opt("Begin anew instead of going on with the result that is there.")] = False

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,20 @@ def test_another_thread_than_the_first_installs_nothing() -> None:
     thread.start()
     thread.join()
     assert handlers == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_a_signal_that_falls_into_a_callback_of_the_garbage_collection_comes_again() -> None:
+    class Thing:
+        pass
+
+    def stop(gone: object) -> None:
+        send(signal.SIGTERM)
+        time.sleep(0)  # it is raised here, where the interpreter can only drop it
+
+    thing = Thing()
+    watched = weakref.ref(thing, stop)
+    with pytest.raises(Stopped) as stopped, stop_signals():
+        del thing
+        threading.Event().wait(60)
+    assert stopped.value.number == signal.SIGTERM
+    assert watched() is None

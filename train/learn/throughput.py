@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
@@ -28,14 +26,20 @@ from train.settings import Settings, choose_settings
 from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
 from zoo.machine import processor_name
+from zoo.measure.gpu_trace import GpuTrace
+from zoo.measure.rounds import MIN_ROUNDS, Rounds, measure_rounds
+from zoo.measure.timing import Schedule, time_call, time_cuda
+from zoo.measure.torch_threads import torch_threads
 from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS
-from zoo.results import Result, Subject, measured_on, row_sha256, summarize
+from zoo.results import Result, Subject, measured_on, row_sha256
 from zoo.weights.resolve import find_model_variant
 
 # In the first steps cuDNN picks its algorithms and allocators fill.
 WARMUP_STEPS = 3
 NUM_CLASSES = 1000
+# The networks whose steps take turns.
+OURS, THEIRS = "zoo", "timm"
 
 
 def measure_training(options: BenchTrainOptions, *, console: Console | None = None) -> Result:
@@ -47,7 +51,8 @@ def measure_training(options: BenchTrainOptions, *, console: Console | None = No
 
     What is timed: transfer, flip and RandAugment where they are the device's, normalisation, mixing, forward, backward,
     clipping, the recipe's optimizer and the weight average; not decoding, which is another benchmark's. Pictures are
-    uint8 noise: convolutions take the same time for any values, and the loss of a few steps does not matter.
+    uint8 noise: convolutions take the same time for any values, and the loss of a few steps does not matter. Steps that
+    were disturbed are made again (`zoo.measure.rounds`).
 
     Raises:
         ZooError: as `choose_recipe` and `choose_settings`, or the device runs out of memory; names the stage and the
@@ -56,10 +61,69 @@ def measure_training(options: BenchTrainOptions, *, console: Console | None = No
     variant = find_model_variant(options.model)
     recipe = choose_recipe(options.training, variant)
     settings = choose_settings(options.training, no_pictures(NUM_CLASSES), ALONE)
-    stages = grid_of(recipe.stages[-1], options) if options.is_grid else recipe.stages
+    on_gpu = settings.device.type == "cuda"
+    if on_gpu and options.threads:
+        raise ZooError("--threads has no effect: the steps are made on the GPU.", "Leave it out.")
+    stages = grid_of(recipe.stages[-1], options) if options.is_grid else list(recipe.stages)
     job = noise_job(variant, recipe, settings, NUM_CLASSES)
     if options.beside_timm:
         load_timm(variant)
+    device = settings.device_name if on_gpu else processor_name()
+    with torch_threads(options.threads) as threads, GpuTrace(device) as trace:
+        rows, too_large = _measure_stages(job, stages, options, console)
+    compiled = "-compiled" if settings.compile else "-checkpointed" if settings.checkpoint_activations else ""
+    size = _size(stages, options, recipe)
+    subject = Subject(
+        name=f"{variant.id}-{recipe.name}-{size}-augmented-on-{settings.augment_on}{compiled}",
+        batch_sizes=tuple(dict.fromkeys(stage.batch_size for stage in stages)),
+        precision=settings.precision,
+        threads=None if on_gpu else threads,
+        sha256=None if variant in VARIANTS else row_sha256(variant),
+        way="beside timm" if options.beside_timm else None,
+    )
+    return Result(
+        kind="train",
+        name=f"{variant.id}-{recipe.name}-{settings.precision}",
+        environment=measured_on(device),
+        settings={
+            "subjects": [subject.to_dict()],
+            "model": variant.id,
+            "recipe": recipe.name,
+            "precision": settings.precision,
+            "threads": subject.threads,
+            "memory_format": "channels_last",
+            "compiled": settings.compile,
+            "checkpoint_activations": settings.checkpoint_activations,
+            "augment_on": settings.augment_on,
+            "optimizer": recipe.optimizer,
+            "steps": options.steps,
+            "warmup_steps": WARMUP_STEPS,
+        },
+        data={
+            "rows": rows,
+            "out_of_memory": too_large,
+            "quiet": all(rounds.quiet for rounds in rounds_of(rows)),
+            "gpu": trace.to_dict(),
+            "gpu_reason": trace.reason,
+        },
+    )
+
+
+def rounds_of(rows: Iterable[Mapping[str, Any]]) -> list[Rounds]:
+    """Every round of a result's rows."""
+    return [Rounds.from_dict(row["rounds"]) for row in rows]
+
+
+def _size(stages: Sequence[TrainingStage], options: BenchTrainOptions, recipe: Recipe) -> str:
+    """“128-192px” of a grid, “300px” of a recipe, which goes up to it."""
+    sizes = dict.fromkeys(stage.image_size for stage in stages) if options.is_grid else (recipe.largest_size,)
+    return f"{'-'.join(map(str, sizes))}px"
+
+
+def _measure_stages(
+    job: Job, stages: Sequence[TrainingStage], options: BenchTrainOptions, console: Console | None
+) -> tuple[list[dict[str, Any]], list[dict[str, int]]]:
+    """The rows of what fits into the memory, and what does not."""
     run = start_run(job)
     rows, too_large = [], list[dict[str, int]]()
     for index, stage in enumerate(stages, start=1):
@@ -76,38 +140,7 @@ def measure_training(options: BenchTrainOptions, *, console: Console | None = No
             too_large.append({"image_size": stage.image_size, "batch_size": stage.batch_size})
     if not rows:
         raise ZooError("No size and batch fits into the GPU's memory.", "Use a smaller --at-size or --at-batch.")
-    on_gpu = settings.device.type == "cuda"
-    grid = f"{'-'.join(map(str, dict.fromkeys(stage.image_size for stage in stages)))}px"
-    size = grid if options.is_grid else f"{recipe.largest_size}px"
-    compiled = "-compiled" if settings.compile else "-checkpointed" if settings.checkpoint_activations else ""
-    subject = Subject(
-        name=f"{variant.id}-{recipe.name}-{size}-augmented-on-{settings.augment_on}{compiled}",
-        batch_sizes=tuple(dict.fromkeys(stage.batch_size for stage in stages)),
-        precision=settings.precision,
-        threads=None if on_gpu else torch.get_num_threads(),
-        sha256=None if variant in VARIANTS else row_sha256(variant),
-        way="beside timm" if options.beside_timm else None,
-    )
-    return Result(
-        kind="train",
-        name=f"{variant.id}-{recipe.name}-{settings.precision}",
-        environment=measured_on(settings.device_name if on_gpu else processor_name()),
-        settings={
-            "subjects": [subject.to_dict()],
-            "model": variant.id,
-            "recipe": recipe.name,
-            "precision": settings.precision,
-            "threads": subject.threads,
-            "memory_format": "channels_last",
-            "compiled": settings.compile,
-            "checkpoint_activations": settings.checkpoint_activations,
-            "augment_on": settings.augment_on,
-            "optimizer": recipe.optimizer,
-            "steps": options.steps,
-            "warmup_steps": WARMUP_STEPS,
-        },
-        data={"rows": rows, "out_of_memory": too_large},
-    )
+    return rows, too_large
 
 
 def grid_of(stage: TrainingStage, options: BenchTrainOptions) -> list[TrainingStage]:
@@ -123,22 +156,38 @@ def grid_of(stage: TrainingStage, options: BenchTrainOptions) -> list[TrainingSt
 def _measure_stage(run: Run, job: Job, stage: TrainingStage, options: BenchTrainOptions) -> dict[str, Any]:
     on_gpu = job.settings.device.type == "cuda"
     enter_stage(run, stage, job.settings)
-    step = _warm_step(run, job, stage)
+    steps = {OURS: _warm_step(run, job, stage)}
     peak = torch.cuda.max_memory_allocated() if on_gpu else None
-    steps = [step, _warm_step(twin_of(run, job, stage), job, stage)] if options.beside_timm else [step]
-    ours, *theirs = _time_on_gpu(steps, options.steps) if on_gpu else _time_on_cpu(steps, options.steps)
-    summary = summarize(ours)
+    if options.beside_timm:
+        steps[THEIRS] = _warm_step(twin_of(run, job, stage), job, stage)
+    rounds = measure_rounds(steps, schedule_of(options.steps), timer=time_cuda if on_gpu else time_call)
+    ours = rounds.summary(OURS)
     row = stage.to_dict() | {
-        "pictures_per_second": 1000.0 * stage.batch_size / summary.p50_ms,
-        "ms_per_step": summary.to_dict(),
-        "samples_ms": ours,
+        "pictures_per_second": 1000.0 * stage.batch_size / ours.p50_ms,
+        "ms_per_step": ours.to_dict(),
+        "rounds": rounds.to_dict(),
         "peak_memory_bytes": peak,
         "peak_process_bytes": None if on_gpu else peak_bytes(),
     }
-    if not theirs:
+    if not options.beside_timm:
         return row
     _, name = load_timm(job.variant)
-    return row | {"timm": {"network": name, "ms_per_step": summarize(theirs[0]).to_dict(), "samples_ms": theirs[0]}}
+    return row | {"timm": {"network": name, "ms_per_step": rounds.summary(THEIRS).to_dict()}}
+
+
+def schedule_of(steps: int) -> Schedule:
+    """So many steps in ten rounds, each network as many in turn; 20 steps → A A B B A A B B …
+
+    The warm-up goes on until two steps in a row take the same time; a visit has none, as a step fills all caches anew.
+    """
+    return Schedule(
+        warmup_ms=0,
+        min_warmup_iterations=0,
+        duration_ms=0,
+        min_iterations=steps,
+        rounds=min(steps, MIN_ROUNDS),
+        visit_warmup_iterations=0,
+    )
 
 
 def _warm_step(run: Run, job: Job, stage: TrainingStage) -> Callable[[], object]:
@@ -196,26 +245,3 @@ def noise(job: Job, stage: TrainingStage) -> Batch:
         ]
         batch = replace(batch, draws=torch.from_numpy(np.stack(draws)))
     return batch.pin_memory() if job.settings.pin else batch
-
-
-def _time_on_cpu(steps: Sequence[Callable[[], object]], times: int) -> list[list[float]]:
-    """Milliseconds of each step, one list for each of the steps that take turns."""
-    samples: list[list[float]] = [[] for _ in steps]
-    for _ in range(times):
-        for step, of_step in zip(steps, samples, strict=True):
-            started = time.perf_counter_ns()
-            step()
-            of_step.append((time.perf_counter_ns() - started) / 1e6)
-    return samples
-
-
-def _time_on_gpu(steps: Sequence[Callable[[], object]], times: int) -> list[list[float]]:
-    """The same between events at the borders of steps: the host runs ahead, as it does in training."""
-    borders = [torch.cuda.Event(enable_timing=True) for _ in range(len(steps) * times + 1)]  # type: ignore[no-untyped-call]
-    borders[0].record()
-    for border, step in zip(borders[1:], cycle(steps), strict=False):
-        step()
-        border.record()
-    torch.cuda.synchronize()  # the one host–device synchronisation: after the last step
-    taken = [before.elapsed_time(after) for before, after in pairwise(borders)]
-    return [taken[place :: len(steps)] for place in range(len(steps))]

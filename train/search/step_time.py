@@ -25,7 +25,7 @@ MOST_TIMES = 3
 # A visit of fewer milliseconds would be the clock's and the scheduler's.
 VISIT_MS = 20.0
 MOST_STEPS = 50
-# What a round may lose of its time and still be undisturbed, as in `zoo bench` (serve/bench/measure/vitals.py).
+# What a round may lose of its time and still be undisturbed, as in `zoo bench` (zoo/measure/vitals.py).
 LOST_SHARE = 0.02
 SCHEDSTAT = Path("/proc/thread-self/schedstat")
 

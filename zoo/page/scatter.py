@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from zoo.page.charts import draw_figure, tick_text
+from zoo.page.charts import Drawing, draw_figure, tick_text
 from zoo.page.curves import axis_ticks
 from zoo.page.ecdf import log_ticks
 from zoo.page.markup import Markup, tag
 
-_HEIGHT_PX, _TOP_PX, _BOTTOM_PX = 330, 22, 26
+_WIDTH_PX, _HEIGHT_PX, _TOP_PX, _BOTTOM_PX = 416, 330, 22, 26
 _LEFT, _RIGHT = 10.0, 96.0  # percent of the width
 # Labels nearer than this to one that is there already would lie over it: percent of the width at 390 px, and pixels.
 _LABEL_WIDTH, _LABEL_PX = 13.0, 15
@@ -43,6 +43,22 @@ def scatter_chart(
     legend: Sequence[tuple[str, str]],
 ) -> Markup:
     """Points, and a dashed line through those on it in rising x; labels where there is room, tips everywhere."""
+    drawn = scatter_drawing(points, title=title, description=description, legend=legend)
+    axes = tag("p", f"{y_name} over {x_name}", class_="axis-name")
+    said = f"{title}. {description}"
+    drawing = tag("svg", *drawn.parts, width="100%", height=drawn.height_px, role="img", aria_label=said)
+    return draw_figure(title, description, legend, drawing, axes)
+
+
+def scatter_drawing(
+    points: Sequence[Point],
+    *,
+    title: str,
+    description: str,
+    legend: Sequence[tuple[str, str]],
+    width_px: int = _WIDTH_PX,
+) -> Drawing:
+    """The same without a frame, for a picture of its own."""
     low, high = min(point.x for point in points) / 1.15, max(point.x for point in points) * 1.15
     ys = [point.y for point in points]
     margin = (max(ys) - min(ys) or 1.0) * 0.06
@@ -78,6 +94,6 @@ def scatter_chart(
             parts.append(
                 tag("text", point.label, class_="tick halo", text_anchor="middle", x=x_of_label, y=place[1] - 9)
             )
-    drawing = tag("svg", *parts, width="100%", height=_HEIGHT_PX, role="img", aria_label=f"{title}. {description}")
-    axes = tag("p", f"{y_name} over {x_name}", class_="axis-name")
-    return draw_figure(title, description, legend, drawing, axes)
+    return Drawing(
+        title=title, description=description, legend=legend, parts=parts, width_px=width_px, height_px=_HEIGHT_PX
+    )

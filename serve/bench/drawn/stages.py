@@ -15,6 +15,13 @@ from zoo.page.logs import LogGroup, LogMark, LogRow, Point, Roof, log_chart, log
 from zoo.page.markup import Markup, tag
 from zoo.wording import OPERATOR_NAMES, count, digits, joined, milliseconds, percent
 
+# Who wins, in a word that has room in a tile.
+SHORT = {"mbconv": "MBConv", "fused_mbconv": "Fused", "even": "even", "unclear": "unclear"}
+# The methods are of one opinion on how much where the largest ratio is no more than so many times the smallest.
+ALIKE = 1.25
+# Layers whose sum is further from the whole than this are not the network as it runs.
+SUM_WITHIN = 0.1
+
 
 def squeeze_note(data: StagesData) -> str:
     """Which form has squeeze-and-excitation, in words."""
@@ -91,6 +98,16 @@ def method_ratios(data: StagesData, row: StageRow) -> list[tuple[str, Ratio | No
         found.append(("in place", exchange.in_place))
     if exchange:
         found.append(("by exchange", implied_ratio(exchange, own_stage_ms(data, row))))
+    return found
+
+
+def differing(data: StagesData) -> list[int]:
+    """Stages in which the methods agree on the faster form, and not on how much faster it is."""
+    found = []
+    for row in data.rows:
+        ratios = [ratio.value for _, ratio in method_ratios(data, row) if ratio]
+        if max(ratios, default=1.0) > ALIKE * min(ratios, default=1.0) and not data.disagreement(row.index):
+            found.append(row.index)
     return found
 
 
@@ -182,6 +199,18 @@ def sum_note(in_place: InPlace) -> str:
     )
 
 
+def sum_doubt(in_place: InPlace) -> str:
+    """That the layers are not the network as it runs, where their sum is far from the whole; "" where it is near."""
+    share = in_place.sum_ms / in_place.whole_ms
+    if abs(share - 1) <= SUM_WITHIN:
+        return ""
+    why = "the profiler takes time of its own" if share > 1 else "layers run at the same time, or are not all told"
+    return (
+        f"In place, the layers add up to {percent(share)} of what the network takes without a profiler ({why}): shares "
+        "are rough."
+    )
+
+
 def roofline_chart(data: StagesData) -> Markup | None:
     """Every form of every stage under the device's roof; None where no peak was measured."""
     peaks = data.peaks
@@ -253,14 +282,16 @@ def _heat_map(data: StagesData, stage: int, batch: int) -> Markup:
             ratio = cells[wide, size].ratio
             here = " here" if (wide, size) == (own.out_channels, own.out_size) else ""
             strength = f"--share:{heat(ratio):.0f}%"
-            text = advantage(ratio) or winner_of(ratio)
-            tiles.append(
-                tag("td", text, class_=f"heat {winner_of(ratio)}{here}", style=strength, title=verdict_of(ratio))
-            )
+            winner, by = winner_of(ratio), advantage(ratio)
+            words = (tag("span", SHORT[winner]), tag("small", by) if by else None)
+            tiles.append(tag("td", *words, class_=f"heat {winner}{here}", style=strength, title=verdict_of(ratio)))
         rows.append(tag("tr", tag("th", count(wide)), *tiles))
     head = tag("tr", tag("th", "channels"), *(tag("th", f"{size} px") for size in sizes))
     block = f"one block of stage {stage}: kernel {own.kernel_size}, expand {own.expand_ratio}"
-    said = f"Batch {batch}, {block}. How many times as fast the winner is; the frame is the stage's own place."
+    said = (
+        f"Batch {batch}, {block}. Which form is faster, and how many times as fast as the other; a stronger colour is "
+        "more. The frame is the stage's own place."
+    )
     caption = tag("figcaption", tag("strong", f"Who wins around stage {stage}"), " ", tag("span", said, class_="muted"))
     return tag(
         "figure", caption, tag("table", tag("thead", head), tag("tbody", *rows), class_="heat-map"), class_="chart"

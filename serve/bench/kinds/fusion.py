@@ -14,6 +14,8 @@ from serve.bench.measure.table3 import (
     TABLE_3,
     FusionData,
     FusionRow,
+    PassData,
+    agreement,
     measured_order,
     published,
     published_order,
@@ -21,7 +23,7 @@ from serve.bench.measure.table3 import (
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.figures import Figures, to_page
 from zoo.page.markup import Child, Markup, tag
-from zoo.wording import count, digits, joined, percent, plain_name, times
+from zoo.wording import count, digits, joined, percent, plain_name, times, with_threads
 
 MeasuredFusion = Measured[FusionData]
 
@@ -50,8 +52,14 @@ def _here(data: FusionData) -> Iterator[Group]:
     for told in data.passes:
         rows = data.of(told.done)
         speeds = {published(row.variant).fused: row.pictures_per_second for row in rows}
-        where = f"{find_engine(told.engine).name}, batch {told.batch_size}, {told.precision}"
+        where = f"{find_engine(told.engine).name}, {_conditions(told)}"
         yield _group(f"Here, {told.done}", where, speeds, "series-1")
+
+
+def _conditions(told: PassData) -> str:
+    """“batch 1, fp32, 1 thread”."""
+    said = (f"batch {told.batch_size}", told.precision, with_threads(told.threads))
+    return ", ".join(filter(None, said))
 
 
 def _there() -> Iterator[Group]:
@@ -102,14 +110,25 @@ def headlines(runs: Sequence[MeasuredFusion]) -> Iterator[str]:
             rows = run.data.of(told.done)
             where = f"{find_engine(told.engine).name} on {plain_name(run.result.device)}"
             yield (
-                f"B4 at {run.data.image_size} px, {told.done} in {where} (batch {told.batch_size}, {told.precision}): "
-                f"{_pays(rows)}; the fastest first: {joined(measured_order(rows), 'then')}."
+                f"B4 at {run.data.image_size} px, {told.done} in {where} ({_conditions(told)}): "
+                f"{_pays(rows, run)}; the fastest first: {_order(told, rows)}. {_agreement(told, rows)}"
             )
     said = [f"{joined(published_order(column), 'then')} on {column}" for column in COLUMNS]
     yield f"The paper's Table 3 has, the fastest first, {joined(said)}."
 
 
-def _pays(rows: Sequence[FusionRow]) -> str:
+def _order(told: PassData, rows: Sequence[FusionRow]) -> str:
+    """“1–3 ≈ none, 1–5 then 1–7”: what no interval tells apart has ≈ between."""
+    return joined((" ≈ ".join(group) for group in measured_order(told.rounds, rows)), "then")
+
+
+def _agreement(told: PassData, rows: Sequence[FusionRow]) -> str:
+    said = [(column, *agreement(told.rounds, rows, column)) for column in COLUMNS]
+    pairs = said[0][2]
+    return f"Of {pairs} pairs of networks {joined(f'{same} are ordered as on {column}' for column, same, _ in said)}."
+
+
+def _pays(rows: Sequence[FusionRow], run: MeasuredFusion) -> str:
     """Whether some Fused-MBConv beats none, by the intervals."""
     best = min((row for row in rows if row.ratio), key=lambda row: row.ms, default=None)
     if best is None or best.ratio is None:
@@ -119,7 +138,11 @@ def _pays(rows: Sequence[FusionRow]) -> str:
         return f"fusing stages {name} pays, {times(1 / ratio.value)} as fast as none"
     if ratio.verdict == "slower":
         return f"no fusing pays: stages {name}, the best, take {percent(ratio.value - 1)} more time"
-    return f"whether fusing pays is {ratio.verdict}: stages {name}, the best, {ratio.words()}"
+    seconds = float((run.result.settings.get("schedule") or {}).get("duration_ms", 5000.0)) / 1000
+    said = f"stages {name}, the best, take {ratio.low:.2f} – {ratio.high:.2f} of the time without"
+    if ratio.verdict == "even":
+        return f"fusing is even: {said}"
+    return f"whether fusing pays is unclear: {said}; {ratio.settled_by(seconds)}"
 
 
 def timings(run: MeasuredFusion) -> Iterator[Timing]:

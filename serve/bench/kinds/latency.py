@@ -10,7 +10,7 @@ from rich.table import Table
 
 from serve.bench.kind import Kind, Measured, Timing
 from serve.bench.measure.latency_data import Comparison, LatencyData, LatencyRow, TimedArtifact, Turn
-from serve.bench.measure.rounds import Rounds, Visit, disturbance
+from zoo.measure.rounds import Rounds, Visit, disturbance
 from zoo.page.charts import Bar, Group, Line, bar_chart, line_chart
 from zoo.page.curves import Band, Curve, curve_chart
 from zoo.page.ecdf import Distribution, ecdf_chart
@@ -30,7 +30,7 @@ def section(run: MeasuredLatency) -> Markup:
     groups = [
         Group(
             heading=one.artifact,
-            detail=" · ".join([one.backend, f"{one.image_size} px", *_facts(run, one)]),
+            detail=" · ".join([one.backend, f"{one.image_size} px", *filter(None, _facts(run, one))]),
             bars=[_bar(row, colours[one.artifact]) for row in data.rows_of(one.artifact)],
         )
         for one in artifacts
@@ -59,11 +59,11 @@ def _first_upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _facts(run: MeasuredLatency, artifact: TimedArtifact) -> list[str]:
-    """Precision, threads and SHA-256 of an artifact; results of older versions do not say them."""
+def _facts(run: MeasuredLatency, artifact: TimedArtifact) -> tuple[str, str, str]:
+    """Precision, threads and SHA-256 of an artifact, each "" where a result, of an older version, does not say it."""
     subject = next((subject for subject in run.result.subjects if subject.name == artifact.artifact), None)
     _, _, precision, threads, sha256, _ = subject.words if subject else [""] * 6
-    return list(filter(None, (precision, threads, sha256 and f"SHA-256 {sha256}…")))
+    return precision, threads, sha256 and f"SHA-256 {sha256}…"
 
 
 def _bar(row: LatencyRow, colour: str) -> Bar:
@@ -225,12 +225,16 @@ def headlines(runs: Sequence[MeasuredLatency]) -> Iterator[str]:
     """Latency and throughput of every artifact, how they compare, and what comes before the network."""
     often = Counter(one.artifact for run in runs for one in run.data.artifacts)
     for run in runs:
-        names, several_sizes = {}, len({one.image_size for one in run.data.artifacts}) > 1
+        names, described, several_sizes = {}, {}, len({one.image_size for one in run.data.artifacts}) > 1
         for one in run.data.artifacts:
-            facts = [f"{one.image_size} px"] if several_sizes else []  # what is faster may only see less
-            facts += _facts(run, one) if often[one.artifact] > 1 else []  # results of different files of one name
-            names[one.artifact] = f"{one.artifact} ({', '.join(facts)})" if facts else one.artifact
-        yield from _speeds(run.data, names)
+            *facts, sha256 = _facts(run, one)
+            sha256s = [sha256] if often[one.artifact] > 1 else []  # results of different files of one name
+            full = [f"{one.image_size} px", *filter(None, facts), one.backend, *filter(None, sha256s)]
+            described[one.artifact] = f"{one.artifact} ({', '.join(full)})"
+            short = [f"{one.image_size} px"] if several_sizes else []  # what is faster may only see less
+            short += filter(None, [*facts, sha256] if sha256s else [])
+            names[one.artifact] = f"{one.artifact} ({', '.join(short)})" if short else one.artifact
+        yield from _speeds(run, described)
         yield from _comparisons(run, names)
         yield from _silences(run.data, names)
     data = runs[0].data
@@ -238,21 +242,22 @@ def headlines(runs: Sequence[MeasuredLatency]) -> Iterator[str]:
     yield f"Before the network sees it, a {_file(data)} takes {before} to decode and resize."
 
 
-def _speeds(data: LatencyData, names: Mapping[str, str]) -> Iterator[str]:
+def _speeds(run: MeasuredLatency, names: Mapping[str, str]) -> Iterator[str]:
+    on = f"on {plain_name(run.result.device)}"
     for artifact, name in names.items():
-        rows = [row for row in data.rows_of(artifact) if row.idle_ms is None]
+        rows = [row for row in run.data.rows_of(artifact) if row.idle_ms is None]
         first, best = rows[0], max(rows, key=lambda row: row.pictures_per_second)
         said = f"({{}}; {first.latency.tail}, n = {first.latency.n:,})"
         if first.scenario == "server":
-            yield from _served(rows, name)
+            yield from _served(rows, f"{name} {on}")
         elif first.scenario == "offline":
             rate, n = digits(best.pictures_per_second), f"n = {best.latency.n:,}"
-            yield f"{name} reaches {rate} pictures/s at {best.label}, {n}."
+            yield f"{name} reaches {rate} pictures/s {on} at {best.label}, {n}."
         else:
             what = "one picture" if first.batch_size == 1 else f"{first.batch_size} pictures"
             p50 = milliseconds(first.latency.p50_ms)
             yield (
-                f"{name} answers {what} in {p50} {said.format('p50')} and reaches "
+                f"{name} answers {what} in {p50} {on} {said.format('p50')} and reaches "
                 f"{digits(best.pictures_per_second)} pictures/s at batch {best.batch_size}."
             )
 

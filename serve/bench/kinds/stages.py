@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from serve.bench.drawn.stages import (
+    ALIKE,
     PROFILERS,
+    SHORT,
     above_the_roof,
     crossover_maps,
+    differing,
     in_place_chart,
     method_ratios,
     methods_chart,
     roofline_chart,
     squeeze_note,
+    sum_doubt,
     sum_note,
     times_chart,
 )
@@ -41,8 +45,6 @@ from zoo.wording import (
     times,
 )
 
-_SHORT = {"mbconv": "MBConv", "fused_mbconv": "Fused", "even": "even", "unclear": "unclear"}
-
 MeasuredStages = Measured[StagesData]
 
 
@@ -57,6 +59,7 @@ def section(run: MeasuredStages) -> Markup:
         methods_chart(data),
         *(tag("p", sentence, class_="note") for sentence in _disagreements(data)),
         in_place_chart(data, data.in_place) if data.in_place else None,
+        tag("p", sum_doubt(data.in_place), class_="note") if data.in_place and sum_doubt(data.in_place) else None,
         roofline_chart(data),
         tag("p", above_the_roof(data), class_="note") if above_the_roof(data) else None,
         *crossover_maps(data),
@@ -79,12 +82,17 @@ def _how(data: StagesData) -> str:
     )
 
 
-def _disagreements(data: StagesData) -> Iterator[str]:
-    """Where the methods call different forms the faster one."""
+def _disagreements(data: StagesData, of: str = "") -> Iterator[str]:
+    """Where the methods call different forms the faster one; `of` is said of which run where there are several."""
     for row in data.rows:
         if data.disagreement(row.index):
             said = [f"{name} {OPERATOR_NAMES.get(winner, winner)}" for name, winner in data.winners(row.index).items()]
-            yield f"In stage {row.index} the methods disagree on the faster form: {joined(said)}."
+            yield f"In stage {row.index} the methods disagree on the faster form: {joined(said)}{of}."
+    if stages := differing(data):
+        yield (
+            f"In {stage_list(stages)} the methods agree on the faster form, but their ratios differ by more than "
+            f"{percent(ALIKE - 1)}{of}."
+        )
 
 
 def tables(run: MeasuredStages) -> list[Figures]:
@@ -237,12 +245,12 @@ def across(runs: Sequence[MeasuredStages]) -> list[Markup]:
 
 def _glance(variant: Variant, runs: Sequence[MeasuredStages], name_devices: bool) -> Markup:
     stages = runs[0].data.rows
-    own = [_tile(_SHORT[row.paper_operator], "", row.paper_operator) for row in stages]
+    own = [_tile(SHORT[row.paper_operator], "", row.paper_operator) for row in stages]
     lines = [tag("tr", tag("th", f"{variant.id} as published"), *own)]
     for run in runs:
         label = run.data.conditions.removeprefix(f"{variant.id} at ")
         head = tag("th", plain_name(run.result.device) if name_devices else "measured", tag("small", label))
-        tiles = [_tile(_SHORT[row.winner], row.advantage, row.winner) for row in run.data.rows]
+        tiles = [_tile(SHORT[row.winner], row.advantage, row.winner) for row in run.data.rows]
         lines.append(tag("tr", head, *tiles))
     heads = tag("tr", tag("td"), *(tag("th", tag("span", "Stage "), str(row.index)) for row in stages))
     style = f"--stages:{len(stages)}"
@@ -258,23 +266,24 @@ def headlines(runs: Sequence[MeasuredStages]) -> Iterator[str]:
     by_work = sorted(runs, key=lambda run: -max(form.gmacs_per_s for row in run.data.rows for form in row.forms))
     for run in by_work:
         engine, data = find_engine(run.data.engine).name, run.data
+        of = f" ({data.conditions})" if len(by_work) > 1 else ""
         yield f"In {engine} on {plain_name(run.result.device)}, {_winners(data)} ({data.conditions})."
-        yield from _disagreements(data)
-        yield from _unsettled(run)
+        yield from _disagreements(data, of)
+        yield from _unsettled(run, of)
     data = by_work[0].data
     yield from _details(data, f" ({data.conditions})" if len(by_work) > 1 else "")
 
 
-def _unsettled(run: MeasuredStages) -> Iterator[str]:
-    """What would settle the stages that are unclear."""
+def _unsettled(run: MeasuredStages, of: str) -> Iterator[str]:
+    """What would settle the stages that are unclear; `of` as in `_disagreements`."""
     schedule = run.result.settings.get("schedule") or {}
     for row in run.data.rows:
         if row.winner != "unclear":
             continue
         if row.judged is None:
-            yield f"Stage {row.index} is too little beside what feeds it: a larger --batch-size shows more."
+            yield f"Stage {row.index} is too little beside what feeds it: a larger --batch-size shows more{of}."
         elif settled := row.judged.settled_by(schedule.get("duration_ms", 1000) / 1000):
-            yield f"In stage {row.index} {settled}."
+            yield f"In stage {row.index} {settled}{of}."
 
 
 def _winners(data: StagesData) -> str:
@@ -327,7 +336,7 @@ def timings(run: MeasuredStages) -> Iterator[Timing]:
         for form in row.forms:
             yield Timing(
                 subject=f"stage {row.index} as {OPERATOR_NAMES[form.operator]}",
-                setting=run.data.conditions,
+                setting=run.data.setting,
                 p50_ms=form.ms,
                 round_p50_ms=form.round_p50_ms,
             )

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from serve.bench.kind import Kind, Measured, Timing
 from serve.bench.measure.frontier import FrontierData, FrontierRow
 from serve.bench.measure.published import PAIRS, PAIRS_SOURCE, SETUPS
-from serve.bench.measure.rounds import disturbance
+from serve.bench.measure.ratio import paired_ratio
+from zoo.measure.rounds import disturbance
 from zoo.page.figures import SERIES, SUMMARY_HEADS, Figures, spread, summary_cells, to_page
 from zoo.page.markup import Child, Markup, tag
 from zoo.page.scatter import Point, scatter_chart
-from zoo.wording import count, digits, joined, milliseconds, plain_name, times
+from zoo.wording import count, digits, joined, milliseconds, plain_name, times, with_threads
 
 MeasuredFrontier = Measured[FrontierData]
 
@@ -19,9 +20,32 @@ MeasuredFrontier = Measured[FrontierData]
 def section(run: MeasuredFrontier) -> Markup:
     """Accuracy over time, every network's figures, and the same networks as others measured them."""
     data = run.data
-    families = list(dict.fromkeys(row.family for row in data.rows))
-    colours = dict(zip(families, SERIES, strict=False))
-    points = [
+    return tag(
+        "section",
+        tag("h3", f"The frontier: {len(data.rows)} networks, {_conditions(run)}"),
+        scatter_chart(
+            points_of(data),
+            title="Accuracy over time",
+            description="Accuracy as published, time as measured here, every network at its own size. On the dashed "
+            "line: nothing else is as accurate and as fast.",
+            x_name="p50, ms",
+            y_name="top-1, %",
+            legend=legend_of(data),
+        ),
+        *to_page(figures(run)),
+        _sources(data),
+    )
+
+
+def legend_of(data: FrontierData) -> list[tuple[str, str]]:
+    """A colour for every family."""
+    return list(zip(SERIES, dict.fromkeys(row.family for row in data.rows), strict=False))
+
+
+def points_of(data: FrontierData) -> list[Point]:
+    """Every network as a point: published accuracy over measured time."""
+    colours = {family: colour for colour, family in legend_of(data)}
+    return [
         Point(
             label=row.model,
             colour=colours[row.family],
@@ -32,21 +56,6 @@ def section(run: MeasuredFrontier) -> Markup:
         )
         for row in data.rows
     ]
-    return tag(
-        "section",
-        tag("h3", f"The frontier: {len(data.rows)} networks, batch {data.batch_size}"),
-        scatter_chart(
-            points,
-            title="Accuracy over time",
-            description="Accuracy as published, time as measured here, every network at its own size. On the dashed "
-            "line: nothing else is as accurate and as fast.",
-            x_name="p50, ms",
-            y_name="top-1, %",
-            legend=[(colours[family], family) for family in families],
-        ),
-        *to_page(figures(run)),
-        _sources(data),
-    )
 
 
 def figures(run: MeasuredFrontier) -> list[Figures]:
@@ -93,8 +102,10 @@ def headlines(runs: Sequence[MeasuredFrontier]) -> Iterator[str]:
         data = run.data
         best = sorted((row for row in data.rows if row.on_frontier), key=lambda row: row.latency.p50_ms)
         said = [f"{row.model} ({milliseconds(row.latency.p50_ms)}, {row.top1_percent:.1f} %)" for row in best]
-        where = f"On {plain_name(run.result.device)} in {data.engine}, batch {data.batch_size}"
-        yield f"{where}, nothing is both as fast and as accurate as {joined(said)}."
+        yield (
+            f"In {data.engine} on {plain_name(run.result.device)}, nothing is both as fast and as accurate as "
+            f"{joined(said)} ({_conditions(run)})."
+        )
         for setup in SETUPS:
             same, pairs = data.agreement(setup)
             if pairs:
@@ -102,14 +113,23 @@ def headlines(runs: Sequence[MeasuredFrontier]) -> Iterator[str]:
         yield from _v1(data)
 
 
+def _conditions(run: MeasuredFrontier) -> str:
+    """“batch 1, fp32, 1 thread, every network at its own size”."""
+    facts = [(subject.precision, with_threads(subject.threads)) for subject in run.result.subjects[:1]]
+    said = (f"batch {run.data.batch_size}", *(word for fact in facts for word in fact))
+    return ", ".join(filter(None, (*said, "every network at its own size")))
+
+
 def _v1(data: FrontierData) -> Iterator[str]:
     """Networks of V1 beside those of V2 that take their place, here and in the paper."""
-    rows = {row.model: row for row in data.rows}
+    measured = {row.model for row in data.rows}
     for pair in PAIRS:
-        if {pair.old, pair.new} <= rows.keys():
-            gain = rows[pair.old].latency.p50_ms / rows[pair.new].latency.p50_ms
-            here = f"{times(gain)} as fast" if gain > 1 else f"{times(1 / gain)} as slow"
-            yield f"{pair.new} is {here} here as {pair.old}; {times(pair.speedup)} as fast in {PAIRS_SOURCE}."
+        if {pair.old, pair.new} <= measured:
+            ratio = paired_ratio(data.rounds.medians_ms(pair.new), data.rounds.medians_ms(pair.old))
+            yield (
+                f"Beside {pair.old}, {pair.new} is {ratio.words()} here, and {times(pair.speedup)} as fast in "
+                f"{PAIRS_SOURCE}."
+            )
 
 
 KIND = Kind(

@@ -14,8 +14,8 @@ from serve.bench.measure.isolated import Open, Timed, time_prepared
 from serve.bench.measure.latency import Time
 from serve.bench.measure.part_forms import form_of_block, frame_key, frame_of_block
 from serve.bench.measure.stages import FRAME
-from serve.bench.measure.timing import Schedule
 from zoo.intervals import median_interval
+from zoo.measure.timing import Schedule
 from zoo.model.blocks import Block, TimedBlock
 from zoo.model.spec import Variant
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from serve.bench.measure.ratio import Verdict
-from serve.bench.measure.rounds import plan_rounds
 from serve.bench.measure.self_check import (
     SLOWER_BY,
     Bench,
@@ -18,10 +17,11 @@ from serve.bench.measure.self_check import (
     claim_of_verdicts,
     single_claims,
 )
-from serve.bench.measure.vitals import Watch
 from serve.bench.options import CheckOptions
 from zoo.errors import ZooError
 from zoo.machine import processor_name, usable_cores
+from zoo.measure.rounds import plan_rounds
+from zoo.measure.vitals import Watch
 from zoo.model.variants import find_variant
 from zoo.results import Result, Subject, measured_on, read_results, result_path, write_result
 from zoo.rows import Count, CountOrNone, Row, Text

@@ -11,8 +11,8 @@ from serve.bench.measure.isolated import prepare_forms, time_forms
 from serve.bench.measure.places import OPERATORS, StagePlace, form_of
 from serve.bench.measure.stage_rows import Cell, verdict_of
 from serve.bench.measure.stages import stage_row
-from serve.bench.measure.timing import Schedule
 from serve.bench.stage_options import SeChoice
+from zoo.measure.timing import Schedule
 from zoo.model.spec import Variant
 
 # The grid: shares of the stage's own channels and map, and how many times its batch.
@@ -68,4 +68,5 @@ def measure_map(
             mbconv_ms=row.mbconv.ms,
             fused_mbconv_ms=row.fused_mbconv.ms,
             ratio=row.ratio,
+            rounds=timed.rounds,
         )

@@ -12,16 +12,16 @@ from typing import Annotated, Any
 import numpy as np
 
 from export.runners.runner import Runner
-from serve.bench.measure.gpu_trace import GpuTrace, is_gpu
 from serve.bench.measure.latency import Time
 from serve.bench.measure.opened import OpenArtifact, check_answers, real_pictures
 from serve.bench.measure.published import ACCURACIES, TIMES, PublishedTime
 from serve.bench.measure.ratio import Ratio, paired_ratio
-from serve.bench.measure.rounds import Rounds, measure_rounds, plan_rounds
-from serve.bench.measure.timing import Call, Schedule
 from serve.bench.options import FrontierOptions
 from zoo.errors import ZooError
 from zoo.machine import processor_name
+from zoo.measure.gpu_trace import GpuTrace, is_gpu
+from zoo.measure.rounds import Rounds, measure_rounds, plan_rounds
+from zoo.measure.timing import Call, Schedule
 from zoo.model.counts import count_macs, count_params
 from zoo.model.spec import Variant
 from zoo.model.variants import find_variant

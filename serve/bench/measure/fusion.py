@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from serve.bench.measure.engines import Bench, check_answers, forget_compiled, open_prepared, reference_answers
 from serve.bench.measure.pictures import random_pictures
 from serve.bench.measure.ratio import paired_ratio
-from serve.bench.measure.rounds import Rounds, measure_rounds
 from serve.bench.measure.table3 import TABLE_3, FusionRow, Pass, PassData
-from serve.bench.measure.timing import Call, Schedule
-from serve.bench.measure.torch_threads import torch_threads
 from serve.bench.measure.whole import prepare_network
+from zoo.measure.rounds import Rounds, measure_rounds
+from zoo.measure.timing import Call, Schedule
+from zoo.measure.torch_threads import torch_threads
 from zoo.model.build import FromPictures, build_network
 from zoo.model.counts import parts
 from zoo.model.spec import Variant

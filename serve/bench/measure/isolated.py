@@ -19,13 +19,13 @@ from serve.bench.measure.engines import (
 )
 from serve.bench.measure.forms import build_form, contract_of
 from serve.bench.measure.latency import Time
-from serve.bench.measure.packed import pack
 from serve.bench.measure.pictures import random_pictures
 from serve.bench.measure.places import OPERATORS, StagePlace, form_of, places
-from serve.bench.measure.rounds import Rounds, Visit, measure_rounds
 from serve.bench.measure.stages import FRAME, StageRow, stage_row
-from serve.bench.measure.timing import Call, Schedule
 from serve.bench.stage_options import SeChoice
+from zoo.measure.packed import pack
+from zoo.measure.rounds import Rounds, Visit, measure_rounds
+from zoo.measure.timing import Call, Schedule
 from zoo.model.spec import Operator, Stage, Variant
 from zoo.wording import OPERATOR_NAMES
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.bench.measure.timing import Clock, Samples, Schedule
+from zoo.measure.timing import Clock, Samples, Schedule
 
 # Milliseconds and how many calls in two hundred take so long: percentiles far apart, so that none can be mistaken.
 KNOWN_TIMES_MS: tuple[tuple[float, int], ...] = ((1.0, 178), (2.0, 12), (4.0, 6), (8.0, 4))

@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.runners.apart import Parts, runs_apart
-from serve.bench.measure.gpu_trace import is_gpu
 from serve.bench.measure.latency_data import LatencyRow, PartTimes, Setting, Turn
 from serve.bench.measure.loadgen import LoadGen
 from serve.bench.measure.opened import OpenArtifact, check_answers
-from serve.bench.measure.rounds import MIN_ROUNDS, Rounds, Visiting, Watches, measure_rounds
 from serve.bench.measure.scenarios import RATE_SHARES, Server, Wait, after_silence, wait_until
-from serve.bench.measure.timing import Clock, Schedule, time_call
 from serve.bench.options import Driver, ScenarioId
 from zoo.errors import ZooError
+from zoo.measure.gpu_trace import is_gpu
+from zoo.measure.rounds import MIN_ROUNDS, Rounds, Visiting, Watches, measure_rounds
+from zoo.measure.timing import Clock, Schedule, time_call
 from zoo.results import summarize
 from zoo.rows import Count, NotNegative, Positive, Row, Some, field_types
 from zoo.wording import joined

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from serve.bench.measure.picture import PictureTimes
 from serve.bench.measure.ratio import Ratio, paired_ratio
-from serve.bench.measure.rounds import Rounds
 from serve.bench.options import Driver, ScenarioId
+from zoo.measure.rounds import Rounds
 from zoo.results import Summary
 from zoo.rows import Count, NotNegative, Positive, Row, Some, Text
 from zoo.wording import digits

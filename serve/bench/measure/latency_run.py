@@ -13,19 +13,19 @@ from export.runners.open import open_runner
 from export.runners.runner import Runner
 from export.signature import require_signature
 from serve.bench.measure.artifacts import describe_artifact
-from serve.bench.measure.gpu_trace import GpuTrace, is_gpu
 from serve.bench.measure.latency import IDLE_GAPS_MS, LatencyPlan, Time, measure_latency
 from serve.bench.measure.latency_data import LatencyData, TimedArtifact, compare_rows
 from serve.bench.measure.loadgen import load_loadgen
 from serve.bench.measure.opened import OpenArtifact, real_pictures
 from serve.bench.measure.picture import measure_picture
-from serve.bench.measure.rounds import plan_rounds
 from serve.bench.measure.scenarios import SCENARIOS
 from serve.bench.measure.sized import check_sizes, open_at_size
-from serve.bench.measure.timing import Schedule
 from serve.bench.options import LatencyOptions
 from zoo.errors import ZooError
 from zoo.machine import processor_name
+from zoo.measure.gpu_trace import GpuTrace, is_gpu
+from zoo.measure.rounds import plan_rounds
+from zoo.measure.timing import Schedule
 from zoo.results import Result, Subject, measured_on
 from zoo.wording import joined
 
@@ -194,7 +194,10 @@ def _timed_artifact(opened: OpenArtifact) -> TimedArtifact:
 
 
 def _short_names(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """File names without their folders, as far as they tell artifacts apart, and back ends where one has several."""
+    """File names without their folders, as far as they tell artifacts apart, and back ends where one has several.
+
+    One that is named twice is opened twice, and the second is “s.onnx (2)”: equal artifacts may be compared.
+    """
     artifacts, backends = dict.fromkeys(artifact for artifact, _ in pairs), Counter(pairs)
     often = Counter(Path(artifact).name for artifact in artifacts)
     names = []
@@ -203,4 +206,8 @@ def _short_names(pairs: Sequence[tuple[str, str]]) -> list[str]:
         name = short if often[short] == 1 else artifact
         alone = sum(other == artifact for other, _ in backends) == 1
         names.append(name if alone else f"{name} {backend}")
+    seen: Counter[str] = Counter()
+    for place, name in enumerate(names):
+        seen[name] += 1
+        names[place] = name if seen[name] == 1 else f"{name} ({seen[name]})"
     return names

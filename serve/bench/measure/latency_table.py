@@ -13,18 +13,18 @@ from export.source import NUM_CLASSES
 from serve.bench.engine_rows import find_engine
 from serve.bench.measure.block_times import TimedGroup, groups_of, measure_group
 from serve.bench.measure.engines import Bench, best_engine, check_engine, open_prepared
-from serve.bench.measure.gpu_trace import GpuTrace
 from serve.bench.measure.isolated import Open, time_prepared
 from serve.bench.measure.latency import Time
 from serve.bench.measure.latency_table_data import LatencyTableData, PartRow, WholeRow
-from serve.bench.measure.rounds import Rounds, plan_rounds
 from serve.bench.measure.stage_runs import INPUT, check_threads, device_name
 from serve.bench.measure.stages import FRAME
-from serve.bench.measure.timing import Schedule
 from serve.bench.measure.whole import prepare_network
 from serve.bench.stage_options import LatencyTableOptions
 from zoo.errors import RowError, ZooError
 from zoo.intervals import median_interval
+from zoo.measure.gpu_trace import GpuTrace
+from zoo.measure.rounds import Rounds, plan_rounds
+from zoo.measure.timing import Schedule
 from zoo.model.blocks import LatencyTable
 from zoo.model.space import Candidate, Space
 from zoo.model.spaces import REFERENCES, find_space

@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import Annotated, Any
 
 from serve.bench.measure.ranks import rank_correlation
-from serve.bench.measure.rounds import Rounds, disturbance
 from zoo.errors import RowError
+from zoo.measure.rounds import Rounds, disturbance
 from zoo.model.blocks import Block, LatencyTable
 from zoo.model.space import Candidate, Space
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Some, Text

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from serve.bench.measure.latency_data import Setting
-from serve.bench.measure.timing import Samples, Schedule
 from zoo.errors import MissingCapabilityError, ZooError
+from zoo.measure.timing import Samples, Schedule
 
 # Of LoadGen's trace: the query a sample belongs to, and the time from its issue, in "server" its schedule, to its end.
 _SAMPLE = re.compile(r'"name":"Sample".*?"ts":(-?[\d.]+).*?"query_seq":(\d+).*?"complete_ns":(\d+)')

@@ -8,9 +8,9 @@ from functools import partial
 from importlib import resources
 from typing import Any, Literal
 
-from serve.bench.measure.timing import Schedule, pooled, time_call, time_in_turn
 from zoo.data.decode import open_picture
 from zoo.data.preprocess import prepare
+from zoo.measure.timing import Schedule, pooled, time_call, time_in_turn
 from zoo.model.spec import Preprocessing
 from zoo.results import Summary, summarize
 from zoo.rows import Count, Row, Text

@@ -84,20 +84,20 @@ class Ratio(Row):
             return f"{times(self.value)} as slow ({self.low:.2f} – {self.high:.2f})"
         return f"{self.verdict} ({self.low:.2f} – {self.high:.2f} of the time)"
 
-    def settled_by(self, duration_s: float) -> str:
-        """What would settle an unclear verdict, of something measured for `duration_s`; empty where it is clear."""
+    def settled_by(self, measured: float, *, option: str = "--duration-s") -> str:
+        """What would settle an unclear verdict, of something measured for so much of `option`; empty where clear."""
         if self.verdict != "unclear":
             return ""
         if self.longer is None:
             return f"the difference lies on the border of {percent(self.within)}, and no duration would settle it"
-        return f"--duration-s {math.ceil(duration_s * self.longer):d} would probably settle it"
+        return f"{option} {math.ceil(measured * self.longer):d} would probably settle it"
 
 
 def paired_ratio(first_ms: Sequence[float], second_ms: Sequence[float], *, within: float = EVEN_WITHIN) -> Ratio:
     """The time of the first as a share of the second's, from the medians of the rounds that both were in.
 
     Args:
-        first_ms: its median in every round; `serve.bench.measure.rounds.Rounds.medians_ms` gives them.
+        first_ms: its median in every round; `zoo.measure.rounds.Rounds.medians_ms` gives them.
         second_ms: the other's, of the same rounds in the same order.
         within: what counts as even.
 

@@ -13,9 +13,9 @@ from serve.bench.measure.forms import build_form, contract_of
 from serve.bench.measure.pictures import random_pictures
 from serve.bench.measure.places import StagePlace
 from serve.bench.measure.stage_rows import Peaks
-from serve.bench.measure.timing import Call
-from serve.bench.measure.torch_threads import torch_threads
 from zoo.machine import choose_device
+from zoo.measure.timing import Call
+from zoo.measure.torch_threads import torch_threads
 from zoo.model.counts import stage_cost
 from zoo.model.spec import Stage, Variant
 

@@ -16,8 +16,8 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.bench.measure.timing import Clock, Samples, Schedule
 from serve.bench.options import ScenarioId
+from zoo.measure.timing import Clock, Samples, Schedule
 from zoo.rows import Count, Row, Some, Text, Within
 
 Wait = Callable[[int], None]

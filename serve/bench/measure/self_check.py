@@ -16,13 +16,13 @@ from serve.bench.measure.known import busy, busy_calls, known_times_ms, plain_lo
 from serve.bench.measure.latency_data import Setting
 from serve.bench.measure.loadgen import LoadGen
 from serve.bench.measure.ratio import Ratio, Verdict, paired_ratio
-from serve.bench.measure.rounds import Rounds, Visiting, Watches, measure_rounds
 from serve.bench.measure.scenarios import Wait, poisson_arrivals, serve_arrivals, wait_until
-from serve.bench.measure.timing import Call, Clock, Schedule, time_call
-from serve.bench.measure.vitals import Watch
+from zoo.measure.rounds import Rounds, Visiting, Watches, measure_rounds
+from zoo.measure.timing import Call, Clock, Schedule, time_call
+from zoo.measure.vitals import Watch
 from zoo.results import percentile
 from zoo.rows import NotNegative, Row, Share, Text
-from zoo.wording import joined, percent
+from zoo.wording import joined, percent, with_threads
 
 PERCENTS = (50, 90, 95, 99)
 # What the harness may be off, as the issue of each claim says: of a time, and of a ratio.
@@ -93,7 +93,7 @@ def single_claims(bench: Bench) -> dict[str, Callable[[], Claim]]:
 
 
 def _loop_name(threads: int) -> str:
-    return f"plain loop, {threads} thread{'s' if threads > 1 else ''}"
+    return f"plain loop, {with_threads(threads)}"
 
 
 def check_percentiles(bench: Bench) -> Claim:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from serve.bench.measure.ratio import Ratio
-from serve.bench.measure.rounds import Rounds
+from zoo.measure.rounds import Rounds
 from zoo.model.spec import ChannelCount, Operator
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Some, Text
 from zoo.wording import OPERATOR_NAMES, times
@@ -56,8 +56,8 @@ class LayerTime(Row):
 class InPlace(Row):
     """The whole network as published, layer by layer, by the engine's own profiler.
 
-    `whole_ms` is what it takes without a profiler, `profiled_ms` with one; `unattributed_ms` are what no part of the
-    network could be told of, by what the engine calls such layers.
+    `whole_ms` is what it takes without a profiler, the median of `rounds`, `profiled_ms` what it takes with one;
+    `unattributed_ms` are what no part of the network could be told of, by what the engine calls such layers.
     """
 
     profiler: Text
@@ -66,6 +66,7 @@ class InPlace(Row):
     profiled_ms: Positive
     layers: Annotated[tuple[LayerTime, ...], Some()]
     unattributed_ms: Mapping[str, float] = field(default_factory=dict)
+    rounds: Rounds | None = None
 
     def stage_ms(self, index: int) -> float:
         """What the layers of one stage take together."""
@@ -153,3 +154,4 @@ class Cell(Row):
     mbconv_ms: Positive
     fused_mbconv_ms: Positive
     ratio: Ratio | None
+    rounds: Rounds | None = None

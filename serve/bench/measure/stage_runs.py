@@ -12,19 +12,19 @@ from serve.bench.engine_rows import EngineRow, find_engine
 from serve.bench.measure.crossover import measure_map
 from serve.bench.measure.engines import Bench, best_engine, check_engine
 from serve.bench.measure.fusion import measure_inference, measure_training
-from serve.bench.measure.gpu_trace import GpuTrace
 from serve.bench.measure.isolated import measure_stages
 from serve.bench.measure.places import places
 from serve.bench.measure.roofline import measure_peaks
-from serve.bench.measure.rounds import plan_rounds
 from serve.bench.measure.stage_rows import Cell, Exchange, InPlace
 from serve.bench.measure.stages import StageRow, StagesData
 from serve.bench.measure.table3 import FusionData
-from serve.bench.measure.timing import Schedule
 from serve.bench.measure.whole import check_network, measure_exchanges, measure_in_place, prepare_network
 from serve.bench.stage_options import METHODS, FusionOptions, LatencyTableOptions, SeChoice, StagesOptions
 from zoo.errors import ZooError
 from zoo.machine import choose_device, cuda_driver, processor_name
+from zoo.measure.gpu_trace import GpuTrace
+from zoo.measure.rounds import plan_rounds
+from zoo.measure.timing import Schedule
 from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS
 from zoo.results import Result, Subject, measured_on, row_sha256
@@ -88,6 +88,12 @@ class _StagesJob:
         self.forms: dict[str, Any] = {"se": se, "kernel_size": options.kernel_size}
         self.methods = options.by or METHODS
         self.notes: list[str] = []
+
+    @property
+    def _way(self) -> str | None:
+        """The methods, in words, where they are not all: such a result leaves one of all of them alone."""
+        used = [method for method in METHODS if method in ("isolated", *self.methods)]
+        return None if len(used) == len(METHODS) else " ".join(used)
 
     def result(self) -> Result:
         device = device_name(self.bench)
@@ -162,6 +168,7 @@ class _StagesJob:
             precision=data.precision,
             threads=data.rows[0].threads,
             sha256=None if self.variant in VARIANTS else row_sha256(self.variant),
+            way=self._way,
         )
         settings = {
             "schedule": self.schedule.to_dict(),
@@ -247,7 +254,7 @@ def _fusion_result(
     )
     threads = next((told.threads for told in data.passes if told.threads), None)
     subject = Subject(
-        name=f"b4-{size}px-{bench.engine.id}"
+        name=f"b4-{size}px-{bench.engine.id if options.inference else measured[0][0].engine}"
         + ("" if options.training else "-inference")
         + ("" if options.inference else "-training"),
         batch_sizes=tuple(told.batch_size for told in data.passes),

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from serve.bench.measure.costs import stage_work
 from serve.bench.measure.places import OPERATORS, StagePlace, form_of
 from serve.bench.measure.ratio import Ratio, paired_ratio
-from serve.bench.measure.rounds import Rounds, disturbance
 from serve.bench.measure.stage_rows import (
     Cell,
     Exchange,
@@ -22,10 +21,12 @@ from serve.bench.measure.stage_rows import (
     winner_of,
 )
 from serve.bench.stage_options import SeChoice
+from zoo.measure.rounds import Rounds, disturbance
 from zoo.model.counts import stage_cost
 from zoo.model.spec import ChannelCount, Operator, Stage, Variant
 from zoo.results import Summary
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Some, Text
+from zoo.wording import with_threads
 
 FRAME = "frame"
 # What `ms` is at least: nothing takes less than the clock can tell.
@@ -177,7 +178,17 @@ class StagesData(Row):
         return self.variant.id
 
     @property
+    def threads(self) -> int | None:
+        """The processor's threads that were in effect; None on a GPU, or where nobody knows."""
+        return self.rows[0].threads
+
+    @property
     def conditions(self) -> str:
+        """All that a figure is of but the device: “s at 384 px, batch 8, fp32, ort-cpu, 1 thread”."""
+        return ", ".join(filter(None, (self.setting, with_threads(self.threads))))
+
+    @property
+    def setting(self) -> str:
         """What two runs must share to be compared: “s at 384 px, batch 8, fp16, ort-cuda”."""
         said = [f"{self.model} at {self.image_size} px", f"batch {self.batch_size}", self.precision, self.engine]
         said += {"both": ["SE in both"], "none": ["SE in neither"], "paper": []}[self.se]
@@ -201,7 +212,10 @@ class StagesData(Row):
         return disturbance(self._measured())
 
     def _measured(self) -> list[Rounds]:
-        measured = [*(row.rounds for row in self.rows), *(row.rounds for row in self.exchange)]
+        measured = [row.rounds for row in self.rows]
+        measured += [row.rounds for row in self.exchange]
+        measured += [cell.rounds for cell in self.crossover]
+        measured += [self.in_place.rounds] if self.in_place else []
         return [rounds for rounds in measured if rounds]
 
     @property

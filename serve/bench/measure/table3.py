@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Annotated, Any, Literal
 
-from serve.bench.measure.ratio import Ratio
-from serve.bench.measure.rounds import Rounds, disturbance
+from serve.bench.measure.ratio import Ratio, paired_ratio
+from zoo.measure.rounds import Rounds, disturbance
 from zoo.results import Summary
 from zoo.rows import Count, Positive, Row, Some, Text
 
@@ -110,6 +111,29 @@ def published_order(column: str) -> list[str]:
     return fastest_first({row.fused: row.speed(column) for row in TABLE_3})
 
 
-def measured_order(rows: Sequence[FusionRow]) -> list[str]:
-    """The same as measured here."""
-    return fastest_first({published(row.variant).fused: row.pictures_per_second for row in rows})
+def measured_order(rounds: Rounds, rows: Sequence[FusionRow]) -> list[list[str]]:
+    """The same as measured here; what no interval tells from the one before stands in one list with it."""
+    groups: list[list[str]] = []
+    before: FusionRow | None = None
+    for row in sorted(rows, key=lambda row: row.ms):
+        name = published(row.variant).fused
+        if before and _ratio(rounds, before, row).verdict != "faster":
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+        before = row
+    return groups
+
+
+def agreement(rounds: Rounds, rows: Sequence[FusionRow], column: str) -> tuple[int, int]:
+    """How many pairs of networks are for certain ordered here as in one of `COLUMNS`, and of how many."""
+    pairs = list(combinations(rows, 2))
+    same = 0
+    for one, other in pairs:
+        faster = published(one.variant).speed(column) > published(other.variant).speed(column)
+        same += _ratio(rounds, one, other).verdict == ("faster" if faster else "slower")
+    return same, len(pairs)
+
+
+def _ratio(rounds: Rounds, one: FusionRow, other: FusionRow) -> Ratio:
+    return paired_ratio(rounds.medians_ms(one.variant), rounds.medians_ms(other.variant))

@@ -27,10 +27,10 @@ from serve.bench.measure.pictures import random_pictures
 from serve.bench.measure.places import swapped
 from serve.bench.measure.profilers import WARM_UP_CALLS, Call, open_profiled
 from serve.bench.measure.ratio import EVEN_WITHIN, FEWEST_ROUNDS, Ratio, paired_ratio
-from serve.bench.measure.rounds import Rounds, measure_rounds
 from serve.bench.measure.stage_rows import Exchange, InPlace, LayerTime
-from serve.bench.measure.timing import Schedule, time_call
 from serve.bench.stage_options import SeChoice
+from zoo.measure.rounds import Rounds, measure_rounds
+from zoo.measure.timing import Schedule, time_call
 from zoo.model.spec import Operator, Variant
 
 # Calls that are taken apart; their medians count.
@@ -76,13 +76,15 @@ def measure_in_place(
         )
         took = time_call(partial(profiled.run, pictures), counted)
         taken = profiled.finish()
-    return in_place_of(
-        taken, profiler=bench.engine.profiler, whole_ms=median(rounds.medians_ms(OWN)), profiled_ms=took.median_ms
-    )
+    return in_place_of(taken, profiler=bench.engine.profiler, rounds=rounds, profiled_ms=took.median_ms)
 
 
-def in_place_of(calls: Sequence[Call], *, profiler: str, whole_ms: float, profiled_ms: float) -> InPlace:
-    """Sum the layers of every call by their places, and take the median of the calls."""
+def in_place_of(calls: Sequence[Call], *, profiler: str, rounds: Rounds, profiled_ms: float) -> InPlace:
+    """Sum the layers of every call by their places, and take the median of the calls.
+
+    Args:
+        rounds: the network without a profiler, called `OWN`.
+    """
     places: dict[LayerPlace, list[float]] = defaultdict(list)
     nowhere: dict[str, list[float]] = defaultdict(list)
     for call in calls:
@@ -101,7 +103,8 @@ def in_place_of(calls: Sequence[Call], *, profiler: str, whole_ms: float, profil
     return InPlace(
         profiler=profiler,
         calls=len(calls),
-        whole_ms=whole_ms,
+        whole_ms=median(rounds.medians_ms(OWN)),
+        rounds=rounds,
         profiled_ms=profiled_ms,
         layers=tuple(
             LayerTime(stage=key.stage, block=key.block, operator=key.operator, beside=key.beside, ms=median(of_key))

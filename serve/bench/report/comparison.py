@@ -74,7 +74,7 @@ def compare_results(before: Path, after: Path, tolerance_percent: float) -> Resu
         ZooError: a file that is no result, results of different kinds, or nothing that both have; rounds too few for an
             interval.
     """
-    one, other = (read_results([path], find_kinds())[0] for path in (before, after))
+    one, other = map(_read, (before, after))
     if one.kind != other.kind:
         raise ZooError(
             f"{before.name} is of the kind {one.kind}, {after.name} of the kind {other.kind}.",
@@ -99,6 +99,12 @@ def compare_results(before: Path, after: Path, tolerance_percent: float) -> Resu
         only_after=tuple(name for name in new if name not in old),
         circumstances=tuple(_differences(one, other)),
     )
+
+
+def _read(path: Path) -> Result:
+    if path.is_dir():
+        raise ZooError(f"{path} is a folder, and two results are compared.", "Name two files of results.")
+    return read_results([path], find_kinds())[0]
 
 
 def _name(timing: Timing, alone: bool) -> str:

@@ -53,8 +53,14 @@ def group_by_device(results: Iterable[Result]) -> list[DeviceRuns]:
 
 
 def headlines(runs: DeviceRuns) -> list[str]:
-    """Every sentence about one device, the most telling first; what makes figures doubtful comes before them."""
-    sentences = _doubts(runs) + [sentence for kind, of_kind in runs.kinds for sentence in kind.headlines(of_kind)]
+    """Every sentence about one device, the most telling first; what makes figures doubtful stands before the others."""
+    doubts = _doubts(runs)
+    first, *others = [sentence for kind, of_kind in runs.kinds for sentence in kind.headlines(of_kind)] or [""]
+    if len(runs.results) > 1 and doubts:  # the first sentence is a page's headline: it says what came out, and how well
+        first, *doubts = f"{first} {doubts[0]}".strip(), *doubts[1:]
+        sentences = [first, *doubts, *others]
+    else:
+        sentences = list(filter(None, [*doubts, first, *others]))
     summaries = [summary for kind, of_kind in runs.kinds for run in of_kind for summary in kind.summaries(run)]
     unstable = sum(summary.unstable for summary in summaries)
     if unstable:

@@ -16,12 +16,13 @@ from zoo.page.figures import Figures
 from zoo.page.markup import join
 from zoo.wording import plain_name
 
+MARKDOWN_TITLE = "# Benchmark report"
 CSV_HEADS = ("device", "kind", "result", "table", "row", "column", "value")
 
 
 def as_markdown(devices: Sequence[DeviceRuns]) -> str:
     """Every device's sentences, then every result's tables."""
-    lines = ["# Benchmark report"]
+    lines = [MARKDOWN_TITLE]
     for runs in devices:
         lines += ["", f"## {plain_name(runs.device)}", ""]
         lines += [f"- {sentence}" for sentence in headlines(runs)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,16 @@ from rich.markup import escape
 
 from serve.bench.kind import find_kinds
 from serve.bench.report.devices import group_by_device, headlines, terminal_lines
-from serve.bench.report.exports import as_csv, as_markdown
+from serve.bench.report.exports import CSV_HEADS, MARKDOWN_TITLE, as_csv, as_markdown
 from serve.bench.report.page import render_page
 from zoo import __version__
 from zoo.console import log_console, print_json, results_console
+from zoo.errors import ZooError
 from zoo.files import write_json, write_text
 from zoo.results import REPORT_FORMAT, Result, read_results, write_result
+
+# Bytes in which a report's files say that they are ones.
+_BEGINNING = 200
 
 
 def keep_result(result: Result, folder: Path, *, as_json: bool = False) -> None:
@@ -41,6 +45,25 @@ def _print_result(result: Result, *, as_json: bool) -> None:
         console.print(line)
 
 
+def _check_beside(out: Path, beside: Mapping[Path, str]) -> None:
+    """Refuse to replace what is no report of earlier: a result, or somebody's README.
+
+    Args:
+        out: the page.
+        beside: what is written with it, and a text that a file of ours has near its beginning.
+    """
+    if out in beside:
+        raise ZooError(
+            f"-o {out} is the page, and its figures are written beside it as .json, .md and .csv.", "-o report.html"
+        )
+    for path, mark in beside.items():
+        if path.exists() and mark.encode() not in path.read_bytes()[:_BEGINNING]:
+            raise ZooError(
+                f"{path} is there already, and it is no report: the page's figures would replace it.",
+                "Give the page another name with -o.",
+            )
+
+
 def write_report(paths: Iterable[Path], out: Path) -> dict[str, Any]:
     """Write the page of every result under `paths` to `out`, and what it says beside it as .json, .md and .csv.
 
@@ -48,15 +71,15 @@ def write_report(paths: Iterable[Path], out: Path) -> dict[str, Any]:
         {"report", "json", "markdown", "csv": paths, "headlines": {device: [sentence, …]}}
 
     Raises:
-        ZooError: as `zoo.results.read_results`, a damaged result, or a place that cannot be written.
+        ZooError: as `zoo.results.read_results`, a damaged result, or a place that cannot be written or is taken.
     """
+    beside, markdown, table = (out.with_suffix(suffix) for suffix in (".json", ".md", ".csv"))
+    _check_beside(out, {beside: REPORT_FORMAT, markdown: MARKDOWN_TITLE, table: ",".join(CSV_HEADS)})
     results = read_results(paths, find_kinds())
     devices = group_by_device(results)
     said = {runs.device: headlines(runs) for runs in devices}
     page = render_page(devices)
-    beside = out.with_suffix(".json")
     write_text(out, page)
-    markdown, table = out.with_suffix(".md"), out.with_suffix(".csv")
     write_text(markdown, as_markdown(devices))
     write_text(table, as_csv(devices))
     figures = {"headlines": said, "results": [result.to_dict() for result in results]}

@@ -14,9 +14,9 @@ from serve.bench.measure.latency_data import LatencyRow, compare_rows
 from serve.bench.measure.places import places
 from serve.bench.measure.stage_rows import Peaks
 from serve.bench.measure.stages import FRAME, stage_row
-from serve.bench.measure.timing import Schedule
 from serve.bench.report.devices import group_by_device, headlines
 from tests.serve.bench.measure.made_rounds import rounds_of
+from zoo.measure.timing import Schedule
 from zoo.model.row_files import write_new_row
 from zoo.model.variants import find_variant
 from zoo.results import Result, measured_on, summarize

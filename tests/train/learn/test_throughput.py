@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.serve.bench.measure.simulated import BUSY, FakeWatch
 from zoo.results import read_results
 
 
@@ -18,14 +19,14 @@ def test_every_stage_is_timed_and_kept(zoo: Callable, in_folder: Path) -> None:
     assert [row["stage"] for row in rows] == [1, 2, 3, 4]
     assert rows[-1]["image_size"] == 24
     for row in rows:
-        assert row["ms_per_step"]["n"] == 5
+        assert row["ms_per_step"]["n"] >= 5
         assert row["pictures_per_second"] == pytest.approx(4000 / row["ms_per_step"]["p50_ms"])
         assert row["peak_memory_bytes"] is None
     (kept,) = read_results([in_folder / "results"])
     assert kept.to_dict() == result
     said = zoo("bench", "train", "tiny", *flags).out
     # Of 5 samples a p99 would be the slowest under another name.
-    assert said.count("pictures/s") == said.count("slowest") == said.count("n 5") == 4
+    assert said.count("pictures/s") == said.count("slowest") == 4
     assert "p99" not in said
 
 
@@ -47,7 +48,7 @@ def test_every_size_is_timed_with_every_batch_and_its_memory_told(zoo: Callable,
     assert [(row["image_size"], row["batch_size"]) for row in rows] == [(16, 2), (16, 8), (32, 2), (32, 8)]
     peaks = [row["peak_process_bytes"] for row in rows]
     assert peaks == sorted(peaks)
-    assert all(len(row["samples_ms"]) == 12 for row in rows)
+    assert all(row["ms_per_step"]["n"] >= 12 for row in rows)
     assert result["data"]["out_of_memory"] == []
     page = zoo("bench", "report", "results", "-o", "report.html")
     assert page.code == 0, page.err
@@ -65,7 +66,9 @@ def test_timms_network_makes_the_same_steps_in_turn(zoo: Callable, in_folder: Pa
     assert answer.code == 0, answer.err
     (row,) = json.loads(answer.out)["data"]["rows"]
     assert row["timm"]["network"] == "tf_efficientnet_lite0"
-    assert len(row["timm"]["samples_ms"]) == len(row["samples_ms"]) == 10
+    visits = [track["visits"] for track in row["rounds"]["tracks"]]
+    assert [track["name"] for track in row["rounds"]["tracks"]] == ["zoo", "timm"]
+    assert len(visits[0]) == len(visits[1]) >= 10
     said = zoo("bench", "report", "results", "-o", "report.html").out
     assert "beside timm's network in the same loop" in said
 
@@ -83,3 +86,17 @@ def test_what_has_no_effect_or_no_twin_is_refused(
     answer = zoo("bench", "train", "tiny", "--device", "cpu", *flags)
     assert answer.code in (1, 2)
     assert problem in answer.err
+
+
+def test_a_machine_that_was_not_quiet_is_told_first(
+    zoo: Callable, in_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.measure.rounds.Watch", lambda: FakeWatch(then=BUSY))
+    flags = ("--at-size", 16, "--at-batch", 2, "--steps", 3, "--device", "cpu", "--threads", 1, "-o", "results")
+    answer = zoo("bench", "train", "tiny", *flags)
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith("• The machine was not quiet: 6 of 6 rounds were disturbed")
+    (kept,) = read_results([in_folder / "results"])
+    assert (kept.data["quiet"], kept.settings["threads"]) == (False, 1)
+    said = zoo("bench", "report", "results", "-o", "report.html").out
+    assert said.startswith("• The machine was not quiet")

@@ -16,7 +16,10 @@ Make = Callable[..., Result]
 
 def test_latency_is_told_with_its_tail_and_its_n(latency_result: Make, said_of: Callable[..., list[str]]) -> None:
     said = said_of(latency_result())
-    assert "s.onnx answers one picture in 4.00 ms (p50; p99 4.00 ms, n = 200) and reaches 250 pictures/s" in said[0]
+    assert said[0] == (
+        "s.onnx (384 px, fake) answers one picture in 4.00 ms on NVIDIA H100 (p50; p99 4.00 ms, n = 200) and reaches "
+        "250 pictures/s at batch 1."
+    )
     assert "Beside s.onnx, s.plan is 2.0× as fast at batch 1 and 2.0× as fast at batch 8." in said
     assert "Before the network sees it, a 640 × 427 JPEG takes 4.00 ms to decode and resize." in said
     assert not any("unstable" in sentence for sentence in said)

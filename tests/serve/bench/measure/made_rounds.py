@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from serve.bench.measure.packed import pack
-from serve.bench.measure.rounds import Rounds, Track, Visit, WarmUp
 from tests.serve.bench.measure.simulated import BUSY, QUIET
+from zoo.measure.packed import pack
+from zoo.measure.rounds import Rounds, Track, Visit, WarmUp
 
 
 def rounds_of(medians_ms: Mapping[str, Sequence[float]], *, robbed: bool = False) -> Rounds:

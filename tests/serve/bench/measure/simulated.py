@@ -8,7 +8,7 @@ from itertools import chain, repeat
 
 import numpy as np
 
-from serve.bench.measure.vitals import Vitals
+from zoo.measure.vitals import Vitals
 
 MS = 1_000_000
 QUIET = Vitals(cpu_share=1.0, waited_share=0.0, stolen_share=0.0, switches=0, load=0.1, clock_mhz=3000.0)

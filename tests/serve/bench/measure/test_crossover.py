@@ -9,7 +9,7 @@ from serve.bench.measure import crossover
 from serve.bench.measure.crossover import grid_around, measure_map
 from serve.bench.measure.engines import Bench
 from serve.bench.measure.places import places
-from serve.bench.measure.timing import Schedule
+from zoo.measure.timing import Schedule
 from zoo.model.variants import find_variant
 
 S, TINY = find_variant("s"), find_variant("tiny")

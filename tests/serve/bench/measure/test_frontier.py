@@ -11,12 +11,12 @@ from export.contract import Contract
 from serve.bench.measure.frontier import FrontierData, bench_zoo, is_on_frontier
 from serve.bench.measure.latency import Time
 from serve.bench.measure.published import ACCURACIES, PAIRS, SETUPS, TIMES
-from serve.bench.measure.timing import Schedule
 from serve.bench.options import FrontierOptions
 from serve.bench.report.devices import group_by_device
 from serve.bench.report.page import render_page
 from tests.serve.bench.measure.simulated import BUSY, FakeWatch, HostClock
 from zoo.errors import UnknownNameError, ZooError
+from zoo.measure.timing import Schedule
 from zoo.model.spec import Variant
 from zoo.model.variants import find_variant
 from zoo.results import Result

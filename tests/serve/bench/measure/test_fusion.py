@@ -7,11 +7,11 @@ import torch
 
 from serve.bench.measure.fusion import NETWORKS, fusion_rows, training_step
 from serve.bench.measure.stage_runs import bench_fusion
-from serve.bench.measure.table3 import TABLE_3, FusionData, measured_order
-from serve.bench.measure.timing import Schedule
+from serve.bench.measure.table3 import COLUMNS, TABLE_3, FusionData, agreement, measured_order
 from serve.bench.stage_options import FusionOptions
 from tests.serve.bench.measure.made_rounds import rounds_of
 from zoo.errors import ZooError
+from zoo.measure.timing import Schedule
 from zoo.model.variants import find_variant
 
 TINY = find_variant("tiny")
@@ -30,7 +30,11 @@ def test_every_network_is_held_against_the_one_without_fusing() -> None:
     assert [row.pictures_per_second for row in rows] == pytest.approx([500, 1000, 2000 / 3, 250])
     assert rows[0].ratio is None
     assert [row.ratio.verdict for row in rows if row.ratio] == ["faster", "faster", "slower"]
-    assert measured_order(rows) == ["1–3", "1–5", "none", "1–7"]
+    assert measured_order(rounds, rows) == [["1–3"], ["1–5"], ["none"], ["1–7"]]
+    assert [agreement(rounds, rows, column) for column in COLUMNS] == [(4, 6), (6, 6)]
+    alike = rounds_of({row.id: [ms] * 5 for row, ms in zip(SMALL, (4.0, 2.0, 2.0, 8.0), strict=True)})
+    rows = fusion_rows(SMALL, alike, done="inference", batch_size=2, image_size=32)
+    assert measured_order(alike, rows) == [["1–3", "1–5"], ["none"], ["1–7"]]
 
 
 def test_both_passes_are_measured_in_turn() -> None:

@@ -16,12 +16,12 @@ from serve.bench.measure.latency_data import LatencyRow, Turn, compare_rows
 from serve.bench.measure.latency_run import bench_latency
 from serve.bench.measure.opened import OpenArtifact, check_answers, real_pictures
 from serve.bench.measure.picture import measure_picture
-from serve.bench.measure.timing import Schedule
 from serve.bench.options import LatencyOptions
 from tests.serve.bench.measure.simulated import BUSY, FakeWatch, HostClock
 from zoo.data.open import open_splits
 from zoo.errors import VerdictError, ZooError
 from zoo.machine import processor_name
+from zoo.measure.timing import Schedule
 from zoo.model.spec import Preprocessing
 from zoo.results import summarize
 
@@ -220,6 +220,23 @@ def test_a_run_opens_and_closes_every_artifact_and_names_the_processor() -> None
     assert all(row["latency"]["n"] >= 3 for row in result.data["rows"])
     assert result.data["gpu"] is None
     assert "not an NVIDIA GPU" in result.data["gpu_reason"]
+
+
+def test_an_artifact_named_twice_is_two_things_that_take_turns() -> None:
+    """Else a comparison of equal artifacts would be one of a thing with itself: even, whatever the machine does."""
+    opened: list[CountingRunner] = []
+
+    def open_fake(artifact: str, **options: object) -> CountingRunner:
+        opened.append(CountingRunner(artifact=artifact))
+        return opened[-1]
+
+    result = bench_latency(
+        LatencyOptions(artifacts=("s.onnx", "s.onnx"), batch_sizes=(1,)), schedule=QUICK, open_artifact=open_fake
+    )
+    assert result.name == "s.onnx vs s.onnx (2)"
+    assert len(opened) == 2
+    (turn,) = result.data["turns"]
+    assert [track["name"] for track in turn["rounds"]["tracks"]] == ["s.onnx", "s.onnx (2)"]
 
 
 def test_an_artifact_that_fails_leaves_the_others_closed() -> None:

@@ -19,12 +19,12 @@ from serve.bench.measure.latency import Time
 from serve.bench.measure.latency_table import Seams, bench_latency_table
 from serve.bench.measure.latency_table_data import LatencyTableData
 from serve.bench.measure.part_forms import form_of_block
-from serve.bench.measure.timing import Schedule
 from serve.bench.report.devices import group_by_device
 from serve.bench.report.page import render_page
 from serve.bench.stage_options import LatencyTableOptions
 from tests.serve.bench.measure.simulated import BUSY, FakeWatch, HostClock
 from zoo.errors import UnknownNameError, VerdictError, ZooError
+from zoo.measure.timing import Schedule
 from zoo.model.blocks import LATENCY_TABLE, read_latency_table
 from zoo.model.build import build_network
 from zoo.model.layers import Block, ConvNormAct

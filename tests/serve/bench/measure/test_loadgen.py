@@ -9,8 +9,8 @@ import pytest
 
 from serve.bench.measure.latency_data import Setting
 from serve.bench.measure.loadgen import LoadGen, load_loadgen, read_trace
-from serve.bench.measure.timing import Schedule
 from zoo.errors import MissingCapabilityError, ZooError
+from zoo.measure.timing import Schedule
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("mlperf_loadgen") is None, reason="mlcommons-loadgen is not installed"

@@ -16,9 +16,9 @@ from serve.bench.measure.ratio import (
     student_quantile,
     unpaired_ratio,
 )
-from serve.bench.measure.rounds import measure_rounds, plan_rounds
 from tests.serve.bench.measure.simulated import FakeWatch, HostClock, Pace
 from zoo.errors import ZooError
+from zoo.measure.rounds import measure_rounds, plan_rounds
 
 
 def a_ratio(value: float, low: float, high: float) -> Ratio:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from serve.bench.measure.scenarios import SCENARIOS, Server, poisson_arrivals, serve_arrivals, wait_until
-from serve.bench.measure.timing import Schedule, time_call
 from tests.serve.bench.measure.simulated import HostClock
+from zoo.measure.timing import Schedule, time_call
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -15,7 +15,6 @@ import pytest
 
 from serve.bench.measure.check_run import CheckData, Repeated, failed_claims
 from serve.bench.measure.known import KNOWN_TIMES_MS, busy, busy_calls, known_times_ms, queue_latencies_ms, slowed
-from serve.bench.measure.rounds import plan_rounds
 from serve.bench.measure.self_check import (
     Bench,
     Claim,
@@ -26,6 +25,7 @@ from serve.bench.measure.self_check import (
     claim_of_verdicts,
 )
 from tests.serve.bench.measure.simulated import BUSY, FakeWatch, HostClock, Pace
+from zoo.measure.rounds import plan_rounds
 
 Zoo = Callable[..., Any]
 

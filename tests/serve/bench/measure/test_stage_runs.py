@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from serve.bench.measure.isolated import thinned
-from serve.bench.measure.packed import pack
 from serve.bench.measure.places import OPERATORS, places
-from serve.bench.measure.rounds import Visit
 from serve.bench.measure.stage_rows import Peaks
 from serve.bench.measure.stage_runs import bench_stages
 from serve.bench.measure.stages import StagesData
-from serve.bench.measure.timing import Schedule
 from serve.bench.stage_options import StagesOptions
 from tests.serve.bench.measure.made_rounds import rounds_of
 from tests.serve.bench.measure.simulated import QUIET
 from zoo.errors import VerdictError, ZooError
 from zoo.machine import processor_name
+from zoo.measure.packed import pack
+from zoo.measure.rounds import Visit
+from zoo.measure.timing import Schedule
 from zoo.model.row_files import write_new_row
 from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS

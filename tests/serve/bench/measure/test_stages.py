@@ -142,7 +142,7 @@ def test_a_busy_machine_is_told() -> None:
 
 def test_conditions_name_the_engine_and_what_was_asked_for_beside_the_paper() -> None:
     data = some_data(a_row((2.0,) * 3, (1.0,) * 3))
-    assert data.conditions == "s at 384 px, batch 1, fp32, ort-cpu"
+    assert data.setting == "s at 384 px, batch 1, fp32, ort-cpu"
     assert replace(data, se="both", kernel_size=5).conditions.endswith("ort-cpu, SE in both, kernel 5")
 
 

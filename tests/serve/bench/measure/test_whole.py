@@ -8,7 +8,6 @@ from serve.bench.engine_rows import find_engine
 from serve.bench.measure import whole
 from serve.bench.measure.engines import Bench
 from serve.bench.measure.profilers import LayerSample
-from serve.bench.measure.timing import Schedule
 from serve.bench.measure.whole import (
     OTHER,
     OWN,
@@ -21,6 +20,7 @@ from serve.bench.measure.whole import (
     stage_samples_ms,
 )
 from tests.serve.bench.measure.made_rounds import rounds_of
+from zoo.measure.timing import Schedule
 from zoo.model.variants import find_variant
 
 TINY = find_variant("tiny")
@@ -40,8 +40,9 @@ def a_call(factor: float) -> list[LayerSample]:
 
 
 def test_layers_are_summed_by_their_places_and_calls_by_their_median() -> None:
-    found = in_place_of([a_call(1), a_call(2), a_call(9)], profiler="onnxruntime", whole_ms=5.0, profiled_ms=6.0)
-    assert found.calls == 3
+    alone = rounds_of({OWN: [5.0, 5.0, 5.0]})
+    found = in_place_of([a_call(1), a_call(2), a_call(9)], profiler="onnxruntime", rounds=alone, profiled_ms=6.0)
+    assert (found.calls, found.whole_ms) == (3, 5.0)
     assert found.stage_ms(1) == pytest.approx(3.0)  # (1.0 + 0.5) · 2
     assert found.operators_ms(1) == pytest.approx({"fused": 3.0})
     assert found.operators_ms(2) == pytest.approx({"residual": 0.4})

@@ -89,6 +89,8 @@ def test_results_that_cannot_be_compared_are_refused(
         compare_results(before, write_result(tmp_path / "other", stages_result()), 5.0)
     with pytest.raises(ZooError, match="There is no result"):
         compare_results(before, tmp_path / "missing.json", 5.0)
+    with pytest.raises(ZooError, match="is a folder"):
+        compare_results(before.parent, before, 5.0)
     with pytest.raises(ZooError, match="2 rounds"):
         compare_results(before, keep("few", rounds=(1.0, 1.0)), 5.0)
     fields = latency_result(["s.onnx"]).to_dict()

@@ -79,3 +79,16 @@ def test_the_report_is_written_for_other_programs_too(tmp_path: Path, latency_re
     assert cells["latency", "2", "p50"] == "32.0"
     assert cells["train", "1", "image size"] == "128 px"
     assert {row["device"] for row in rows} == {"NVIDIA H100"}
+
+
+@pytest.mark.parametrize("out", ["s.html", "s.json", "page.md", "page.csv"])
+def test_a_report_never_replaces_a_result(out: str, stages_result: Make, tmp_path: Path) -> None:
+    kept = tmp_path / "s.json"
+    kept.write_text(json.dumps(stages_result().to_dict()))
+    before = kept.read_text()
+    with pytest.raises(ZooError, match=r"no report|is the page"):
+        write_report([kept], tmp_path / out)
+    assert kept.read_text() == before
+    assert list(tmp_path.iterdir()) == [kept]
+    write_report([kept], tmp_path / "page.html")
+    write_report([kept], tmp_path / "page.html")  # a report of earlier is replaced

@@ -18,7 +18,7 @@ import numpy as np
 from zoo.errors import ZooError
 from zoo.rows import Matching
 
-Packed = Annotated[str, Matching(r"[A-Za-z0-9+/]+={0,2}", "samples packed by serve/bench/measure/packed.py")]
+Packed = Annotated[str, Matching(r"[A-Za-z0-9+/]+={0,2}", "samples packed by zoo/measure/packed.py")]
 
 
 def pack(samples_ms: Sequence[float]) -> str:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Protocol
 
-from serve.bench.measure.packed import Packed, pack, unpack
-from serve.bench.measure.timing import Call, Clock, Samples, Schedule, Timer, time_call
-from serve.bench.measure.vitals import Vitals, Watch, count_threads, usable_processor_numbers
 from zoo.errors import ZooError
+from zoo.measure.packed import Packed, pack, unpack
+from zoo.measure.timing import Call, Clock, Samples, Schedule, Timer, time_call
+from zoo.measure.vitals import Vitals, Watch, count_threads, usable_processor_numbers
 from zoo.results import Summary, percentile, summarize
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Some, Text
 from zoo.wording import joined
@@ -38,7 +38,7 @@ Visiting = Callable[[Schedule], Samples]
 
 
 class Watches(Protocol):
-    """What looks at the machine while a visit lasts: `serve.bench.measure.vitals.Watch`, or a test's fake."""
+    """What looks at the machine while a visit lasts: `zoo.measure.vitals.Watch`, or a test's fake."""
 
     def begin(self) -> None:
         """A visit begins."""
@@ -188,7 +188,7 @@ def measure_rounds(
     Args:
         calls: what is compared, by name; the order is that of the visits.
         schedule: how long.
-        timer: `time_call` on `clock` where None; `serve.bench.measure.timing.time_cuda` for work on a GPU.
+        timer: `time_call` on `clock` where None; `zoo.measure.timing.time_cuda` for work on a GPU.
         visits: how each call is visited where a visit is more than calls in a row, by the same names; the warm-up is
             calls in a row all the same.
         clock: counts nanoseconds and never runs backwards; tests put a simulated one here.

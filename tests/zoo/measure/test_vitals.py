@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.bench.measure.vitals import (
+from zoo.measure.vitals import (
     Counters,
     Vitals,
     count_threads,

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from serve.bench.measure import gpu_trace
-from serve.bench.measure.gpu_trace import GpuTrace, is_gpu
 from zoo.machine import Driver, Gpu
+from zoo.measure import gpu_trace
+from zoo.measure.gpu_trace import GpuTrace, is_gpu
 
 NAME = "NVIDIA H200"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.bench.measure.packed import pack, unpack
 from zoo.errors import ZooError
+from zoo.measure.packed import pack, unpack
 
 
 @given(st.lists(st.floats(0, 1e7), min_size=1, max_size=50))

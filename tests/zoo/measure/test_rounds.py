@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from serve.bench.measure.rounds import (
+from tests.serve.bench.measure.simulated import BUSY, FakeWatch, HostClock
+from zoo.errors import ZooError
+from zoo.measure.rounds import (
     MAX_WINDOWS,
     MIN_ROUNDS,
     MOST_ROUNDS,
@@ -13,9 +15,7 @@ from serve.bench.measure.rounds import (
     measure_rounds,
     plan_rounds,
 )
-from serve.bench.measure.timing import Schedule
-from tests.serve.bench.measure.simulated import BUSY, FakeWatch, HostClock
-from zoo.errors import ZooError
+from zoo.measure.timing import Schedule
 from zoo.results import summarize
 
 SHORT = Schedule(warmup_ms=20, min_warmup_iterations=2, duration_ms=120, min_iterations=10, rounds=12)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.bench.measure.timing import QUEUED_AHEAD, Schedule, time_call, time_cuda, time_in_turn
+from zoo.measure.timing import QUEUED_AHEAD, Schedule, time_call, time_cuda, time_in_turn
 
 MS = 1_000_000
 

@@ -1,0 +1,1 @@
+"""How anything is timed: visits in turn, every sample kept, and what the machine did meanwhile."""
