@@ -32,7 +32,7 @@ MOST_EPOCHS, VALIDATION_SHARE, LEAST_EPOCH_S = 20, 0.1, 4.0
 GLANCE_PICTURES = 500
 # More features make a linear classifier little better, and cost as much as training on them; few pictures are all seen
 # mirrored as well, of more of them so many, which tell if mirror images are of use.
-MOST_PICTURES, FEW_PICTURES, MIRRORED_PICTURES = 20_000, 500, 400
+MOST_PICTURES, FEW_PICTURES, MIRRORED_PICTURES = 20_000, 500, 200
 
 
 def read_duration(text: str) -> float:
