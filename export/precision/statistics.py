@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from export.precision.rows import NO_FUSED_CLIPS, NO_FUSED_PAIRS
 from export.precision.wiring import Wiring, copied, groups_of, is_depthwise
+from export.weights_apart import lent_to
 from zoo.machine import usable_cores
 
 Floats = NDArray[np.float64]
@@ -116,8 +117,8 @@ def open_session(model: ModelProto) -> ort.InferenceSession:
     if any(weight.data_type == TensorProto.FLOAT8E4M3FN for weight in model.graph.initializer):
         options.add_session_config_entry(NO_FUSED_PAIRS, "1")
         off = NO_FUSED_CLIPS
-    graph = model.SerializeToString()
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=off)
+    with lent_to(options, model) as graph:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=off)
 
 
 def run_tensors(

@@ -41,4 +41,4 @@ def test_weights_are_taken_from_a_graph_with_all_their_bits(
             with pytest.raises(ArtifactError, match=r"takes its weights from an \.onnx in fp32"):
                 weights_beside(plan, told)
         else:
-            assert (weights_beside(plan, told) == onnx.read_bytes()) is (of_plan == "fp32")
+            assert (weights_beside(plan, told).SerializeToString() == onnx.read_bytes()) is (of_plan == "fp32")
