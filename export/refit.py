@@ -38,10 +38,10 @@ def check_weights_apart(precision: Precision, flag: str) -> None:
     Raises:
         ZooError: the precision is calibrated: ranges are part of its kernels, and other weights have others.
     """
-    if precision.id != "fp32" and not precision.transform:
+    if precision.calibrated:
         raise ZooError(
-            f"{flag} is for fp32, fp16 and bf16: in a plan of {precision.id} the calibrated ranges are part of the "
-            "kernels, and do not change with the weights.",
+            f"{flag} is for fp32, tf32, fp16 and bf16: in a plan of {precision.id} the calibrated ranges are part of "
+            "the kernels, and do not change with the weights.",
             "Build the plan again for every checkpoint.",
         )
 

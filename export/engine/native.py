@@ -94,8 +94,11 @@ def as_parsed(graph: bytes | Path) -> tuple[bytes] | tuple[bytes, str]:
 
 
 def _configure(module: Any, config: Any, settings: EngineSettings) -> None:
-    # TF32 would round the inputs of fp32 convolutions to 10 bits: the plan would not be the graph that was compared.
-    config.clear_flag(module.BuilderFlag.TF32)
+    # On by default. It rounds the inputs of fp32 convolutions to 10 bits: only a plan in tf32 may do that.
+    if settings.tf32:
+        config.set_flag(module.BuilderFlag.TF32)
+    else:
+        config.clear_flag(module.BuilderFlag.TF32)
     # Names and shapes of layers in the engine, so that a profile can be summed by stage; costs no speed.
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
     if settings.workspace_mib is not None:
