@@ -9,6 +9,7 @@ A client that has only onnxruntime reads the classes like this:
 from __future__ import annotations
 
 import ast
+import gc
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -96,6 +97,9 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
         )
     assert program is not None  # only None for the TorchScript exporter's in-place form
     graph = program.model_proto
+    # The program has the weights two times more, in circles of references.
+    del program
+    gc.collect()
     _check_opset(graph, opset)
     name_by_module(graph)
     check_structure(graph, model)
