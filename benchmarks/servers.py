@@ -53,8 +53,8 @@ def commands(model: Path, port: int, peer_python: str | None) -> dict[str, list[
 
 
 @contextmanager
-def running(command: list[str], target: Target) -> Iterator[None]:
-    """Start a server, wait for its first answer, and stop it."""
+def running(command: list[str], target: Target) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a server, wait for its first answer, yield its process, and stop it."""
     # LitServe leaves a file where it is started.
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=gettempdir()
@@ -65,7 +65,7 @@ def running(command: list[str], target: Target) -> Iterator[None]:
             if process.poll() is not None or time.monotonic() > end_s:
                 raise ZooError(f"{target.name} does not start.", f"Try it: {' '.join(command)}")
             time.sleep(0.2)
-        yield
+        yield process
     finally:
         stop(process)
 

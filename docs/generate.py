@@ -62,6 +62,8 @@ MAKERS = {
     "result": results.table,
     "which": models.which,
     "headlines": results.headlines,
+    "sentences": results.sentences,
+    "figures": results.figures,
     "measured": measured.engines,
 }
 

@@ -168,7 +168,11 @@ def answer_of(
         top: the so many likeliest classes instead, of several labels too: their thresholds say which of them count.
         temperature: what logits are divided by.
     """
-    scores = scores_of(outputs, contract, temperature=temperature)
+    return named(scores_of(outputs, contract, temperature=temperature), contract, top)
+
+
+def named(scores: NDArray[np.float32], contract: Contract, top: int | None = None) -> tuple[Prediction, ...]:
+    """`answer_of` one picture's scores (K,)."""
     if contract.thresholds is None:
         return best_of(scores, contract.classes, TOP if top is None else top)
     likeliest = best_of(scores, contract.classes, len(scores) if top is None else top)
@@ -181,5 +185,14 @@ def answer_of(
 
 def best_of(scores: NDArray[np.float32], classes: Sequence[str], top: int) -> tuple[Prediction, ...]:
     """The `top` classes of one picture's scores (K,), best first; equal scores in index order."""
-    order = np.argsort(-scores, kind="stable")[:top]
+    order = _order(scores, top)
     return tuple(Prediction(class_name=classes[index], index=int(index), score=float(scores[index])) for index in order)
+
+
+def _order(scores: NDArray[np.float32], top: int) -> NDArray[np.intp]:
+    """The indices of the `top` highest scores, best first; scores below the last of them are not sorted."""
+    if 4 * top > len(scores):
+        return np.argsort(-scores, kind="stable")[:top]
+    last = np.partition(scores, -top)[-top]
+    candidates = np.flatnonzero(scores >= last)  # by index, so that equal scores keep its order
+    return candidates[np.argsort(-scores[candidates], kind="stable")][:top]

@@ -40,6 +40,11 @@ class Keyring:
     def __bool__(self) -> bool:
         return bool(self.digests)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody may do everything, as often as they like: there is nothing to check."""
+        return not self.digests and self.rate is None
+
     def check(self, headers: Mapping[str, str], role: Role, address: str = "") -> None:
         """Allow a request by its headers, named in lower case: `authorization` (Bearer, Basic) or `x-api-key`.
 

@@ -27,6 +27,8 @@ from zoo.weights.cache import cache_folder
 
 # Each instance has a copy of the weights: more of them than so many only cost memory.
 MOST_INSTANCES = 8
+# On a GPU each instance has a stream of its own: while one computes, the other's pictures and answers are copied.
+GPU_INSTANCES = 2
 # How long each layout works when it is measured, and by how much more instances must be faster to be worth it.
 MEASURE_S, WORTH = 1.0, 1.03
 MEASURED_BATCH = 4
@@ -43,10 +45,10 @@ class Layout(Row):
 def usual_layout(*, on_processor: bool, cores: int, instances: int | None, threads: int | None) -> Layout:
     """What was asked for; what was not is chosen so that a processor's cores are all used, and none twice.
 
-    8 cores → 8 × 1; 32 cores → 8 × 4; 8 cores and 2 instances → 2 × 4; 8 cores and 4 threads → 2 × 4.
+    8 cores → 8 × 1; 32 cores → 8 × 4; 8 cores and 2 instances → 2 × 4; 8 cores and 4 threads → 2 × 4. A GPU → 2.
     """
     if not on_processor:
-        return Layout(instances=instances or 1, threads=threads)
+        return Layout(instances=instances or GPU_INSTANCES, threads=threads)
     instances = instances or max(1, min(MOST_INSTANCES, cores // (threads or 1)))
     return Layout(instances=instances, threads=threads or max(1, cores // instances))
 

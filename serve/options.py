@@ -52,7 +52,7 @@ class ServeOptions(Row):
     device: DeviceChoice = "auto"
     require_signature: RequireSignature = None
     instances: Annotated[
-        Count | None, Opt("Copies of the engine at work.  [default: one a core, at most 8; GPU 1]")
+        Count | None, Opt("Copies of the engine at work.  [default: one a core, at most 8; GPU 2]")
     ] = None
     threads: Annotated[Count | None, Opt("Processor threads per instance.  [default: its share of the cores]")] = None
     tune: Annotated[bool, Opt("Measure which instances × threads are fastest here, once.", unless="instances")] = False

@@ -96,8 +96,18 @@ class DrainingServer(uvicorn.Server):
             await self.lifespan.shutdown()
 
 
-def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
+Say = Callable[[str], None]
+
+
+def serve_engine(
+    options: ServeOptions, say: Say, open_them: Callable[[ServeOptions, Say], Models] | None = None
+) -> None:
     """Serve until a signal comes and everything under way is answered; `say` shows one line to a person.
+
+    Args:
+        options: what to serve, where, within which limits.
+        say: shows one line to a person.
+        open_them: makes the models, not started yet; by default `open_models`.
 
     Raises:
         ZooError: the address is taken; the engine cannot be opened or fails its warm-up; the drain limit passed.
@@ -108,7 +118,7 @@ def serve_engine(options: ServeOptions, say: Callable[[str], None]) -> None:
     keep_freed_memory(BLOCKS_KEPT_BYTES)
     with bind(options.host, options.port) as listener:
         say(f"Loading {options.engine or options.models} …")
-        models = open_models(options, say)
+        models = (open_them or open_models)(options, say)
         models.regions.allowed = options.allow_shared_memory
         try:
             server = _assemble(options, models, keys, tls, tracing, say)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from rich.table import Table
 from serve.bench.kind import find_kinds
 from serve.bench.report.devices import group_by_device, terminal_lines
 from serve.bench.report.page import render_page
+from tests.serve.bench.measure.made_search import a_table
 from zoo.cli import cli
 from zoo.machine import cuda_driver
 from zoo.results import read_results
@@ -173,3 +175,43 @@ def test_the_gpu_benchmark_says_that_there_is_no_gpu() -> None:
     done = run("gpu.py")
     assert done.returncode == 0, done.stderr
     assert "No usable NVIDIA GPU" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_table_is_trained_searches_are_replayed_and_what_is_there_is_not_trained_again(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    small = ("--networks", "5", "--short", "1", "--long", "1", "--ranked", "1", "--seeds", "2")
+    searches = ("--trials", "3", "--repetitions", "2", "-o", tmp_path)
+    first = run("search.py", *small, "--until", "table", *searches)
+    assert first.returncode == 0, first.stderr
+    assert "no search has been replayed yet" in first.stdout
+    done = run("search.py", *small, *searches)
+    assert done.returncode == 0, done.stderr
+    (runs,) = group_by_device(read_results([tmp_path]))
+    data = runs.of("search")[0].data
+    assert [one.code for one in data.published] == [row.code for row in data.networks[:4]]
+    assert {run.why for run in data.long_runs} == {"ranking", "published", "finalist"}
+    assert {(replay.sampler, replay.seed, len(replay.order)) for replay in data.replays} == {
+        (sampler, seed, 3) for sampler in ("random", "tpe", "nsga2") for seed in (0, 1)
+    }
+    assert " s\n" not in done.stdout.partition("ranking")[0]  # no line of a short training: all five are there
+    other = run("search.py", *small, *searches, "--short", "2")
+    assert other.returncode != 0 and "trained otherwise" in other.stderr
+
+
+def test_a_table_answers_by_its_nearest_network_and_is_asked_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from search_replays import Table, replays
+
+    data = a_table(lambda candidate: 0.9 if candidate.code.startswith("f3e1x1-f") else 0.1)
+    table = Table(data)
+    assert [table.nearest(row.candidate) for row in data.networks] == list(range(len(data.networks)))
+    part = Table(replace(data, networks=data.networks[:3]))
+    assert part.nearest(data.networks[2].candidate) == 2 and part.nearest(data.networks[-1].candidate) < 3
+    found = list(replays(data, trials=12, repetitions=2))
+    assert found == list(replays(data, trials=12, repetitions=2))
+    for replay in found:
+        assert len(set(replay.order)) == len(replay.order) == 12
+        assert max(replay.order) < len(data.networks)
+    assert len(next(replays(data, trials=99, repetitions=1)).order) == len(data.networks)

@@ -35,6 +35,7 @@ from serve.bench.measure.table3 import TABLE_3
 from serve.bench.measure.timing import Schedule
 from serve.bench.options import ServeBenchOptions
 from serve.bench.stage_options import FusionOptions
+from tests.serve.bench.kinds.test_hotpath import hotpath_result
 from tests.serve.bench.measure.simulated import BUSY, FakeWatch
 from zoo.cli import cli
 from zoo.machine import cuda_driver
@@ -175,17 +176,19 @@ def results(ask: Ask) -> Iterator[tuple[str, Any]]:
         ask(f"bench stages tiny --image-size 32 --on torch --map 1 {BRIEF}"),
         a_fusion_result(),
         a_serve_result(),
+        hotpath_result().to_dict(),
         ask("bench train tiny --recipe digits --steps 2 --device cpu"),
         ask("bench train lite0 --at-size 32 --at-batch 2 --steps 2 --device cpu --beside-timm"),
         ask(f"bench latency tiny.onnx --scenario server --rate 50 --batch-size 2 {BRIEF}"),
         ask(f"bench latency tiny.onnx --idle-gap --batch-size 1 {BRIEF}"),
+        ask(f"bench latency-table --space control --on torch --networks 3 {BRIEF}"),
         ask(f"bench zoo lite0 b0 {BRIEF}"),
         # In so short a time a claim may fail; what is told of it is the same.
         ask("bench check --model tiny --runs 1 --duration-s 0.02 --threads 1", codes=(0, 3)),
         *(read(str(path)) for path in sorted((ROOT / "benchmarks").glob("*.json"))),
     ]
     for result in found:
-        yield f"zoo bench {result['kind']}", result
+        yield f"zoo bench {result['kind'].replace('_', '-')}", result
     kept = next(Path("benchmarks").glob("latency-tiny-onnx-vs-*.json"))
     yield "zoo bench compare", ask(f"bench compare {kept} {kept}")
     yield "zoo bench report", ask("bench report benchmarks")

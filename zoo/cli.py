@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("zoo.commands.machine:sample", "Write pictures of the embedded data set, a folder per class."),
     "data": ("zoo.cli:data", "Check pictures, and pack or index them for training."),
     "train": ("train.cli:train", "Train with progressive learning."),
+    "search": ("train.search.cli:search_command", "Search for a network by accuracy, training speed and size."),
     "compare": ("train.cli:compare", "Put finished runs side by side, paired picture by picture."),
     "pull": ("zoo.commands.weights:pull", "Fetch published weights."),
     "import": ("zoo.commands.weights:import_file", "Bring weights in from torchvision, timm, Google, Keras."),
@@ -43,6 +44,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "latency": ("serve.bench.cli:latency", "Latency percentiles and throughput of an artifact."),
     "stages": ("serve.bench.stage_cli:stages", "MBConv against Fused-MBConv, stage by stage, in the engine."),
     "fusion": ("serve.bench.stage_cli:fusion", "The paper's Table 3: B4 with more and more Fused-MBConv."),
+    "latency-table": (
+        "serve.bench.stage_cli:latency_table",
+        "Every block of a search space in the engine, and their sums.",
+    ),
     "serve": ("serve.bench.cli:serve", "What servers do under load, and under too much of it."),
     "train": ("train.cli:bench_train", "Training throughput at every stage's size."),
     "zoo": ("serve.bench.cli:bench_networks", "The family's frontier: accuracy over time."),

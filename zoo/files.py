@@ -138,12 +138,15 @@ def json_text(value: Any, *, indent: int | None = 2) -> str:
     Raises:
         ZooError: a number is NaN or infinite: JSON has no word for them, and other languages refuse to read them.
     """
-    for place, number in _not_finite(value, ""):
-        raise ZooError(
-            f"{place or 'The value'} is {number}, and JSON has no such number.",
-            "Something went wrong before: find out where the number comes from.",
-        )
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        for place, number in _not_finite(value, ""):
+            raise ZooError(
+                f"{place or 'The value'} is {number}, and JSON has no such number.",
+                "Something went wrong before: find out where the number comes from.",
+            ) from None
+        raise
     return json_escaped(text)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from statistics import median
 
 # The normal distribution's two-sided 95 % point.
 Z = 1.959963984540054
@@ -45,3 +47,19 @@ def mcnemar(only_first: int, only_second: int) -> float:
         math.exp(whole - math.lgamma(part + 1) - math.lgamma(total - part + 1)) for part in range(fewer + 1)
     )
     return min(1.0, 2 * tail)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The Hodges–Lehmann estimate of the middle of a few symmetric values, and its 95 % interval.
+
+    Both are made of the means of every two values (Hollander and Wolfe 1999, §3.2 and §3.3): the estimate is their
+    median, the interval leaves out as many at each end as the signed-rank test allows. Of fewer than six values no
+    interval reaches 95 %, and it is the whole range. One bad value in four cannot move the estimate far.
+
+    Raises:
+        ValueError: no values.
+    """
+    means = sorted((one + other) / 2 for place, one in enumerate(values) for other in values[place:])
+    n = len(values)
+    left_out = math.floor(n * (n + 1) / 4 - Z * math.sqrt(n * (n + 1) * (2 * n + 1) / 24)) if n >= 6 else 0
+    return median(means), means[left_out], means[-1 - left_out]

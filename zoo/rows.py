@@ -369,7 +369,8 @@ def _noun(base: Any) -> str:
         is_row = isinstance(base, type) and issubclass(base, Row)
         return "a table" if is_row or get_origin(base) is not None else NOUNS.get(base, "a value of its own type")
     inner, marks = _unwrap(kinds[0])
-    noun = {int: "whole numbers", float: "numbers", str: "texts"}.get(inner, "tables")
+    nouns = {int: "whole numbers", float: "numbers", str: "texts"}
+    noun = _noun(inner) if get_origin(inner) is Literal else nouns.get(inner, "tables")
     for mark in marks:
         noun = mark.phrase(noun)
     return f"{noun} with commas between" if kinds[-1] is Ellipsis else f"{COUNT_WORDS[len(kinds)]} {noun}"

@@ -10,6 +10,7 @@ from made.results import BENCHMARKS
 from serve.bench.engine_rows import ENGINES, find_engine
 from serve.bench.kind import find_kinds, read_data
 from serve.bench.measure.latency_data import LatencyData
+from serve.bench.measure.latency_table_data import LatencyTableData
 from serve.bench.measure.stages import StagesData
 from serve.bench.measure.table3 import FusionData
 from zoo.results import Result, read_results
@@ -47,6 +48,8 @@ def _timed(result: Result) -> Iterator[str]:
     _, run = read_data(result)
     if isinstance(run.data, StagesData):
         yield run.data.engine
+    elif isinstance(run.data, LatencyTableData):
+        yield run.data.table.engine
     elif isinstance(run.data, FusionData):
         yield from (told.engine for told in run.data.passes)
     elif isinstance(run.data, LatencyData):

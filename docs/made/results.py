@@ -9,11 +9,12 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from made.markdown import table as markdown_table
-from serve.bench.kind import read_data
+from serve.bench.kind import Kind, Measured, read_data
 from serve.bench.kinds.backends import BackendsData
 from serve.bench.kinds.finetuning import FinetuningData
 from serve.bench.kinds.peers import PASSES
 from serve.bench.kinds.quantization import QuantizationData
+from serve.bench.report.exports import plain_table
 from zoo.results import read_results
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -162,9 +163,28 @@ def decoding(results: Sequence[Any], group: str) -> str:
 
 def headlines(rest: str, body: str) -> str:
     """`headlines peers loader`: what a report says first of every committed result of these kinds."""
-    paths = [path for name in rest.split() for path in sorted(BENCHMARKS.glob(f"{name}-*.json"))]
-    measured = [read_data(result) for path in paths for result in read_results([path])]
+    measured = [_read(path) for name in rest.split() for path in sorted(BENCHMARKS.glob(f"{name}-*.json"))]
     return "".join(f"- {next(iter(kind.headlines([run])))}\n" for kind, run in measured)
+
+
+def sentences(rest: str, body: str) -> str:
+    """`sentences search`: all that a report says first of the committed results of these kinds."""
+    found = [_read(path) for name in rest.split() for path in sorted(BENCHMARKS.glob(f"{name}-*.json"))]
+    return "".join(f"- {sentence}\n" for kind, run in found for sentence in kind.headlines([run]))
+
+
+def figures(rest: str, body: str) -> str:
+    """`figures search-digits-*.json 2`: one table of a committed result, as its page has it, counted from 1."""
+    pattern, number = rest.split()
+    (path,) = BENCHMARKS.glob(pattern)
+    kind, run = _read(path)
+    caption, heads, rows = plain_table(list(kind.tables(run))[int(number) - 1])
+    return f"{caption}:\n\n{markdown_table(heads, rows)}"
+
+
+def _read(path: Path) -> tuple[Kind, Measured[Any]]:
+    (result,) = read_results([path])
+    return read_data(result)
 
 
 TABLES: dict[str, Callable[..., str]] = {

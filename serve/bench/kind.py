@@ -77,7 +77,8 @@ class Kind(Row):
     @property
     def command(self) -> str:
         """What measures anew: a command of the zoo, or a script of that name."""
-        return f"zoo bench {self.name}" if self.name in BENCHMARKS else f"python benchmarks/{self.name}.py"
+        command = self.name.replace("_", "-")
+        return f"zoo bench {command}" if command in BENCHMARKS else f"python benchmarks/{self.name}.py"
 
 
 def data_row(kind: Kind) -> type[Row]:

@@ -1,4 +1,4 @@
-"""Owns the commands `zoo bench stages` and `fusion`: parse, call one function, print."""
+"""Owns the commands `zoo bench stages`, `fusion` and `latency-table`: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from serve.bench.stage_options import FusionOptions, StagesOptions
+from serve.bench.stage_options import FusionOptions, LatencyTableOptions, StagesOptions
 from zoo.console import log_console, print_json
 from zoo.options import json_option, takes
 from zoo.results import Result
@@ -54,6 +54,28 @@ def fusion(options: FusionOptions, as_json: bool) -> None:
 
     check_folder(options.out)
     _keep_each(bench_fusion(options, say=_say), options.out, as_json)
+
+
+@click.command("latency-table")
+@takes(LatencyTableOptions)
+@json_option
+def latency_table(options: LatencyTableOptions, as_json: bool) -> None:
+    """Time every block that a network of SPACE can have in the engine that ships, and add them up.
+
+    Stem, blocks and head are exported, compared with PyTorch and timed one by one, what is around them taken off. The
+    sums are held against whole networks, and the result says how far they are off. `zoo search --latency-table FILE`
+    sums the table for every candidate. The result is written after every few parts; stopped, the same command goes on.
+
+    \b
+    zoo bench latency-table --on ort-cpu --threads 1
+    zoo bench latency-table --space my.toml --on tensorrt --precision fp16
+    """
+    from serve.bench.measure.latency_table import bench_latency_table
+    from serve.bench.report.report import keep_result
+    from zoo.files import check_folder
+
+    check_folder(options.out)
+    keep_result(bench_latency_table(options, say=_say), options.out, as_json=as_json)
 
 
 def _say(line: str) -> None:

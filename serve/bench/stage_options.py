@@ -1,4 +1,4 @@
-"""Owns what `zoo bench stages` and `zoo bench fusion` can be told, with ranges and defaults; light to import."""
+"""Owns what `zoo bench stages`, `fusion` and `latency-table` can be told, with ranges and defaults; light to import."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from export.precision.rows import PrecisionId
 from serve.bench.engine_rows import EngineId
 from serve.bench.options import Folder, Rounds, Threads, WarmupMs
-from zoo.options import RESULTS, Arg, DeviceChoice, Opt
-from zoo.rows import Count, Positive, Row, Within
+from zoo.model.spec import ImageSize
+from zoo.options import RESULTS, Arg, DeviceChoice, Opt, Seed
+from zoo.rows import Count, CountOrNone, Positive, Row, Within
 
 # Which forms have squeeze-and-excitation: as in the paper MBConv only, both, or none.
 SeChoice = Literal["paper", "both", "none"]
@@ -70,6 +71,29 @@ class FusionOptions(Row):
     duration_s: Annotated[Positive, Opt("Of each network, in all rounds together.")] = 5.0
     warmup_ms: WarmupMs = 200.0
     rounds: Rounds = 10
+    device: DeviceChoice = "auto"
+    threads: Threads = None
+    out: Folder = RESULTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyTableOptions(Row):
+    """What `zoo bench latency-table` can be told."""
+
+    space: Annotated[str, Opt("A space of networks: its name, or a TOML file.", metavar="SPACE")] = "paper"
+    image_size: Annotated[ImageSize | None, Opt("Side of the pictures, px.  [default: the space's eval_size]")] = None
+    batch_size: Annotated[Count, Opt("Pictures at once.")] = 1
+    engine: Annotated[EngineId | None, Opt("Engine.  [default: the best at hand]", flags=("--on",))] = None
+    precision: Annotated[PrecisionId, Opt("Of every part.")] = "fp32"
+    networks: Annotated[
+        CountOrNone,
+        Opt("Whole networks, drawn from the space, that the sums are held against; published tables come on top."),
+    ] = 10
+    seed: Annotated[Seed, Opt("Decides which networks are drawn.")] = 0
+    duration_s: Annotated[Positive, Opt("Of each part and each network, in all rounds together.")] = 0.5
+    warmup_ms: WarmupMs = 50.0
+    rounds: Rounds = 10
+    again: Annotated[bool, Opt("Begin anew instead of going on with the result that is there.")] = False
     device: DeviceChoice = "auto"
     threads: Threads = None
     out: Folder = RESULTS

@@ -71,8 +71,12 @@ class Batcher:
         self._changed = threading.Condition()
         self._queue = PictureQueue(queue_capacity)
         self._pace = Pace()
+        # Pictures of a full batch now: `max_batch_size`, halved until it takes no longer than `longest_batch_s`.
+        self.usual_batch_size, self._usual_batch_s = max_batch_size, 0.0
         self._closing = threading.Event()
         self._cold = len(runners)
+        # Whether every runner came through its first warm-up.
+        self.is_warm = False
         self._observers: list[Observer] = []
         self._at_work = [self._new_instance(runner, index) for index, runner in enumerate(runners)]
         self._stuck: list[Instance] = []
@@ -104,11 +108,6 @@ class Batcher:
         return self.is_warm and self.working > 0 and not self._closing.is_set()
 
     @property
-    def is_warm(self) -> bool:
-        """Whether every runner came through its first warm-up."""
-        return self.warmed.done() and self.warmed.exception() is None
-
-    @property
     def working(self) -> int:
         """Instances that answer; the others are warming up, ill or stuck."""
         return sum(instance.state == "working" for instance in self._at_work)
@@ -138,22 +137,21 @@ class Batcher:
         """Pictures inside a runner now."""
         return sum(instance.computing for instance in self._at_work)
 
-    @property
-    def usual_batch_size(self) -> int:
-        """Pictures of a full batch now: `max_batch_size`, halved until it takes no longer than `longest_batch_s`."""
-        size, limit_s = self.max_batch_size, self._longest_batch_s
-        while limit_s is not None and size > 1 and self._pace.batch_s(size) > limit_s:
-            size //= 2
-        return size
-
     def expected_wait_s(self, more: int = 0) -> float:
         """Seconds until a picture's turn, if it came after those here and `more`: full batches at the present pace.
 
         Of the batches under way half is still to come: 16 queued, 8 inside, 2 instances, 40 ms a batch of 8 →
         (16 + 8 / 2) × 5 ms / 2 = 50 ms.
         """
-        ahead, size = self.queued + self.computing / 2 + more, self.usual_batch_size
-        return ahead * self._pace.batch_s(size) / size / max(1, self.working)
+        ahead = self.queued + self.computing / 2 + more
+        return ahead * self._usual_batch_s / self.usual_batch_size / max(1, self.working)
+
+    def _set_usual_batch(self) -> None:
+        """Find it anew at the present pace: after every batch, which is less often than requests ask for it."""
+        size, limit_s = self.max_batch_size, self._longest_batch_s
+        while limit_s is not None and size > 1 and self._pace.batch_s(size) > limit_s:
+            size //= 2
+        self.usual_batch_size, self._usual_batch_s = size, self._pace.batch_s(size)
 
     # --- pictures in -----
 
@@ -164,6 +162,7 @@ class Batcher:
         deadline_s: float | None = None,
         priority: int = DEFAULT_PRIORITY,
         future: Future[Answer] | None = None,
+        wake: bool = True,
     ) -> Future[Answer]:
         """Queue one prepared picture.
 
@@ -174,6 +173,7 @@ class Batcher:
             deadline_s: on the batcher's clock; a picture whose turn comes later is not computed.
             priority: 1 is taken first, 9 last.
             future: what gets the answer, instead of a new one.
+            wake: tell a free instance at once; False where the caller has more to queue and then calls `wake`.
 
         Returns:
             A future of the answer. It fails with `DeadlineError` or `EngineError`.
@@ -198,7 +198,8 @@ class Batcher:
             full = self._queue.is_full
             if not full:
                 self._queue.add(waiting)
-                self._changed.notify()
+                if wake:
+                    self._changed.notify()
         _fail_late(late)
         if full:
             raise QueueFullError(
@@ -209,6 +210,11 @@ class Batcher:
         # Called at once where it is cancelled already; that of an answered picture finds nothing to discard.
         waiting.future.add_done_callback(lambda done: self._discard(waiting) if done.cancelled() else None)
         return waiting.future
+
+    def wake(self) -> None:
+        """Tell a free instance of what was queued without."""
+        with self._changed:
+            self._changed.notify()
 
     def _discard(self, waiting: Waiting) -> None:
         with self._changed:
@@ -263,6 +269,8 @@ class Batcher:
             late = self._queue.take_late(now_s)
             # One whose client left is not running, so nobody wants the answer.
             taken = [one for one in self._queue.take(self._size()) if one.future.set_running_or_notify_cancel()]
+            if self.queued:
+                self._changed.notify()  # one that was queued without a word may be among them
         late += [waiting for waiting in taken if waiting.is_late(now_s)]
         _fail_late(late)
         return [waiting for waiting in taken if not waiting.is_late(now_s)]
@@ -276,9 +284,11 @@ class Batcher:
         with self._changed:
             for batch_size, seconds in took_s.items():
                 self._pace.learn(batch_size, seconds)
+            self._set_usual_batch()
             self._cold -= is_first
             last = is_first and self._cold == 0
         if last:
+            self.is_warm = True  # before anybody hears of it
             self.warmed.set_result(self._clock() - self._started_s)
 
     def note_cold(self, error: Exception) -> None:
@@ -294,6 +304,7 @@ class Batcher:
         """Hear of a batch before its answers."""
         with self._changed:
             self._pace.note(batch_size, took_s)
+            self._set_usual_batch()
         for observer in self._observers:
             observer(batch_size, took_s)
 

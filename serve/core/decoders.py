@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from export.contract import Contract
 from export.interface import as_input
@@ -25,6 +26,7 @@ from serve.core.pace import RunningMean
 from serve.core.waiting import Taken
 from zoo.data.decode import MAX_PIXELS, GivenUpError, TooManyPixelsError, open_picture
 from zoo.data.preprocess import prepare
+from zoo.data.turbo import TurboJpeg, makes_the_same_pixels
 from zoo.model.spec import Preprocessing
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Decoders:
         self.threads = threads
         self.pictures = pictures
         self._own = threading.local()
+        makes_the_same_pixels()  # not in the first request's time
         if pictures == "quick":
             _new_quick()  # PyTorch takes seconds to import: not in the first request's time
         self._usual = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -107,15 +110,20 @@ class Decoders:
     def _prepare(
         self, body: bytes, preprocessing: Preprocessing, max_pixels: int, future: Future[Any]
     ) -> NDArray[np.uint8]:
-        if self.pictures == "quick":
-            if not hasattr(self._own, "quick"):
-                self._own.quick = _new_quick()
-            made: NDArray[np.uint8] | None = self._own.quick.prepare(body, preprocessing, max_pixels=max_pixels)
+        own = self._own
+        if not hasattr(own, "jpegs"):
+            own.jpegs, own.quick = TurboJpeg(), _new_quick() if self.pictures == "quick" else None
+        if own.quick is not None:
+            made: NDArray[np.uint8] | None = own.quick.prepare(body, preprocessing, max_pixels=max_pixels)
             if made is not None:
                 return made
-        opened = open_picture(
-            body, sent=True, channels=preprocessing.channels, max_pixels=max_pixels, is_given_up=future.cancelled
-        )
+        opened: Image.Image | None = None
+        if max_pixels == LARGE_PIXELS:  # a large one may have to be given up half decoded
+            opened = own.jpegs.open(body, channels=preprocessing.channels, max_pixels=max_pixels)
+        if opened is None:
+            opened = open_picture(
+                body, sent=True, channels=preprocessing.channels, max_pixels=max_pixels, is_given_up=future.cancelled
+            )
         return prepare(opened, preprocessing)
 
     def shutdown(self) -> None:

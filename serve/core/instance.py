@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from export.interface import input_of
 from export.runners.runner import Runner, are_finite, not_finite
 from serve.core.failures import EngineError, NotFiniteError
-from serve.core.waiting import Answer, Waiting
+from serve.core.waiting import Answer, Batch, Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -234,14 +234,15 @@ class Instance:
         finite = are_finite(logits)
         self._batches.note_batch(len(batch), took_s)
         still_held = set(self._claim(batch))
-        for waiting, row, is_finite in zip(batch, logits, finite.tolist(), strict=True):
+        answers = Batch(logits)
+        for row, (waiting, is_finite) in enumerate(zip(batch, finite.tolist(), strict=True)):
             if waiting not in still_held:
                 continue
             if is_finite:
                 self._failures, self._attempts = 0, 0
                 queue_ms, compute_ms = (began_s - waiting.queued_s) * 1000.0, took_s * 1000.0
                 waiting.future.set_result(
-                    Answer(logits=row, queue_ms=queue_ms, compute_ms=compute_ms, batch_size=len(batch))
+                    Answer(batch=answers, row=row, queue_ms=queue_ms, compute_ms=compute_ms, batch_size=len(batch))
                 )
             else:
                 self._failures, self._is_in_doubt = self._failures + 1, True

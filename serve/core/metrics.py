@@ -64,12 +64,12 @@ class Metrics:
         self.batch_size.observe(batch_size)
         self.compute_s.observe(compute_s)
         infer_us = batch_size * compute_s * 1e6
-        self.triton.add(**{names.COUNT: batch_size, names.EXECUTIONS: 1, names.INFER_US: infer_us})
+        self.triton.add((names.COUNT, batch_size), (names.EXECUTIONS, 1), (names.INFER_US, infer_us))
 
     def observe_request(self, took_s: float, failed: Failure | None = None) -> None:
         """Count one request for a prediction, answered or not."""
         if failed is None:
-            self.triton.add(**{names.SUCCESS: 1, names.REQUEST_US: took_s * 1e6})
+            self.triton.add((names.SUCCESS, 1), (names.REQUEST_US, took_s * 1e6))
         else:
             self.rejected.labels(failed.reason).inc()
             self.triton.add_failure(failed.status)
@@ -80,8 +80,11 @@ class Metrics:
         self.decode_s.observe(decode_ms / 1000.0)
         self.queue_s.observe(queue_ms / 1000.0)
         self.total_s.observe(total_ms / 1000.0)
-        in_us = {names.INPUT_US: decode_ms, names.QUEUE_US: queue_ms, names.OUTPUT_US: encode_ms}
-        self.triton.add(**{name: took_ms * 1000.0 for name, took_ms in in_us.items()})
+        self.triton.add(
+            (names.INPUT_US, decode_ms * 1000.0),
+            (names.QUEUE_US, queue_ms * 1000.0),
+            (names.OUTPUT_US, encode_ms * 1000.0),
+        )
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format, of `CONTENT_TYPE`."""

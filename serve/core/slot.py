@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from export.contract import Contract
+from export.interface import Tensor, input_of, outputs_of
 from serve.core.batcher import Batcher, Observer
 from zoo.rows import Row, Text
 
@@ -38,6 +40,16 @@ class Engine:
     contract: Contract
     info: EngineInfo
     runners: ExitStack = field(default_factory=ExitStack)
+
+    @cached_property
+    def taken(self) -> Tensor:
+        """Its input."""
+        return input_of(self.contract)
+
+    @cached_property
+    def answered(self) -> tuple[Tensor, ...]:
+        """Its outputs, that of all classes first."""
+        return outputs_of(self.contract)
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Stop the threads, then free the runners; False where a thread is stuck inside a runner.

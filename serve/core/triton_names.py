@@ -7,7 +7,7 @@ prometheus_client would add `_total` to each name, so the lines are written here
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
@@ -41,14 +41,15 @@ class TritonCounts:
     """Sums by name. Thread-safe: engines count from threads of their own."""
 
     def __init__(self) -> None:
-        self._sums: Counter[str] = Counter()
+        self._sums: defaultdict[str, float] = defaultdict(float)
         self._failures: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def add(self, **sums: float) -> None:
+    def add(self, *sums: tuple[str, float]) -> None:
         """Add to sums, by name."""
         with self._lock:
-            self._sums.update(sums)
+            for name, value in sums:
+                self._sums[name] += value
 
     def add_failure(self, status: int) -> None:
         """Count a request that was not answered, by our HTTP status."""
@@ -60,7 +61,7 @@ class TritonCounts:
         escaped = model.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         labels = f'model="{escaped}",version="{version}"'
         with self._lock:
-            sums, failures = Counter(self._sums), Counter(self._failures)
+            sums, failures = self._sums.copy(), self._failures.copy()
         for name, text in HELP.items():
             yield f"# HELP {name} {text}\n# TYPE {name} counter\n"
             if name == FAILURE:

@@ -13,20 +13,54 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from export.contract import Contract
+from export.interface import scores_of
+
 Taken = NDArray[np.uint8] | NDArray[np.float32]
 """A picture as the artifact takes it: (S, S, C) uint8, or (C, S, S) planes that are normalised."""
 # Triton's words: 1 is the first to be taken, and what names none is in the middle.
 FIRST_PRIORITY, DEFAULT_PRIORITY, LAST_PRIORITY = 1, 5, 9
 
 
+class Batch:
+    """All answers of one inference, (N, K) float32 as `Runner.infer` gives them; their scores are computed at once.
+
+    A softmax of a thousand classes for each picture gives up the interpreter's lock five times, and the thread that
+    answers clients waits each time until it gets it again.
+    """
+
+    def __init__(self, logits: NDArray[np.float32]) -> None:
+        self.logits = logits
+        self._scores: NDArray[np.float32] | None = None
+
+    def scores(self, contract: Contract) -> NDArray[np.float32]:
+        """Scores in 0…1, (N, K), by the runner's contract; in a row that is not finite are none."""
+        if self._scores is None:
+            with np.errstate(invalid="ignore", over="ignore"):
+                self._scores = scores_of(self.logits, contract)
+        return self._scores
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One picture's logits or probabilities, (K,) float32 as `Runner.infer` answers, and where its time went."""
+    """One picture's place among the answers of its batch, and where its time went."""
 
-    logits: NDArray[np.float32]
+    batch: Batch
+    row: int
     queue_ms: float
     compute_ms: float
     batch_size: int
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """Its logits or probabilities, (K,) float32."""
+        row: NDArray[np.float32] = self.batch.logits[self.row]
+        return row
+
+    def scores(self, contract: Contract) -> NDArray[np.float32]:
+        """Its scores, (K,)."""
+        row: NDArray[np.float32] = self.batch.scores(contract)[self.row]
+        return row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

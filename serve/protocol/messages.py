@@ -94,6 +94,17 @@ class InferRequest:
     timeout_us: int = 0
     priority: int = DEFAULT_PRIORITY
 
+    def with_inputs(self, inputs: tuple[GivenTensor, ...]) -> InferRequest:
+        """The same request of other values; `dataclasses.replace` takes thrice the time."""
+        return InferRequest(
+            id=self.id,
+            inputs=inputs,
+            outputs=self.outputs,
+            binary_output=self.binary_output,
+            timeout_us=self.timeout_us,
+            priority=self.priority,
+        )
+
     def __post_init__(self) -> None:
         for tensors, what in ((self.inputs, "input"), (self.outputs, "output")):
             names = [tensor.name for tensor in tensors]

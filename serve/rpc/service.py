@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -249,6 +250,8 @@ def handlers(models: Models, keys: Keyring, tracing: Tracing | None = None) -> t
 
 async def _admit(name: str, context: Any, keys: Keyring) -> None:
     """End the call here unless its metadata has a key that may make it."""
+    if keys.is_open:
+        return
     try:
         if role := role_for(name):
             metadata = {key.lower(): str(value) for key, value in context.invocation_metadata() or ()}
@@ -259,6 +262,8 @@ async def _admit(name: str, context: Any, keys: Keyring) -> None:
 
 def _with_status(name: str, call: Call, models: Models, keys: Keyring, tracing: Tracing | None) -> Call:
     """A call whose errors of ours are gRPC's statuses, and which is counted and traced beside the routes of HTTP."""
+
+    counter = cache(lambda status: models.requests.labels(f"grpc {name}", str(status)))
 
     async def answer(request: Any, context: Any) -> Any:
         began_s, status = time.monotonic(), 200
@@ -275,7 +280,7 @@ def _with_status(name: str, call: Call, models: Models, keys: Keyring, tracing: 
             logger.exception("%s failed", name)
             await context.abort(CODES[status], CRASHED)
         finally:
-            models.requests.labels(f"grpc {name}", str(status)).inc()
+            counter(status).inc()
             if tracing:
                 tracing.record(
                     f"{SERVICE}/{name}",

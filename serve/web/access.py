@@ -1,17 +1,19 @@
-"""Owns what every request gets on any route: an id, a count, and one line in the log; it answers nothing."""
+"""Owns what of a request is kept whatever its route is: an id, a count, and one line in the log; it answers nothing."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
+import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
-from uuid import uuid4
 
 from prometheus_client import Counter
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 logger = logging.getLogger(__name__)
 
@@ -21,64 +23,65 @@ ACCESS = "access"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
-class AccessMiddleware:
-    """ASGI middleware: echoes or makes `X-Request-Id`, counts answers, logs one line per request at INFO.
+@dataclass(slots=True)
+class Visit:
+    """One request: since when, the path that its client wrote, its id, and its answer's status."""
+
+    began_s: float
+    path: str
+    id: str
+    status: int = 500  # unless an answer begins: its handler raised something unexpected
+
+
+class Access:
+    """Takes or makes `X-Request-Id`, counts answers, logs one line per request at INFO.
 
     `paths` leads from a route's endpoint to its path: with "other", the only values a metric's label may have.
     """
 
-    def __init__(self, app: ASGIApp, *, requests: Counter, paths: Mapping[Any, str]) -> None:
-        self.app = app
-        self.requests = requests
-        self.paths = paths
+    def __init__(self, requests: Counter, paths: Mapping[Any, str]) -> None:
+        self._paths = paths
+        # The first half is this server's, the second counts: no two are alike, and none costs a call of the system.
+        self._own, self._number = secrets.token_hex(8), itertools.count(1)
+        self._count = cache(lambda route, status: requests.labels(route, str(status)))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        began_s, path = time.monotonic(), scope["path"]
-        if path.endswith(
-            "/"
-        ):  # /predict/ is /predict: nobody is redirected, and no address is made of a client's words
+    def begin(self, scope: Scope) -> Visit:
+        """Hear of a request. /predict/ becomes /predict: nobody is redirected, and no address is made of its words."""
+        path: str = scope["path"]
+        if path.endswith("/"):
             scope["path"] = path.rstrip("/") or "/"
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
-        status = 500  # unless an answer begins: its handler raised something unexpected
+        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+        made = f"{self._own}{next(self._number):016x}"
+        return Visit(time.monotonic(), path, given if REQUEST_ID.fullmatch(given) else made)
 
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
-            await send(message)
+    def end(self, visit: Visit, scope: Scope) -> None:
+        """Count and log it."""
+        route = self._paths.get(scope.get("endpoint"), "other")  # the router leaves the endpoint in the scope
+        self._count(route, visit.status).inc()
+        if logger.isEnabledFor(logging.INFO):
+            self._log(visit, scope)
 
-        try:
-            await self.app(scope, receive, send_with_id)
-        finally:
-            route = self.paths.get(scope.get("endpoint"), "other")  # the router leaves the endpoint in the scope
-            self.requests.labels(route, str(status)).inc()
-            if logger.isEnabledFor(logging.INFO):
-                split = scope.get("state", {}).get("timing", "")
-                took_ms = (time.monotonic() - began_s) * 1000.0
-                # %r: the path is the client's, and a line break in it must not start a line of the log.
-                logger.info(
-                    "%s %r %d %.1f ms %s id=%s",
-                    scope["method"],
-                    path,
-                    status,
-                    took_ms,
-                    split,
-                    request_id,
-                    extra={
-                        ACCESS: {
-                            "method": scope["method"],
-                            "path": path,
-                            "status": status,
-                            "took_ms": round(took_ms, 3),
-                            **scope.get("state", {}).get("timings_ms", {}),
-                            "client": (scope.get("client") or ("",))[0],
-                            "id": request_id,
-                        }
-                    },
-                )
+    def _log(self, visit: Visit, scope: Scope) -> None:
+        split = scope.get("state", {}).get("timing", "")
+        took_ms = (time.monotonic() - visit.began_s) * 1000.0
+        # %r: the path is the client's, and a line break in it must not start a line of the log.
+        logger.info(
+            "%s %r %d %.1f ms %s id=%s",
+            scope["method"],
+            visit.path,
+            visit.status,
+            took_ms,
+            split,
+            visit.id,
+            extra={
+                ACCESS: {
+                    "method": scope["method"],
+                    "path": visit.path,
+                    "status": visit.status,
+                    "took_ms": round(took_ms, 3),
+                    **scope.get("state", {}).get("timings_ms", {}),
+                    "client": (scope.get("client") or ("",))[0],
+                    "id": visit.id,
+                }
+            },
+        )

@@ -15,12 +15,12 @@ from urllib.parse import urlencode
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from export.predict import answer_of
+from export.predict import named
 from serve.core.failures import EngineDownError, SlowBodyError, TooLargeError, UnavailableError, find_failure
 from serve.core.metrics import CONTENT_TYPE
 from serve.core.service import Limits, Service
@@ -29,14 +29,15 @@ from serve.keys import EVERYBODY, Keyring
 from serve.models.exposition import render
 from serve.models.models import Models, Served, only
 from serve.tracing import Tracing
-from serve.web.access import AccessMiddleware
+from serve.web.access import Access
 from serve.web.examples import find_examples
-from serve.web.gate import GateMiddleware
+from serve.web.front import ErrorAnswers, Front, Shortcuts
+from serve.web.gate import Gate
 from serve.web.intake import check_media_type, read_picture, read_top, while_connected
 from serve.web.openapi import describe_routes
 from serve.web.pages import answer_page
 from serve.web.traced import TraceMiddleware
-from serve.web.v2.routes import PREFIX, v2_routes
+from serve.web.v2.routes import PREFIX, answer_infer, v2_routes
 from zoo.errors import ZooError
 from zoo.files import json_text
 
@@ -51,10 +52,31 @@ def create_app(slot: Slot, limits: Limits, beside: Beside | None = None) -> Star
     return app_of(only(Service(slot, limits)), beside)
 
 
+class Application(Starlette):
+    """Starlette's, behind what `before` puts in front of it."""
+
+    def __init__(self, before: Callable[[ASGIApp], ASGIApp], **given: Any) -> None:
+        super().__init__(**given)
+        self._before = before
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """All layers, the outermost first."""
+        return self._before(super().build_middleware_stack())
+
+
 def app_of(
-    models: Models, beside: Beside | None = None, keys: Keyring = EVERYBODY, tracing: Tracing | None = None
+    models: Models,
+    beside: Beside | None = None,
+    keys: Keyring = EVERYBODY,
+    tracing: Tracing | None = None,
+    *,
+    has_shortcuts: bool = True,
 ) -> Starlette:
-    """Build the application. Its lifespan starts the models' engines, which then warm up, and drains them at last."""
+    """Build the application. Its lifespan starts the models' engines, which then warm up, and drains them at last.
+
+    Without shortcuts predictions go through the framework's layers too, which changes nothing but their time: a test
+    compares both.
+    """
     routes = [
         Route("/", show_page),
         Route("/predict", predict, methods=["POST"]),
@@ -69,17 +91,20 @@ def app_of(
         *v2_routes(),
     ]
     paths = {route.endpoint: route.path for route in routes}
-    app = Starlette(
-        routes=routes,
-        middleware=[
-            *([Middleware(TraceMiddleware, tracing=tracing, paths=paths)] if tracing else []),
-            Middleware(AccessMiddleware, requests=models.requests, paths=paths),
-            Middleware(GateMiddleware, keys=keys, answer_error=answer_error),
-        ],
-        exception_handlers={ZooError: answer_error, HTTPException: answer_http_error, Exception: answer_crash},
-        lifespan=lifespan,
-    )
-    app.router.redirect_slashes = False  # it redirects to the host that the client named; see `AccessMiddleware`
+    error_answers: ErrorAnswers = {ZooError: answer_error, HTTPException: answer_http_error, Exception: answer_crash}
+
+    def before(framework: ASGIApp) -> ASGIApp:
+        front = Front(
+            framework,
+            access=Access(models.requests, paths),
+            gate=Gate(keys),
+            shortcuts=Shortcuts(predict=predict, infer=answer_infer) if has_shortcuts else None,
+            error_answers=error_answers,
+        )
+        return TraceMiddleware(front, tracing=tracing, paths=paths) if tracing else front
+
+    app = Application(before, routes=routes, exception_handlers=dict(error_answers), lifespan=lifespan)
+    app.router.redirect_slashes = False  # it redirects to the host that the client named; see `Access`
     app.state.service = models.default.service
     app.state.models = models
     app.state.beside = beside
@@ -122,7 +147,7 @@ async def predict(request: Request) -> Response:
             request, service.classify(engine, body, deadline_s=deadline_s), deadline_s=deadline_s
         )
     computed_s = time.monotonic()
-    best = answer_of(answer.logits, engine.contract, top)
+    best = named(answer.scores(engine.contract), engine.contract, top)
     task = {} if engine.contract.thresholds is None else {"task": engine.contract.task}
     total_ms, encode_ms = ((time.monotonic() - since_s) * 1000.0 for since_s in (began_s, computed_s))
     service.metrics.observe_prediction(

@@ -2,66 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
-from serve.core.failures import ForbiddenError, UnauthorizedError
+from serve.core.failures import ForbiddenError
 from serve.keys import Keyring, role_for
-from zoo.errors import ZooError
 
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+# As they go onto the wire.
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
     # No page from elsewhere may show or read an answer; there is no CORS either.
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 # What a browser says of a request that a page from elsewhere makes. Programs say nothing.
 ELSEWHERE = ("cross-site", "same-site")
 # They change nothing, and a link from elsewhere to the page is one of them.
 READING = ("GET", "HEAD", "OPTIONS")
 
 
-class GateMiddleware:
-    """ASGI middleware: refuses what has no key or comes from a page elsewhere; `answer_error` says so."""
+class Gate:
+    """Refuses what has no key or comes from a page elsewhere."""
 
-    def __init__(
-        self, app: ASGIApp, *, keys: Keyring, answer_error: Callable[[Request, Exception], Awaitable[Response]]
-    ) -> None:
-        self.app = app
-        self.keys = keys
-        self.answer_error = answer_error
+    def __init__(self, keys: Keyring) -> None:
+        self._keys = keys
+        self._is_open = keys.is_open
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    def check(self, scope: Scope, headers: Mapping[str, str]) -> None:
+        """Let a request in.
 
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(SECURITY_HEADERS)
-            await send(message)
-
-        try:
-            self._check(scope)
-        except ZooError as error:
-            response = await self.answer_error(Request(scope), error)
-            # Its body is not read: what comes of it must not be taken for the next request.
-            response.headers["Connection"] = "close"
-            if isinstance(error, UnauthorizedError):
-                response.headers["WWW-Authenticate"] = 'Basic realm="zoo", charset="UTF-8"'
-            await response(scope, receive, send_with_headers)
-            return
-        await self.app(scope, receive, send_with_headers)
-
-    def _check(self, scope: Scope) -> None:
-        headers = Headers(scope=scope)
-        if role := role_for(scope["path"]):
-            self.keys.check(headers, role, (scope.get("client") or ("",))[0])
+        Raises:
+            UnauthorizedError, ForbiddenError, RateLimitedError: it is not.
+        """
+        if not self._is_open and (role := role_for(scope["path"])):
+            self._keys.check(headers, role, (scope.get("client") or ("",))[0])
         if scope["method"] not in READING and headers.get("sec-fetch-site") in ELSEWHERE:
             raise ForbiddenError(
                 "Pages from elsewhere may not use this server.", "Ask it from a program, or from its own page."

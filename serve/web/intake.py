@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from serve.core.failures import (
     ClientGoneError,
@@ -91,26 +91,32 @@ async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> b
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise too_large
-    body = bytearray()
+    parts: list[bytes] = []
+    length = 0
     try:
         async with asyncio.timeout(deadline_s - time.monotonic()):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_bytes:
+            is_more = True
+            while is_more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError("The client left while sending.")
+                parts.append(message.get("body", b""))
+                length += len(parts[-1])
+                if length > max_bytes:
                     raise too_large
+                is_more = message.get("more_body", False)
     except TimeoutError as error:
         raise SlowBodyError(
-            f"Only {len(body)} bytes of the body came within the request's time.",
+            f"Only {length} bytes of the body came within the request's time.",
             "Send it again over a faster connection, or scale the picture down.",
         ) from error
-    except ClientDisconnect as error:
-        raise ClientGoneError("The client left while sending.") from error
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
     if not body:
         raise ParameterError(
             "The body is empty; expected the bytes of a picture.",
             _example(request),
         )
-    return bytes(body)
+    return body
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T], *, deadline_s: float) -> T:

@@ -239,14 +239,33 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class Lingering:
-    """A transport as a request sees it: closing it does not cut off the answer."""
+    """A transport as a request sees it: closing it does not cut off the answer, and an answer goes out in one piece.
 
-    __slots__ = ("_protocol", "is_closing", "write")
+    uvicorn writes an answer's head and then its body, each by a call of the system that wakes the client. The head
+    waits here for the body.
+    """
+
+    __slots__ = ("_cycle", "_head", "_protocol", "is_closing", "write")
 
     def __init__(self, protocol: BoundedProtocol) -> None:
-        self._protocol = protocol
-        self.write, self.is_closing = protocol.transport.write, protocol.transport.is_closing
+        self._protocol, self._cycle, self._head = protocol, protocol.cycle, b""
+        self.is_closing = protocol.transport.is_closing
+        self.write: Callable[[bytes], None] = self._hold
+
+    def _hold(self, data: bytes) -> None:
+        if not self._cycle.response_started:  # 100 Continue
+            self._protocol.transport.write(data)
+        elif self._cycle.scope["method"] == "HEAD":  # nothing follows
+            self._send(data)
+        else:
+            self._head, self.write = data, self._send
+
+    def _send(self, data: bytes) -> None:
+        self._protocol.transport.writelines([self._head, data])
+        self._head, self.write = b"", self._protocol.transport.write
 
     def close(self) -> None:
         """Close the connection, gently."""
+        if self._head:
+            self._send(b"")
         self._protocol.close_gently()

@@ -34,9 +34,9 @@ def test_on_a_processor_all_cores_are_used_and_none_twice(
     assert (layout.instances, layout.threads) == found
 
 
-def test_on_a_gpu_there_is_one_unless_more_are_asked_for() -> None:
-    assert usual_layout(on_processor=False, cores=8, instances=None, threads=None) == Layout(instances=1)
-    assert usual_layout(on_processor=False, cores=8, instances=2, threads=None) == Layout(instances=2)
+def test_on_a_gpu_there_are_two_unless_others_are_asked_for() -> None:
+    assert usual_layout(on_processor=False, cores=8, instances=None, threads=None) == Layout(instances=2)
+    assert usual_layout(on_processor=False, cores=8, instances=1, threads=None) == Layout(instances=1)
 
 
 @pytest.mark.parametrize(

@@ -6,30 +6,26 @@ where that leaves twice the input's, and PyTorch resizes with its antialiased 8-
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from zoo.data.decode import TURNS
 from zoo.data.jpeg import JpegHeader, read_jpeg_header
 from zoo.data.planes import to_image, to_pixels
 from zoo.data.preprocess import crop_box
-from zoo.model.spec import RGB, Preprocessing
+from zoo.data.turbo import COLOR_SPACES, TurboJpeg
+from zoo.model.spec import Preprocessing
 
-COLOR_SPACES = {1: "GRAY", RGB: "RGB"}
+_KERNELS = {"bilinear": "_upsample_bilinear2d_aa", "bicubic": "_upsample_bicubic2d_aa"}
 # What is left for the resize, as a multiple of the input's side: with twice as much its filter still does the work.
 ROOM = 2
-# Memory that is kept for the next picture: of one larger than 1,300 × 1,000 it is given back.
-KEPT_BYTES = 4_000_000
 
 
 class QuickPreparer:
     """Makes inputs of JPEGs, one after another, in memory that it keeps. Not for several threads."""
 
     def __init__(self) -> None:
-        self._memory: NDArray[np.uint8] = np.empty(KEPT_BYTES, np.uint8)
+        self._jpegs = TurboJpeg()
 
     def prepare(self, body: bytes, preprocessing: Preprocessing, *, max_pixels: int) -> NDArray[np.uint8] | None:
         """(S, S, C) uint8; None for what has to go the usual way: no plain JPEG, damaged, too large once decoded.
@@ -49,22 +45,11 @@ class QuickPreparer:
         # A progressive picture is kept whole before it is made smaller.
         if (header.width * header.height if not header.in_order else width * height) > max_pixels:
             return None
-        pixels = self._decode(body, (height, width, preprocessing.channels))
+        pixels = self._jpegs.decode(body, (height, width, preprocessing.channels))
         if pixels is None:
             return None
         box = [round(edge / factor) for edge in (left, top, right, bottom)]
         return _upright(_resize(pixels[box[1] : box[3], box[0] : box[2]], preprocessing), header)
-
-    def _decode(self, body: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8] | None:
-        size_bytes = math.prod(shape)
-        memory = self._memory if size_bytes <= KEPT_BYTES else np.empty(size_bytes, np.uint8)
-        try:
-            decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-                body, COLOR_SPACES[shape[2]], min_height=shape[0], min_width=shape[1], buffer=memory[:size_bytes]
-            )
-        except ValueError:  # Pillow decides whether it is broken
-            return None
-        return decoded if decoded.shape == shape else None
 
 
 def _factor(side: float, size: int) -> int:
@@ -73,14 +58,18 @@ def _factor(side: float, size: int) -> int:
 
 
 def _resize(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Resize (H, W, C) to the input's size by PyTorch's kernel for uint8, which works on this layout as it is."""
-    from torch import from_numpy
-    from torch.nn.functional import interpolate
+    """Resize (H, W, C) to the input's size by PyTorch's kernel for uint8, which works on this layout as it is.
+
+    `torch.nn.functional.interpolate` calls the same kernel, but for its answer in another layout: to turn that around
+    takes as long as the resize.
+    """
+    import torch
 
     size = preprocessing.image_size
-    planes = from_numpy(pixels).permute(2, 0, 1)[None]
-    resized = interpolate(planes, size=(size, size), mode=preprocessing.interpolation, antialias=True)
-    made: NDArray[np.uint8] = resized[0].permute(1, 2, 0).numpy()
+    made = np.empty((size, size, pixels.shape[2]), np.uint8)
+    planes, out = (torch.from_numpy(array).permute(2, 0, 1)[None] for array in (pixels, made))
+    kernel = getattr(torch.ops.aten, _KERNELS[preprocessing.interpolation])
+    kernel.out(planes, [size, size], False, None, None, out=out)
     return made
 
 

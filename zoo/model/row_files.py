@@ -1,15 +1,19 @@
-"""Owns networks in files of the user: it turns a TOML file into a valid `Variant`, and a `Variant` into a TOML file."""
+"""Owns rows in TOML files of the user: how they are written and read, and what makes one of a network valid."""
 
 from __future__ import annotations
 
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import DataError, RowError
 from zoo.files import write_text
 from zoo.model.spec import Variant
 from zoo.model.variants import VARIANTS, check_resnet
+from zoo.rows import Row
+
+MAKE_ONE = "`zoo scale s --depth 1.2 -o mynet.toml` writes one."
 
 
 def load_row(path: Path) -> Variant:
@@ -19,16 +23,7 @@ def load_row(path: Path) -> Variant:
         DataError: no such file, not TOML, or a field that is missing, unknown or out of range; says which and what
             was expected.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"There is no row file {path}.", "`zoo scale s --depth 1.2 -o mynet.toml` writes one."
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} is not TOML: {error}.", "`zoo scale s -o mynet.toml` writes one to start from."
-        ) from error
+    raw = read_toml(path, "row", MAKE_ONE)
     # What follows from the rest may be left out.
     row = {"name": raw.get("id", ""), "family": "user", "source": "a file of the user", "preprocessing": {}} | raw
     if isinstance(row["preprocessing"], dict) and "eval_size" in row:
@@ -40,6 +35,25 @@ def load_row(path: Path) -> Variant:
     _check_sizes(path, variant)
     _check_head(path, variant)
     return variant
+
+
+def read_toml(path: Path, what: str, make_one: str) -> dict[str, Any]:
+    """What a TOML file says.
+
+    Args:
+        path: the file.
+        what: what it should hold, for errors: "row".
+        make_one: the hint that says how to get one.
+
+    Raises:
+        DataError: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"There is no {what} file {path}.", make_one) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not TOML: {error}.", make_one) from error
 
 
 def check_own_id(path: Path, id: str) -> None:
@@ -95,13 +109,29 @@ def write_new_row(path: Path, variant: Variant, comment: str) -> Variant:
 
 def write_row(path: Path, variant: Variant, comment: str) -> None:
     """Write a network's row as TOML, whole or not at all; `load_row` reads an equal row back."""
-    row = variant.to_dict()
-    stages, preprocessing = row.pop("stages"), row.pop("preprocessing")
+    write_toml(path, variant, comment)
+
+
+def write_toml(path: Path, row: Row, comment: str) -> None:
+    """Write a row as TOML, whole or not at all: its plain fields, then its rows as tables, then its lists of rows.
+
+    A field that is None is left out.
+    """
+    fields = row.to_dict()
+    tables = {name: value for name, value in fields.items() if isinstance(value, dict)}
+    lists = {name: value for name, value in fields.items() if isinstance(value, list) and _is_table(value)}
+    own = {name: value for name, value in fields.items() if name not in (*tables, *lists)}
     lines = [f"# {line}" for line in comment.splitlines()]
-    for title, table in (("", row), ("[preprocessing]", preprocessing), *(("[[stages]]", stage) for stage in stages)):
+    parts = [("", own), *((f"[{name}]", table) for name, table in tables.items())]
+    parts += [(f"[[{name}]]", table) for name, rows in lists.items() for table in rows]
+    for title, table in parts:
         lines += ["", title] if title else []
         # TOML writes texts, lists, truths and numbers as JSON does.
         lines += [
             f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items() if value is not None
         ]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _is_table(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, dict) for value in values)

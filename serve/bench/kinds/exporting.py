@@ -129,5 +129,5 @@ def headlines(runs: Sequence[Measured[ExportingData]]) -> Iterator[str]:
 
 
 KIND = Kind(
-    name="exporting", place=85, read=ExportingData.from_dict, section=section, headlines=headlines, tables=figures
+    name="exporting", place=87, read=ExportingData.from_dict, section=section, headlines=headlines, tables=figures
 )

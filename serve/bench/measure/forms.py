@@ -66,7 +66,12 @@ class PictureStage(Network):
 
 def picture_size(place: StagePlace) -> int:
     """The side of the pictures that a stage as a network takes, pixels: that of its map, if there are such pictures."""
-    return place.in_size if place.in_size >= LEAST_SIZE else LEAST_SIZE * place.in_size
+    return picture_side(place.in_size)
+
+
+def picture_side(in_size: int) -> int:
+    """The same of a map."""
+    return in_size if in_size >= LEAST_SIZE else LEAST_SIZE * in_size
 
 
 def build_form(variant: Variant, place: StagePlace, stage: Stage | None) -> PictureStage:
@@ -81,17 +86,26 @@ def build_form(variant: Variant, place: StagePlace, stage: Stage | None) -> Pict
         module = PictureStage(variant, place, stage)
     for norm in module.residual_norms():
         nn.init.constant_(norm.weight, BRANCH_SCALE)
-    count = -(-_STATISTICS_VALUES // place.out_size**2)
-    size = picture_size(place)
+    settle(module, picture_size(place), place.out_size)
+    return module
+
+
+def settle(module: Network, size: int, out_size: int) -> None:
+    """Settle a form's norms on random pictures of `size` px, whose maps end with a side of `out_size` px."""
+    count = -(-_STATISTICS_VALUES // out_size**2)
     noise = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(_SEED))
     settle_batch_norms(module, [noise])
-    return module
 
 
 def contract_of(module: PictureStage, place: StagePlace) -> Contract:
     """What a stage as a network promises: and NUM_ANSWERS answers."""
+    return form_contract(f"{module.variant.id}-stage-{place.index}", picture_size(place), NUM_ANSWERS)
+
+
+def form_contract(model: str, size: int, num_answers: int) -> Contract:
+    """What any form promises: so many answers to pictures of `size` px."""
     return Contract(
-        model=f"{module.variant.id}-stage-{place.index}",
-        classes=tuple(f"answer {index}" for index in range(NUM_ANSWERS)),
-        preprocessing=Preprocessing(image_size=picture_size(place)),
+        model=model,
+        classes=tuple(f"answer {index}" for index in range(num_answers)),
+        preprocessing=Preprocessing(image_size=size),
     )

@@ -22,7 +22,7 @@ from serve.bench.measure.stages import StageRow, StagesData
 from serve.bench.measure.table3 import FusionData
 from serve.bench.measure.timing import Schedule
 from serve.bench.measure.whole import check_network, measure_exchanges, measure_in_place, prepare_network
-from serve.bench.stage_options import METHODS, FusionOptions, SeChoice, StagesOptions
+from serve.bench.stage_options import METHODS, FusionOptions, LatencyTableOptions, SeChoice, StagesOptions
 from zoo.errors import ZooError
 from zoo.machine import choose_device, cuda_driver, processor_name
 from zoo.model.spec import Variant
@@ -61,7 +61,7 @@ def bench_stages(
     )
     for engine, precision, _ in asked:
         check_engine(engine, precision, options.device)
-        _check_threads(engine, options)
+        check_threads(engine, options)
     schedule = schedule or _schedule(options)
     for engine, precision, se in asked:
         say(f"{variant.id} in {engine.name}, {precision}")
@@ -90,7 +90,7 @@ class _StagesJob:
         self.notes: list[str] = []
 
     def result(self) -> Result:
-        device = _device_name(self.bench)
+        device = device_name(self.bench)
         with GpuTrace(device) as trace:
             self.say("measuring the peaks of the roofline")
             peaks = measure_peaks(self.variant, self.bench)
@@ -203,7 +203,7 @@ def bench_fusion(
     engines = [find_engine(id) for id in dict.fromkeys(options.engines)] or [best_engine(options.device)]
     for engine in engines:
         check_engine(engine, options.precision, options.device)
-        _check_threads(engine, options)
+        check_threads(engine, options)
     schedule = schedule or _schedule(options)
     given = {} if networks is None else {"networks": networks}
     for engine in engines:
@@ -222,7 +222,7 @@ def bench_fusion(
 def _fusion_result(
     options: FusionOptions, bench: Bench, schedule: Schedule, say: Say, given: dict[str, tuple[Variant, ...]]
 ) -> Result:
-    device, size, measured = _device_name(bench), options.image_size, []
+    device, size, measured = device_name(bench), options.image_size, []
     with GpuTrace(device) as trace:
         if options.inference:
             measured.append(measure_inference(bench, schedule, image_size=size, say=say, **given))
@@ -268,7 +268,8 @@ def _kind(bench: Bench) -> str:
     return bench.engine.device if bench.engine.device != "auto" else choose_device(bench.device)
 
 
-def _device_name(bench: Bench) -> str:
+def device_name(bench: Bench) -> str:
+    """What does the work: the GPU's name, or the processor's."""
     driver = cuda_driver()
     return driver.gpus[0].name if _kind(bench) == "cuda" and driver else processor_name()
 
@@ -277,7 +278,12 @@ def _schedule(options: StagesOptions | FusionOptions) -> Schedule:
     return plan_rounds(options.duration_s, warmup_ms=options.warmup_ms, rounds=options.rounds)
 
 
-def _check_threads(engine: EngineRow, options: StagesOptions | FusionOptions) -> None:
+def check_threads(engine: EngineRow, options: StagesOptions | FusionOptions | LatencyTableOptions) -> None:
+    """Refuse --threads where they are without effect.
+
+    Raises:
+        ZooError: the engine computes on a GPU.
+    """
     on = engine.device if engine.device != "auto" else choose_device(options.device)
     if options.threads and on == "cuda":
         raise ZooError(

@@ -51,10 +51,11 @@ def _tables(runs: DeviceRuns) -> Iterator[tuple[str, str, str, list[str], list[l
     for kind, of_kind in runs.kinds:
         for run in of_kind:
             for table in kind.tables(run):
-                yield (kind.name, run.result.name, *_plain(table))
+                yield (kind.name, run.result.name, *plain_table(table))
 
 
-def _plain(table: Figures | Table) -> tuple[str, list[str], list[list[str]]]:
+def plain_table(table: Figures | Table) -> tuple[str, list[str], list[list[str]]]:
+    """A table's caption, heads and cells as plain text."""
     if isinstance(table, Figures):
         rows = [[unescape(re.sub(r"<[^>]+>", "", join(cell))) for cell in row] for row in table.rows]
         return table.caption, list(table.heads), rows

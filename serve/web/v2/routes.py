@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from export.interface import input_of
 from serve.core.failures import ProtocolError
 from serve.core.slot import Engine
 from serve.models.models import Models, Served
@@ -28,8 +27,8 @@ from serve.web.v2.memory import memory_routes
 from serve.web.v2.wire import JSON_LENGTH, read_infer, read_json_length, read_raw, write_infer
 
 PREFIX = "/v2"
-# A larger body is read in a thread: the event loop goes on serving others meanwhile.
-LARGE_BODY_BYTES = 65_536
+# Longer JSON is read in a thread: the event loop goes on serving others meanwhile.
+LARGE_JSON_BYTES = 65_536
 # What Triton answers where OIP leaves it open: not ready is 400, and no answer about health has a body.
 NOT_READY = 400
 
@@ -136,9 +135,7 @@ async def answer_infer(request: Request) -> Response:
     with served.service.admit() as engine:
         body = await read_body(request, max_bytes=limits.max_body_bytes, deadline_s=deadline_s)
         read = partial(_read, request, body, limits.max_body_bytes, engine)
-        encoded = "content-encoding" in request.headers
-        large = encoded or len(body) > LARGE_BODY_BYTES
-        asked: InferRequest = await run_in_threadpool(read) if large else read()
+        asked: InferRequest = await run_in_threadpool(read) if _is_slow(request, body) else read()
         if asked.timeout_us:
             deadline_s = min(deadline_s, began_s + asked.timeout_us / 1e6)
         answer = await while_connected(
@@ -153,13 +150,21 @@ async def answer_infer(request: Request) -> Response:
     return Response(content, headers=headers | {"Server-Timing": split})
 
 
+def _is_slow(request: Request, body: bytes) -> bool:
+    """Whether reading it takes a while: bytes behind a short JSON do not, however many they are."""
+    if "content-encoding" in request.headers:
+        return True
+    told = request.headers.get(JSON_LENGTH, "")
+    return min(len(body), int(told) if told.isascii() and told.isdigit() else len(body)) > LARGE_JSON_BYTES
+
+
 def _read(request: Request, body: bytes, max_bytes: int, engine: Engine) -> InferRequest:
     body = decompress(body, request.headers.get("content-encoding", ""), max_bytes=max_bytes)
     json_length = read_json_length(request.headers.get(JSON_LENGTH), body)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     encoded = media_type.startswith("image/")
     if encoded or json_length == 0:
-        taken = input_of(engine.contract)
+        taken = engine.taken
         row_bytes = math.prod(taken.shape) * np.dtype(taken.dtype).itemsize
         return read_raw(body, taken.name, DATATYPES[taken.dtype], row_bytes, taken.shape, encoded=encoded)
     return read_infer(body, json_length)

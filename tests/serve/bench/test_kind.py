@@ -111,7 +111,8 @@ def test_a_kind_without_a_file_is_unknown(tmp_path: Path, zoo: Callable) -> None
     made = zoo("bench", "report", tmp_path, "-o", tmp_path / "report.html")
     assert made.code == 1
     assert (
-        "is a result of kind 'weather'; this version reads stages, fusion, latency, zoo, train, finetuning" in made.err
+        "is a result of kind 'weather'; this version reads stages, fusion, latency_table, latency, zoo, train,"
+        in made.err
     )
     assert "update, or take the file away" in made.err
     with pytest.raises(UnknownNameError, match="weather"):
@@ -120,9 +121,20 @@ def test_a_kind_without_a_file_is_unknown(tmp_path: Path, zoo: Callable) -> None
 
 def test_every_kind_has_a_place_of_its_own() -> None:
     found = find_kinds()
-    measured = ["stages", "fusion", "latency", "zoo", "train", "finetuning", "progressive", "backends"]
-    assert list(found) == [*measured, "peers", "loader", "decoding", "conditioning", "quantization", "serve", "check"]
+    measured = ["stages", "fusion", "latency_table", "latency", "zoo", "train", "finetuning", "progressive", "search"]
+    assert list(found) == [
+        *measured,
+        "backends",
+        "peers",
+        "loader",
+        "decoding",
+        "conditioning",
+        "quantization",
+        "serve",
+        "check",
+    ]
     assert len({kind.place for kind in found.values()}) == len(found)
     assert all(kind.name == file for file, kind in found.items())
     assert found["stages"].command == "zoo bench stages"
+    assert found["latency_table"].command == "zoo bench latency-table"
     assert found["peers"].command == "python benchmarks/peers.py"

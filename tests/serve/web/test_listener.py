@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serve.web.listener import ConnectionLimits
+from serve.web.listener import ConnectionLimits, Lingering
 
 PATIENCE_S = 60.0
 Start = Callable[..., Any]
@@ -178,3 +178,37 @@ def test_a_server_that_is_about_to_stop_closes_connections_after_their_answer(st
     ready = running.client.get("/readyz")
     assert (ready.status_code, ready.json()["error"]) == (503, "The server is about to shut down.")
     assert running.post(fake.png(2)).status_code == 200
+
+
+def test_an_answer_goes_out_in_one_piece(start_server: Start, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[int] = []
+    send = Lingering._send
+
+    def send_and_count(self: Lingering, data: bytes) -> None:
+        pieces.append(len([part for part in (self._head, data) if part]))
+        send(self, data)
+
+    monkeypatch.setattr(Lingering, "_send", send_and_count)
+    running = start_server()
+    assert running.client.get("/info").json()["model"] == "fake"
+    assert pieces == [2]
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_an_answer_without_a_body_is_sent(start_server: Start, method: str) -> None:
+    running = start_server()
+    for path in ("/healthz", "/v2/health/live", "/healthz"):  # the second one is empty
+        reply = running.client.request(method, path)
+        assert reply.status_code == 200
+        assert bool(reply.content) == (method == "GET" and path == "/healthz")
+
+
+def test_a_client_that_asks_first_is_told_to_go_on(start_server: Start, fake: Any) -> None:
+    picture = fake.png(3)
+    said = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    )
+    with connect(start_server(), said % len(picture)) as client:
+        assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(picture)
+        assert answer_of(client)[0] == 200

@@ -21,6 +21,10 @@ INFER = "/v2/models/fake/infer"
 Start = Callable[..., Any]
 
 
+def without(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key != name}
+
+
 def tensor(*filled: int) -> dict[str, Any]:
     """Pictures of 8 × 8 that are each filled with one byte, as JSON."""
     pictures = np.stack([np.full((8, 8, 3), byte, np.uint8) for byte in filled])
@@ -180,7 +184,8 @@ def test_the_time_of_a_request_is_the_clients_to_shorten(start_server: Start, fa
         ({"inputs": [tensor(1) | {"data": [0.5] * 192}]}, "not UINT8 throughout"),
         ({"inputs": [tensor(1) | {"data": [2**80] * 192}]}, "not UINT8"),
         ({"inputs": [tensor(1) | {"data": [[1], [1, 2]]}]}, "ragged"),
-        ({"inputs": [tensor(1) | {"parameters": {"binary_data_size": 7}}]}, "bytes are left"),
+        ({"inputs": [tensor(1) | {"parameters": {"binary_data_size": 7}}]}, "two places"),
+        ({"inputs": [without(tensor(1), "data") | {"parameters": {"binary_data_size": 7}}]}, "bytes are left"),
         ({"inputs": [tensor(1) | {"parameters": {"shared_memory_region": "a"}}]}, "byte_size"),
         ({"inputs": [7]}, "list of JSON objects"),
         ({"inputs": [tensor(1)], "outputs": [{"name": "labels"}]}, "no output 'labels'"),

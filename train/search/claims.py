@@ -1,0 +1,223 @@
+"""Owns who does which piece of a search's work, so that none is done twice and none is lost; the work is others'.
+
+A piece has a key, such as a network's code. Whoever takes it writes key and worker into a new row of the study, then
+looks whether a row with a smaller number has the same key: that one stays. A worker says every minute that it is
+alive. A row whose worker is gone is set free: its piece is done once more, and failed if that kills its worker again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from train.search.store import PAUSES_S, Store
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    import optuna
+
+KEY, WORKER, ALIVE, REASON, OUTCOME = "key", "worker", "alive", "reason", "outcome"
+RELEASED, TWICE = "released", "twice"
+BEAT_S = 60.0
+# A worker on another machine that has said nothing for so long is gone; its clock may be some minutes wrong.
+GONE_AFTER_S = 15 * 60.0
+# Between making a row and writing its key are milliseconds. A row without one for so long was never taken.
+TAKEN_WITHIN_S = 30.0
+KILLED_TWICE = "its process was killed twice"
+# Open: nobody has done it, or whoever began it let go or was killed once.
+Standing = Literal["done", "stopped early", "failed", "running", "open", "void"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A row of the study. `params` are what its sampler chose; `outcome` is what whoever did it has written."""
+
+    number: int
+    key: str | None
+    standing: Standing
+    params: Mapping[str, Any]
+    outcome: Mapping[str, Any]
+    reason: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is over, for good or bad."""
+        return self.standing in ("done", "stopped early", "failed")
+
+
+def pieces_of(rows: Sequence[optuna.trial.FrozenTrial], now_s: float) -> list[Piece]:
+    """What every row means, in order; rows that wait for a worker, or were taken twice, are void."""
+    killed: defaultdict[str | None, int] = defaultdict(int)
+    pieces = []
+    for row in rows:
+        key, reason = row.user_attrs.get(KEY), row.user_attrs.get(REASON, "")
+        standing = _standing(row, now_s)
+        if standing == "open" and not row.user_attrs.get(RELEASED):
+            killed[key] += 1
+            if killed[key] > 1:
+                standing, reason = "failed", KILLED_TWICE
+        pieces.append(Piece(row.number, key, standing, row.params, row.user_attrs.get(OUTCOME, {}), reason))
+    return pieces
+
+
+def _standing(row: optuna.trial.FrozenTrial, now_s: float) -> Standing:
+    attrs, state = row.user_attrs, row.state.name
+    if state == "WAITING" or attrs.get(TWICE):
+        return "void"
+    if state == "RUNNING":
+        if KEY in attrs:
+            return "open" if is_gone(attrs[WORKER], attrs[ALIVE], now_s) else "running"
+        began = row.datetime_start.timestamp() if row.datetime_start else 0.0
+        return "running" if now_s - began < TAKEN_WITHIN_S else "void"
+    if state == "FAIL":
+        return "failed" if REASON in attrs else "open" if KEY in attrs else "void"
+    return "done" if state == "COMPLETE" else "stopped early"
+
+
+def is_gone(worker: Mapping[str, Any], alive_s: float, now_s: float) -> bool:
+    """Whether a worker has ended: on this machine the system knows it, of another one its silence tells."""
+    if now_s - alive_s > GONE_AFTER_S:
+        return True
+    if worker["host"] != socket.gethostname() or os.name == "nt":  # there, asking with signal 0 would end it
+        return False
+    try:
+        os.kill(worker["process"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's process
+        return False
+    return False
+
+
+class Claim:
+    """A piece of work that this worker has taken, and where its outcome goes."""
+
+    def __init__(self, board: Board, trial: optuna.trial.Trial, key: str) -> None:
+        self.board = board
+        self.trial = trial
+        self.key = key
+
+    def note(self, outcome: Mapping[str, Any]) -> None:
+        """Write what is known so far."""
+        self.board.reach(lambda: self.trial.set_user_attr(OUTCOME, dict(outcome)))
+
+    def finish(self, values: Sequence[float], outcome: Mapping[str, Any]) -> None:
+        """It is done; `values` are for the sampler."""
+        self._end("COMPLETE", {OUTCOME: dict(outcome)}, list(values))
+
+    def stop_early(self, outcome: Mapping[str, Any]) -> None:
+        """It was ended because it is behind."""
+        self._end("PRUNED", {OUTCOME: dict(outcome)})
+
+    def fail(self, reason: str, outcome: Mapping[str, Any]) -> None:
+        """It cannot be done, and is not to be tried again."""
+        self._end("FAIL", {OUTCOME: dict(outcome), REASON: reason})
+
+    def release(self) -> None:
+        """Let go: somebody else may do it."""
+        self._end("FAIL", {RELEASED: True})
+
+    def _end(self, state: str, attrs: Mapping[str, Any], values: list[float] | None = None) -> None:
+        import optuna
+
+        def write() -> None:
+            for name, value in attrs.items():
+                self.trial.set_user_attr(name, value)
+            self.board.study.tell(self.trial, values, state=optuna.trial.TrialState[state])
+
+        # What took long to find out is not lost because a server was away for a moment.
+        self.board.store.reach(write, PAUSES_S)
+
+
+class Board:
+    """The pieces of work of one study, for this worker and all others."""
+
+    def __init__(self, store: Store, study: optuna.study.Study) -> None:
+        self.store = store
+        self.study = study
+
+    def reach(self, access: Callable[[], Any]) -> Any:
+        """As `Store.reach`."""
+        return self.store.reach(access)
+
+    def pieces(self) -> list[Piece]:
+        """Every row that means something, in order.
+
+        Raises:
+            ZooError: the store cannot be read.
+        """
+        rows = self.reach(lambda: self.study.get_trials(deepcopy=False))
+        return [piece for piece in pieces_of(rows, time.time()) if piece.standing != "void"]
+
+    def settle_the_dead(self) -> None:
+        """Write down that the workers of some rows are gone. Two workers may try at once: one of them does it."""
+        import optuna
+
+        for row in self.reach(lambda: self.study.get_trials(deepcopy=False)):
+            if row.state == optuna.trial.TrialState.RUNNING and _standing(row, time.time()) in ("open", "void"):
+                try:
+                    self.reach(lambda: self.study.tell(row.number, state=optuna.trial.TrialState.FAIL))  # noqa: B023
+                except ValueError:  # it is told already
+                    continue
+
+    def open_again(self) -> list[Piece]:
+        """The pieces that somebody began and nobody is doing or has done, each once."""
+        pieces = self.pieces()
+        taken = {piece.key for piece in pieces if piece.standing != "open"}
+        return list(
+            {piece.key: piece for piece in pieces if piece.standing == "open" and piece.key not in taken}.values()
+        )
+
+    def take(self, ask: Callable[[], tuple[optuna.trial.Trial, str]]) -> Claim | None:
+        """Take the piece that `ask` proposes as a new row and its key; None where somebody has it, or did it.
+
+        Raises:
+            ZooError: the store cannot be used.
+        """
+        import optuna
+
+        trial, key = self.reach(ask)
+        told = {WORKER: {"host": socket.gethostname(), "process": os.getpid()}, ALIVE: time.time(), KEY: key}
+        for name, value in told.items():  # the key last: a row with a key has a worker
+            self.reach(lambda: trial.set_user_attr(name, value))  # noqa: B023
+        while any(piece.key is None and piece.number < trial.number for piece in self.pieces()):
+            time.sleep(0.02)  # that row was made a moment ago, and its key may be the same
+        earlier = [piece for piece in self.pieces() if piece.key == key and piece.number != trial.number]
+        if any(piece.settled or (piece.standing == "running" and piece.number < trial.number) for piece in earlier):
+            self.reach(lambda: trial.set_user_attr(TWICE, True))
+            self.reach(lambda: self.study.tell(trial, state=optuna.trial.TrialState.FAIL))
+            return None
+        return Claim(self, trial, key)
+
+    @contextmanager
+    def alive(self, claim: Claim, every_s: float = BEAT_S) -> Iterator[None]:
+        """Say every minute that this worker is alive; let go of the piece if the block ends by a signal or an error."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(every_s):
+                try:
+                    self.reach(lambda: claim.trial.set_user_attr(ALIVE, time.time()))
+                except RuntimeError:
+                    return  # the piece has ended a moment ago, and its row takes nothing any more
+                except ZooError:
+                    continue  # the store is away for a moment; whoever ends the piece will say so if it stays away
+
+        thread = threading.Thread(target=beat, daemon=True, name="zoo-search-alive")
+        thread.start()
+        ended = False
+        try:
+            yield
+            ended = True
+        finally:
+            over.set()
+            thread.join()
+            if not ended:
+                claim.release()
