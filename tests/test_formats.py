@@ -35,6 +35,7 @@ from serve.bench.measure.table3 import TABLE_3
 from serve.bench.measure.timing import Schedule
 from serve.bench.options import ServeBenchOptions
 from serve.bench.stage_options import FusionOptions
+from tests.serve.bench.kinds.test_exporting import exporting_result
 from tests.serve.bench.kinds.test_hotpath import hotpath_result
 from tests.serve.bench.measure.simulated import BUSY, FakeWatch
 from zoo.cli import cli
@@ -177,6 +178,7 @@ def results(ask: Ask) -> Iterator[tuple[str, Any]]:
         a_fusion_result(),
         a_serve_result(),
         hotpath_result().to_dict(),
+        exporting_result().to_dict(),
         ask("bench train tiny --recipe digits --steps 2 --device cpu"),
         ask("bench train lite0 --at-size 32 --at-batch 2 --steps 2 --device cpu --beside-timm"),
         ask(f"bench latency tiny.onnx --scenario server --rate 50 --batch-size 2 {BRIEF}"),

@@ -11,7 +11,7 @@ from serve.bench.kind import Kind, Measured
 from zoo.page.elements import plain
 from zoo.page.figures import Figures, to_page
 from zoo.page.markup import Markup, tag
-from zoo.rows import Count, NotNegative, Positive, Row, Some, Text
+from zoo.rows import Count, NotNegative, Row, Some, Text
 from zoo.wording import digits
 
 
@@ -63,7 +63,7 @@ class ExportingRow(Row):
     compared: Count
     calibrated: Count | None
     built_by: str
-    onnx_bytes: Positive
+    onnx_bytes: Count
     runs: Annotated[tuple[ExportRun, ...], Some()]
 
     @property

@@ -130,7 +130,9 @@ def test_every_kind_has_a_place_of_its_own() -> None:
         "decoding",
         "conditioning",
         "quantization",
+        "exporting",
         "serve",
+        "hotpath",
         "check",
     ]
     assert len({kind.place for kind in found.values()}) == len(found)
