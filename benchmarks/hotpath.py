@@ -35,15 +35,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from servers import running
 
-from serve.bench.measure.hotpath import BesideRow, HotpathData, ShareRow
+from serve.bench.measure.hotpath import BesideRow, HotpathData, ShareRow, hotpath_result
 from serve.bench.measure.load import Target, post
 from serve.bench.measure.pump import GrpcPump, HttpPump, PumpRow, cpu_s, pump
 from serve.bench.report.report import keep_result
 from serve.rpc.schema import message_class
 from zoo.data.preprocess import load_batch
-from zoo.machine import processor_name, usable_processors
+from zoo.machine import usable_processors
 from zoo.model.spec import Preprocessing
-from zoo.results import Result, Subject, measured_on, summarize
+from zoo.results import summarize
 
 SERVER = Path(__file__).with_name("hotpath_server.py")
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -256,19 +256,7 @@ def main(model: Path, only: tuple[str, ...], duration_s: float, out: Path) -> No
         shares=tuple(found["share"]),
         idle_cpu_share=found["idle"][0] if found["idle"] else None,
     )
-    result = Result(
-        kind="hotpath",
-        name=f"zoo serve, {model.name}",
-        environment=measured_on(processor_name()),
-        settings={
-            "subjects": [Subject(name="zoo serve").to_dict()],
-            "duration_s": duration_s,
-            "turns": TURNS,
-            "cores": usable_processors(),
-            "client": "one process on the same cores, HTTP/1.1 and HTTP/2 with kept connections",
-        },
-        data=data.to_dict(),
-    )
+    result = hotpath_result(data, f"zoo serve, {model.name}", duration_s=duration_s, turns=TURNS)
     keep_result(result, out, as_json=False)
 
 

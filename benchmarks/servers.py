@@ -3,8 +3,10 @@
     python benchmarks/servers.py b0.onnx --peer-python PEERS/bin/python -o benchmarks
 
 The .onnx: `zoo export b0 --random-weights`. The peers' Python has litserve, starlette, uvicorn, onnxruntime and Pillow;
-without it only ours are measured. Each server takes ten loads of `--duration-s`: with 10 s, six servers take eleven to
-twelve minutes. Everything on the machine is in the figures: run nothing beside it.
+without it only ours are measured. BentoML and Ray Serve ask for releases that others do not bear beside them, so they
+have a Python each: `--bento-python` with bentoml, `--ray-python` with ray[serve], both with onnxruntime and Pillow.
+Each server takes ten loads of `--duration-s`: with 10 s, ten servers take about twenty minutes. Everything on the
+machine is in the figures: run nothing beside it.
 """
 
 from __future__ import annotations
@@ -29,12 +31,15 @@ from zoo.errors import ZooError
 from zoo.machine import usable_processors
 
 PEERS = Path(__file__).with_name("serving_peers")
-START_S = 120.0
-# As the form of a browser has it: LitServe reads pictures out of forms.
+START_S = 300.0
+# As the form of a browser has it: these read pictures out of forms.
+FORMS = ("LitServe", "BentoML")
 FORM = b'--zoo\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
 
 
-def commands(model: Path, port: int, peer_python: str | None) -> dict[str, list[str]]:
+def commands(
+    model: Path, port: int, peer_python: str | None, bento_python: str | None, ray_python: str | None
+) -> dict[str, list[str]]:
     """Every server with the command that starts it; the layouts are those that suit a processor."""
     cores = str(usable_processors())
     ours = [sys.executable, "-m", "zoo", "serve", str(model), "--port", str(port), "--max-wait-ms", "120"]
@@ -49,6 +54,14 @@ def commands(model: Path, port: int, peer_python: str | None) -> dict[str, list[
         found["LitServe, batches of 8"] = [*lit, "8", "1"]
         found["LitServe, a worker a core"] = [*lit, "1", cores]
         found["Starlette, threads"] = [peer_python, str(PEERS / "starlette_server.py"), str(model), str(port), "1"]
+    if bento_python is not None:
+        bento = [bento_python, str(PEERS / "bentoml_server.py"), str(model), str(port)]
+        found["BentoML"] = [*bento, "1"]
+        found["BentoML, a worker a core"] = [*bento, cores]
+    if ray_python is not None:
+        ray = [ray_python, str(PEERS / "ray_server.py"), str(model), str(port)]
+        found["Ray Serve, batches of 8"] = [*ray, "8", "1"]
+        found["Ray Serve, a replica a core"] = [*ray, "8", cores]
     return found
 
 
@@ -98,6 +111,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 @click.command()
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--peer-python", help="A Python that has the peers.")
+@click.option("--bento-python", help="A Python that has BentoML.")
+@click.option("--ray-python", help="A Python that has Ray Serve.")
 @click.option("--only", multiple=True, help="Names of servers that begin so; repeatable.")
 @click.option("--clients", multiple=True, type=int)
 @click.option("--overload", multiple=True, type=float)
@@ -106,6 +121,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def main(
     model: Path,
     peer_python: str | None,
+    bento_python: str | None,
+    ray_python: str | None,
     only: tuple[str, ...],
     clients: tuple[int, ...],
     overload: tuple[float, ...],
@@ -118,12 +135,12 @@ def main(
     options = ServeBenchOptions(servers=("x",), clients=clients, overload=overload, duration_s=duration_s, out=out)
     body, picture = read_picture(None)
     rows: list[LoadRow] = []
-    for name, command in commands(model.resolve(), port, peer_python).items():
+    for name, command in commands(model.resolve(), port, peer_python, bento_python, ray_python).items():
         if only and not name.startswith(only):
             continue
         raw = Target(name, "127.0.0.1", port, post("127.0.0.1", "/predict", body, "image/jpeg"))
         form = post("127.0.0.1", "/predict", FORM + body + b"\r\n--zoo--\r\n", "multipart/form-data; boundary=zoo")
-        target = replace(raw, request=form) if name.startswith("LitServe") else raw
+        target = replace(raw, request=form) if name.startswith(FORMS) else raw
         with running(command, target):
             rows += measure_server(target, options, say=lambda line: click.echo(line, err=True))
     result = serve_result(rows, options, picture=picture, picture_bytes=len(body), versions=[model.name])

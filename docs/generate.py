@@ -26,6 +26,7 @@ from made import (
     rows,
     runs,
     schema,
+    spaces,
     stages,
     weights,
 )
@@ -62,6 +63,7 @@ MAKERS = {
     "result": results.table,
     "which": models.which,
     "headlines": results.headlines,
+    "spaces": spaces.table,
     "sentences": results.sentences,
     "figures": results.figures,
     "measured": measured.engines,

@@ -141,6 +141,10 @@ def evaluate(options: EvaluateOptions, as_json: bool) -> None:
     from zoo.console import log_console, print_json, results_console
 
     _check_signature(options.artifact, options.require_signature)
+    if options.pictures == "quick":
+        return _evaluate_quick(options, as_json=as_json)
+    if options.sign:
+        raise click.UsageError("--sign has no effect without --pictures quick.")
     pictures = open_data(options.artifact, options.data, seed=options.seed, group_by=options.group_by)
     opened = open_runner(options.artifact, device=options.device, flip=options.flip, backend=options.backend)
     with opened as runner, watching(log_console()) as watch:
@@ -158,6 +162,36 @@ def evaluate(options: EvaluateOptions, as_json: bool) -> None:
     mirrored = ", each with its mirror image" if found.flip else ""
     over = f"on {found.n} pictures of {pictures.name}{mirrored}"
     results_console().print(Text.assemble((found.artifact, "bold"), f"  {evaluation_words(found)}  {over}"))
+
+
+def _evaluate_quick(options: EvaluateOptions, *, as_json: bool) -> None:
+    """Measure what quick pictures change, and write it into the passport."""
+    from rich.text import Text
+
+    from export.evaluate import open_data
+    from export.quick_effect import check_recordable, measure_quick, record_quick
+    from export.runners.open import open_runner
+    from export.watch import watching
+    from zoo.console import log_console, print_json, results_console
+
+    key = check_recordable(options.artifact, options.sign)
+    pictures = open_data(options.artifact, options.data, seed=options.seed, group_by=options.group_by)
+    opened = open_runner(options.artifact, device=options.device, backend=options.backend)
+    with opened as runner, watching(log_console()) as watch:
+        watch.step(f"Evaluate {options.artifact} on {pictures.name} prepared exactly and quickly, {runner.device}")
+        card = measure_quick(
+            runner,
+            pictures,
+            batch_size=options.batch_size,
+            on_progress=lambda done, total: watch.progress(f"{done}/{total}", done, total),
+            on_broken=lambda problem: watch.remark(f"Left out: {problem}"),
+        )
+    written = record_quick(Path(options.artifact), card, key)
+    if as_json:
+        print_json(card.to_dict(), indent=None)
+        return
+    said = f"  quick pictures: {card.summary()}, {card.num_quick} of them JPEGs. {written} says so."
+    results_console().print(Text.assemble((options.artifact, "bold"), said), soft_wrap=True)
 
 
 def _check_signature(artifact: str, public_key: Path | None) -> None:

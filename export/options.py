@@ -238,6 +238,13 @@ class EvaluateOptions(Row):
     group_by: GroupBy = None
     batch_size: Annotated[Count, Opt("Pictures at once, at most.")] = 32
     flip: Flip = False
+    pictures: Annotated[
+        Literal["exact", "quick"],
+        Opt("quick: compare with what `zoo serve --pictures quick` answers; the passport records it.", unless="flip"),
+    ] = "exact"
+    sign: Annotated[
+        Path | None, Opt("Sign the passport with that record anew, with this Ed25519 key.", metavar="KEY.pem")
+    ] = None
     backend: BackendChoice = USUAL
     device: DeviceChoice = "auto"
     require_signature: RequireSignature = None

@@ -165,8 +165,38 @@ class Quantizations(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuickCard(Row):
+    """What pictures prepared quickly, as `zoo serve --pictures quick` does, change in the answers of `artifact`.
+
+    On the same n labelled pictures: `exact` and `quick` are the accuracy either way (top-1, or of several labels the
+    mean average precision), `agreement` the share of pictures with the same answer. `num_quick` of them are JPEGs; the
+    others are prepared exactly either way.
+    """
+
+    artifact: Text
+    pictures: Text
+    n: Count
+    num_quick: Count
+    metric: Literal["top1", "map"]
+    exact: Share
+    quick: Share
+    agreement: Share
+
+    def summary(self) -> str:
+        """One line for people."""
+        metric = "top-1" if self.metric == "top1" else "mAP"
+        return (
+            f"{metric} {self.quick:.2%} instead of {self.exact:.2%}, the same answer to {self.agreement:.2%} "
+            f"of {self.n} pictures of {self.pictures}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Passport(Row):
-    """What is known of the artifacts of one export; `environment` is `zoo.machine.environment()`."""
+    """What is known of the artifacts of one export; `environment` is `zoo.machine.environment()`.
+
+    `quick` is what `zoo evaluate --pictures quick` adds; None where nobody has measured it.
+    """
 
     written_too = ("format", "zoo_version", "created")
 
@@ -178,15 +208,18 @@ class Passport(Row):
     random_weights: bool
     environment: Mapping[str, Any]
     quantization: Quantizations = field(default_factory=Quantizations)
+    quick: QuickCard | None = None
 
     format = FORMAT
     zoo_version = __version__
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; where nothing is quantized they are those of the first version."""
+        """Return plain JSON types; where nothing is quantized or measured they are those of the first version."""
         fields = super().to_dict()
         if self.quantization == Quantizations():
             del fields["quantization"]
+        if self.quick is None:
+            del fields["quick"]
         return fields
 
     @property

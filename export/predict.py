@@ -168,31 +168,47 @@ def answer_of(
         top: the so many likeliest classes instead, of several labels too: their thresholds say which of them count.
         temperature: what logits are divided by.
     """
-    return named(scores_of(outputs, contract, temperature=temperature), contract, top)
+    return named(scores_of(outputs, contract, temperature=temperature)[None], contract, top)[0]
 
 
-def named(scores: NDArray[np.float32], contract: Contract, top: int | None = None) -> tuple[Prediction, ...]:
-    """`answer_of` one picture's scores (K,)."""
+def named(scores: NDArray[np.float32], contract: Contract, top: int | None = None) -> list[tuple[Prediction, ...]]:
+    """`answer_of` several pictures' scores (N, K), all at once: a call of NumPy for each picture takes more time."""
     if contract.thresholds is None:
         return best_of(scores, contract.classes, TOP if top is None else top)
-    likeliest = best_of(scores, contract.classes, len(scores) if top is None else top)
-    return tuple(
-        replace(one, threshold=contract.thresholds[one.index])
-        for one in likeliest
-        if top is not None or one.score >= contract.thresholds[one.index]
-    )
+    thresholds = contract.thresholds
+    return [
+        tuple(
+            replace(one, threshold=thresholds[one.index])
+            for one in likeliest
+            if top is not None or one.score >= thresholds[one.index]
+        )
+        for likeliest in best_of(scores, contract.classes, scores.shape[1] if top is None else top)
+    ]
 
 
-def best_of(scores: NDArray[np.float32], classes: Sequence[str], top: int) -> tuple[Prediction, ...]:
-    """The `top` classes of one picture's scores (K,), best first; equal scores in index order."""
-    order = _order(scores, top)
-    return tuple(Prediction(class_name=classes[index], index=int(index), score=float(scores[index])) for index in order)
+def best_of(scores: NDArray[np.float32], classes: Sequence[str], top: int) -> list[tuple[Prediction, ...]]:
+    """The `top` classes of each picture's scores (N, K), best first; equal scores in index order."""
+    return [
+        tuple(
+            Prediction(class_name=classes[index], index=index, score=score) for index, score in zip(*row, strict=True)
+        )
+        for row in _ordered(scores, top)
+    ]
 
 
-def _order(scores: NDArray[np.float32], top: int) -> NDArray[np.intp]:
-    """The indices of the `top` highest scores, best first; scores below the last of them are not sorted."""
-    if 4 * top > len(scores):
-        return np.argsort(-scores, kind="stable")[:top]
-    last = np.partition(scores, -top)[-top]
-    candidates = np.flatnonzero(scores >= last)  # by index, so that equal scores keep its order
-    return candidates[np.argsort(-scores[candidates], kind="stable")][:top]
+def _ordered(scores: NDArray[np.float32], top: int) -> Iterator[tuple[list[int], list[float]]]:
+    """The indices of each row's `top` highest scores, best first, and these scores.
+
+    Of many scores those below the last one wanted are not sorted.
+    """
+    if 4 * top > scores.shape[1]:
+        every = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        yield from zip(every.tolist(), np.take_along_axis(scores, every, axis=1).tolist(), strict=True)
+        return
+    last = np.partition(scores, -top, axis=1)[:, -top, None]
+    rows, columns = np.nonzero(scores >= last)
+    order = np.lexsort((columns, -scores[rows, columns], rows))
+    rows, columns = rows[order], columns[order]
+    found, indices = scores[rows, columns].tolist(), columns.tolist()
+    for start in np.searchsorted(rows, np.arange(len(scores))).tolist():
+        yield indices[start : start + top], found[start : start + top]

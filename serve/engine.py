@@ -20,6 +20,7 @@ from serve.options import ServeOptions
 from zoo.errors import ArtifactError, ZooError
 from zoo.files import sha256_of
 from zoo.machine import cuda_driver, usable_cores
+from zoo.weights.mistaken import EXPORTED_SUFFIXES
 
 # On a processor larger batches gain nothing (measured: 190 pictures/s at 8, 192 at 16) and cost latency; a GPU fills.
 DEFAULT_MAX_BATCH_SIZE = {"cpu": 8, "gpu": 32}
@@ -42,10 +43,11 @@ def open_engine(options: ServeOptions, say: Callable[[str], None] = lambda line:
         raise ArtifactError(
             "No artifact to serve.", "Name an .onnx, a .plan, a checkpoint, a model's id, or --models DIR."
         )
-    if options.require_signature:
-        require_signature(artifact, options.require_signature)
 
     def open_one(threads: int | None) -> Runner:
+        # Each time: an instance that is opened again, hours later, opens what lies there then.
+        if options.require_signature:
+            require_signature(artifact, options.require_signature)
         return open_runner(artifact, device=options.device, threads=threads, backend=options.backend)
 
     layout = choose_layout(options, open_one, say)
@@ -67,6 +69,8 @@ def open_engine(options: ServeOptions, say: Callable[[str], None] = lambda line:
         )
         backend = choose_backend(artifact, options.backend)
         info = describe_engine(Path(artifact), runners[0], backend)
+        if options.pictures == "quick":
+            say(quick_words(Path(artifact), info))
         opened.pop_all()  # from here on the batcher frees them, and those that take their place
         at_work = ExitStack()
         at_work.callback(batcher.free)
@@ -109,6 +113,25 @@ def describe_engine(artifact: Path, runner: Runner, backend: Backend) -> EngineI
     if card is None or card.sha256 != sha256_of(artifact):
         return info
     return replace(info, precision=backend.precision_of(card.precision), random_weights=passport.random_weights)
+
+
+def quick_words(artifact: Path, info: EngineInfo) -> str:
+    """What quick pictures do to an artifact's answers, by its passport.
+
+    Raises:
+        ArtifactError: nobody has measured it, and the weights are not random, whose answers mean nothing anyway.
+    """
+    passport = read_passport(artifact) if passport_path(artifact).is_file() else None
+    if passport and passport.quick:
+        return f"Quick pictures: {passport.quick.summary()}."
+    if info.random_weights:
+        return "Quick pictures: nothing is known of their effect, and the weights are random."
+    exported = artifact.suffix in EXPORTED_SUFFIXES
+    raise ArtifactError(
+        f"What quick pictures do to the answers of {artifact.name} was not measured.",
+        f"{'' if exported else 'Export it first; '}`zoo evaluate {artifact if exported else 'MODEL.onnx'} --pictures "
+        "quick` measures it and writes it into the passport.",
+    )
 
 
 def choose_max_batch_size(runner: Runner, asked: int | None) -> int:

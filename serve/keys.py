@@ -45,7 +45,7 @@ class Keyring:
         """Whether everybody may do everything, as often as they like: there is nothing to check."""
         return not self.digests and self.rate is None
 
-    def check(self, headers: Mapping[str, str], role: Role, address: str = "") -> None:
+    def check(self, headers: Mapping[str, str], role: Role, address: str = "") -> bytes:
         """Allow a request by its headers, named in lower case: `authorization` (Bearer, Basic) or `x-api-key`.
 
         A browser asks for name and password by itself: any name, the key as password.
@@ -53,13 +53,17 @@ class Keyring:
         Args:
             address: the client's.
 
+        Returns:
+            Who asks: the digest of the key, nothing where there are none.
+
         Raises:
             UnauthorizedError: no key, or none of these. ForbiddenError: one of another role. RateLimitedError: too many
                 requests.
         """
-        client = self._identify(headers, role) if self.digests else address
+        holder = self._identify(headers, role) if self.digests else b""
         if self.rate:
-            self.rate.take(client)
+            self.rate.take(holder or address)
+        return holder
 
     def _identify(self, headers: Mapping[str, str], role: Role) -> bytes:
         """The digest of the key that a request has."""
@@ -85,6 +89,26 @@ def read_keys(path: Path | None, environment: Mapping[str, str], rate_limit: flo
     Raises:
         ZooError: a file that cannot be read or has no key, a role that is none, or a key that is too short.
     """
+    digests = tuple(_read(where, words) for where, words in _told(path, environment))
+    if path is not None and not digests:
+        raise ZooError(f"{path} has no key.", f"One `predict KEY` a line. {MAKE}")
+    return Keyring(digests, RateLimit(rate_limit) if rate_limit else None)
+
+
+def first_key(path: Path | None, environment: Mapping[str, str]) -> str | None:
+    """The first key of a file and of the environment, to ask a server that reads the same; None where there is none.
+
+    Raises:
+        ZooError: as `read_keys`.
+    """
+    for where, words in _told(path, environment):
+        _read(where, words)
+        return words[1]
+    return None
+
+
+def _told(path: Path | None, environment: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """Where each key stands, with the words that stand there."""
     lines: list[tuple[str, str]] = []
     if path is not None:
         try:
@@ -95,10 +119,7 @@ def read_keys(path: Path | None, environment: Mapping[str, str], rate_limit: flo
         lines = [(f"line {number} of {path}", line) for number, line in enumerate(text.splitlines(), 1)]
     lines += [(VARIABLE, part) for part in environment.get(VARIABLE, "").split(",")]
     told = [(where, line.partition("#")[0].split()) for where, line in lines]
-    digests = tuple(_read(where, words) for where, words in told if words)
-    if path is not None and not digests:
-        raise ZooError(f"{path} has no key.", f"One `predict KEY` a line. {MAKE}")
-    return Keyring(digests, RateLimit(rate_limit) if rate_limit else None)
+    return [(where, words) for where, words in told if words]
 
 
 def _read(where: str, words: list[str]) -> tuple[bytes, Role]:

@@ -33,4 +33,6 @@ def start_log(level: str, form: LogFormat) -> None:
     handler.setFormatter(JsonLines() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        # Their warnings are a line for each thing that is no HTTP or no form: whoever sends such would fill the disk.
+        for library in ("uvicorn", "python_multipart"):
+            logging.getLogger(library).setLevel(logging.ERROR)

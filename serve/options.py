@@ -20,7 +20,7 @@ class ServeOptions(Row):
 
     engine: Annotated[
         str | None,
-        Arg("ARTIFACT", instead="models"),
+        Arg("ARTIFACT", instead=("models", "status")),
         Opt("The same as ARTIFACT.", flags=("--engine",), metavar="ARTIFACT"),
     ] = None
     models: Annotated[
@@ -28,6 +28,9 @@ class ServeOptions(Row):
         Opt("A folder of models instead, as `zoo export --triton` makes it.", metavar="DIR", unless="engine"),
     ] = None
     model_control: Annotated[bool, Opt("Let clients load and unload its models.", needs="models")] = False
+    status: Annotated[
+        bool, Opt("Say how the server at --host and --port is, instead of serving; exit code 1 when it is not ready.")
+    ] = False
     host: Annotated[str, Opt("Address; 0.0.0.0 is every one of this machine.")] = "127.0.0.1"
     port: Annotated[Port, Opt("0 takes a free one.")] = 8080
     api_keys: Annotated[
@@ -73,6 +76,9 @@ class ServeOptions(Row):
         Literal["exact", "quick"],
         Opt("exact: the pixels that zoo predict makes; quick: almost those, in less time. docs/serving.md"),
     ] = "exact"
+    cache_mb: Annotated[
+        NotNegative, Opt("Keep so many MB of each model's answers, for pictures that come again; 0 keeps none.")
+    ] = 0.0
     max_wait_ms: Annotated[
         Positive, Opt("A request that would wait longer for its batch to begin is refused, by estimate, with 503.")
     ] = 500.0
@@ -85,5 +91,8 @@ class ServeOptions(Row):
         NotNegative, Opt("After SIGTERM, how long to be not ready but still take requests, while load balancers learn.")
     ] = 5.0
     drain_seconds: Annotated[NotNegative, Opt("How long requests under way may take once the server stops.")] = 10.0
+    supervised: Annotated[bool, Opt("Start the server again when something kills its process: no memory, a crash.")] = (
+        False
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Opt("info adds a line per request.")] = "warning"
     log_format: Annotated[Literal["text", "json"], Opt("How a line of the log is written.")] = "text"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import faulthandler
 import itertools
 import os
@@ -17,6 +16,7 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
+from serve.address import LOOPBACK, bind, in_url, most_connections, reachable
 from serve.core.batcher import Batcher
 from serve.core.service import Limits, Service
 from serve.core.slot import Engine, Slot
@@ -25,6 +25,7 @@ from serve.keys import Keyring, read_keys
 from serve.models.models import Models, only
 from serve.options import ServeOptions
 from serve.repository.control import Repository
+from serve.supervisor import Worker
 from serve.tls import Tls
 from serve.tracing import Tracing, open_tracing
 from serve.web.app import Beside, app_of
@@ -38,13 +39,10 @@ from zoo.model.spec import RGB
 
 # Load balancers keep idle connections for about a minute. A server that closes first makes them send in vain.
 KEEP_ALIVE_S = 75
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # How long an exit waits for a thread that is inside a runner, and for a process whose threads do not let it end.
 FORCED_EXIT_S, FORCED_END_S = 0.5, 5.0
 # Pictures and batches are made in memory that was used before; of larger blocks, which bombs need, none is kept.
 BLOCKS_KEPT_BYTES = 32 * 2**20
-# Connections at most; and open files that are not connections: libraries, the engine, logs.
-MAX_CONNECTIONS, OTHER_FILES = 10_000, 128
 
 
 class DrainingServer(uvicorn.Server):
@@ -100,14 +98,18 @@ Say = Callable[[str], None]
 
 
 def serve_engine(
-    options: ServeOptions, say: Say, open_them: Callable[[ServeOptions, Say], Models] | None = None
+    options: ServeOptions,
+    say: Say,
+    open_them: Callable[[ServeOptions, Say], Models] | None = None,
+    worker: Worker | None = None,
 ) -> None:
-    """Serve until a signal comes and everything under way is answered; `say` shows one line to a person.
+    """Serve until a signal comes and everything under way is answered.
 
     Args:
         options: what to serve, where, within which limits.
         say: shows one line to a person.
         open_them: makes the models, not started yet; by default `open_models`.
+        worker: what this process has from its supervisor, if there is one.
 
     Raises:
         ZooError: the address is taken; the engine cannot be opened or fails its warm-up; the drain limit passed.
@@ -116,34 +118,25 @@ def serve_engine(
     keys, tls = guards_of(options)
     tracing = open_tracing(options.otlp) if options.otlp else None
     keep_freed_memory(BLOCKS_KEPT_BYTES)
-    with bind(options.host, options.port) as listener:
+    with worker.listener if worker else bind(options.host, options.port) as listener:
         say(f"Loading {options.engine or options.models} …")
         models = (open_them or open_models)(options, say)
         models.regions.allowed = options.allow_shared_memory
         try:
             server = _assemble(options, models, keys, tls, tracing, say)
-            warm = itertools.count(1)
 
-            def on_warm(warmed: Future[float]) -> None:
-                if warmed.exception() is None and models.default.service.leaving:
-                    return  # told to stop before it was warm: there is no address to show any more
-                if warmed.exception() is not None:
-                    server.should_exit = True
-                elif next(warm) == len(models):
-                    if options.models:
-                        say(describe_models(models))
-                    for line in describe_server(
-                        models.default.engine,
-                        listener,
-                        options.host,
-                        warmed.result(),
-                        scheme="https" if tls else "http",
-                        needs_key=bool(keys),
-                    ):
-                        say(line)
+            def greet(warm_up_s: float) -> None:
+                scheme, needs_key = "https" if tls else "http", bool(keys)
+                if options.models:
+                    say(describe_models(models))
+                for line in describe_server(
+                    models.default.engine, listener, options.host, warm_up_s, scheme=scheme, needs_key=needs_key
+                ):
+                    say(line)
 
-            for served in list(models):
-                served.engine.batcher.warmed.add_done_callback(on_warm)
+            _when_warm(models, server, greet)
+            if worker:
+                worker.tell_listening()
             server.run(sockets=[listener])
         finally:
             closed = [served.engine.close(FORCED_EXIT_S) for served in models]
@@ -153,6 +146,21 @@ def serve_engine(
             if tracing:
                 tracing.close()
         _judge(models, server, options)
+
+
+def _when_warm(models: Models, server: DrainingServer, greet: Callable[[float], None]) -> None:
+    """Greet once every model is warm, with the seconds that took; end the server where one failed."""
+    warm = itertools.count(1)
+
+    def on_warm(warmed: Future[float]) -> None:
+        if warmed.exception() is not None:
+            server.should_exit = True
+        elif next(warm) == len(models) and not models.default.service.leaving:
+            # One that was told to stop before it was warm has no address to show any more.
+            greet(warmed.result())
+
+    for served in list(models):
+        served.engine.batcher.warmed.add_done_callback(on_warm)
 
 
 def open_models(options: ServeOptions, say: Callable[[str], None]) -> Models:
@@ -179,6 +187,7 @@ def limits_of(options: ServeOptions, batcher: Batcher) -> Limits:
         drain_s=options.drain_seconds,
         max_wait_s=options.max_wait_ms / 1000.0,
         pictures=options.pictures,
+        cache_bytes=round(options.cache_mb * 1e6),
     )
 
 
@@ -188,6 +197,7 @@ def guards_of(options: ServeOptions) -> tuple[Keyring, Tls | None]:
     Raises:
         ZooError: a file that cannot be used; or whoever reaches this machine could change what it serves.
     """
+    most_connections(options.max_connections)
     keys = read_keys(options.api_keys, os.environ, options.rate_limit)
     tls = (
         Tls(options.tls_cert, options.tls_key, options.tls_client_ca) if options.tls_cert and options.tls_key else None
@@ -214,7 +224,7 @@ def _assemble(
 
     doors = Doors(
         ConnectionLimits(
-            max_connections=options.max_connections or min(MAX_CONNECTIONS, may_open(MAX_CONNECTIONS + OTHER_FILES)),
+            max_connections=most_connections(options.max_connections),
             body_timeout_s=options.timeout_ms / 1000.0,
         )
     )
@@ -262,20 +272,6 @@ def listener_config(app: Starlette, doors: Doors, limits: Limits, tls: Tls | Non
     )
 
 
-def may_open(wanted: int) -> int:
-    """Raise this process's limit of open files as far as it may and needs; how many connections fit in."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return wanted - OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    files = wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
-    return max(1, files - OTHER_FILES)
-
-
 def _beside(
     options: ServeOptions, keys: Keyring, tls: Tls | None, tracing: Tracing | None, say: Callable[[str], None]
 ) -> Beside | None:
@@ -292,7 +288,7 @@ def _beside(
         raise MissingCapabilityError("gRPC needs the package grpcio.", "pip install 'zoo[grpc]'") from error
     # gRPC says of an address that it cannot have only that it cannot have it.
     bind(options.host, options.grpc_port, option="--grpc-port").close()
-    address = f"[{options.host}]" if ":" in options.host else options.host
+    address = in_url(options.host)
 
     @asynccontextmanager
     async def serve(models: Models) -> AsyncIterator[None]:
@@ -333,29 +329,6 @@ def _judge(models: Models, server: DrainingServer, options: ServeOptions) -> Non
         )
 
 
-def bind(host: str, port: int, option: str = "--port") -> socket.socket:
-    """Claim the address before anything slow happens; port 0 takes a free one. `option` is what says the port.
-
-    Raises:
-        ZooError: in use, not allowed, or not an address of this machine.
-    """
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except socket.gaierror as error:
-        raise ZooError(f"{host} is not an address: {error.strerror}.", "Use --host 127.0.0.1 or 0.0.0.0.") from error
-    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
-    try:
-        # It listens at once: while a socket is only bound, another server could still take the port.
-        return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
-    except OSError as error:
-        hint = {
-            errno.EADDRINUSE: f"Stop the other server, or choose another {option}; {option} 0 takes a free one.",
-            errno.EACCES: f"Ports below 1024 are reserved: choose a larger {option}.",
-            errno.EADDRNOTAVAIL: "Use an address of this machine: --host 127.0.0.1 or 0.0.0.0.",
-        }.get(error.errno or 0, f"Choose another --host or {option}.")
-        raise ZooError(f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}.", hint) from error
-
-
 def describe_models(models: Models) -> str:
     """The line shown of several models: which, in which versions."""
     names = dict.fromkeys(served.name for served in models)
@@ -374,9 +347,7 @@ def describe_server(
 ) -> list[str]:
     """The lines shown when the server is ready: what it serves, where, and a command to copy."""
     info, contract, batcher = engine.info, engine.contract, engine.batcher
-    # 0.0.0.0 and :: mean every address; a person on this machine reaches them through the loopback.
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
-    url = f"{scheme}://{shown}:{listener.getsockname()[1]}"
+    url = f"{scheme}://{in_url(reachable(host))}:{listener.getsockname()[1]}"
     curl = "curl --data-binary @PICTURE.jpg"
     if needs_key:
         curl += " -H 'Authorization: Bearer KEY'"
@@ -397,7 +368,7 @@ def describe_server(
     ]
     if info.random_weights:
         lines.append("The weights are random: the predictions mean nothing, the latency is real.")
-    if shown != host and host not in LOOPBACK and not needs_key:
+    if reachable(host) != host and not needs_key:
         lines.append("Every address of this machine is served, and there is no authentication.")
     return [*lines, "Ctrl-C answers what is under way, then stops."]
 

@@ -170,6 +170,21 @@ def test_broken_requests_are_refused_and_counted(tmp_path: Path) -> None:
     assert all(set(counts) - {"read"} for counts in told["parsers"].values())
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the server's memory")
+def test_a_server_is_held_under_everything_clients_do(tiny_run: Path, tmp_path: Path) -> None:
+    model, out = tiny_run / "checkpoint.safetensors", tmp_path / "soak.jsonl"
+    done = run("soak.py", model, "--minutes", "0.05", "--connections", "30", "-o", out)
+    assert done.returncode in (0, 3), done.stderr  # in three seconds bombs alone decide what memory grew by
+    told = json.loads(out.read_text())
+    assert (told["connections"], told["with_idle"]["files"] > told["before"]["files"]) == (30, True)
+    assert told["answers"]["idle"]["200"] >= 30
+    assert set(told["answers"]) & {"good", "malformed", "huge", "slow", "vanishing"}
+    assert told["n"] == sum(sum(counts.values()) for counts in told["answers"].values())
+    assert told["answers"].get("good", {}).keys() <= {"200", "503"}
+    assert told["environment"]["cores"] and told["memory"]
+
+
 @pytest.mark.skipif(cuda_driver() is not None, reason="there is an NVIDIA driver: this is about machines without")
 def test_the_gpu_benchmark_says_that_there_is_no_gpu() -> None:
     done = run("gpu.py")

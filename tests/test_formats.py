@@ -36,8 +36,13 @@ from serve.bench.measure.timing import Schedule
 from serve.bench.options import ServeBenchOptions
 from serve.bench.stage_options import FusionOptions
 from tests.serve.bench.kinds.test_exporting import exporting_result
-from tests.serve.bench.kinds.test_hotpath import hotpath_result
+from tests.serve.bench.kinds.test_hotpath import made_result
 from tests.serve.bench.measure.simulated import BUSY, FakeWatch
+from tests.train.search import made
+from train.search.options import SearchOptions
+from train.search.result import SearchResult
+from train.search.rows import Latency, LongTraining
+from train.search.worker import open_lab
 from zoo.cli import cli
 from zoo.machine import cuda_driver
 from zoo.model.variants import find_variant
@@ -60,6 +65,8 @@ FREE_KEYS = (
     "difference_levels",
     "unattributed_ms",
     "tried",
+    "answers",
+    "refused",
 )
 # Objects that stand within several formats: described once, as they are in this place of this format.
 SHARED = {
@@ -154,6 +161,7 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
         with safe_open(f"{run}/checkpoint.safetensors", framework="pt") as file:
             yield "checkpoint.safetensors", json.loads(file.metadata()["zoo"])
     yield "zoo compare", ask("compare runs/tiny runs/tiny")
+    yield "zoo search", a_search_result()
     yield "zoo export", ask("export tiny --num-pictures 4 --triton models --kserve service.yaml")
     yield "MODEL.json", read("tiny.json")
     (metadata,) = (entry.value for entry in onnx.load("tiny.onnx").metadata_props if entry.key == "zoo")
@@ -161,6 +169,8 @@ def a_run(ask: Ask) -> Iterator[tuple[str, Any]]:
     yield "zoo export", ask("export tiny --precision int8 --agreement 0 --report --no-parity -o eight")
     yield "MODEL.json", read("eight/tiny.json")
     yield "MODEL.quantization.json", read("eight/tiny.quantization.json")
+    yield "zoo evaluate --pictures quick", ask("evaluate tiny.onnx --data pictures --pictures quick")
+    yield "MODEL.json", read("tiny.json")
     yield "zoo inspect", ask("inspect tiny.onnx")
     yield "zoo inspect", ask("inspect of-ten-classes")
     yield "zoo evaluate", ask("evaluate tiny.onnx --data pictures")
@@ -177,7 +187,7 @@ def results(ask: Ask) -> Iterator[tuple[str, Any]]:
         ask(f"bench stages tiny --image-size 32 --on torch --map 1 {BRIEF}"),
         a_fusion_result(),
         a_serve_result(),
-        hotpath_result().to_dict(),
+        made_result().to_dict(),
         exporting_result().to_dict(),
         ask("bench train tiny --recipe digits --steps 2 --device cpu"),
         ask("bench train lite0 --at-size 32 --at-batch 2 --steps 2 --device cpu --beside-timm"),
@@ -207,6 +217,25 @@ def a_fusion_result() -> dict[str, Any]:
     return result.to_dict()
 
 
+def a_search_result() -> dict[str, Any]:
+    """What `zoo search` prints, of made trials: which network wins must not decide what is recorded."""
+    options = SearchOptions(space="control", data="pictures", device="cpu", workers=0)
+    latency = Latency(ms=2.0, low=1.9, high=2.1)
+    trials = [made.trial(number, 0.5 + 0.03 * number, ratio=1 + number / 10) for number in range(6)]
+    trials[0] = replace(trials[0], costs=replace(made.costs(), latency=latency))
+    trials += [replace(trials[5], number=6, state="failed", costs=None, trained=None, reason="out of memory")]
+    trainings = [
+        LongTraining(code=made.CANDIDATES[number].code, trained=made.trained(0.6 + 0.03 * number, seed=seed))
+        for number, seeds in ((2, 1), (3, 2), (4, 2), (5, 2))
+        for seed in range(seeds)
+    ]
+    names = {made.CANDIDATES[4].code: ["b0"]}
+    found = SearchResult.of(
+        lab=open_lab(options), options=options, device="cpu", names=names, trials=trials, trainings=trainings
+    )
+    return found.to_dict()
+
+
 def a_serve_result() -> dict[str, Any]:
     """What `zoo bench serve` prints, of made loads: whether a real server refuses something is the machine's affair."""
     times = summarize([5.0] * 100)
@@ -233,11 +262,12 @@ def a_serve_result() -> dict[str, Any]:
 
 def answers(ask: Ask) -> Iterator[tuple[str, Any]]:
     """What the server answers. Its metrics are recorded by name: kind, labels and help."""
-    with serving("tiny.onnx") as fetch:
+    with serving("tiny.onnx") as (port, fetch):
         picture = Path("pictures/val/red/000.jpg").read_bytes()
         yield "POST /predict", json.loads(fetch("predict", picture))
         yield "GET /info", json.loads(fetch("info"))
         yield "an error", json.loads(fetch("predict", b"no picture"))
+        yield "zoo serve", ask(f"serve --status --port {port}")
         families = text_string_to_metric_families(fetch("metrics").decode())
         yield "GET /metrics", dict(map(metric, families))
 
@@ -250,8 +280,8 @@ def metric(family: Any) -> tuple[str, str]:
 
 
 @contextmanager
-def serving(engine: str) -> Iterator[Callable[..., bytes]]:
-    """`zoo serve` as a process; yields `fetch(path, body)`, which returns an answer's body whatever its status."""
+def serving(engine: str) -> Iterator[tuple[str, Callable[..., bytes]]]:
+    """`zoo serve` as a process; yields its port, and `fetch(path, body)`: an answer's body whatever its status."""
     command = [sys.executable, "-m", "zoo", "serve", "--engine", engine, "--port", "0"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
@@ -268,7 +298,7 @@ def serving(engine: str) -> Iterator[Callable[..., bytes]]:
                 return refused.read()
 
         try:
-            yield fetch
+            yield url.rstrip("/").rpartition(":")[2], fetch
         finally:
             server.terminate()
             server.communicate(timeout=60)

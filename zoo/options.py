@@ -72,11 +72,11 @@ class Arg:
     """In the type of a row's field: it is the command's argument, not an option; a tuple takes several values.
 
     With an `Opt` beside it, it is given as either: `zoo serve s.onnx`, `zoo serve --engine s.onnx`; it must be given,
-    or the field `instead`.
+    or one of the fields `instead`.
     """
 
     metavar: str
-    instead: str | None = None
+    instead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -239,12 +239,13 @@ def _either(argument: Any, option: Any, arg: Arg | Opt, opt: Arg | Opt) -> Any:
     return option if argument is None else argument
 
 
-def _or_option(ctx: click.Context, param: click.Parameter, value: Any, *, instead: str | None) -> Any:
+def _or_option(ctx: click.Context, param: click.Parameter, value: Any, *, instead: tuple[str, ...]) -> Any:
     """Refuse an argument that is missing together with its option; click reads what was given before what was not."""
-    others = [name for name in (_as_option(str(param.name)), instead) if name]
+    others = [_as_option(str(param.name)), *instead]
     given = [*map(ctx.params.get, others), *map(ctx.lookup_default, others)]
-    if value is None and all(other is None for other in given) and not ctx.resilient_parsing:
-        also = f"Or give --{instead.replace('_', '-')}." if instead else None
+    if value is None and not any(given) and not ctx.resilient_parsing:
+        flags = [f"--{name.replace('_', '-')}" for name in instead]
+        also = f"Or give {' or '.join(flags)}." if flags else None
         raise click.MissingParameter(also, ctx=ctx, param=param)
     return value
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from made.markdown import code, table_with_words
 from train.progressive.recipe import Recipe, TrainingStage
+from zoo.model.space import Reward, Space, StageSpace
 from zoo.model.spec import Preprocessing, Stage, Variant
 from zoo.rows import Row, expects, field_types
 
@@ -17,6 +18,9 @@ ROWS: dict[str, type[Row]] = {
     "network": Variant,
     "network-stage": Stage,
     "preprocessing": Preprocessing,
+    "space": Space,
+    "space-stage": StageSpace,
+    "reward": Reward,
 }
 
 

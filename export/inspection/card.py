@@ -18,6 +18,7 @@ from export.passport import (
     FileCard,
     Parities,
     Passport,
+    QuickCard,
     check_exists,
     check_plan,
     passport_path,
@@ -88,6 +89,7 @@ class Inspection(Row):
     opens_here: tuple[Ability, ...]
     rebuild: str | None
     signature: str | None = None
+    quick: QuickCard | None = None
 
 
 def inspect_artifact(artifact: str, *, signed_by: Path | None = None) -> Inspection:
@@ -251,6 +253,7 @@ def _exported(
         checkpoint=checkpoint,
         passport=state,
         parity=passport.parity if passport else None,
+        quick=passport.quick if passport else None,
         builder=passport.builder if passport and kind == "plan" else None,
         made_by=made_by,
         created=passport.created if passport else None,

@@ -70,6 +70,7 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "passport", found.passport
         yield "signature", found.signature or "none"
         yield from _parities(found)
+        yield from _quick(found)
     if built := found.builder:
         yield "built by", f"{built.name} {built.version} for {', '.join(built.targets)}; {_settings(built.built_as)}"
         if built.refitted_from:
@@ -116,6 +117,11 @@ def _parities(found: Inspection) -> Iterator[tuple[str, str]]:
     if found.kind == "onnx":
         for one in found.parity.backends:
             yield f"parity, {one.backend}", f"passed: {one.parity.summary()}"
+
+
+def _quick(found: Inspection) -> Iterator[tuple[str, str]]:
+    if found.quick:
+        yield "quick pictures", found.quick.summary()
 
 
 def _chances(found: Inspection) -> Iterator[tuple[str, str]]:

@@ -32,6 +32,7 @@ class Metrics:
         in_flight: Callable[[], float],
         ready: Callable[[], float],
         restarts: Callable[[], float],
+        has_cache: bool = False,
     ) -> None:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -52,7 +53,7 @@ class Metrics:
             ("ready", "1 when warm and not draining, as /readyz.", ready),
         ):
             Gauge(f"zoo_{name}", text, registry=registry).set_function(value)
-        self.triton = TritonCounts()
+        self.triton = TritonCounts(has_cache=has_cache)
         self._queue_depth = queue_depth
         self._engine = engine
         self._engine_info = Gauge("zoo_engine_info", "What is served.", list(engine()), registry=registry)
@@ -74,12 +75,31 @@ class Metrics:
             self.rejected.labels(failed.reason).inc()
             self.triton.add_failure(failed.status)
 
-    def observe_prediction(self, *, decode_ms: float, queue_ms: float, total_ms: float, encode_ms: float = 0.0) -> None:
-        """Count one answered picture."""
+    def observe_look_up(self, found: bool, took_s: float) -> None:
+        """Count a picture whose answer was looked for among those that are kept."""
+        count, duration = (names.HITS, names.HIT_US) if found else (names.MISSES, names.MISS_US)
+        self.triton.add((count, 1), (duration, took_s * 1e6))
+
+    def look_ups(self) -> dict[str, dict[str, int]]:
+        """Count and duration of those that found something and of the others, by the words of the statistics."""
+        sums = self.triton.sums()
+        return {
+            what: {"count": round(sums[count]), "ns": round(sums[duration_us] * 1000)}
+            for what, count, duration_us in (
+                ("cache_hit", names.HITS, names.HIT_US),
+                ("cache_miss", names.MISSES, names.MISS_US),
+            )
+        }
+
+    def observe_prediction(
+        self, *, decode_ms: float, queue_ms: float, total_ms: float, encode_ms: float = 0.0, was_kept: bool = False
+    ) -> None:
+        """Count one answered picture; one whose answer was kept was neither decoded nor queued."""
         self.pictures.inc()
-        self.decode_s.observe(decode_ms / 1000.0)
-        self.queue_s.observe(queue_ms / 1000.0)
         self.total_s.observe(total_ms / 1000.0)
+        if not was_kept:
+            self.decode_s.observe(decode_ms / 1000.0)
+            self.queue_s.observe(queue_ms / 1000.0)
         self.triton.add(
             (names.INPUT_US, decode_ms * 1000.0),
             (names.QUEUE_US, queue_ms * 1000.0),

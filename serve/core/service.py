@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from serve.core.batcher import Batcher
+from serve.core.cache import AnswerCache
 from serve.core.decoders import Decoders, Pictures
 from serve.core.failures import (
     DrainingError,
@@ -36,9 +38,11 @@ from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row
 class Limits(Row):
     """What one request may cost, and how many may be under way.
 
-    `max_in_flight` bounds the bodies in memory: requests being read, decoded, queued or computed. `drain_s` is how
+    `max_in_flight` bounds the requests being decoded, queued or computed; as many bodies of `max_body_bytes` may be in
+    memory that are still coming. `drain_s` is how
     long those may take once the server is told to stop. `max_wait_s` is the longest a request may have to wait for the
     start of its batch, by estimate; None admits whatever fits the queue. `pictures` is how they are prepared.
+    `cache_bytes` of answers are kept for pictures that come again.
     """
 
     max_body_bytes: CountOrNone
@@ -48,6 +52,7 @@ class Limits(Row):
     drain_s: NotNegative
     max_wait_s: Positive | None = None
     pictures: Pictures = "exact"
+    cache_bytes: CountOrNone = 0
 
 
 class Service:
@@ -60,13 +65,17 @@ class Service:
         self.draining = False
         self.in_flight = 0
         self.abandoned = 0
+        self.receiving = self._received_bytes = 0
         self.metrics = Metrics(
             self._labels,
             queue_depth=lambda: slot.engine.batcher.queued,
             in_flight=lambda: self.in_flight,
             ready=lambda: self.not_ready() is None,
             restarts=lambda: slot.engine.batcher.restarts,
+            has_cache=limits.cache_bytes > 0,
         )
+        self._cache = AnswerCache(limits.cache_bytes, self.metrics.observe_look_up) if limits.cache_bytes else None
+        self._cached_of: Engine | None = None
         slot.observe(self.metrics.observe_batch)
         self._decoders = Decoders(limits.decode_threads, limits.pictures)
         self._inbox: Inbox | None = None
@@ -100,13 +109,14 @@ class Service:
             return DrainingError("The server is about to shut down.", "Send pictures to another one.")
         return reason
 
-    def expected_wait_s(self, engine: Engine) -> float:
-        """Seconds until the batch of a request that comes now would begin.
+    def expected_wait_s(self, engine: Engine, others: int | None = None) -> float:
+        """Seconds until the batch of a request that comes now, beside `others`, would begin.
 
         Decoding and inference go on at the same time, so the slower of the two decides.
         """
         batcher = engine.batcher
-        coming = max(0, self.in_flight - batcher.queued - batcher.computing)
+        there = self.in_flight - self.receiving if others is None else others
+        coming = max(0, there - batcher.queued - batcher.computing)
         return max(self._decoders.expected_wait_s(coming), batcher.expected_wait_s(coming))
 
     @contextmanager
@@ -121,7 +131,7 @@ class Service:
             if reason := self.unavailable():
                 raise reason
             with self.slot.use() as engine:
-                self._check_room(engine)
+                self._check_room(engine, self.in_flight - self.receiving)
                 self.in_flight += 1
                 try:
                     yield engine
@@ -140,21 +150,51 @@ class Service:
             self.metrics.observe_request(time.monotonic() - began_s, find_failure(error))
             raise
 
-    def _check_room(self, engine: Engine) -> None:
-        """Refuse one more request, in the same time however many are under way.
+    @contextmanager
+    def receive(self, engine: Engine) -> Iterator[Callable[[int], None]]:
+        """Let an admitted request's body come; yield what is to be told of its bytes as they do.
+
+        It waits for its client, so it takes nobody's place: however many clients are slow, others are admitted. Once
+        it is there it needs a place as one that comes now.
+
+        Raises:
+            QueueFullError: there is no memory for more bodies. UnavailableError: there is no place any more.
+        """
+        own_bytes = 0
+
+        def note(count: int) -> None:
+            nonlocal own_bytes
+            own_bytes += count
+            self._received_bytes += count
+            if self._received_bytes > self.limits.max_in_flight * self.limits.max_body_bytes:
+                raise QueueFullError(
+                    f"Bodies of {self._received_bytes / 1e6:.0f} MB are being received, and the server takes no more.",
+                    "Send it again after Retry-After seconds.",
+                )
+
+        self.receiving += 1
+        try:
+            yield note
+        finally:
+            self.receiving -= 1
+            self._received_bytes -= own_bytes
+        self._check_room(engine, self.in_flight - self.receiving - 1)
+
+    def _check_room(self, engine: Engine, others: int) -> None:
+        """Refuse a request beside `others`, in the same time however many these are.
 
         What fits one batch is always let in: an engine is no faster with less.
         """
-        if self.in_flight >= self.limits.max_in_flight:
+        if others >= self.limits.max_in_flight:
             raise QueueFullError(
-                f"{self.in_flight} requests are under way and the server takes no more.",
+                f"{others} requests are under way and the server takes no more.",
                 "Send it again after Retry-After seconds.",
                 engine.batcher.expected_wait_s(),
             )
         longest_s = self.limits.max_wait_s
-        if longest_s is None or self.in_flight < engine.batcher.usual_batch_size:
+        if longest_s is None or others < engine.batcher.usual_batch_size:
             return
-        wait_s = self.expected_wait_s(engine)
+        wait_s = self.expected_wait_s(engine, others)
         if wait_s > longest_s:
             raise TooBusyError(
                 f"The answer would have to wait {wait_s * 1000.0:.0f} ms, longer than {longest_s * 1000.0:g} ms.",
@@ -163,22 +203,43 @@ class Service:
             )
 
     async def classify(
-        self, engine: Engine, body: bytes, *, deadline_s: float, priority: int = DEFAULT_PRIORITY
+        self,
+        engine: Engine,
+        body: bytes,
+        *,
+        deadline_s: float,
+        priority: int = DEFAULT_PRIORITY,
+        holder: bytes = b"",
     ) -> tuple[Answer, float]:
         """Decode and prepare a picture, then queue it: its answer, and the milliseconds of decoding.
 
-        Cancelling the call gives the picture up, wherever it is: waiting, half decoded or queued.
+        Cancelling the call gives the picture up, wherever it is: waiting, half decoded or queued. An answer that was
+        kept for the same bytes of the same holder has a batch of 0.
 
         Args:
             engine: as `admit` yielded it.
             body: the picture's bytes.
             deadline_s: on `time.monotonic`.
             priority: 1 is taken first, 9 last.
+            holder: who asks; kept answers are for them alone.
 
         Raises:
             BrokenPictureError: as `open_picture`. QueueFullError, DrainingError, DeadlineError, EngineError: as
             `Batcher.submit`.
         """
+        cache = self._cache_of(engine)
+        if cache is None:
+            return await self._classify(engine, body, deadline_s, priority)
+        since_s = time.monotonic()
+        key = await cache.key_of(holder, "file", body)
+        if found := cache.find(key, since_s):
+            return found, 0.0
+        answer, decode_ms = await self._classify(engine, body, deadline_s, priority)
+        if self._cache_of(engine) is cache:
+            cache.keep(key, answer)
+        return answer, decode_ms
+
+    async def _classify(self, engine: Engine, body: bytes, deadline_s: float, priority: int) -> tuple[Answer, float]:
         future: Future[Answer] = Future()
         decode_ms = 0.0
 
@@ -191,7 +252,13 @@ class Service:
         return await self._expect(future), decode_ms
 
     async def infer(
-        self, engine: Engine, pictures: NDArray[Any], *, deadline_s: float, priority: int = DEFAULT_PRIORITY
+        self,
+        engine: Engine,
+        pictures: NDArray[Any],
+        *,
+        deadline_s: float,
+        priority: int = DEFAULT_PRIORITY,
+        holder: bytes = b"",
     ) -> list[Answer]:
         """Queue pictures that are inputs already: their answers, in order. Each takes a place of its own in the queue.
 
@@ -202,11 +269,30 @@ class Service:
             pictures: N rows of the artifact's input, as `export.interface.input_of` has it.
             deadline_s: on `time.monotonic`.
             priority: 1 is taken first, 9 last.
+            holder: who asks; kept answers are for them alone.
 
         Raises:
             ValueError: another shape or type. QueueFullError, DrainingError, DeadlineError, EngineError: as
             `Batcher.submit`; of the first picture that fails, and the others are given up.
         """
+        cache = self._cache_of(engine)
+        if cache is None:
+            return await self._infer(engine, pictures, deadline_s, priority)
+        found: list[Answer | None] = []
+        keys = []
+        for picture in pictures:
+            since_s = time.monotonic()
+            keys.append(await cache.key_of(holder, "input", np.ascontiguousarray(picture)))
+            found.append(cache.find(keys[-1], since_s))
+        missing = [place for place, answer in enumerate(found) if answer is None]
+        computed = await self._infer(engine, pictures[missing], deadline_s, priority)
+        for place, answer in zip(missing, computed, strict=True):
+            found[place] = answer
+            if self._cache_of(engine) is cache:
+                cache.keep(keys[place], answer)
+        return [answer for answer in found if answer is not None]
+
+    async def _infer(self, engine: Engine, pictures: NDArray[Any], deadline_s: float, priority: int) -> list[Answer]:
         futures: list[Future[Answer]] = []
         try:
             for picture in pictures:
@@ -219,6 +305,15 @@ class Service:
             for future in futures:
                 future.cancel()
             raise
+
+    def _cache_of(self, engine: Engine) -> AnswerCache | None:
+        """The kept answers of the engine at work; none of one whose place another one has taken."""
+        if self._cache is None or engine is not self.slot.engine:
+            return None
+        if self._cached_of is not engine:
+            self._cache.clear()
+            self._cached_of = engine
+        return self._cache
 
     def _wake_soon(self, batcher: Batcher) -> None:
         """Wake an instance once all requests of this turn of the event loop have queued theirs.
@@ -275,4 +370,5 @@ class Service:
             "max_wait_ms": None if self.limits.max_wait_s is None else self.limits.max_wait_s * 1000.0,
             "max_body_bytes": self.limits.max_body_bytes,
             "pictures": self.limits.pictures,
+            "cache_bytes": self.limits.cache_bytes,
         }

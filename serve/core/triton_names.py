@@ -22,6 +22,8 @@ PENDING = "nv_inference_pending_request_count"
 REQUEST_US, QUEUE_US = "nv_inference_request_duration_us", "nv_inference_queue_duration_us"
 INPUT_US, INFER_US = "nv_inference_compute_input_duration_us", "nv_inference_compute_infer_duration_us"
 OUTPUT_US = "nv_inference_compute_output_duration_us"
+HITS, MISSES = "nv_cache_num_hits_per_model", "nv_cache_num_misses_per_model"
+HIT_US, MISS_US = "nv_cache_hit_duration_per_model", "nv_cache_miss_duration_per_model"
 HELP: Mapping[str, str] = MappingProxyType(
     {
         SUCCESS: "Requests that were answered.",
@@ -35,12 +37,22 @@ HELP: Mapping[str, str] = MappingProxyType(
         OUTPUT_US: "Answers being made of logits.",
     }
 )
+# Triton tells them only of a model that has a cache.
+CACHE_HELP: Mapping[str, str] = MappingProxyType(
+    {
+        HITS: "Pictures whose answer was kept.",
+        MISSES: "Pictures whose answer was not.",
+        HIT_US: "Looking up what was found.",
+        MISS_US: "Looking up what was not.",
+    }
+)
 
 
 class TritonCounts:
     """Sums by name. Thread-safe: engines count from threads of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_cache: bool = False) -> None:
+        self._help = {**HELP, **(CACHE_HELP if has_cache else {})}
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._failures: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -56,13 +68,18 @@ class TritonCounts:
         with self._lock:
             self._failures[REASONS.get(status, "OTHER")] += 1
 
+    def sums(self) -> defaultdict[str, float]:
+        """All of them as they are now."""
+        with self._lock:
+            return self._sums.copy()
+
     def lines(self, model: str, pending: int, version: str = VERSION) -> Iterator[str]:
         """All of it in Prometheus' text format."""
         escaped = model.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         labels = f'model="{escaped}",version="{version}"'
         with self._lock:
             sums, failures = self._sums.copy(), self._failures.copy()
-        for name, text in HELP.items():
+        for name, text in self._help.items():
             yield f"# HELP {name} {text}\n# TYPE {name} counter\n"
             if name == FAILURE:
                 for reason in EVERY_REASON:

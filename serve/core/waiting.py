@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from export.contract import Contract
 from export.interface import scores_of
+from export.predict import Prediction, answer_of, named
 
 Taken = NDArray[np.uint8] | NDArray[np.float32]
 """A picture as the artifact takes it: (S, S, C) uint8, or (C, S, S) planes that are normalised."""
@@ -23,27 +24,32 @@ FIRST_PRIORITY, DEFAULT_PRIORITY, LAST_PRIORITY = 1, 5, 9
 
 
 class Batch:
-    """All answers of one inference, (N, K) float32 as `Runner.infer` gives them; their scores are computed at once.
+    """All answers of one inference, (N, K) float32 as `Runner.infer` gives them; what they say is found at once.
 
-    A softmax of a thousand classes for each picture gives up the interpreter's lock five times, and the thread that
-    answers clients waits each time until it gets it again.
+    NumPy gives up the interpreter's lock for a thousand numbers, and the thread that answers clients waits each time
+    until it gets it again: for each picture that would be ten times.
     """
 
     def __init__(self, logits: NDArray[np.float32]) -> None:
         self.logits = logits
-        self._scores: NDArray[np.float32] | None = None
+        self._named: list[tuple[Prediction, ...]] | None = None
 
-    def scores(self, contract: Contract) -> NDArray[np.float32]:
-        """Scores in 0…1, (N, K), by the runner's contract; in a row that is not finite are none."""
-        if self._scores is None:
-            with np.errstate(invalid="ignore", over="ignore"):
-                self._scores = scores_of(self.logits, contract)
-        return self._scores
+    def named(self, row: int, contract: Contract, top: int | None) -> tuple[Prediction, ...]:
+        """As `export.predict.answer_of` one of them."""
+        if top is not None:
+            return answer_of(self.logits[row], contract, top)
+        if self._named is None:
+            with np.errstate(invalid="ignore", over="ignore"):  # others of the batch may not be finite
+                self._named = named(scores_of(self.logits, contract), contract)
+        return self._named[row]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One picture's place among the answers of its batch, and where its time went."""
+    """One picture's place among the answers of its batch, and where its time went.
+
+    The size of the batch is 0 where the answer was kept, and not computed now.
+    """
 
     batch: Batch
     row: int
@@ -52,15 +58,19 @@ class Answer:
     batch_size: int
 
     @property
+    def was_kept(self) -> bool:
+        """Whether it is of an earlier request."""
+        return self.batch_size == 0
+
+    @property
     def logits(self) -> NDArray[np.float32]:
         """Its logits or probabilities, (K,) float32."""
         row: NDArray[np.float32] = self.batch.logits[self.row]
         return row
 
-    def scores(self, contract: Contract) -> NDArray[np.float32]:
-        """Its scores, (K,)."""
-        row: NDArray[np.float32] = self.batch.scores(contract)[self.row]
-        return row
+    def named(self, contract: Contract, top: int | None = None) -> tuple[Prediction, ...]:
+        """What it says, by the runner's contract: its classes, best first."""
+        return self.batch.named(self.row, contract, top)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

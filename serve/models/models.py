@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from serve.core.failures import ForbiddenError, UnknownModelError
 from serve.core.service import Service
@@ -29,6 +29,10 @@ class Served:
 
     def __post_init__(self) -> None:
         self.service.slot.observe(self.statistics.observe_batch)
+
+    def stats(self) -> dict[str, Any]:
+        """One element of the protocol's `model_stats`."""
+        return self.statistics.to_dict(self.name, self.version, self.service.metrics.look_ups())
 
     @property
     def engine(self) -> Engine:

@@ -50,7 +50,12 @@ class Statistics:
             self._batches[batch_size].add(compute_s * 1000.0)
 
     def observe_success(self, pictures: int, taken_ms: Mapping[str, float]) -> None:
-        """Count one answered request: `taken_ms` are decode, queue, compute, total and, where it is known, encode."""
+        """Count one answered request.
+
+        Args:
+            pictures: those of it that were computed, and not kept from earlier ones.
+            taken_ms: decode, queue, compute, total and, where it is known, encode.
+        """
         with self._lock:
             self._last_ms = round(time.time() * 1000.0)
             self._pictures += pictures
@@ -67,9 +72,8 @@ class Statistics:
                 self._sums["fail"].add((time.monotonic() - began_s) * 1000.0)
             raise
 
-    def to_dict(self, name: str, version: str) -> dict[str, Any]:
-        """One element of `model_stats`."""
-        empty = {"count": 0, "ns": 0}
+    def to_dict(self, name: str, version: str, look_ups: Mapping[str, dict[str, int]]) -> dict[str, Any]:
+        """One element of `model_stats`; `look_ups` are those of the cache, by the extension's words."""
         with self._lock:
             return {
                 "name": name,
@@ -77,8 +81,10 @@ class Statistics:
                 "last_inference": self._last_ms,
                 "inference_count": self._pictures,
                 "execution_count": self._executions,
-                "inference_stats": {each: vars(self._sums[each]).copy() for each in (*STAGES, "fail")}
-                | {"cache_hit": empty, "cache_miss": empty},
+                "inference_stats": {
+                    **{each: vars(self._sums[each]).copy() for each in (*STAGES, "fail")},
+                    **look_ups,
+                },
                 "batch_stats": [
                     {
                         "batch_size": size,

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,23 @@ from serve.protocol.messages import AskedOutput, GivenTensor, InferAnswer, Infer
 from serve.regions import Regions
 
 
+class Turn(TypedDict):
+    """What a request's pictures have in common in the queue, as `Service.classify` takes it."""
+
+    deadline_s: float
+    priority: int
+    holder: bytes
+
+
 async def infer(
-    served: Served, engine: Engine, request: InferRequest, regions: Regions, *, began_s: float, deadline_s: float
+    served: Served,
+    engine: Engine,
+    request: InferRequest,
+    regions: Regions,
+    *,
+    began_s: float,
+    deadline_s: float,
+    holder: bytes = b"",
 ) -> InferAnswer:
     """Answer a request with the engine that it holds, and count it in the model's statistics.
 
@@ -40,11 +55,12 @@ async def infer(
         if given.region:
             raw = regions.read(given.region.name, given.region.offset, given.region.length)
             given = replace(given, raw=raw)
+        turn: Turn = {"deadline_s": deadline_s, "priority": request.priority, "holder": holder}
         if given.datatype == BYTES:
-            answers, decode_ms = await _classify(served.service, engine, given.elements(), deadline_s, request.priority)
+            answers, decode_ms = await _classify(served.service, engine, given.elements(), turn)
         else:
             decode_ms = 0.0
-            answers = await _submit(served.service, engine, given.array(), deadline_s, request.priority)
+            answers = await _submit(served.service, engine, given.array(), turn)
         computed_s = time.monotonic()
         logits = np.stack([answer.logits for answer in answers]) if len(answers) > 1 else answers[0].logits[None]
         outputs = tuple(_output(asked, logits, engine) for asked in wanted)
@@ -59,10 +75,14 @@ async def infer(
         "encode": (now_s - computed_s) * 1000.0,
         "total": (now_s - began_s) * 1000.0,
     }
-    served.statistics.observe_success(len(answers), taken_ms)
+    served.statistics.observe_success(sum(not answer.was_kept for answer in answers), taken_ms)
     for answer in answers:
         served.service.metrics.observe_prediction(
-            decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=taken_ms["total"], encode_ms=taken_ms["encode"]
+            decode_ms=decode_ms,
+            queue_ms=answer.queue_ms,
+            total_ms=taken_ms["total"],
+            encode_ms=taken_ms["encode"],
+            was_kept=answer.was_kept,
         )
     return InferAnswer(
         model=served.name,
@@ -108,12 +128,9 @@ def _expects(taken: Tensor) -> str:
 
 
 async def _classify(
-    service: Service, engine: Engine, bodies: Sequence[bytes], deadline_s: float, priority: int
+    service: Service, engine: Engine, bodies: Sequence[bytes], turn: Turn
 ) -> tuple[list[Answer], float]:
-    tasks = [
-        asyncio.ensure_future(service.classify(engine, body, deadline_s=deadline_s, priority=priority))
-        for body in bodies
-    ]
+    tasks = [asyncio.ensure_future(service.classify(engine, body, **turn)) for body in bodies]
     try:
         found = await asyncio.gather(*tasks)
     except BaseException:
@@ -123,12 +140,10 @@ async def _classify(
     return [answer for answer, _ in found], max(decode_ms for _, decode_ms in found)
 
 
-async def _submit(
-    service: Service, engine: Engine, tensor: NDArray[Any], deadline_s: float, priority: int
-) -> list[Answer]:
+async def _submit(service: Service, engine: Engine, tensor: NDArray[Any], turn: Turn) -> list[Answer]:
     if tensor.dtype.kind == "f" and not _are_finite(tensor):
         raise ProtocolError("The input has values that are not finite.", "Look at how it was normalised.")
-    return await service.infer(engine, tensor, deadline_s=deadline_s, priority=priority)
+    return await service.infer(engine, tensor, **turn)
 
 
 def _are_finite(tensor: NDArray[Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -78,6 +79,7 @@ class Repository:
                 folder = read_folder(self._root, name)
                 fresh = await asyncio.to_thread(self._open_warm, folder, self._at_work(name))
             except ZooError as error:
+                error.problem, error.hint = self._without_paths(error.problem), self._without_paths(error.hint)
                 self._reasons[name] = error.problem
                 raise
             self._reasons.pop(name, None)
@@ -98,6 +100,12 @@ class Repository:
             unavailable = served.service.not_ready()
             reason = unavailable.problem if unavailable else ""
         return Listed(name=name, version=version, is_ready=not reason, reason=reason)
+
+    def _without_paths(self, text: str) -> str:
+        """A text for clients, who are told names within the folder and not where that is."""
+        for path in filter(None, (self._root / "x", self._options.require_signature)):
+            text = text.replace(f"{path.parent}{os.sep}", "")
+        return text
 
     def _at_work(self, name: str) -> dict[str, Served]:
         return {served.version: served for served in self._models if served.name == name}

@@ -50,6 +50,8 @@ CRASHED = "The server made a mistake. Its log has the details; please report the
 
 # The stages of the call that the current task answers.
 _timings_ms: ContextVar[Mapping[str, float]] = ContextVar("timings_ms", default=MappingProxyType({}))
+# Whose key that call was made with.
+_holder: ContextVar[bytes] = ContextVar("holder", default=b"")
 
 Call = Callable[[Any, Any], Awaitable[Any]]
 
@@ -94,8 +96,7 @@ class InferenceCalls:
             for served in self.models
             if asked is None or (served.name == asked.name and (not request.version or served is asked))
         ]
-        stats = [served.statistics.to_dict(served.name, served.version) for served in chosen]
-        return message_from("ModelStatisticsResponse", {"model_stats": stats})
+        return message_from("ModelStatisticsResponse", {"model_stats": [served.stats() for served in chosen]})
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         """Answer tensors, or encoded pictures, with tensors."""
@@ -111,7 +112,13 @@ class InferenceCalls:
             try:
                 async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
                     answer = await infer(
-                        served, engine, asked, self.models.regions, began_s=began_s, deadline_s=deadline_s
+                        served,
+                        engine,
+                        asked,
+                        self.models.regions,
+                        began_s=began_s,
+                        deadline_s=deadline_s,
+                        holder=_holder.get(),
                     )
             except TimeoutError as error:
                 raise DeadlineError(
@@ -255,7 +262,7 @@ async def _admit(name: str, context: Any, keys: Keyring) -> None:
     try:
         if role := role_for(name):
             metadata = {key.lower(): str(value) for key, value in context.invocation_metadata() or ()}
-            keys.check(metadata, role, context.peer().rpartition(":")[0])  # without its port
+            _holder.set(keys.check(metadata, role, context.peer().rpartition(":")[0]))  # without its port
     except ZooError as error:
         await context.abort(CODES[find_failure(error).status], str(error))
 

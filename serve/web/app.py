@@ -20,7 +20,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from export.predict import named
 from serve.core.failures import EngineDownError, SlowBodyError, TooLargeError, UnavailableError, find_failure
 from serve.core.metrics import CONTENT_TYPE
 from serve.core.service import Limits, Service
@@ -30,13 +29,15 @@ from serve.models.exposition import render
 from serve.models.models import Models, Served, only
 from serve.tracing import Tracing
 from serve.web.access import Access
+from serve.web.answered import classify_all
 from serve.web.examples import find_examples
 from serve.web.front import ErrorAnswers, Front, Shortcuts
-from serve.web.gate import Gate
-from serve.web.intake import check_media_type, read_picture, read_top, while_connected
+from serve.web.gate import Gate, holder_of
+from serve.web.intake import check_media_type, read_pictures, read_top, while_connected
 from serve.web.openapi import describe_routes
 from serve.web.pages import answer_page
 from serve.web.traced import TraceMiddleware
+from serve.web.turn import read_turn
 from serve.web.v2.routes import PREFIX, answer_infer, v2_routes
 from zoo.errors import ZooError
 from zoo.files import json_text
@@ -134,39 +135,50 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 async def predict(request: Request) -> Response:
-    """Classify the picture in the body."""
+    """Classify the picture in the body, or the pictures of a form."""
     began_s = time.monotonic()
     served = _served(request)
     service = served.service
-    deadline_s = began_s + service.limits.timeout_s
     with service.admit() as engine, served.statistics.count_failure(began_s):
-        top = read_top(request)
+        top, turn = read_top(request), read_turn(request.query_params, service.limits.timeout_s)
+        deadline_s = began_s + turn.timeout_s
         check_media_type(request)
-        body = await read_picture(request, max_bytes=service.limits.max_body_bytes, deadline_s=deadline_s)
-        answer, decode_ms = await while_connected(
-            request, service.classify(engine, body, deadline_s=deadline_s), deadline_s=deadline_s
-        )
+        with service.receive(engine) as note:
+            pictures = await read_pictures(
+                request,
+                max_bytes=service.limits.max_body_bytes,
+                deadline_s=deadline_s,
+                most=engine.batcher.max_batch_size,
+                note=note,
+            )
+        asked = {"deadline_s": deadline_s, "priority": turn.priority, "holder": holder_of(request.scope)}
+        answered = await while_connected(request, classify_all(service, engine, pictures, asked), deadline_s=deadline_s)
     computed_s = time.monotonic()
-    best = named(answer.scores(engine.contract), engine.contract, top)
+    said = answered.to_list(engine, top)
     task = {} if engine.contract.thresholds is None else {"task": engine.contract.task}
     total_ms, encode_ms = ((time.monotonic() - since_s) * 1000.0 for since_s in (began_s, computed_s))
-    service.metrics.observe_prediction(
-        decode_ms=decode_ms, queue_ms=answer.queue_ms, total_ms=total_ms, encode_ms=encode_ms
-    )
-    taken_ms = {"decode": decode_ms, "queue": answer.queue_ms, "compute": answer.compute_ms, "total": total_ms}
-    served.statistics.observe_success(1, taken_ms)
+    for answer, decode_ms in answered.answers:
+        service.metrics.observe_prediction(
+            decode_ms=decode_ms,
+            queue_ms=answer.queue_ms,
+            total_ms=total_ms,
+            encode_ms=encode_ms,
+            was_kept=answer.was_kept,
+        )
+    taken_ms = answered.taken_ms() | {"encode": encode_ms, "total": total_ms}
+    served.statistics.observe_success(sum(not answer.was_kept for answer, _ in answered.answers), taken_ms)
     timings_ms = {stage: round(took_ms, 3) for stage, took_ms in taken_ms.items()}
     split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())
-    request.state.timing = f"{split}, batch {answer.batch_size}"
+    request.state.timing = f"{split}, batch {answered.batch_size}"
     request.state.timings_ms = {f"{stage}_ms": took_ms for stage, took_ms in timings_ms.items()}
-    request.state.timings_ms["batch_size"] = answer.batch_size
+    request.state.timings_ms["batch_size"] = answered.batch_size
     return JsonAnswer(
         {
             "model": engine.contract.model,
             **task,
-            "predictions": [one.to_dict() for one in best],
+            **({"pictures": said} if len(said) > 1 else {"predictions": said[0]["predictions"]}),
             "timings_ms": timings_ms,
-            "batch_size": answer.batch_size,
+            "batch_size": answered.batch_size,
         },
         headers={"Server-Timing": split},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
@@ -48,11 +48,18 @@ def decompress(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
     return content
 
 
-def take_file(body: bytes, content_type: str, *, example: str) -> bytes:
-    """The one file in a form, as `curl -F file=@PICTURE` sends it; fields that are no file are passed over.
+class File(NamedTuple):
+    """A file of a form; whatever name the client gave it, or none."""
+
+    name: str
+    content: bytes
+
+
+def take_files(body: bytes, content_type: str, *, most: int, example: str) -> list[File]:
+    """The files in a form, as `curl -F file=@PICTURE` sends them; fields that are no file are passed over.
 
     Raises:
-        ParameterError: no form, no file, or several. `example` says how to send one.
+        ParameterError: no form, no file, or more than `most`. `example` says how to send one.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
@@ -66,9 +73,11 @@ def take_file(body: bytes, content_type: str, *, example: str) -> bytes:
         parser.finalize()
     except FormParserError as error:
         raise ParameterError(f"The form cannot be read: {error}", example) from error
-    if len(files) != 1:
-        raise ParameterError(f"The form has {len(files) or 'no'} files; expected one.", example)
-    buffer = files[0].file_object
-    buffer.seek(0)
-    content: bytes = buffer.read()
-    return content
+    if not 1 <= len(files) <= most:
+        raise ParameterError(f"The form has {len(files) or 'no'} files; expected 1 to {most}.", example)
+    return [_read(file) for file in files]
+
+
+def _read(file: Any) -> File:
+    file.file_object.seek(0)
+    return File((file.file_name or b"").decode("utf-8", "replace"), file.file_object.read())

@@ -18,12 +18,20 @@ SECURITY_HEADERS = (
 )
 # What a browser says of a request that a page from elsewhere makes. Programs say nothing.
 ELSEWHERE = ("cross-site", "same-site")
+# Where a request's scope says whose key it came with.
+HOLDER = "holder"
 # They change nothing, and a link from elsewhere to the page is one of them.
 READING = ("GET", "HEAD", "OPTIONS")
 
 
+def holder_of(scope: Scope) -> bytes:
+    """Whose key a request came with; nothing where there are no keys."""
+    holder: bytes = scope.get("state", {}).get(HOLDER, b"")
+    return holder
+
+
 class Gate:
-    """Refuses what has no key or comes from a page elsewhere."""
+    """Refuses what has no key or comes from a page elsewhere, and says in the scope whose key it was."""
 
     def __init__(self, keys: Keyring) -> None:
         self._keys = keys
@@ -36,7 +44,8 @@ class Gate:
             UnauthorizedError, ForbiddenError, RateLimitedError: it is not.
         """
         if not self._is_open and (role := role_for(scope["path"])):
-            self._keys.check(headers, role, (scope.get("client") or ("",))[0])
+            holder = self._keys.check(headers, role, (scope.get("client") or ("",))[0])
+            scope.setdefault("state", {})[HOLDER] = holder
         if scope["method"] not in READING and headers.get("sec-fetch-site") in ELSEWHERE:
             raise ForbiddenError(
                 "Pages from elsewhere may not use this server.", "Ask it from a program, or from its own page."

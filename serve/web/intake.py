@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -18,13 +18,15 @@ from serve.core.failures import (
     SlowBodyError,
     TooLargeError,
 )
-from serve.web.encoding import FORM, decompress, take_file
+from serve.web.encoding import FORM, File, decompress, take_files
 from serve.web.listener import GONE
 
 # curl --data-binary sends x-www-form-urlencoded unless told otherwise; the decoder decides what the bytes really are.
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 
 T = TypeVar("T")
+Note = Callable[[int], None]
+"""Called with the bytes of each part of a body; it may raise where they are too many."""
 
 
 def read_top(request: Request) -> int | None:
@@ -55,18 +57,20 @@ def check_media_type(request: Request) -> None:
         raise MediaTypeError(f"The body is {media_type[:80]}; expected the bytes of a picture.", _example(request))
 
 
-async def read_picture(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
-    """Read the body and take the picture's bytes out of what wraps them: compression, a form.
+async def read_pictures(
+    request: Request, *, max_bytes: int, deadline_s: float, most: int = 1, note: Note = lambda count: None
+) -> list[File]:
+    """Read the body and take the pictures out of what wraps them: compression, a form, which may have `most` of them.
 
     Raises:
-        As `read_body`, `decompress` and `take_file`.
+        As `read_body`, `decompress` and `take_files`.
     """
-    body = await read_body(request, max_bytes=max_bytes, deadline_s=deadline_s)
+    body = await read_body(request, max_bytes=max_bytes, deadline_s=deadline_s, note=note)
     if encoding := request.headers.get("content-encoding", ""):
         body = await run_in_threadpool(decompress, body, encoding, max_bytes=max_bytes)
     if _media_type(request) == FORM:
-        body = take_file(body, request.headers["content-type"], example=_example(request))
-    return body
+        return take_files(body, request.headers["content-type"], most=most, example=_example(request))
+    return [File("", body)]
 
 
 def _media_type(request: Request) -> str:
@@ -77,8 +81,10 @@ def _example(request: Request) -> str:
     return f"curl --data-binary @PICTURE {request.base_url}predict"
 
 
-async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
+async def read_body(request: Request, *, max_bytes: int, deadline_s: float, note: Note = lambda count: None) -> bytes:
     """Read the body; refuse it by its Content-Length, or as soon as too much has come.
+
+    `note` is told of its bytes as they come.
 
     Raises:
         TooLargeError: above `max_bytes`. SlowBodyError: not complete at `deadline_s` (on `time.monotonic`).
@@ -102,6 +108,7 @@ async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> b
                     raise ClientGoneError("The client left while sending.")
                 parts.append(message.get("body", b""))
                 length += len(parts[-1])
+                note(len(parts[-1]))
                 if length > max_bytes:
                     raise too_large
                 is_more = message.get("more_body", False)

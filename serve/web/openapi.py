@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from serve.core.failures import FAILURES
+from serve.core.waiting import LAST_PRIORITY
 from serve.protocol.datatypes import BYTES, DTYPES
 from zoo import __version__
 
@@ -38,14 +39,18 @@ def _object(required: Mapping[str, Schema], optional: Mapping[str, Schema] | Non
 SCHEMAS: Mapping[str, Schema] = {
     "Error": _object({"error": _TEXT}, {"hint": _TEXT}),
     "Prediction": _object({"class": _TEXT, "index": _WHOLE, "score": _NUMBER}, {"threshold": _NUMBER}),
+    "Picture": _object({"name": _TEXT}, {"predictions": _list(_ref("Prediction")), "error": _TEXT, "hint": _TEXT}),
     "Answer": _object(
         {
             "model": _TEXT,
-            "predictions": _list(_ref("Prediction")),
-            "timings_ms": _object({stage: _NUMBER for stage in ("decode", "queue", "compute", "total")}),
+            "timings_ms": _object({stage: _NUMBER for stage in ("decode", "queue", "compute", "encode", "total")}),
             "batch_size": _WHOLE,
         },
-        {"task": {"enum": ["multi-label"]}},
+        {
+            "predictions": _list(_ref("Prediction")),
+            "pictures": _list(_ref("Picture")),
+            "task": {"enum": ["multi-label"]},
+        },
     ),
     "Status": _object({"status": {"enum": ["ok", "ready"]}}),
     "Info": _object({"model": _TEXT, "classes": _list(_TEXT), "image_size": _WHOLE, "preprocessing": _OBJECT}),
@@ -133,10 +138,15 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         path="/predict",
         method="post",
-        summary="Classify a picture.",
+        summary="Classify a picture, or the pictures of a form.",
         answers="Answer",
         takes={"image/*": _PICTURE, _BINARY: _PICTURE},
-        query={"top": {"type": "integer", "minimum": 1, "maximum": 999_999_999}, **_MODEL},
+        query={
+            "top": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+            "timeout_ms": {"type": "number", "minimum": 0},
+            "priority": {"type": "integer", "minimum": 0, "maximum": LAST_PRIORITY},
+            **_MODEL,
+        },
         statuses=(404, *_OF_REQUESTS),
     ),
     Operation(path="/", summary="The page.", answers="text/html"),

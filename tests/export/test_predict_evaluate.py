@@ -270,10 +270,19 @@ def test_a_batch_of_broken_pictures_runs_nothing(mean_colour_runner: Any, tmp_pa
 
 
 def test_more_classes_than_there_are_gives_all() -> None:
-    rows = best_of(np.array([0.2, 0.5, 0.3], np.float32), COLOURS, 5)
+    (rows,) = best_of(np.array([[0.2, 0.5, 0.3]], np.float32), COLOURS, 5)
     assert [row.class_name for row in rows] == ["green", "blue", "red"]
-    equal = best_of(np.array([0.4, 0.2, 0.4], np.float32), COLOURS, 2)
+    (equal,) = best_of(np.array([[0.4, 0.2, 0.4]], np.float32), COLOURS, 2)
     assert [row.index for row in equal] == [0, 2]
+
+
+@given(st.integers(1, 6), st.integers(1, 60), st.integers(1, 70), st.integers(0, 2**32 - 1))
+def test_the_best_of_many_are_those_of_a_stable_sort(count: int, classes: int, top: int, seed: int) -> None:
+    scores = np.random.default_rng(seed).integers(0, 5, (count, classes)).astype(np.float32)  # many are equal
+    found = best_of(scores, tuple(map(str, range(classes))), top)
+    for row, best in zip(scores, found, strict=True):
+        order = sorted(range(classes), key=lambda index: -row[index])[:top]
+        assert [(one.index, one.class_name, one.score) for one in best] == [(i, str(i), row[i]) for i in order]
 
 
 def test_a_copied_folder_gives_the_same_numbers(mean_colour_runner: Any, picture_folder: Path, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.contract import Contract
+from serve.address import bind
 from serve.core.batcher import Batcher
 from serve.core.service import Limits, Service
 from serve.core.slot import Engine, EngineInfo, Slot
-from serve.server import DrainingServer, bind, listener_config
+from serve.server import DrainingServer, listener_config
 from serve.web.app import create_app
 from serve.web.listener import ConnectionLimits, Doors
 from zoo.model.spec import Preprocessing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def test_a_request_that_would_wait_too_long_is_refused_at_once(start_server: Sta
     while running.service.expected_wait_s(running.service.slot.engine) <= 0.12:
         before = running.service.in_flight
         waiting.append(running.post_later(fake.png(2)))
-        while running.service.in_flight == before:
+        while running.service.in_flight == before or running.service.receiving:
             pass
     reply = running.post(b"its body is not even looked at")
     assert reply.status_code == 503
@@ -77,6 +78,55 @@ def test_without_a_limit_the_queue_alone_decides(start_server: Start, fake: Any)
     running = start_server(slow(fake, 0.05), max_batch_size=1, max_wait_s=None, queue_capacity=50)
     waiting = [running.post_later(fake.png(byte)) for byte in range(1, 21)]
     assert {answers.get(timeout=PATIENCE_S).status_code for answers in waiting} == {200}
+
+
+def begin(port: int, length: int, body: bytes = b"") -> socket.socket:
+    """Send a request up to some of its body; the server reads it once it says 100."""
+    client = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+    client.sendall(head.encode())
+    assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+    client.sendall(body)
+    return client
+
+
+def test_slow_clients_take_nobodys_place(start_server: Start, fake: Any) -> None:
+    running = start_server(max_in_flight=3, max_batch_size=1, max_wait_s=0.05)
+    body = fake.png(2)
+    slow_ones = [begin(running.port, len(body), body[:9]) for _ in range(20)]
+    assert running.service.receiving == 20
+    assert [running.post(fake.png(1)).status_code for _ in range(3)] == [200] * 3
+    for client in slow_ones:
+        client.close()
+
+
+def test_whoever_arrives_late_needs_a_place_as_one_that_comes_now(start_server: Start, fake: Any) -> None:
+    running = start_server(max_in_flight=3, max_batch_size=1)
+    body = fake.png(2)
+    slow_ones = [begin(running.port, len(body)) for _ in range(8)]
+    running.runner.hold()
+    for client in slow_ones:
+        client.sendall(body)
+    while running.service.receiving or running.service.in_flight > 3:
+        pass  # three have places, and the others are told at once
+    running.runner.release()
+    statuses = Counter(client.recv(1000).split()[1] for client in slow_ones)
+    assert statuses == {b"200": 3, b"503": 5}
+    for client in slow_ones:
+        client.close()
+    assert running.service.in_flight == running.service.receiving == 0
+
+
+def test_bodies_that_are_still_coming_are_bounded_together(start_server: Start, fake: Any) -> None:
+    running = start_server(max_in_flight=2, max_body_bytes=10_000)
+    first, second = (begin(running.port, 10_000, b"x" * 9_000) for _ in range(2))
+    with begin(running.port, 10_000, b"x" * 3_000) as third:
+        assert third.recv(1000).startswith(b"HTTP/1.1 503 ")
+    first.close()
+    second.close()
+    while running.service.receiving:
+        pass
+    assert running.post(fake.png(1)).status_code == 200
 
 
 def test_an_engine_that_is_down_refuses_and_is_not_ready(start_server: Start, fake: Any) -> None:

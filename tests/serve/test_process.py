@@ -285,6 +285,59 @@ def test_a_server_whose_engine_hangs_ends_within_the_drain_limit(onnx: Path, dig
     assert "1 request still unanswered after 0.5 s" in err
 
 
+def worker_of(process: Process) -> int:
+    """The process that serves; the one that was launched watches it."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.process.pid)], capture_output=True, text=True)
+    (worker,) = found.stdout.split()
+    return int(worker)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's ps for the worker")
+def test_a_killed_server_is_started_again_on_its_port(onnx: Path, digit: Path, launch: Launch) -> None:
+    process = launch("--engine", onnx, "--supervised", "--shutdown-delay-s", "0")
+    url, body = process.wait_until_ready(), digit.read_bytes()
+    first = httpx.post(f"{url}/predict", content=body, trust_env=False)
+    killed = worker_of(process)
+    os.kill(killed, signal.SIGKILL)
+    process.wait_for("was ended by SIGKILL; it is started again")
+    meanwhile = httpx.get(f"{url}/readyz", trust_env=False, timeout=PATIENCE_S)
+    assert (meanwhile.status_code, meanwhile.headers["retry-after"]) == (503, "1")
+    assert meanwhile.json()["error"] == "The server is starting."
+    assert process.wait_until_ready() == url
+    assert worker_of(process) != killed
+    again = httpx.post(f"{url}/predict", content=body, trust_env=False)
+    assert again.json()["predictions"] == first.json()["predictions"]
+    process.process.send_signal(signal.SIGTERM)
+    assert process.finish()[:2] == (0, "")
+
+
+def test_a_supervisor_passes_signals_on_and_a_second_ends_at_once(onnx: Path, launch: Launch) -> None:
+    process = launch("--engine", onnx, "--supervised", "--shutdown-delay-s", "100")
+    process.wait_until_ready()
+    process.process.send_signal(signal.SIGTERM)
+    process.wait_for("Not ready any more")
+    process.process.send_signal(signal.SIGTERM)
+    assert process.finish()[:2] == (130, "")
+
+
+def test_a_server_ends_with_its_supervisor(onnx: Path, launch: Launch) -> None:
+    process = launch("--engine", onnx, "--supervised", "--shutdown-delay-s", "0")
+    url = process.wait_until_ready()
+    process.process.kill()
+    process.wait_for("Draining 0 requests")
+    while True:
+        try:
+            httpx.get(f"{url}/readyz", trust_env=False)
+        except httpx.TransportError:
+            break
+    assert process.finish()[0] == -signal.SIGKILL
+
+
+def test_what_cannot_be_opened_is_not_tried_again(launch: Launch, tmp_path: Path) -> None:
+    code, _, err = launch("--engine", tmp_path / "missing.onnx", "--supervised").finish()
+    assert code == 1 and err.count("Error:") == 1 and "started again" not in err
+
+
 @pytest.mark.skipif(cuda_driver() is not None, reason="this machine has a GPU, so the plan would be tried")
 def test_a_plan_without_a_gpu_names_the_onnx_beside_it(onnx: Path, launch: Launch, tmp_path: Path) -> None:
     plan = tmp_path / "tiny.plan"

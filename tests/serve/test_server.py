@@ -13,13 +13,14 @@ import pytest
 
 import serve.core.failures
 from export.backends import find_backend
+from serve.address import bind
 from serve.cli import serve as serve_command
 from serve.core.batcher import Batcher
 from serve.core.failures import FAILURES, UnavailableError, find_failure
 from serve.core.slot import Engine, EngineInfo
 from serve.engine import choose_max_batch_size, describe_engine
 from serve.options import ServeOptions
-from serve.server import bind, describe_server
+from serve.server import describe_server
 from zoo.errors import ArtifactError, RequestError, RowError, ZooError
 from zoo.files import sha256_of
 from zoo.model.spec import Preprocessing
@@ -227,8 +228,8 @@ def test_an_error_without_a_row_is_a_500() -> None:
 
 
 def test_every_option_of_the_command_line_is_an_option_of_the_server() -> None:
-    # The artifact may be given as an argument and as an option; --config reads all of them.
-    ways = ("engine", "engine_as_option", "config")
+    # The artifact may be given as an argument and as an option; --config reads all of them, --json is how it prints.
+    ways = ("engine", "engine_as_option", "config", "as_json")
     command = {parameter.name: parameter.default for parameter in serve_command.params if parameter.name not in ways}
     row = ServeOptions(engine="x.onnx").to_dict()
     told = {name: list(default) if default == () else default for name, default in command.items()}

@@ -19,7 +19,7 @@ from zoo.rows import Count, Row
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Row):
-    engine: Annotated[str | None, Arg("ARTIFACT", instead="models"), Opt("The same.", flags=("--engine",))] = None
+    engine: Annotated[str | None, Arg("ARTIFACT", instead=("models",)), Opt("The same.", flags=("--engine",))] = None
     models: Annotated[Path | None, Opt("Many.", unless="engine")] = None
     control: Annotated[bool, Opt("More.", needs="models")] = False
     port: Annotated[Count, Opt("Where.")] = 8080

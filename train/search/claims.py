@@ -53,7 +53,7 @@ class Piece:
 
 
 def pieces_of(rows: Sequence[optuna.trial.FrozenTrial], now_s: float) -> list[Piece]:
-    """What every row means, in order; rows that wait for a worker, or were taken twice, are void."""
+    """What every row means, in order; rows that nobody took, or that were taken twice, are void."""
     killed: defaultdict[str | None, int] = defaultdict(int)
     pieces = []
     for row in rows:

@@ -98,7 +98,8 @@ def _trust(found: Agreement | None) -> str:
     agreeing = (found.kendall + 1) / 2
     chance = "" if found.p < 0.05 else ", which chance alone would often do"
     return (
-        f"Of two networks that were trained for longer, the short training had {percent(agreeing)} in the same order "
+        f"Of the pairs of networks that were trained for longer, the short training had {percent(agreeing)} in the "
+        f"same order "
         f"(Kendall's τ {found.kendall:.2f}, Spearman's ρ {found.spearman:.2f}, n = {found.n}, "
         f"p = {found.p:.2g}{chance}). These are the best of all trials and the published tables, and so are harder to "
         "tell apart than any two."

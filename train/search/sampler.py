@@ -103,6 +103,31 @@ def make_sampler(name: SamplerName, seed: int, drawn: int) -> optuna.samplers.Ba
     return optuna.samplers.RandomSampler(seed=own)
 
 
+def sampler_of(chosen: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
+    """A sampler that proposes these choices.
+
+    Optuna's own way is a queue of rows (`enqueue_trial`), and on SQLite two workers may take the same row from it.
+    """
+    import optuna
+
+    class Given(optuna.samplers.BaseSampler):
+        """Proposes what it was given."""
+
+        def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+            """Every choice by itself."""
+            return {}
+
+        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+            """Nothing: there is nothing to choose together."""
+            return {}
+
+        def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+            """What was given."""
+            return chosen[param_name]
+
+    return Given()
+
+
 def make_pruner(epochs: int) -> optuna.pruners.BasePruner:
     """Ends a trial whose reward so far is below the median of the others' at the same epoch."""
     import optuna

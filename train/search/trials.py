@@ -17,6 +17,7 @@ from train.search.sampler import (
     distributions_of,
     make_pruner,
     make_sampler,
+    sampler_of,
     values_of,
 )
 from train.search.trial import Hopeless, Judge, Lab, train_network
@@ -127,10 +128,9 @@ class Trials:
             chosen = choices_for(space, self._unknown(known))
 
         def ask() -> tuple[optuna.trial.Trial, str]:
-            study.sampler = make_sampler(options.sampler, options.seed, len(study.get_trials(deepcopy=False)))
+            drawn = len(study.get_trials(deepcopy=False))
+            study.sampler = make_sampler(options.sampler, options.seed, drawn) if chosen is None else sampler_of(chosen)
             study.pruner = make_pruner(options.epochs)
-            if chosen is not None:
-                study.enqueue_trial(dict(chosen))
             trial = study.ask(dict(distributions_of(space)))
             return trial, candidate_of(space, trial.params).code
 

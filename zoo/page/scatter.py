@@ -23,7 +23,7 @@ _LABEL_WIDTH, _LABEL_PX = 13.0, 15
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A point with a name: x above 0. A point of the line has its label first; `spoken` is its tip."""
+    """A point with a name, "" for none: x above 0. A point of the line has its label first; `spoken` is its tip."""
 
     label: str
     colour: str
@@ -71,7 +71,8 @@ def scatter_chart(
         place = (x(point.x), y(point.y))
         tip = tag("title", point.spoken)
         parts.append(tag("circle", tip, class_=f"fill {point.colour}", cx=f"{place[0]:.2f}%", cy=place[1], r=5.5))
-        if all(abs(place[0] - px) > _LABEL_WIDTH or abs(place[1] - py) > _LABEL_PX for px, py in placed):
+        is_free = all(abs(place[0] - px) > _LABEL_WIDTH or abs(place[1] - py) > _LABEL_PX for px, py in placed)
+        if point.label and is_free:
             placed.append(place)
             x_of_label = f"{place[0]:.2f}%"
             parts.append(

@@ -10,7 +10,8 @@ from statistics import median
 from typing import Annotated
 
 from serve.bench.measure.pump import PumpRow
-from zoo.results import Summary
+from zoo.machine import processor_name, usable_processors
+from zoo.results import Result, Subject, Summary, measured_on
 from zoo.rows import NotNegative, Positive, Row, Some, Text
 
 
@@ -55,3 +56,20 @@ class HotpathData(Row):
     beside: tuple[BesideRow, ...] = ()
     shares: tuple[ShareRow, ...] = ()
     idle_cpu_share: NotNegative | None = None
+
+
+def hotpath_result(data: HotpathData, name: str, *, duration_s: float, turns: int) -> Result:
+    """What is kept of a run: loads of `duration_s`, and so many turns of what has a bare time beside it."""
+    return Result(
+        kind="hotpath",
+        name=name,
+        environment=measured_on(processor_name()),
+        settings={
+            "subjects": [Subject(name="zoo serve").to_dict()],
+            "duration_s": duration_s,
+            "turns": turns,
+            "cores": usable_processors(),
+            "client": "one process on the same cores, HTTP/1.1 and HTTP/2 with kept connections",
+        },
+        data=data.to_dict(),
+    )

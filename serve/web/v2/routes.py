@@ -21,6 +21,7 @@ from serve.protocol.describe import index, model_config, model_metadata, server_
 from serve.protocol.infer import infer
 from serve.protocol.messages import InferRequest
 from serve.web.encoding import decompress
+from serve.web.gate import holder_of
 from serve.web.intake import read_body, while_connected
 from serve.web.v2.answers import Json, read_small
 from serve.web.v2.memory import memory_routes
@@ -130,17 +131,26 @@ async def answer_infer(request: Request) -> Response:
     """Answer tensors, or encoded pictures, with tensors."""
     began_s = time.monotonic()
     served = _served(request)
-    limits = served.service.limits
+    service, limits = served.service, served.service.limits
     deadline_s = began_s + limits.timeout_s
-    with served.service.admit() as engine:
-        body = await read_body(request, max_bytes=limits.max_body_bytes, deadline_s=deadline_s)
+    with service.admit() as engine:
+        with service.receive(engine) as note:
+            body = await read_body(request, max_bytes=limits.max_body_bytes, deadline_s=deadline_s, note=note)
         read = partial(_read, request, body, limits.max_body_bytes, engine)
         asked: InferRequest = await run_in_threadpool(read) if _is_slow(request, body) else read()
         if asked.timeout_us:
             deadline_s = min(deadline_s, began_s + asked.timeout_us / 1e6)
         answer = await while_connected(
             request,
-            infer(served, engine, asked, _models(request).regions, began_s=began_s, deadline_s=deadline_s),
+            infer(
+                served,
+                engine,
+                asked,
+                _models(request).regions,
+                began_s=began_s,
+                deadline_s=deadline_s,
+                holder=holder_of(request.scope),
+            ),
             deadline_s=deadline_s,
         )
     split = ", ".join(f"{stage};dur={took_ms:.3f}" for stage, took_ms in answer.timings_ms.items())
@@ -188,4 +198,4 @@ def _served(request: Request) -> Served:
 
 
 def _stats(chosen: Any) -> Response:
-    return Json({"model_stats": [one.statistics.to_dict(one.name, one.version) for one in chosen]})
+    return Json({"model_stats": [one.stats() for one in chosen]})

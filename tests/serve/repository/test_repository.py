@@ -12,17 +12,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 
 from export.engine.builders import BatchProfile
 from export.triton.config import signature, tuning
 from serve.core.batcher import Batcher
 from serve.core.slot import Engine, EngineInfo
+from serve.models.models import Models
 from serve.options import ServeOptions
 from serve.repository.control import Repository
 from serve.repository.folder import read_config, read_folder
-from serve.server import bind, describe_models, limits_of
-from serve.web.app import app_of
+from serve.server import describe_models, limits_of
 from zoo.errors import ArtifactError, ZooError
 
 PATIENCE_S = 60.0
@@ -74,33 +73,18 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def serve(root: Path, opened: Opened) -> Iterator[Callable[..., httpx.Client]]:
+def serve(
+    root: Path, opened: Opened, serve_models: Callable[[Models], httpx.Client]
+) -> Iterator[Callable[..., httpx.Client]]:
     """Starts a real server of the folder; its client."""
-    running: list[tuple[uvicorn.Server, threading.Thread, httpx.Client]] = []
 
     def start(**options: Any) -> httpx.Client:
         row = ServeOptions(models=root, model_control=True, **options)
-        models = Repository(root, row, limits_of).open_all()
-        listener = bind("127.0.0.1", 0)
-        server = uvicorn.Server(uvicorn.Config(app_of(models), access_log=False, log_config=None))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        client = httpx.Client(
-            base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=PATIENCE_S, trust_env=False
-        )
-        running.append((server, thread, client))
-        thread.start()
-        for served in list(models):
-            served.engine.batcher.warmed.result(PATIENCE_S)
-        return client
+        return serve_models(Repository(root, row, limits_of).open_all())
 
     yield start
-    for server, thread, client in running:
-        for runner in opened.runners.values():
-            runner.release()
-        server.should_exit = True
-        client.close()
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
+    for runner in opened.runners.values():
+        runner.release()
 
 
 def ask(client: httpx.Client, name: str, byte: int = 42, version: str = "") -> httpx.Response:

@@ -69,10 +69,32 @@ def test_a_form_without_one_good_file_is_a_400(server: Any, content: bytes, boun
     assert word in refused(server.client.post("/predict", content=content, headers=headers), 400)
 
 
-def test_a_form_with_two_files_is_a_400_that_says_so(server: Any, fake: Any) -> None:
-    files = [("file", fake.png(1)), ("file", fake.png(2))]
-    said = refused(server.client.post("/predict", files=files), 400)
-    assert "has 2 files" in said and "--data-binary" in said
+def test_the_files_of_a_form_are_answered_in_their_order(start_server: Start, fake: Any) -> None:
+    running = start_server(max_batch_size=4)
+    files = [("file", (name, fake.png(byte))) for name, byte in (("a.png", 3), ("b.png", 1), ("c\u00e9.png", 3))]
+    reply = running.client.post("/predict?top=2", files=files)
+    answer = reply.json()
+    assert set(answer) == {"model", "pictures", "timings_ms", "batch_size"}
+    assert [one["name"] for one in answer["pictures"]] == ["a.png", "b.png", "c\u00e9.png"]
+    assert [one["predictions"][0]["index"] for one in answer["pictures"]] == [3, 1, 3]
+    assert {len(one["predictions"]) for one in answer["pictures"]} == {2}
+    assert reply.headers["server-timing"].startswith("decode;dur=")
+    assert running.metric("zoo_pictures_total") == 3
+    assert running.metric('nv_inference_request_success{model="fake",version="1"}') == 1
+
+
+def test_a_broken_picture_of_several_fails_alone(server: Any, fake: Any) -> None:
+    files = [("file", ("good", fake.png(1))), ("file", ("bad", b"no picture"))]
+    good, bad = server.client.post("/predict", files=files).json()["pictures"]
+    assert good["predictions"][0]["index"] == 1
+    assert set(bad) == {"name", "error", "hint"} and bad["name"] == "bad"
+    assert refused(server.client.post("/predict", files=[files[1], files[1]]), 400)
+
+
+def test_a_form_with_more_files_than_a_batch_is_a_400_that_says_so(start_server: Start, fake: Any) -> None:
+    files = [("file", fake.png(byte)) for byte in range(1, 4)]
+    said = refused(start_server(max_batch_size=2).client.post("/predict", files=files), 400)
+    assert "has 3 files; expected 1 to 2" in said and "--data-binary" in said
 
 
 # --- compression -----

@@ -16,13 +16,15 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 
+from serve.address import bind
 from serve.core.batcher import Batcher
 from serve.core.service import Limits, Service
 from serve.core.slot import Engine, EngineInfo, Slot
 from serve.keys import EVERYBODY, Keyring, read_keys
 from serve.models.models import Models, only
 from serve.options import ServeOptions
-from serve.server import bind, guards_of
+from serve.server import guards_of
+from serve.status import ask_status
 from serve.tls import Tls
 from serve.web.app import app_of
 from zoo.errors import ZooError
@@ -180,6 +182,26 @@ def test_mutual_tls_lets_in_only_whom_the_ca_signed(fake: Any, certificates: Pat
             httpx.get(f"{server.url}/readyz", verify=trusting(certificates), trust_env=False)
         known = httpx.get(f"{server.url}/readyz", verify=trusting(certificates, client=True), trust_env=False)
         assert known.status_code == 200
+
+
+def test_status_asks_with_the_key_and_the_certificate_of_the_servers_own_options(
+    fake: Any, certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = Tls(certificates / "server.pem", certificates / "server.key")
+    (tmp_path / "keys").write_text(f"# ours\npredict {USE}\n")
+    for server in run(fake, KEYS, tls):
+        port = int(server.url.rpartition(":")[2])
+        own: dict[str, Any] = {"status": True, "port": port, "tls_cert": tls.cert, "tls_key": tls.key}
+        status = ask_status(ServeOptions(**own, api_keys=tmp_path / "keys"))
+        assert status.ready and status.url == server.url
+        with pytest.raises(ZooError, match="asks for a key"):
+            ask_status(ServeOptions(**own))
+        monkeypatch.setenv("ZOO_SERVE_KEYS", f"predict {USE}")
+        assert ask_status(ServeOptions(**own)).ready
+        with pytest.raises(ZooError, match="no common TLS"):
+            ask_status(ServeOptions(**own | {"tls_cert": certificates / "client.pem"}))
+        with pytest.raises(ZooError, match="Nobody answers"):
+            ask_status(ServeOptions(status=True, port=port))
 
 
 def test_files_that_do_not_belong_together_are_told(certificates: Path) -> None:

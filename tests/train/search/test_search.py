@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.train.search.made import trained
 from train.options import TrainOptions
 from train.processes.stopping import RunStopped
 from train.search import trials as trials_module
@@ -27,8 +28,11 @@ from train.search.trial import Hopeless, Lab, train_network
 from train.search.worker import open_lab
 from train.session import train_model
 from zoo.errors import DataError, DivergedError, MissingCapabilityError, ZooError
+from zoo.model.blocks import LATENCY_TABLE, LatencyTable, TimedBlock
 from zoo.model.row_files import load_row
+from zoo.model.space import Space
 from zoo.model.spaces import CONTROL, write_space
+from zoo.results import Result, measured_on, write_result
 from zoo.rows import Row
 
 Asked = Callable[..., SearchOptions]
@@ -247,7 +251,9 @@ def wait_for_a_training(process: subprocess.Popen[str], store: Path) -> None:
     raise AssertionError("no training began")
 
 
-def test_ctrl_c_and_sigkill_lose_the_training_at_hand_and_nothing_else(asked: Asked) -> None:
+def test_ctrl_c_and_sigkill_lose_the_training_at_hand_and_nothing_else(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = asked(trials=3, epochs=400)  # long enough to be met by a signal
     store = options.out / STORE
     process = begin(options)
@@ -259,6 +265,7 @@ def test_ctrl_c_and_sigkill_lose_the_training_at_hand_and_nothing_else(asked: As
     wait_for_a_training(process, store)
     process.kill()
     process.communicate(timeout=120)
+    monkeypatch.setattr(trials_module, "train_network", lambda job, **told: trained(0.5))
     result = search(options)
     assert len(result.trials) == len(set(codes(result))) == 3
     assert all(one.trial.state == "finished" for one in result.trials)
@@ -297,10 +304,11 @@ def test_a_space_of_ones_own_with_a_reward_of_ones_own(asked: Asked, tmp_path: P
         search(asked(space=str(tmp_path / "other.toml"), trials=2))
 
 
-def test_a_budget_begins_no_trial_that_would_not_end(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_begins_no_trial_that_would_not_end(asked: Asked) -> None:
     result = search(asked(trials=None, budget="1s", finalists=0))
     assert len(result.trials) == 1  # how long one takes is known after the first
-    assert search(asked(trials=None, budget="1h", finalists=0, space="control")).trials[:1] == result.trials
+    assert search(asked(trials=2, budget="1s")).trials == result.trials
+    assert len(search(asked(trials=2, budget="10h")).trials) == 2
 
 
 def test_a_plan_says_how_many_fit(asked: Asked) -> None:
@@ -322,9 +330,48 @@ def test_pictures_with_several_labels_are_refused(asked: Asked, tmp_path: Path, 
         open_lab(asked(data=str(tmp_path / "labels.csv")))
 
 
-def test_a_latency_table_of_another_space_is_refused(asked: Asked, tmp_path: Path) -> None:
+def test_a_latency_table_that_is_not_there_is_told(asked: Asked, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="There is no result"):
         open_lab(asked(latency_table=tmp_path / "none.json"))
+
+
+def write_table(folder: Path, space: Space) -> Path:
+    """A latency table in which every part takes a millisecond."""
+    rows = tuple(TimedBlock(block=block, ms=1.0, low_ms=0.9, high_ms=1.1, n=30) for block in space.blocks(16))
+    table = LatencyTable(
+        space=space.id,
+        space_sha256=space.sha256,
+        engine="ort-cpu",
+        precision="fp32",
+        threads=1,
+        image_size=16,
+        batch_size=1,
+        num_classes=2,
+        call_ms=0.5,
+        rows=rows,
+    )
+    data = {"table": table.to_dict()}
+    result = Result(kind=LATENCY_TABLE, name="made", environment=measured_on("cpu"), settings={}, data=data)
+    return write_result(folder, result)
+
+
+def test_latency_joins_the_reward_by_the_sum_of_a_table(asked: Asked, tmp_path: Path) -> None:
+    result = search(asked(trials=3, latency_table=write_table(tmp_path, CONTROL)))
+    for one in result.trials:
+        costs = one.trial.costs
+        assert costs and costs.latency
+        parts = 2 + sum(stage.num_layers for stage in one.trial.candidate.stages if stage)
+        assert costs.latency.ms == pytest.approx(0.5 + parts)
+    assert result.unit.latency_ms == pytest.approx(5.5) and result.latency_engine == "ort-cpu, fp32, batch 1"
+    assert "L^-0.07" in (asked().out / REPORT).read_text()
+    with pytest.raises(ZooError, match="another latency table"):
+        search(asked(trials=3))
+
+
+def test_a_table_of_another_space_is_no_table_of_this_one(asked: Asked, tmp_path: Path) -> None:
+    other = replace(CONTROL, head_channels=40)
+    with pytest.raises(ZooError, match="is of the space control, which is not control as it is here"):
+        open_lab(asked(latency_table=write_table(tmp_path, other)))
 
 
 def test_without_optuna_it_says_what_to_install(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from serve.bench.measure.hotpath import BesideRow, HotpathData, ShareRow
+from serve.bench.measure.hotpath import BesideRow, HotpathData, ShareRow, hotpath_result
 from serve.bench.measure.pump import PumpRow
 from serve.bench.report.devices import group_by_device, headlines
 from serve.bench.report.page import render_page
-from zoo.machine import processor_name
-from zoo.results import Result, Subject, measured_on, summarize
+from zoo.results import Result, summarize
 
 LOAD = PumpRow(
     name="no network, HTTP",
@@ -22,15 +21,9 @@ ALONE = BesideRow(name="one picture", bare=summarize([8.0, 9.0, 10.0]), served=s
 FULL = ShareRow(name="batches of 8", bare_per_s=(200.0, 100.0, 210.0), served_per_s=(190.0, 97.0, 189.0))
 
 
-def hotpath_result() -> Result:
+def made_result() -> Result:
     data = HotpathData(loads=(LOAD,), beside=(ALONE,), shares=(FULL,), idle_cpu_share=0.004)
-    return Result(
-        kind="hotpath",
-        name="zoo serve, b0.onnx",
-        environment=measured_on(processor_name()),
-        settings={"subjects": [Subject(name="zoo serve").to_dict()], "duration_s": 5.0},
-        data=data.to_dict(),
-    )
+    return hotpath_result(data, "zoo serve, b0.onnx", duration_s=5.0, turns=3)
 
 
 def test_a_share_is_the_middle_one_of_its_turns() -> None:
@@ -43,7 +36,7 @@ def test_what_the_server_adds_is_between_the_middle_ones() -> None:
 
 
 def test_the_page_says_all_of_it() -> None:
-    (runs,) = group_by_device([hotpath_result()])
+    (runs,) = group_by_device([made_result()])
     said = list(headlines(runs))
     assert said == [
         "Requests per second that the server itself can take: no network, HTTP 8400.",
