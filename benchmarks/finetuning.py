@@ -2,12 +2,14 @@
 
     python benchmarks/finetuning.py lite0.safetensors --seconds 90           from weights: three sets, three seeds
     python benchmarks/finetuning.py tiny --seconds 90 --peers plain          from nothing
+    python benchmarks/finetuning.py lite0.safetensors --sets marks unequal textures     what photographs do not test
 
 Ours is `zoo train MODEL --data SET --budget SECONDS`, with no other option, and again in half the time; --controls adds
 the same without progressive learning: rising sizes alone, and the last size throughout. The peers are
-in `finetuning_peers/`, 40 lines each at most; the sets in `sets.py`, another split for each seed. Each answers to the
-test pictures of its split, which nobody trains or chooses on. Runs take turns, seed by seed, so that a machine that
-slows down slows all of them; finished ones are kept in --work, and the same command goes on where it stopped.
+in `finetuning_peers/`, 40 lines each at most; the sets in `sets.py` and `made_sets.py`, others for each seed. Each
+answers to the test pictures of its split, which nobody trains or chooses on. Runs take turns, seed by seed, so that a
+machine that slows down slows all of them; finished ones are kept in --work, and the same command goes on where it
+stopped.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import time
 from pathlib import Path
 
 import torch
+from made_sets import MADE, make_drawn_set
 from sets import PACKAGES, make_set
 
 from serve.bench.kinds.finetuning import FinetuningData, TrainedRow
@@ -46,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a checkpoint of Lite0's ImageNet weights, or the id of a network")
     parser.add_argument("--seconds", type=float, default=90.0)
-    parser.add_argument("--sets", nargs="+", choices=list(PACKAGES), default=list(PACKAGES))
+    parser.add_argument("--sets", nargs="+", choices=[*PACKAGES, *MADE], default=list(PACKAGES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--peers", nargs="+", default=["plain", "frozen", "timm_pieces"])
     parser.add_argument("--controls", action="store_true", help="also without progressive learning: --recipe fixed, …")
@@ -63,7 +66,8 @@ def main() -> None:
     rows = []
     for seed in options.seeds:
         for name in options.sets:
-            data = make_set(name, options.work / "sets" / f"{name}-{seed}", seed)
+            make = make_drawn_set if name in MADE else make_set
+            data = make(name, options.work / "sets" / f"{name}-{seed}", seed)
             contenders = [OURS, OURS_HALF, *options.peers, *(CONTROLS if options.controls else ())]
             rows += [run(contender, data, weights, name, seed, options) for contender in contenders]
     keep_result(result_of(rows, options), options.out)

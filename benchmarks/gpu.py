@@ -61,6 +61,7 @@ def parts() -> Iterator[Part]:
     for engine, needs, precision in ENGINES[:3]:
         run = f"--on {engine} --precision {precision} --device cuda"
         yield Part(f"bench stages s {run} --image-size 224 --batch-size 8 --by isolated --map 3 --map 4", needs)
+        yield Part(f"bench latency-table {run} --space small --duration-s 0.2", needs)  # goes on when stopped
     yield Part("bench fusion --on torch --device cuda --image-size 380 --train-batch-size 16 --no-inference")
     yield Part("bench train s --recipe folder --batch-size 128 --augment-on workers --device cuda")
     yield Part("export s --random-weights --image-size 384 -o {work}", keeps=False)

@@ -230,3 +230,22 @@ def test_a_table_answers_by_its_nearest_network_and_is_asked_once_for_each(monke
         assert len(set(replay.order)) == len(replay.order) == 12
         assert max(replay.order) < len(data.networks)
     assert len(next(replays(data, trials=99, repetitions=1)).order) == len(data.networks)
+
+
+def test_drawn_sets_are_the_same_for_a_seed_and_differ_by_class(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = spec_from_file_location("made_sets", ROOT / "benchmarks" / "made_sets.py")
+    assert spec and spec.loader
+    made = module_from_spec(spec)
+    spec.loader.exec_module(made)
+    for name, (draw, classes) in made.MADE.items():
+        monkeypatch.setitem(made.MADE, name, (draw, dict.fromkeys(classes, (1, 1, 1))))
+        first, again, other = (
+            made.make_drawn_set(name, tmp_path / name / part, int(part[0])) for part in ("0", "0b", "1")
+        )
+        files = sorted(path.relative_to(first) for path in first.rglob("*.jpg"))
+        assert len(files) == 3 * len(classes)
+        bytes_of = [[(folder / file).read_bytes() for file in files] for folder in (first, again, other)]
+        assert bytes_of[0] == bytes_of[1] != bytes_of[2]
+        assert len(set(bytes_of[0])) == len(files)

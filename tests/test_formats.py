@@ -193,7 +193,7 @@ def results(ask: Ask) -> Iterator[tuple[str, Any]]:
         ask("bench train lite0 --at-size 32 --at-batch 2 --steps 2 --device cpu --beside-timm"),
         ask(f"bench latency tiny.onnx --scenario server --rate 50 --batch-size 2 {BRIEF}"),
         ask(f"bench latency tiny.onnx --idle-gap --batch-size 1 {BRIEF}"),
-        ask(f"bench latency-table --space control --on torch --networks 3 {BRIEF}"),
+        ask(f"bench latency-table --space control --on torch --networks 3 --threads 1 {BRIEF}"),
         ask(f"bench zoo lite0 b0 {BRIEF}"),
         # In so short a time a claim may fail; what is told of it is the same.
         ask("bench check --model tiny --runs 1 --duration-s 0.02 --threads 1", codes=(0, 3)),

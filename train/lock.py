@@ -1,10 +1,11 @@
-"""Owns who may write to a run folder: one run at a time, which holds the lock beside it; it writes no result."""
+"""Owns who may train: one run a folder, which holds the lock beside it, and one a process; it writes no result."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,28 @@ from filelock import FileLock, Timeout
 
 from zoo.errors import ZooError
 from zoo.files import write_json
+
+# Held by the run of this process.
+_training = threading.Lock()
+
+
+@contextmanager
+def only_run_of_process() -> Iterator[None]:
+    """Train one network at a time in a process: dropout draws from torch's generator, of which a process has one.
+
+    Raises:
+        ZooError: another thread is training.
+    """
+    if not _training.acquire(blocking=False):
+        raise ZooError(
+            "Another thread of this process is training, and both would draw from one generator of random numbers: "
+            "neither run could be repeated or resumed.",
+            "Train one after the other, or each in a process of its own.",
+        )
+    try:
+        yield
+    finally:
+        _training.release()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from train.folder import CHECKPOINT, STATE, Found, find_run, fold_name, keep_last_good, move_aside
 from train.input.decoders import decoders_kept
+from train.learn.detail import loses_detail
 from train.learn.distill import Teacher
 from train.learn.job import Job, Start, TrainAndVal, make_job, with_recipe
 from train.learn.label_answers import LabelValidation
@@ -22,16 +23,17 @@ from train.learn.loop import fit
 from train.learn.memory import fit_to_memory
 from train.learn.pace import amount_of, measure_pace
 from train.learn.run import Epoch, HeadStart, Run, merit_name, merit_of, start_run
-from train.learn.state import load_state, recipe_of_state
+from train.learn.state import head_start_of_state, load_state, recipe_of_state
+from train.learn.suitability import suited_to
 from train.learn.validation import Judged, validate_together
 from train.learn.watcher import Watcher, Watchers
-from train.lock import locked
+from train.lock import locked, only_run_of_process
 from train.options import TrackerRow, TrainOptions
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
 from train.progressive.balance import balance_remarks, classes_seen
 from train.progressive.budget import Deadline, Pace, read_duration, seconds_of
-from train.progressive.overrides import better_start, recipe_for_budget
+from train.progressive.overrides import better_start, keeps_sizes, recipe_for_budget
 from train.progressive.recipe import KeptWeights, Recipe
 from train.watch.live import LiveView
 from train.watch.record import RunRecord, provenance
@@ -55,8 +57,8 @@ NOTHING_YET = "It had learnt nothing yet: give the same command again."
 class Outcome:
     """A finished run: its folder, what its checkpoint answers at `size` px, and its epochs.
 
-    `best_epoch` is the one whose weights the checkpoint has, 0 for the head start. `test` is the answer to a test
-    split, where there is one, which nothing was chosen by.
+    `best_epoch` is the one whose weights the checkpoint has, 0 for the head start; if `halfway`, the checkpoint's lie
+    between both. `test` is the answer to a test split, where there is one, which nothing was chosen by.
     """
 
     folder: Path
@@ -67,6 +69,7 @@ class Outcome:
     test: Judged | None = None
     head_start: HeadStart | None = None
     kept_weights: KeptWeights = "averaged"
+    halfway: bool = False
 
     @property
     def checkpoint(self) -> Path:
@@ -83,7 +86,9 @@ class Outcome:
         """The result in a line, the figure that nothing was chosen by first."""
         epochs = len(self.history)
         which = "the head start" if not self.best_epoch else f"epoch {self.best_epoch} of {epochs}"
-        chosen = "" if self.best_epoch == epochs else f", of {which}"
+        if self.halfway:
+            which = f"the weights halfway from the head start to {which}"
+        chosen = "" if self.best_epoch == epochs and not self.halfway else f", of {which}"
         if self.test is None:
             return f"{_figure(self.result)} at {self.size} px{chosen}"
         return (
@@ -100,6 +105,7 @@ class Outcome:
             "image_size": self.size,
             "epochs": len(self.history),
             "best_epoch": self.best_epoch,
+            "halfway": self.halfway,
             "kept_weights": self.kept_weights,
             "test_top1": self.test.top1 if self.test else None,
             "test_loss": self.test.loss if self.test else None,
@@ -158,6 +164,7 @@ def train_model(
     for remark in (*known, *filter(None, (better_start(options, job.variant),))):
         console.print(escape(remark))
     with ExitStack() as stack:
+        stack.enter_context(only_run_of_process())
         stack.enter_context(locked(folder) if world.is_first else nullcontext())
         stack.enter_context(joined(world, job.settings.device))
         stack.enter_context(_decoders_kept(job))
@@ -171,6 +178,8 @@ def train_model(
             job = with_recipe(job, replace(job.recipe, learning_rate=rate))
         elif seconds is not None:
             job, deadline = _budgeted(job, options, began, seconds, console)
+        if resume and (found := head_start_of_state(folder / STATE)):
+            job = suited_to(job, found)
         if job.settings.device.type == "cuda":
             console.print("Trying every stage's batch on the GPU …")
             job = replace(job, recipe=fit_to_memory(job, auto_batch=options.auto_batch))
@@ -221,8 +230,9 @@ def _train(
             kept = keep_last_good(folder, run.model, _at_found_rate(card, run), error) if is_first else ""
             raise DivergedError(error.problem, f"{error.hint} {kept}".strip()) from error
     test = validate_together(run.average.model, job.test_set, job.preprocessing, job.settings) if job.test_set else None
+    job = suited_to(job, run.head_start) if run.head_start else job
     best = run.best.epoch if run.best and job.recipe.keep == "best" else len(run.history)
-    card = _at_found_rate(card, run)
+    card = _at_found_rate(replace(card, recipe=job.recipe.to_dict()), run)
     if is_first:
         with signals_held():  # the training is done, and only seconds of drawing and writing are left
             if isinstance(result, LabelValidation):
@@ -231,7 +241,8 @@ def _train(
                 card = replace(card, ranges=TrainedRange.of(ranges_of(run.average.model)))
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
     size, kept = job.preprocessing.image_size, job.recipe.kept_weights
-    return Outcome(folder, result, tuple(run.history), size, best, test, run.head_start, kept)
+    halfway = job.recipe.keep == "best" and bool(run.best and run.best.share < 1)
+    return Outcome(folder, result, tuple(run.history), size, best, test, run.head_start, kept, halfway)
 
 
 @contextmanager
@@ -290,16 +301,25 @@ def _budgeted(job: Job, options: TrainOptions, began: float, seconds: float, con
     console.print("Measuring a few steps …")
     pace = gather(job.settings.world, measure_pace(job))[0]
     amount, at = amount_of(job), began + seconds
-    left, own = at - time.monotonic(), job.multi_label
-    recipe = recipe_for_budget(
-        options, job.variant, job.recipe, amount, pace, left, multi_label=own, spent_s=seconds - left
-    )
+
+    def fitted(*, detail: bool = False) -> Recipe:
+        left, own = at - time.monotonic(), job.multi_label
+        return recipe_for_budget(
+            options, job.variant, job.recipe, amount, pace, left, multi_label=own, detail=detail, spent_s=seconds - left
+        )
+
+    recipe = fitted()
+    fits_larger = job.start and recipe.largest_size < fitted(detail=True).largest_size
+    if fits_larger and gather(job.settings.world, loses_detail(job, recipe, pace, seconds))[0]:
+        console.print(f"Pictures of {recipe.largest_size} px lose what tells the classes apart: larger ones.")
+        recipe = fitted(detail=True)
     sizes = " → ".join(f"{stage.image_size}" for stage in recipe.stages)
     seen = recipe.epochs * (recipe.epoch_pictures or amount.train)
     epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
+    sizes += " px as you said" if keeps_sizes(options) else " px"
     console.print(
-        f"{duration(seconds)} are {digits(seen / amount.train, 2)} passes over the pictures here, at {sizes} px, in "
-        f"{epochs}. Without a budget: {job.recipe.epochs} passes up to {job.recipe.largest_size} px, "
+        f"{duration(seconds)} are {digits(seen / amount.train, 2)} passes over the pictures here, at {sizes}, "
+        f"in {epochs}. Without a budget: {job.recipe.epochs} passes up to {job.recipe.largest_size} px, "
         f"{duration(seconds_of(job.recipe, amount, pace))}."
     )
     return with_recipe(job, recipe), Deadline(at=at, pace=pace, amount=amount)

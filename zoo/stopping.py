@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 # SIGHUP, which a terminal sends when it is closed, is a signal of Unix.
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# A terminal sends Ctrl-C to all of a group, and torchrun, make and npx send it on: what comes again so soon is the same
+# press of the keys, seconds.
+SAME_PRESS_S = 0.3
 
 
 class Stopped(KeyboardInterrupt):
@@ -35,7 +39,7 @@ def stop_signals() -> Iterator[None]:
     """Let signals raise `Stopped` in the main thread while the block runs; elsewhere nothing is installed.
 
     A signal that is ignored already, as under `nohup`, stays ignored. Of several signals the first one counts: Slurm
-    sends some twice, and the second must not interrupt the tidying up; a second Ctrl-C may.
+    sends some twice, and the second must not interrupt the tidying up; a second press of Ctrl-C may.
 
     Raises:
         Stopped: a signal came, whatever the error was that ended the block after it. torch's exporter and click turn
@@ -44,7 +48,7 @@ def stop_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
+    came: list[tuple[int, float]] = []
     owner = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -52,9 +56,9 @@ def stop_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        came.append(number)
-        if len(came) == 1 or number == signal.SIGINT:
-            raise Stopped(came[0])
+        came.append((number, time.monotonic()))
+        if len(came) == 1 or (number == signal.SIGINT and is_another_press(*(when for _, when in came[-2:]))):
+            raise Stopped(came[0][0])
 
     usual = (signal.SIG_DFL, signal.default_int_handler)
     before = {number: handler for number in STOPPING if (handler := signal.getsignal(number)) in usual}
@@ -64,8 +68,13 @@ def stop_signals() -> Iterator[None]:
         yield
     except BaseException as error:
         if came and not isinstance(error, Stopped):
-            raise Stopped(came[0]) from error
+            raise Stopped(came[0][0]) from error
         raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def is_another_press(last: float, now: float) -> bool:
+    """Whether a Ctrl-C that comes `now` is another one than the signal at `last`, on `time.monotonic`'s clock."""
+    return now - last >= SAME_PRESS_S

@@ -168,9 +168,11 @@ def headlines(rest: str, body: str) -> str:
 
 
 def sentences(rest: str, body: str) -> str:
-    """`sentences search`: all that a report says first of the committed results of these kinds."""
+    """`sentences search`: all that a report says of the committed results of these kinds, warnings first."""
     found = [_read(path) for name in rest.split() for path in sorted(BENCHMARKS.glob(f"{name}-*.json"))]
-    return "".join(f"- {sentence}\n" for kind, run in found for sentence in kind.headlines([run]))
+    return "".join(
+        f"- {sentence}\n" for kind, run in found for sentence in (*kind.warnings(run), *kind.headlines([run]))
+    )
 
 
 def figures(rest: str, body: str) -> str:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
@@ -23,12 +24,14 @@ from safetensors.torch import load_file
 from train.input.loader import Augmented
 from train.input.order import epoch_batches
 from train.learn.job import find_start
+from train.learn.run import Epoch, Run
 from train.learn.validation import Validation, validate_together
 from train.options import TrainOptions
 from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe, TrainingStage
 from train.progressive.schedule import steps_per_epoch
 from train.session import train_model
+from train.watch.record import RunRecord
 from zoo.data.open import open_splits
 from zoo.errors import DataError, MissingCapabilityError, ZooError
 from zoo.model.variants import find_variant
@@ -205,6 +208,32 @@ def test_a_folder_belongs_to_one_run_at_a_time(small: Callable, picture_folder: 
     # Killed, it could not tidy up: the lock is free all the same.
     assert train_model(small(picture_folder, folder)).checkpoint.is_file()
     assert [path.name for path in folder.parent.iterdir()] == ["run"]
+
+
+def test_a_process_trains_one_network_at_a_time(small: Callable, picture_folder: Path, tmp_path: Path) -> None:
+    """Two threads would draw from one generator, and neither run could be repeated."""
+    refused: list[ZooError] = []
+
+    def train_another(run: Run, epoch: Epoch) -> None:
+        try:
+            train_model(small(picture_folder, tmp_path / "other"))
+        except ZooError as error:
+            refused.append(error)
+
+    class Beside(RunRecord):
+        def on_epoch(self, run: Run, epoch: Epoch) -> None:
+            super().on_epoch(run, epoch)
+            if epoch.epoch == 1:
+                thread = threading.Thread(target=train_another, args=(run, epoch))
+                thread.start()
+                thread.join()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("train.session.RunRecord", Beside)
+        train_model(small(picture_folder, tmp_path / "run"))
+    assert [error.problem for error in refused] and "Another thread of this process is training" in refused[0].problem
+    assert not (tmp_path / "other").exists()
+    assert train_model(small(picture_folder, tmp_path / "other")).checkpoint.is_file()
 
 
 def test_a_test_split_is_looked_at_once_and_comes_first(zoo: Callable, picture_folder: Path, in_folder: Path) -> None:

@@ -53,7 +53,20 @@ def test_the_first_signal_counts_and_a_second_one_leaves_the_tidying_up_alone() 
     assert stopped.value.number == signal.SIGTERM and tidy
 
 
-def test_a_second_ctrl_c_stops_the_tidying_up_too() -> None:
+def test_the_same_press_of_ctrl_c_leaves_the_tidying_up_alone() -> None:
+    """A terminal sends it to the whole group, and a launcher in it sends it on."""
+    tidy = False
+    with pytest.raises(Stopped) as stopped, stop_signals():
+        try:
+            send(signal.SIGINT)
+        finally:
+            send(signal.SIGINT)
+            tidy = True
+    assert stopped.value.number == signal.SIGINT and tidy
+
+
+def test_a_second_ctrl_c_stops_the_tidying_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.stopping.SAME_PRESS_S", 0.0)
     with pytest.raises(Stopped), stop_signals():
         try:
             send(signal.SIGINT)

@@ -9,21 +9,40 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from train.learn.job import Job
-from train.learn.run import HeadStart, Run, finite_or_none
-from train.learn.validation import Judged, each_batch, validate_together
-from train.progressive.budget import MOST_PICTURES, features_seen
+from train.learn.run import HeadStart, Run, finite_or_none, merit_of
+from train.learn.suitability import is_clear_fall, mirrors_mislead, right_answers
+from train.learn.validation import Judged, each_batch, glanced_at, validate_together
+from train.progressive.budget import GLANCE_PICTURES, MOST_PICTURES, mirrored_pictures
+from train.progressive.recipe import tested_size
 from zoo.errors import DataError
+from zoo.model.network import Network
+from zoo.model.spec import Preprocessing
 
 # Of the mean squared weight of standardised features; the best on a held-out fifth of the training features is taken.
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 ITERATIONS = 60
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features (N, C) float32 of pictures on the CPU, and their labels: (N,), or (N, K) bool of several each.
+
+    `mirrored` (M, C) are those of the first M pictures' mirror images; M is 0 where none are to be had.
+    """
+
+    plain: Tensor
+    labels: Tensor
+    mirrored: Tensor
 
 
 def begin_with_fitted_head(run: Run, job: Job) -> tuple[HeadStart, Judged]:
@@ -33,25 +52,32 @@ def begin_with_fitted_head(run: Run, job: Job) -> tuple[HeadStart, Judged]:
         DataError: not one picture can be decoded. DivergedError: as `validate_together`.
     """
     began = time.monotonic()
-    classifier = run.average.model.classifier
+    classifier, num_classes = run.average.model.classifier, len(job.classes)
     before = _validate(run, job) if job.keeps_classifier else None
-    features, labels = features_of(run, job)
-    penalty = choose_penalty(features, labels, len(job.classes))
+    seen = features_of(run, job)
+    penalty = choose_penalty(seen.plain, seen.labels, num_classes)
+    mirrors = job.recipe.mirror == "always" or not _mirrors_mislead(seen, num_classes, penalty)
+    features, labels = seen.plain, seen.labels
+    if mirrors and len(seen.mirrored) == len(features):  # of few pictures: each counts twice
+        features, labels = torch.cat([features, seen.mirrored]), torch.cat([labels, labels])
     own = classifier.weight.detach().clone(), classifier.bias.detach().clone()
-    _set_classifier(run, *fit_classifier(features, labels, len(job.classes), penalty))
+    _set_classifier(run, *fit_classifier(features, labels, num_classes, penalty))
     result = _validate(run, job)
     kept = before is None or result.loss < before.loss
     if before is not None and not kept:
         _set_classifier(run, *own)
         result = before
+    run.fitted = {f"classifier.{name}": value.clone() for name, value in classifier.state_dict().items()}
     return HeadStart(
         top1=result.top1,
         loss=finite_or_none(result.loss),
         features=len(labels),
         penalty=penalty,
+        grows=job.recipe.grow == "always" or _bears_smaller_pictures(run, job, result),
         seconds=time.monotonic() - began,
         kept=kept,
         map=result.map,
+        mirrors=mirrors,
     ), result
 
 
@@ -59,33 +85,63 @@ def _validate(run: Run, job: Job) -> Judged:
     return validate_together(run.average.model, job.val_set, job.preprocessing, job.settings)
 
 
-@torch.no_grad()
-def features_of(run: Run, job: Job) -> tuple[Tensor, Tensor]:
-    """Features (N, C) float32 of the training pictures as validation sees them, on the CPU, and their labels: (N,), or
-    (N, K) bool where there may be several.
+def _mirrors_mislead(seen: Features, num_classes: int, penalty: float) -> bool:
+    """Whether a classifier that has seen neither of them has fewer mirror images right than pictures."""
+    asked = min(len(seen.mirrored), len(seen.plain) // 2)
+    if not asked:
+        return False
+    head = fit_classifier(seen.plain[asked:], seen.labels[asked:], num_classes, penalty)
+    labels = seen.labels[:asked]
+    plain, mirrored = (right_answers(of[:asked], labels, *head) for of in (seen.plain, seen.mirrored))
+    return mirrors_mislead(plain, mirrored)
 
-    Of more than `MOST_PICTURES` a random part; of `FEW_PICTURES` or fewer also mirrored, if that keeps the class.
+
+def _bears_smaller_pictures(run: Run, job: Job, full: Judged) -> bool:
+    """Whether the network has validation pictures of the first stage's size about as often right as full ones."""
+    recipe, stage = job.recipe, job.recipe.stages[0]
+    if stage.image_size == recipe.largest_size:
+        return True
+    chosen = glanced_at(job.val_set, GLANCE_PICTURES, job.settings.seed)
+    preprocessing = job.preprocessing.at(tested_size(recipe, stage))
+    small = validate_together(run.average.model, job.val_set, preprocessing, job.settings, chosen)
+    merits = merit_of(full.top1, full.map), merit_of(small.top1, small.map)
+    return not is_clear_fall(*merits, len(chosen))
+
+
+def features_of(run: Run, job: Job) -> Features:
+    """Features of the training pictures as validation sees them, and of mirror images, unless there are to be none.
+
+    Of more than `MOST_PICTURES` a random part; of more than `FEW_PICTURES` some mirror images alone.
     """
     rng = np.random.default_rng((job.settings.seed, 11))
     chosen = rng.permutation(len(job.train_set))[:MOST_PICTURES]
-    model = run.average.model
-    mirrored = features_seen(len(chosen), flip_keeps_class=job.train_set.flip_keeps_class) > len(chosen)
-    views = 2 if mirrored else 1
-    width = model.classifier.in_features
-
-    def seen(inputs: Tensor) -> Tensor:
-        """The features of each picture, and beside them those of its mirror image."""
-        return torch.cat([model.features(view) for view in (inputs, inputs.flip(3))[:views]], 1)
-
-    features, labels = [], []
-    asked = each_batch(seen, job.train_set, job.preprocessing, job.settings, width=views * width, chosen=chosen)
-    with closing(asked) as made:
-        for found, batch in made:
-            features.append(found.reshape(-1, width))
-            labels.append(batch.labels.repeat_interleave(views, dim=0))
-    if not sum(map(len, labels)):
+    mirrored = mirrored_pictures(len(chosen), flip_keeps_class=job.train_set.flip_keeps_class)
+    seen = partial(features_at, run.average.model, job, job.preprocessing)
+    plain, labels = seen(chosen)
+    if not len(labels):
         raise DataError("Not one training picture could be decoded.", "The files are damaged, or not pictures.")
-    return torch.cat(features), torch.cat(labels)
+    # The same pictures are broken both times, so that the rows of both belong together.
+    return Features(plain, labels, seen(chosen[:mirrored], mirror=True)[0])
+
+
+@torch.no_grad()
+def features_at(
+    model: Network, job: Job, preprocessing: Preprocessing, chosen: NDArray[np.int64], *, mirror: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Features (N, C) float32 of the chosen training pictures, or of their mirror images, and their labels."""
+    width = model.classifier.in_features
+    features, labels = [torch.empty(0, width)], []
+    if len(chosen):
+
+        def forward(inputs: Tensor) -> Tensor:
+            return model.features(inputs.flip(3) if mirror else inputs)
+
+        asked = each_batch(forward, job.train_set, preprocessing, job.settings, width=width, chosen=chosen)
+        with closing(asked) as made:
+            for found, batch in made:
+                features.append(found)
+                labels.append(batch.labels)
+    return torch.cat(features), torch.cat(labels) if labels else torch.empty(0)
 
 
 def choose_penalty(features: Tensor, labels: Tensor, num_classes: int) -> float:

@@ -122,6 +122,8 @@ def make_job(
     if start:
         variant = variant.with_channels(options.channels or start.card.preprocessing.channels)
         start = start_in_planes(start, variant.channels)
+    if recipe.mirror != "auto":
+        train_set = replace(train_set, flip_keeps_class=recipe.mirror == "always")
     check_planes((train_set, val_set), variant.channels)
     if start is None and any(stage.freeze_backbone for stage in recipe.stages):
         raise ZooError(

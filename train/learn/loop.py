@@ -23,11 +23,13 @@ from train.learn.feed import Parts, batches_of, load_parts, own_parts
 from train.learn.find_rate import find_rate, with_rate
 from train.learn.head_start import begin_with_fitted_head
 from train.learn.job import Job
+from train.learn.midpoint import try_midpoint
 from train.learn.run import DIVERGED_HINT, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
 from train.learn.state import keep_random_state, restore_random_state, save_state
 from train.learn.step import train_step
+from train.learn.suitability import suited_to
 from train.learn.timekeeper import Timekeeper
-from train.learn.validation import Judged, validate_together
+from train.learn.validation import Judged, glanced_at, validate_together
 from train.learn.watcher import Watcher
 from train.processes.distributed import agreed, gather, sum_over, wait_for_all
 from train.processes.stopping import Interrupted, RunStopped, StopRequest
@@ -67,24 +69,25 @@ def fit(
         DivergedError: losses, weights or answers are no longer finite; the state on disk is from before. RunStopped:
         `stop` has a wish; the state is saved. ZooError: the state cannot be written.
     """
-    recipe = job.recipe
     timekeeper = Timekeeper(run, job, deadline)
     loop = _Loop(run, job, state_path, watcher, stop or StopRequest(), timekeeper)
-    if recipe.head_start and job.start and run.step == 0 and not run.head_start:
+    if job.recipe.head_start and job.start and run.step == 0 and not run.head_start:
         run.head_start, beginning = begin_with_fitted_head(run, job)
-        if not recipe.qat:  # no weights are rounded yet
-            keep_best(run, recipe, beginning, epoch=0)
+        if not job.recipe.qat:  # no weights are rounded yet
+            loop.kept = beginning
+            keep_best(run, job.recipe, beginning, epoch=0)
+        loop.job = timekeeper.job = job = suited_to(job, run.head_start)
         watcher.on_head_start(run.head_start)
         timekeeper.after_head_start(run.head_start.seconds)
         loop.rest("before the first epoch")
-    if recipe.find_lr and run.step == 0 and not run.range_test:
+    if job.recipe.find_lr and run.step == 0 and not run.range_test:
         run.range_test = find_rate(run, job, loop.stop)
         if run.range_test:
             loop.job = with_rate(job, run.range_test)
             watcher.on_range_test(run.range_test)
             timekeeper.after_range_test()
         loop.rest("before the first epoch")
-    result: Judged | None = None
+    recipe, result = job.recipe, None
     entered: int | None = None
     for epoch in range(len(run.history), recipe.epochs):
         if is_hopeless(run, recipe, job.preprocessing.image_size):
@@ -99,9 +102,10 @@ def fit(
         timekeeper.after_epoch(time.monotonic() - began)
         if epoch + 1 < recipe.epochs:
             loop.rest(f"after epoch {epoch + 1} of {recipe.epochs}")
-    if recipe.keep == "best" and run.best and run.best.epoch != len(run.history):
+    if recipe.keep == "best" and run.best:
+        between = try_midpoint(run, job) if recipe.midpoint else None
         run.average.model.load_state_dict(run.best.weights)
-        result = None
+        result = between or loop.kept  # None if they were kept before the run was interrupted
     return result or validate_together(run.average.model, job.val_set, job.preprocessing, job.settings)
 
 
@@ -118,6 +122,7 @@ class _Loop:
         self.watcher = watcher
         self.stop = stop
         self.timekeeper = timekeeper
+        self.kept: Judged | None = None  # what the weights that are kept answered
         self.saved_at = time.monotonic()
         self.unread: list[tuple[str, list[int], Tensor, int]] = []
         self.between_steps = True  # False while some parts of an accumulated batch have been used and others not
@@ -131,7 +136,7 @@ class _Loop:
             preprocessing = preprocessing.at(tested_size(recipe, stage))
         looked_at = validated_pictures(recipe, stage, len(job.val_set), last=last)
         if looked_at < len(job.val_set):
-            chosen = np.sort(np.random.default_rng((job.settings.seed, 13)).permutation(len(job.val_set))[:looked_at])
+            chosen = glanced_at(job.val_set, looked_at, job.settings.seed)
         with self._saving_where_it_ends(stage, epoch):
             done = self._train_epoch(stage, epoch)
             validate = partial(validate_together, run.average.model, job.val_set, preprocessing, job.settings, chosen)
@@ -162,8 +167,8 @@ class _Loop:
         if run.portion:
             start, end = run.portion
             run.portion = end, 2 * end - start
-        if preprocessing == job.preprocessing:
-            keep_best(run, recipe, result, epoch=epoch + 1)
+        if preprocessing == job.preprocessing and keep_best(run, recipe, result, epoch=epoch + 1):
+            self.kept = result
         self.watcher.on_validation(result)
         self.watcher.on_epoch(run, line)
         return result

@@ -104,6 +104,7 @@ class HeadStart(Row):
     """What a classifier fitted to the features of the weights as they are reached on the validation pictures.
 
     It was fitted to `features`, in `seconds`. `kept` is False where the weights' own classifier is better and stays.
+    `mirrors` is False where mirror images turned out to mislead, `grows` where smaller pictures do.
     """
 
     top1: Share | None
@@ -113,6 +114,8 @@ class HeadStart(Row):
     seconds: NotNegative
     kept: bool
     map: Share | None = None
+    mirrors: bool = True
+    grows: bool = True
 
     @property
     def merit(self) -> float:
@@ -122,11 +125,15 @@ class HeadStart(Row):
 
 @dataclass
 class Best:
-    """The best weights at the final size so far: after which epoch (0: the head start), and how good."""
+    """The best weights at the final size so far: after which epoch (0: the head start), and how good.
+
+    With a `share` below 1 they lie between the head start's weights and that epoch's, so far from the former.
+    """
 
     epoch: int
     score: tuple[float, float]
     weights: dict[str, Tensor]
+    share: float = 1.0
 
 
 @dataclass
@@ -134,6 +141,7 @@ class Run:
     """Everything that changes while training, and all that a resumed run needs.
 
     `first_loss` is the first step's loss and what guessing would have cost, left on the device, until they are read.
+    `highest` is the metric's highest at the final size so far; `fitted` is the head start's classifier, by its keys.
     `best_trained` is the number and the score of the best epoch at the final size, whatever the head start reached.
     `part_sizes` are the numbers of pictures that the parts of this epoch's batches have; none: the stage's own.
     `portion` is this epoch's part of the passes in a row, (start, end), of a recipe with `epoch_pictures`.
@@ -153,6 +161,8 @@ class Run:
     head_start: HeadStart | None = None
     range_test: RangeTest | None = None
     best: Best | None = None
+    highest: float | None = None
+    fitted: dict[str, Tensor] = field(default_factory=dict)
     best_trained: tuple[int, tuple[float, float]] | None = None
     first_loss: tuple[Tensor, Tensor] | None = None
     part_sizes: frozenset[int] = frozenset()

@@ -70,6 +70,8 @@ def save_state(run: Run, job: Job, path: Path) -> None:
         "range_test": run.range_test.to_dict() if run.range_test else None,
         "best": vars(run.best) if run.best else None,
         "best_trained": run.best_trained,
+        "highest": run.highest,
+        "fitted": run.fitted,
         "portion": run.portion,
     }
     with replacing(path) as temporary, writing_errors(RuntimeError), temporary.open("wb") as file:
@@ -105,6 +107,16 @@ def recipe_of_state(path: Path) -> Recipe:
         raise CheckpointError(
             f"{path} is of another version: {error.problem}", "Start again without --resume."
         ) from error
+
+
+def head_start_of_state(path: Path) -> HeadStart | None:
+    """What the head start of the run whose state this is has found, if there was one.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    found = read_state(path, torch.device("cpu")).get("head_start")
+    return HeadStart.from_dict(found) if found else None
 
 
 def _changed_settings(there: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
@@ -174,6 +186,8 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
     run.head_start = HeadStart.from_dict(state["head_start"]) if state.get("head_start") else None
     run.range_test = RangeTest.from_dict(state["range_test"]) if state.get("range_test") else None
     run.best = Best(**state["best"]) if state.get("best") else None
+    run.highest = state.get("highest", run.best.score[0] if run.best else None)
+    run.fitted = state.get("fitted", {})
     # Earlier versions knew the best of all alone: an epoch, unless it was the head start.
     own = (run.best.epoch, run.best.score) if run.best and run.best.epoch else None
     run.best_trained = state.get("best_trained", own)

@@ -106,6 +106,11 @@ def validate_together(
     return result
 
 
+def glanced_at(pictures: Pictures, count: int, seed: int) -> NDArray[np.int64]:
+    """The indices of so many validation pictures, drawn by the seed: the same ones whenever a run looks at a part."""
+    return np.sort(np.random.default_rng((seed, 13)).permutation(len(pictures))[:count])
+
+
 def merge_validations(parts: Sequence[Validation]) -> Validation:
     """Join validations of different pictures into one."""
     answers = _join([part.answers for part in parts])

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import TypeVar
+
+from zoo.stopping import SAME_PRESS_S, is_another_press
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -80,7 +83,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turn SIGTERM and Ctrl-C into a wish; a second Ctrl-C ends the process as usual.
+    """Turn SIGTERM and Ctrl-C into a wish; a second Ctrl-C ends the process as usual, unless it is the same press.
 
     A second SIGTERM changes nothing: Slurm sends one to every process of a job, and torchrun forwards its own as well.
 
@@ -91,19 +94,25 @@ def stop_requests() -> Iterator[StopRequest]:
         yield request
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    last = 0.0
 
     def take(number: int, frame: FrameType | None) -> None:
-        is_first = request.wish is None  # a later signal must not interrupt the saving of the state
-        request.wish = request.wish or number
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        nonlocal last
+        is_first, previous, last = request.wish is None, last, time.monotonic()
+        request.wish = request.wish or number  # a later signal must not interrupt the saving of the state
         if is_first and request.ends_wait:
             raise Interrupted(number)
+        if not is_first and number == signal.SIGINT and is_another_press(previous, last):
+            signal.signal(number, before[signal.SIGINT])
+            signal.raise_signal(number)
 
     for number in SIGNALS:
         signal.signal(number, take)
     try:
         yield request
     finally:
+        if request.wish is not None:  # what comes again would meet handlers that know of no wish
+            time.sleep(max(0.0, last + SAME_PRESS_S - time.monotonic()))
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -61,12 +61,18 @@ def norm_momentum(steps: int) -> float:
     return round(min(max(20 / steps, 0.01), 0.1), 4)
 
 
-def smallest_crop(passes: float) -> float:
-    """The least share of a picture that a random crop takes: 0.7 in a single pass over them, 0.35 from ten on.
+def variety(passes: float) -> float:
+    """How much of the means against learning by heart a run from weights gets: none in a single pass, all from ten on.
 
-    What is seen once needs no variety; what is seen often is learnt by heart without.
+    By the logarithm: 0.3 in two passes. What is seen once needs no variety, and is learnt from more as it is; what is
+    seen often is learnt by heart without.
     """
-    return round(max(0.35, 0.7 - 0.35 * log10(max(passes, 1.0))), 2)
+    return round(min(max(log10(max(passes, 1.0)), 0.0), 1.0), 2)
+
+
+def smallest_crop(passes: float) -> float:
+    """The least share of a picture that a random crop takes: 0.7 in a single pass over them, 0.35 from ten on."""
+    return round(0.7 - 0.35 * variety(passes), 2)
 
 
 def enlargement(smallest: float) -> float:

@@ -30,9 +30,9 @@ ENOUGH_PICTURES, ENOUGH_OF_A_CLASS, ENOUGH_FROM_NOTHING = 1000, 10, 0.5
 MOST_EPOCHS, VALIDATION_SHARE, LEAST_EPOCH_S = 20, 0.1, 4.0
 # Nothing is chosen by what epochs below the final size reach: so many pictures show how it goes.
 GLANCE_PICTURES = 500
-# More features make a linear classifier little better, and cost as much as training on them; few pictures are seen
-# mirrored as well.
-MOST_PICTURES, FEW_PICTURES = 20_000, 2_000
+# More features make a linear classifier little better, and cost as much as training on them; few pictures are all seen
+# mirrored as well, of more of them so many, which tell if mirror images are of use.
+MOST_PICTURES, FEW_PICTURES, MIRRORED_PICTURES = 20_000, 500, 400
 
 
 def read_duration(text: str) -> float:
@@ -113,9 +113,16 @@ class Slower:
 
 
 def features_seen(pictures: int, *, flip_keeps_class: bool) -> int:
-    """How many features a head start is fitted to: of few pictures, mirrored ones too; of very many, some."""
+    """How many features a head start makes: of very many pictures, some; with those of mirror images."""
     seen = min(pictures, MOST_PICTURES)
-    return seen * 2 if seen <= FEW_PICTURES and flip_keeps_class else seen
+    return seen + mirrored_pictures(seen, flip_keeps_class=flip_keeps_class)
+
+
+def mirrored_pictures(seen: int, *, flip_keeps_class: bool) -> int:
+    """How many of the pictures that a head start sees are seen mirrored too."""
+    if not flip_keeps_class:
+        return 0
+    return seen if seen <= FEW_PICTURES else MIRRORED_PICTURES
 
 
 def seconds_of(recipe: Recipe, amount: Amount, pace: Pace) -> float:
@@ -144,13 +151,18 @@ def _seconds_of_head(recipe: Recipe, amount: Amount, pace: Pace) -> float:
     """What a head start takes; 0 where there is none."""
     if not _fits_head(recipe, amount):
         return 0.0
-    return (amount.features + amount.validate) * pace.validation(recipe.test_size)
+    first, smaller = recipe.stages[0], 0
+    if recipe.grow == "auto" and first.image_size < recipe.largest_size:  # are small pictures of use?
+        smaller = min(amount.validate, GLANCE_PICTURES)
+    whole = (amount.features + amount.validate) * pace.validation(recipe.test_size)
+    return whole + smaller * pace.validation(tested_size(recipe, first))
 
 
 def _seconds_of_looking(recipe: Recipe, amount: Amount, pace: Pace, done: int) -> float:
     """What validations after the first `done` epochs take, and the look at the test pictures."""
     looks = sum(_seconds_of_validation(recipe, amount, pace, epoch) for epoch in range(done, recipe.epochs))
-    return looks + amount.test * pace.validation(recipe.test_size)
+    midpoint = amount.validate * (recipe.midpoint and recipe.keep == "best" and _fits_head(recipe, amount))
+    return looks + (midpoint + amount.test) * pace.validation(recipe.test_size)
 
 
 def _seconds_of_validation(recipe: Recipe, amount: Amount, pace: Pace, epoch: int) -> float:
@@ -177,6 +189,7 @@ def fit_to_budget(
     seconds: float,
     *,
     sizes: bool,
+    detail: bool = False,
     spent_s: float = 0.0,
     folds: int | None = None,
 ) -> Recipe:
@@ -189,6 +202,7 @@ def fit_to_budget(
         suited: the recipe that the pictures would have without a budget.
         seconds: what there is.
         sizes: whether smaller pictures may be chosen; otherwise the size stays.
+        detail: smaller pictures would lose what tells the classes apart: the largest that fit at all.
         spent_s: what of the budget is gone already, with opening the pictures and measuring; only for the error.
         folds: of how many runs, each with a part of a budget, this is one; only for the error.
 
@@ -200,6 +214,8 @@ def fit_to_budget(
     enough = max(ENOUGH_PICTURES, ENOUGH_OF_A_CLASS * amount.classes)
     if not _fits_head(suited, amount):
         enough = round(ENOUGH_FROM_NOTHING * suited.epochs * amount.train)
+    if detail:
+        enough = 0
     best: Recipe | None = None
     for share in SIZE_SHARES if sizes else SIZE_SHARES[:1]:
         size = suited.largest_size

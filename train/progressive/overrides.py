@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from train.options import TrainOptions
-from train.progressive.budget import GLANCE_PICTURES, Amount, Pace, fit_to_budget
+from train.progressive.budget import GLANCE_PICTURES, MOST_EPOCHS, Amount, Pace, fit_to_budget
 from train.progressive.recipe import (
     Recipe,
     Situation,
@@ -28,6 +28,8 @@ from zoo.weights.table import weights_of
 # What a recipe is, not how it trains.
 FIXED = ("name", "source", "stages")
 EVERY_STAGE = "all"
+# Settings that say how large pictures are: with one of them a budget leaves all sizes as they are.
+SIZES = ("image_size", "test_size", "test_crop_margin")
 # What every recipe becomes where pictures may have several labels. Targets are not smoothed: with K classes of which
 # few are true, s/2 of each of the others would be most of the loss.
 SEVERAL_LABELS: dict[str, Any] = {"loss": "bce", "metric": "map", "label_smoothing": 0.0}
@@ -71,6 +73,8 @@ def choose_recipe(
         recipe = replace(recipe, **SEVERAL_LABELS)
     given = {name: value for name in FIELDS if (value := getattr(options, name)) is not None}
     given |= {name: True for name in ("find_lr", "qat") if getattr(options, name)}
+    if any(_path(text).startswith("stages.") and _path(text).endswith(".image_size") for text in options.overrides):
+        given["grow"] = "always"  # whoever says how large a stage's pictures are has decided
     if not options.ema:
         given["ema_decay"] = 0.0
     recipe = check_recipe(apply_overrides(replace(recipe, **given), options.overrides), variant)
@@ -134,26 +138,36 @@ def recipe_for_budget(
     seconds: float,
     *,
     multi_label: bool = False,
+    detail: bool = False,
     spent_s: float = 0.0,
 ) -> Recipe:
-    """The recipe that fills `seconds` at a pace: epochs, and sizes unless the user has fixed them.
+    """The recipe that fills `seconds` at a pace: epochs, and sizes unless the user has fixed one (`keeps_sizes`).
 
     Args:
         suited: the recipe without a budget.
         multi_label: as in `choose_recipe`.
-        spent_s: as in `fit_to_budget`.
+        detail, spent_s: as in `fit_to_budget`.
 
     Raises:
         ZooError: as `fit_to_budget`.
     """
     base = None if adapts(suited.name) else suited
     counts = amount.train, amount.classes
-    # A recipe that adapts has fewer stages than usual in fewer epochs than these; what --set names must be there.
-    least = len(base.stages) if base else max(map(_stage_named, options.overrides), default=1)
+    kept, named = keeps_sizes(options), max(map(_stage_named, options.overrides), default=1)
+
+    def choose(epochs: int, pictures: int, size: int, overrides: tuple[str, ...]) -> Recipe:
+        size_given = options.image_size if kept else size
+        told = replace(options, budget=None, epochs=epochs, image_size=size_given, overrides=overrides)
+        return choose_recipe(told, variant, base, counts=counts, epoch_pictures=pictures, multi_label=multi_label)
+
+    def has_stages(epochs: int) -> bool:
+        return len(choose(epochs, amount.train, suited.largest_size, ()).stages) >= named
+
+    # A recipe that adapts has fewer stages than usual in few epochs; what --set names must be there.
+    least = len(base.stages) if base else next(filter(has_stages, range(1, MOST_EPOCHS + 1)), 1)
 
     def make(epochs: int, pictures: int, size: int) -> Recipe:
-        told = replace(options, budget=None, epochs=max(epochs, least), image_size=size)
-        made = choose_recipe(told, variant, base, counts=counts, epoch_pictures=pictures, multi_label=multi_label)
+        made = choose(max(epochs, least), pictures, size, options.overrides)
         return replace(made, epoch_pictures=pictures, glance_pictures=made.glance_pictures or GLANCE_PICTURES)
 
     recipe = fit_to_budget(
@@ -162,7 +176,8 @@ def recipe_for_budget(
         amount,
         pace,
         seconds,
-        sizes=options.image_size is None,
+        sizes=not kept,
+        detail=detail,
         spent_s=spent_s,
         folds=options.folds,
     )
@@ -261,6 +276,12 @@ def apply_overrides(recipe: Recipe, settings: Iterable[str]) -> Recipe:
 def _path(text: str) -> str:
     """The PATH of "PATH=VALUE"."""
     return text.partition("=")[0].strip()
+
+
+def keeps_sizes(options: TrainOptions) -> bool:
+    """Whether the user says how large pictures are, of all stages or of one."""
+    named = (_path(text).rpartition(".")[2] for text in options.overrides)
+    return options.image_size is not None or any(name in SIZES for name in named)
 
 
 def _stage_named(text: str) -> int:

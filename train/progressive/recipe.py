@@ -20,6 +20,8 @@ LossName = Literal["cross_entropy", "bce"]
 KeptWeights = Literal["averaged", "raw"]
 BatchRule = Literal["none", "linear", "sqrt"]
 ErasingFill = Literal["zero", "noise"]
+Mirrors = Literal["auto", "always", "never"]
+Growth = Literal["auto", "always"]
 BelowOne = Annotated[float, Within(0, below=1)]
 # Sizes that differ by multiples of it look alike to a network's strided layers, px.
 SIZE_STEP = 8
@@ -78,7 +80,9 @@ class Recipe(Row):
     `train.learn.losses.Objective.loss`, 0: no focal loss. With `qat` the network is trained as its int8 form answers
     (`zoo/model/fake_quantize.py`). A run ends with the averaged weights (`ema_decay` 0: with the
     weights as they are) of its `keep` epoch at the final size, the best in `metric`, and ends early after `patience`
-    such epochs without one better than those before.
+    such epochs without one better than those before. `mirror` and `grow` say whether the head start decides on mirror
+    images and on smaller pictures (`train/learn/suitability.py`); with `midpoint` the weights halfway between the head
+    start's and the best epoch's are tried too (`train/learn/midpoint.py`).
     """
 
     name: Text
@@ -122,6 +126,9 @@ class Recipe(Row):
     short_run_init: bool = False
     norm_momentum: Annotated[float, Within(above=0, high=1)] | None = None
     head_start: bool = False
+    mirror: Mirrors = "auto"
+    grow: Growth = "always"
+    midpoint: bool = False
     find_lr: bool = False
     epoch_pictures: Count | None = None
     glance_pictures: Count | None = None

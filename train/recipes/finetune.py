@@ -1,9 +1,9 @@
 """Your own pictures from trained weights: a fitted classifier first, then all layers, the lower ones more slowly.
 
 The classifier begins as a logistic regression on the features of the weights as they are, which takes seconds; then two
-stages of progressive learning, at 80 % and 100 % of the largest size. Epochs, batch, warm-up, the average's decay and
-the crops follow the number of pictures (`train/progressive/adapt.py`). Batch norms keep the statistics of the weights:
-those of small batches would undo the fitted classifier.
+stages of progressive learning, at 80 % and 100 % of the largest size. Epochs, batch, warm-up, the average's decay, the
+crops and all else against learning by heart follow the number of pictures (`train/progressive/adapt.py`). Batch norms
+keep the statistics of the weights: those of small batches would undo the fitted classifier.
 
 Source     this project; layer decay 0.75 as in ConvNeXt's and BEiT's fine-tuning, here per stage of the network
 Command    zoo train s.timm-in1k --data PICTURES
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from train.progressive.adapt import average_decay, smallest_crop, suited_batch, suited_epochs, warmup_epochs
+from train.progressive.adapt import average_decay, smallest_crop, suited_batch, suited_epochs, variety, warmup_epochs
 from train.progressive.imagenet import crop_margin
 from train.progressive.recipe import Recipe, Situation, TrainingStage, scaled_test_size
 from train.progressive.schedule import steps_per_epoch
@@ -34,20 +34,22 @@ def adapt(situation: Situation) -> Recipe:
     epochs = suited_epochs(situation, of_1000=20)
     batch = suited_batch(situation, epochs)
     steps = epochs * steps_per_epoch(situation.an_epoch, batch)
+    passes = epochs * situation.an_epoch / situation.pictures
+    share = variety(passes)
     large = TrainingStage(
         epochs=epochs,
         image_size=size,
         batch_size=batch,
-        randaugment_magnitude=5.0,
+        randaugment_magnitude=5 * share,
         mixup_alpha=0.0,
         cutmix_alpha=0.0,
-        dropout=0.2,
-        stochastic_depth_prob=0.1,
+        dropout=0.2 * share,
+        stochastic_depth_prob=0.1 * share,
         freeze_norms=True,
     )
     stages = [large]
     if epochs >= 2 * EPOCHS_PER_STAGE:
-        small = replace(large, epochs=epochs // 2, image_size=round(SMALL_SHARE * size), dropout=0.1)
+        small = replace(large, epochs=epochs // 2, image_size=round(SMALL_SHARE * size), dropout=0.1 * share)
         stages = [small, replace(large, epochs=epochs - epochs // 2)]
     return Recipe(
         name="finetune",
@@ -62,6 +64,8 @@ def adapt(situation: Situation) -> Recipe:
         layer_decay=0.75,
         clip_grad_norm=1.0,
         ema_decay=average_decay(steps),
-        crop_scale=(smallest_crop(epochs * situation.an_epoch / situation.pictures), 1.0),
+        crop_scale=(smallest_crop(passes), 1.0),
         head_start=True,
+        grow="auto",
+        midpoint=True,
     )

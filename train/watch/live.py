@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 
 from train.learn.run import Epoch, HeadStart, Run, merit_name
+from train.learn.suitability import told
 from train.learn.watcher import Watcher
 from train.progressive.rate_range import RangeTest
 from train.progressive.recipe import Recipe, TrainingStage
@@ -90,6 +91,8 @@ class LiveView(Watcher):
             f"Head start: {whose} has {merit_name(found.map)} [bold]{100 * found.merit:.1f} %[/], loss "
             f"{_loss(found.loss)}, after {found.seconds:.0f} s: what every epoch has to beat."
         )
+        for line in told(found):
+            self.console.print(line)
 
     def on_range_test(self, found: RangeTest) -> None:
         """Say which learning rate is used, and why."""

@@ -16,8 +16,9 @@ from train.learn.calibration import fit_temperature
 from train.learn.find_rate import with_rate
 from train.learn.job import Job
 from train.learn.label_answers import LabelValidation
-from train.learn.run import Epoch, Run, finite_or_none
+from train.learn.run import Epoch, HeadStart, Run, finite_or_none
 from train.learn.scores import count_confusion
+from train.learn.suitability import suited_to, told
 from train.learn.validation import Answers, Judged, Validation
 from train.learn.watcher import Watcher
 from train.processes.stopping import RunStopped
@@ -65,6 +66,11 @@ class RunRecord(Watcher):
     def on_remark(self, remark: str) -> None:
         """Keep it for the page."""
         self._remarks.append(remark)
+
+    def on_head_start(self, found: HeadStart) -> None:
+        """The page speaks of what the pictures were found to be suited for."""
+        self.job = suited_to(self.job, found)
+        self._remarks += told(found)
 
     def on_range_test(self, found: RangeTest) -> None:
         """Keep choice and curve beside the metrics; the page and the checkpoint speak of the rate that is used."""
@@ -150,6 +156,7 @@ class RunRecord(Watcher):
                 head_start=run.head_start,
                 range_test=run.range_test,
                 best_epoch=self._best_epoch(run),
+                halfway=bool(run.best and run.best.share < 1),
                 test=self._test,
                 remarks=tuple(self._remarks),
             )
@@ -189,6 +196,7 @@ def provenance(job: Job, run: Run, result: Judged, test: Judged | None = None) -
         "kept_weights": job.recipe.kept_weights,
         "epochs": len(run.history),
         "best_epoch": run.best.epoch if run.best else None,
+        "halfway": bool(run.best and run.best.share < 1),
         "head_start": run.head_start.to_dict() if run.head_start else None,
         "range_test": _choice(run.range_test),
         "steps": run.step,

@@ -47,8 +47,8 @@ WEIGHTS: dict[KeptWeights, str] = {"averaged": "the averaged weights", "raw": "t
 class RunStatus:
     """How far a run is: its epochs, the latest validation, pictures left out; `reason` says why it ended early.
 
-    `best_epoch` is the best at the final size so far, 0 for the head start; a finished run's `result` is its. `test`
-    is the answer to the test split.
+    `best_epoch` is the best at the final size so far, 0 for the head start; if `halfway`, the best weights lie between
+    both. A finished run's `result` is theirs. `test` is the answer to the test split.
     """
 
     state: RunState
@@ -59,6 +59,7 @@ class RunStatus:
     head_start: HeadStart | None = None
     range_test: RangeTest | None = None
     best_epoch: int | None = None
+    halfway: bool = False
     test: Judged | None = None
     remarks: Sequence[str] = ()
 
@@ -175,6 +176,10 @@ def _about_choice(job: Job, status: RunStatus) -> Iterator[str]:
         return
     metric = {"top1": "top-1", "map": "mAP"}.get(job.recipe.metric, job.recipe.metric.replace("_", " "))
     whose = f"after epoch {best} of {len(status.history)}" if best else "at the head start: no epoch was better"
+    if status.halfway:
+        whose = f"halfway from the head start to those after epoch {best} of {len(status.history)}"
+    if best and metric != "loss":
+        metric += ", within its standard error the best in loss,"
     yield f"The checkpoint has {weights} {whose}, the best in {metric} at the final size."
     if not status.test:
         yield "They were chosen by the same pictures, which flatters the figure a little; a test/ folder would not."

@@ -62,11 +62,13 @@ def to_network(
     if num_classes and num_classes != own_classes:
         given |= {keys[ours]: value for ours, value in _new_classifier(variant, num_classes).items()}
     # On the meta device nothing is drawn or stored: the file's tensors become the parameters themselves.
-    variant = variant.with_channels(_channels_of(given.get(keys[stem_key(variant)])))
+    stem = given.get(keys[stem_key(variant)])
+    variant = variant.with_channels(_channels_of(stem))
     with torch.device("meta"):
         model = build_network(variant, num_classes or own_classes or 1000, padding=origin.padding)
     misfit = describe_misfit({keys[ours]: value for ours, value in model.state_dict().items()}, given)
     if misfit:
+        _refuse_planes(stem, variant, name)
         problem = f"{name} does not fit {origin.id}'s {origin.networks[variant.id]}: {misfit}."
         raise CheckpointError(problem, _whose(given))
     _check_values({theirs: given[theirs] for theirs in keys.values()}, name)
@@ -133,6 +135,20 @@ def _channels_of(stem: Tensor | None) -> int:
     """How many planes a first convolution (out, C, k, k) takes; RGB where it takes none that are known."""
     taken = stem.shape[1] if stem is not None and stem.ndim == 4 else RGB
     return taken if taken in COLOR_ORDERS else RGB
+
+
+def _refuse_planes(stem: Tensor | None, variant: Variant, name: str) -> None:
+    """Say so if a first convolution is this network's but for planes that no network of the zoo takes.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    if stem is None or stem.ndim != 4 or stem.shape[0] != variant.stem_channels or stem.shape[1] in COLOR_ORDERS:
+        return
+    raise CheckpointError(
+        f"{name} takes pictures of {stem.shape[1]} planes; networks of the zoo take 1, 3 or 4.",
+        "Train a network for 1, 3 or 4 of them: `zoo train MODEL --channels 4`.",
+    )
 
 
 def _new_classifier(variant: Variant, num_classes: int) -> dict[str, Tensor]:

@@ -245,7 +245,7 @@ def headlines(runs: Sequence[MeasuredSearch]) -> Iterator[str]:
 def _said_of(one: Standing) -> str:
     low, high = one.won
     enough = one.wins >= ASKED_SHARE * one.repetitions
-    verdict = "beats" if enough else "does not beat" if one.losses >= one.wins else "seldom beats"
+    verdict = "beats" if enough else "does not beat" if one.losses >= one.wins else "is more often ahead of than behind"
     return (
         f"{one.sampler} {verdict} the best of {one.trials} random networks: {one.wins} won, {one.ties} tied, "
         f"{one.losses} lost of {one.repetitions} (share won {100 * low:.0f} – {100 * high:.0f} %), the median reward "
@@ -254,8 +254,9 @@ def _said_of(one: Standing) -> str:
 
 
 def _said_of_match(match: Match) -> str:
+    words = {"better": "is better", "worse": "is worse"}.get(match.verdict, "shows no difference")
     return (
-        f"At the step time of {match.model}'s table the finalist, trained long, is {match.verdict}: "
+        f"At the step time of {match.model}'s table the finalist, trained long, {words}: "
         f"{_mean(match.finalist_top1)} % beside {_mean(match.published_top1)} %, {match.difference:+.1f} points "
         f"({match.low:+.1f} – {match.high:+.1f}; {len(match.finalist_top1)} seeds)."
     )

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
+from export.runners.runner import Runner
 from serve.bench.measure.engines import (
     Bench,
     Prepared,
@@ -16,7 +17,8 @@ from serve.bench.measure.engines import (
     prepare_artifact,
     reference_answers,
 )
-from serve.bench.measure.forms import build_form, contract_of, picture_size
+from serve.bench.measure.forms import build_form, contract_of
+from serve.bench.measure.latency import Time
 from serve.bench.measure.packed import pack
 from serve.bench.measure.pictures import random_pictures
 from serve.bench.measure.places import OPERATORS, StagePlace, form_of, places
@@ -28,11 +30,12 @@ from zoo.model.spec import Operator, Stage, Variant
 from zoo.wording import OPERATOR_NAMES
 
 KEPT_SAMPLES = 100
+Open = Callable[[Prepared, Bench], Runner]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """What came of timing forms: a track for each and one for `FRAME`; how far each was from PyTorch's answers."""
+    """What came of timing forms in turn: a track for each; how far each was from PyTorch's answers."""
 
     rounds: Rounds
     errors: Mapping[str, float]
@@ -90,23 +93,50 @@ def prepare_forms(
 
 
 def time_forms(place: StagePlace, forms: Mapping[str, Prepared], bench: Bench, schedule: Schedule) -> Timed:
-    """Time what was prepared in turn, each after a comparison with PyTorch."""
+    """Time a stage's forms in turn, each after a comparison with PyTorch."""
+    words = {name: f"Stage {place.index} as {OPERATOR_NAMES.get(name, f'its {FRAME}')}" for name in forms}
+    return time_prepared(forms, bench, schedule, words=words)
+
+
+def time_prepared(
+    prepared: Mapping[str, Prepared],
+    bench: Bench,
+    schedule: Schedule,
+    *,
+    words: Mapping[str, str] | None = None,
+    open_form: Open = open_prepared,
+    when: Time | None = None,
+) -> Timed:
+    """Time what was prepared in turn, each on pictures of its own size, after a comparison with PyTorch.
+
+    Args:
+        prepared: by name.
+        bench: where.
+        schedule: how long.
+        words: what an error calls each; their names where None.
+        open_form: opens what was prepared; tests put a fake here.
+        when: the clock; tests put a simulated one here.
+
+    Raises:
+        VerdictError: what does not answer as PyTorch does; nothing is timed then.
+    """
+    when, words = when or Time(), words or {}
     forget_compiled(bench)
-    pictures = random_pictures(bench.batch_size, picture_size(place))
     calls: dict[str, Call] = {}
     errors: dict[str, float] = {}
     engine, threads = "", None
     with ExitStack() as stack:
-        for name, prepared in forms.items():
-            reference = reference_answers(prepared.network, prepared.contract, pictures)
-            runner = stack.enter_context(open_prepared(prepared, bench))
-            what = f"Stage {place.index} as {OPERATOR_NAMES.get(name, f'its {FRAME}')}"
+        for name, one in prepared.items():
+            preprocessing = one.contract.preprocessing
+            pictures = random_pictures(bench.batch_size, preprocessing.image_size, preprocessing.channels)
+            reference = reference_answers(one.network, one.contract, pictures)
+            runner = stack.enter_context(open_form(one, bench))
+            what = words.get(name, name)
             errors[name] = check_answers(runner, reference, pictures, precision=bench.precision, name=what)
             calls[name] = partial(runner.infer, pictures)
             engine, threads = runner.backend, runner.threads
-        return Timed(
-            rounds=thinned(measure_rounds(calls, schedule), FRAME), errors=errors, engine=engine, threads=threads
-        )
+        rounds = measure_rounds(calls, schedule, clock=when.clock, watch=when.watch)
+    return Timed(rounds=thinned(rounds, FRAME), errors=errors, engine=engine, threads=threads)
 
 
 def thinned(rounds: Rounds, name: str) -> Rounds:

@@ -11,9 +11,10 @@ import numpy as np
 
 from export.source import NUM_CLASSES
 from serve.bench.engine_rows import find_engine
-from serve.bench.measure.block_times import Open, TimedGroup, groups_of, measure_group, time_prepared
+from serve.bench.measure.block_times import TimedGroup, groups_of, measure_group
 from serve.bench.measure.engines import Bench, best_engine, check_engine, open_prepared
 from serve.bench.measure.gpu_trace import GpuTrace
+from serve.bench.measure.isolated import Open, time_prepared
 from serve.bench.measure.latency import Time
 from serve.bench.measure.latency_table_data import LatencyTableData, PartRow, WholeRow
 from serve.bench.measure.rounds import Rounds, plan_rounds
@@ -24,7 +25,7 @@ from serve.bench.measure.whole import prepare_network
 from serve.bench.stage_options import LatencyTableOptions
 from zoo.errors import RowError, ZooError
 from zoo.intervals import median_interval
-from zoo.model.blocks import Block, LatencyTable
+from zoo.model.blocks import LatencyTable
 from zoo.model.space import Candidate, Space
 from zoo.model.spaces import REFERENCES, find_space
 from zoo.model.variants import find_variant
@@ -106,7 +107,7 @@ class _TableJob:
                 write_result(self.options.out, self._result(data))
             assert data is not None  # a space has two parts at least
             wanted = self._networks()
-            if [row.candidate for row in data.whole] != list(wanted.values()):
+            if wanted and [row.candidate for row in data.whole] != list(wanted.values()):
                 data = self._with_whole(data, wanted)
         data = replace(data, gpu=trace.to_dict(), gpu_reason=trace.reason)
         return self._result(data)
@@ -137,7 +138,7 @@ class _TableJob:
         known = set(data.table.by_block) if data else set()
         left = [block for block in self.blocks if block not in known]
         for group in groups_of(left):
-            timed = measure_group(
+            measured = measure_group(
                 group,
                 variant,
                 self.bench,
@@ -146,21 +147,22 @@ class _TableJob:
                 open_form=self.seams.open_form,
                 when=self.seams.when,
             )
-            data = self._grown(data, group, timed)
+            data = self._grown(data, measured)
             self.say(f"{len(data.parts)} of {data.asked} parts, the last one {group[-1]}")
             yield data
 
-    def _grown(self, data: LatencyTableData | None, group: tuple[Block, ...], timed: TimedGroup) -> LatencyTableData:
+    def _grown(self, data: LatencyTableData | None, measured: TimedGroup) -> LatencyTableData:
+        timed = measured.timed
         frame_ms = median_interval(timed.rounds.medians_ms(FRAME))[0]
         parts = tuple(
             PartRow(
                 frame_ms=frame_ms,
-                max_error=timed.errors[str(block)],
+                max_error=timed.errors[str(row.block)],
                 rounds=len(timed.rounds.tracks[0].visits),
                 robbed_rounds=len(timed.rounds.robbed_rounds),
                 quiet=timed.rounds.quiet,
             )
-            for block in group
+            for row in measured.rows
         )
         if data is None:  # the first group is of stems, whose frame is the call of nothing
             table = LatencyTable(
@@ -173,7 +175,7 @@ class _TableJob:
                 batch_size=self.bench.batch_size,
                 num_classes=NUM_CLASSES,
                 call_ms=frame_ms,
-                rows=timed.rows,
+                rows=measured.rows,
             )
             return LatencyTableData(
                 space=self.space,
@@ -185,7 +187,7 @@ class _TableJob:
             )
         if data.backend != timed.engine:
             raise ZooError(f"The table was begun in {data.backend}, and this is {timed.engine}.", AGAIN)
-        table = replace(data.table, rows=(*data.table.rows, *timed.rows))
+        table = replace(data.table, rows=(*data.table.rows, *measured.rows))
         return replace(data, table=table, parts=(*data.parts, *parts))
 
     def _networks(self) -> dict[str, Candidate]:
@@ -219,8 +221,6 @@ class _TableJob:
             self.say(f"{name}: preparing the whole network")
             variant = self.space.variant(candidate)
             prepared[name] = prepare_network(variant, self.bench, image_size=self.image_size, name=variant.id)
-        if not prepared:
-            return replace(data, whole=(), whole_rounds=None)
         self.say(f"timing {len(prepared)} whole networks in turn")
         timed = time_prepared(prepared, self.bench, self.schedule, open_form=self.seams.open_form, when=self.seams.when)
         rows = tuple(self._whole_row(data.table, name, candidate, timed.rounds) for name, candidate in wanted.items())

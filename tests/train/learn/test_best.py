@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from train.learn.best import is_better, standard_error
 from train.learn.validation import Validation, validate_together
 from train.options import TrainOptions
 from train.progressive.overrides import choose_recipe
@@ -30,7 +31,7 @@ def fine_tuned(small: Callable, weights: Path, data: Path, folder: Path, **chang
     """Eight epochs at one size, from weights, with a head start."""
     options = {"model": str(weights), "patience": 2, **changes}
     recipe = choose_recipe(TrainOptions(model="tiny", recipe="finetune", epochs=8, image_size=16), find_variant("tiny"))
-    recipe = replace(recipe, stages=(replace(recipe.stages[-1], epochs=8, batch_size=12),), patience=2)
+    recipe = replace(recipe, stages=(replace(recipe.stages[-1], epochs=8, batch_size=12),), patience=2, midpoint=False)
     return train_model(replace(small(data, folder, **UNSIZED), **options), recipe=recipe)
 
 
@@ -42,7 +43,7 @@ def test_a_head_start_that_is_hard_to_beat_does_not_end_a_run(
     import train.learn.loop as loop
 
     monkeypatch.setattr(head_start, "validate_together", judged_as(0.8))
-    monkeypatch.setattr(loop, "validate_together", judged_as(0.5, 0.6, 0.7, 0.9, 0.85, 0.85))
+    monkeypatch.setattr(loop, "validate_together", judged_as(0.5, 0.6, 0.7, 0.99, 0.85, 0.85))
     outcome = fine_tuned(small, tiny_run, picture_folder, tmp_path / "run")
     assert outcome.head_start.top1 == 0.8
     assert (len(outcome.history), outcome.best_epoch) == (6, 4)
@@ -80,3 +81,12 @@ def test_patience_goes_on_counting_in_a_resumed_run(
     monkeypatch.setattr(loop, "validate_together", judged_as(0.4, 0.3, 0.2))
     outcome = fine_tuned(small, tiny_run, picture_folder, tmp_path / "run", resume=True)
     assert (len(outcome.history), outcome.best_epoch) == (3, 0)
+
+
+def test_within_a_standard_error_the_loss_decides() -> None:
+    assert standard_error(0.9, 76) == pytest.approx(0.0344, abs=1e-4)
+    assert is_better((0.88, -0.3), (0.9, -0.4), 0.866)  # nothing tells them apart but the loss
+    assert not is_better((0.9, -0.4), (0.88, -0.3), 0.866)
+    assert is_better((0.9, -0.4), (0.85, -0.3), 0.866)  # one is out of reach of the highest
+    assert not is_better((0.85, -0.3), (0.9, -0.4), 0.866)
+    assert not is_better((0.9, -0.4), (0.9, -0.4), 0.866)

@@ -79,6 +79,7 @@ SCRIPT = """
 import sys
 from collections.abc import Callable
 from pathlib import Path
+import numpy as np
 import torch
 from torch import nn
 import train.learn.loop, train.learn.run
@@ -95,11 +96,13 @@ def enter_stage(run, stage, settings, enter=train.learn.run.enter_stage):
 train.learn.loop.enter_stage = enter_stage
 torch.set_num_threads(1)
 folder, batch_size, save_every_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+augment_on, sampler = [*sys.argv[4:], *("auto", "shuffle")[len(sys.argv) - 4:]]
 plain = tuple(f"stages.all.{name}=0" for name in ("dropout", "stochastic_depth_prob", "mixup_alpha"))
 options = TrainOptions(model="tiny", epochs=4, image_size=16, batch_size=batch_size, overrides=plain, out=folder,
-                       device="cpu", workers=0, save_every_s=save_every_s, augment_on=[*sys.argv, "auto"][4])
+                       device="cpu", workers=0, save_every_s=save_every_s, augment_on=augment_on, sampler=sampler)
 train_, val = open_splits("digits")
-train_model(options, pictures=(train_.head(384), val))
+kept = [index for index, label in enumerate(train_.labels) if label < 8 or index % 8 == 0][:384]  # two are rare
+train_model(options, pictures=(train_.at(np.array(kept)), val))
 """
 
 
@@ -123,10 +126,11 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_twice_the_batch(script: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
+def test_two_processes_train_as_one_with_twice_the_batch(sampler: str, script: Path, tmp_path: Path) -> None:
     # The two augment batches on the device, the one picture after picture: that makes no difference either.
-    two = torchrun(2, script, tmp_path / "two", 16, 1000, "device")
-    one = torchrun(1, script, tmp_path / "one", 32, 1000, "workers")
+    two = torchrun(2, script, tmp_path / "two", 16, 1000, "device", sampler)
+    one = torchrun(1, script, tmp_path / "one", 32, 1000, "workers", sampler)
     for process in (two, one):
         said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said[-3000:]

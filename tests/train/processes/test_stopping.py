@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,8 +134,10 @@ def test_a_signal_after_the_last_epoch_does_not_lose_the_run(in_folder: Path, pi
     assert (in_folder / "runs" / "tiny" / "checkpoint.safetensors").is_file()
 
 
-# As torchrun, Slurm and a terminal do it: the signal goes to the decoding processes as well, SIGTERM more than once.
-GROUP = SCRIPT.replace("os.kill(os.getpid(), number)", "[os.killpg(0, number) for _ in range(1 + (number == 15))]")
+# As torchrun, Slurm and a terminal do it: the signal goes to the decoding processes as well, and more than once; the
+# last time when the run is stopping already.
+AGAIN = "[os.killpg(0, number), Timer(0.02, lambda: os.killpg(0, number)).start(), os.killpg(0, number)]"
+GROUP = "from threading import Timer\n" + SCRIPT.replace("os.kill(os.getpid(), number)", AGAIN)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -142,7 +145,7 @@ def test_a_signal_to_the_decoding_processes_too_is_the_same_wish(
     number: signal.Signals, in_folder: Path, picture_folder: Path
 ) -> None:
     arguments = [*FLAGS, "--workers", "2", "--data", str(picture_folder), str(int(number))]
-    ended = _process("import os; os.setpgrp()" + GROUP, arguments, in_folder)
+    ended = _process("import os; os.setpgrp()\n" + GROUP, arguments, in_folder)
     assert ended.returncode == (0 if number == signal.SIGTERM else 130), ended.stderr
     assert "Stopped in epoch 4 of 8, after step 4 of 6" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -185,15 +188,34 @@ def _column(folder: Path, name: str) -> list[float]:
     return [json.loads(line)[name] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_first_signal_is_a_wish_and_the_second_a_signal() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The moments that the handler of signals reads; the last one is now."""
+    moments = [0.0]
+    monkeypatch.setattr("train.processes.stopping.time", SimpleNamespace(monotonic=lambda: moments[-1], sleep=abs))
+    return moments
+
+
+def test_the_first_signal_is_a_wish_and_the_second_a_signal(clock: list[float]) -> None:
     before = signal.getsignal(signal.SIGINT)
     with stop_requests() as request:
         assert request.wish is None
         os.kill(os.getpid(), signal.SIGINT)
         assert request.wish == signal.SIGINT
+        clock.append(1.0)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_same_press_that_comes_by_two_ways_is_one_wish(clock: list[float]) -> None:
+    """A terminal sends Ctrl-C to the whole group, and the launcher in it sends it on."""
+    with stop_requests() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        for moment in (0.02, 0.2, 0.4):  # as a key that is held down
+            clock.append(moment)
+            os.kill(os.getpid(), signal.SIGINT)
+        assert request.wish == signal.SIGINT
 
 
 def test_sigterm_may_come_again_and_does_not_change_the_wish() -> None:

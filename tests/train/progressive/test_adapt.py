@@ -11,8 +11,10 @@ from train.progressive.adapt import (
     enlargement,
     norm_momentum,
     regularisation,
+    smallest_crop,
     suited_batch,
     suited_epochs,
+    variety,
     warmup_epochs,
 )
 from train.progressive.cost import estimate
@@ -87,3 +89,16 @@ def test_every_number_of_pictures_has_a_recipe_that_can_be_run(pictures: int, cl
     assert recipe.largest_size == LITE0.train_size
     steps = sum(stage.steps for stage in estimate(LITE0, recipe, pictures, classes).stages)
     assert steps >= min(280, pictures)  # the batch is the nearest power of two: 400 / √2 at least
+
+
+def test_what_is_seen_once_needs_no_variety() -> None:
+    assert [variety(passes) for passes in (0.3, 1, 2, 10, 40)] == [0, 0, 0.3, 1, 1]
+    assert [smallest_crop(passes) for passes in (0.3, 1, 10, 40)] == [0.7, 0.7, 0.35, 0.35]
+    once = Situation(variant=LITE0, weights=True, pictures=5000, epochs=1)
+    often = Situation(variant=LITE0, weights=True, pictures=5000, epochs=10)
+    hard = [
+        (stage.randaugment_magnitude, stage.dropout, stage.stochastic_depth_prob)
+        for situation in (once, often)
+        for stage in find_recipe("finetune", LITE0, situation).stages
+    ]
+    assert hard == [(0, 0, 0), (5, 0.1, 0.1), (5, 0.2, 0.1)]

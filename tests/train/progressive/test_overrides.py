@@ -186,6 +186,32 @@ def test_a_stage_that_is_named_is_there_in_any_budget() -> None:
         for_a_time(30, "stages.5.dropout=0.4")
 
 
+def weights_for_a_time(seconds: float, *overrides: str) -> Recipe:
+    """The recipe of so many seconds from Lite0's weights, at 20 ms a picture of 2,000 at 224 px."""
+    lite0, amount = find_variant("lite0"), Amount(classes=3, train=2000, validate=18, features=2000)
+    options = TrainOptions(model="lite0.imagenet1k", data="d", budget=f"{seconds}s", overrides=overrides)
+    suited = choose_recipe(options, lite0, counts=(2000, 3))
+    pace = Pace(train_s=0.005, train_s_per_px=0.015 / 224**2, validate_s=0.001, validate_s_per_px=0.005 / 224**2)
+    return recipe_for_budget(options, lite0, suited, amount, pace, seconds)
+
+
+def test_a_size_that_is_given_leaves_all_sizes_as_they_are_in_a_budget() -> None:
+    """The other stages once followed the given one, and all were made smaller for want of time."""
+    usual = [stage.image_size for stage in weights_for_a_time(120).stages]
+    assert usual == [179, 224] and weights_for_a_time(30).largest_size < 224
+    for seconds in (30, 120):
+        for given, sizes in (("stages.2.image_size=300", [179, 300]), ("stages.1.image_size=96", [96, 224])):
+            assert [stage.image_size for stage in weights_for_a_time(seconds, given).stages] == sizes
+    assert weights_for_a_time(30, "test_size=256").largest_size == 224
+
+
+def test_a_stage_of_weights_that_is_named_is_there_in_any_budget() -> None:
+    """`finetune` has its second stage from four epochs on."""
+    assert len(weights_for_a_time(15).stages) == 1
+    chosen = weights_for_a_time(15, "stages.2.dropout=0.3")
+    assert [stage.dropout for stage in chosen.stages] == [0.0, 0.3] and chosen.epochs == 4
+
+
 def test_the_length_of_epochs_is_what_a_budget_chooses() -> None:
     with pytest.raises(ZooError, match="--budget chooses how many pictures an epoch is"):
         for_a_time(30, "epoch_pictures=7")

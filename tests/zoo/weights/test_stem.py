@@ -21,7 +21,7 @@ from zoo.model.counts import count_params, parts
 from zoo.model.spec import Preprocessing
 from zoo.model.variants import VARIANTS, find_variant
 from zoo.weights.checkpoint import Checkpoint, load_checkpoint, read_card
-from zoo.weights.convert import to_origin
+from zoo.weights.convert import to_network, to_origin
 from zoo.weights.origins import ORIGINS
 from zoo.weights.resolve import find_model_variant
 from zoo.weights.stem import adapt_stem, for_channels, stem_key
@@ -148,3 +148,13 @@ def test_a_project_without_such_an_argument_says_what_to_replace() -> None:
     out = to_origin(network, card, ORIGINS["torchvision"])
     assert any("replace the first convolution, features.0.0" in note for note in out.notes)
     assert np.prod(out.tensors["features.0.0.weight"].shape) == 24 * 9
+
+
+@pytest.mark.parametrize("planes", [2, 5])
+def test_weights_of_planes_that_no_network_takes_are_named_for_what_they_are(planes: int) -> None:
+    with torch.device("meta"):
+        theirs = timm.create_model("tf_efficientnet_lite0", in_chans=planes).state_dict()
+    with pytest.raises(
+        CheckpointError, match=f"w.pth takes pictures of {planes} planes; networks of the zoo take 1, 3"
+    ):
+        to_network(theirs, find_variant("lite0"), ORIGINS["timm"], name="w.pth")
