@@ -1,12 +1,14 @@
 """One network in every back end of a processor: the same pictures and threads, timed in turn, and what each answers.
 
     python benchmarks/backends.py                             lite0 and B0 at 224 px, one picture, one thread
+    python benchmarks/backends.py --calib FOOD/train          the same and, where a file can be opened, int8
     python benchmarks/backends.py --only lite0 --backends openvino openvino-bf16
 
 Times are from a uint8 picture to answers in the caller's array, the median of calls that take turns one by one; the
 ratio is taken of each such round, beside ONNX Runtime in the same round. Answers are compared with PyTorch's on crops
-of photographs. B0 has random weights, so how often its first class stays says nothing of trained ones. What is not
-installed is left out and named in the result; compiling with PyTorch takes minutes.
+of photographs, and held to the gate's tolerance. FOOD is a folder of `sets.py`. B0 has random weights, so how often its
+first class stays says nothing of trained ones. What is not installed is left out and named in the result; compiling
+with PyTorch takes minutes.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from export.backends import BACKENDS, find_backend
 from export.options import ExportOptions
 from export.parity import infer_all, judge
 from export.pipeline import FP32, export_model
+from export.precision.rows import find_precision
 from export.runners.compiled import AHEAD_OF_TIME, JUST_IN_TIME
 from export.runners.open import open_runner
 from export.runners.pytorch import TorchRunner
@@ -78,6 +81,7 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=36, help="of each photograph")
     parser.add_argument("--only", nargs="*", help="networks to measure")
     parser.add_argument("--image-size", type=int, help="px, for a quick look")
+    parser.add_argument("--calib", help="pictures to calibrate int8 on; without them there is no int8")
     parser.add_argument("--backends", nargs="*", choices=ON_A_PROCESSOR, default=list(ON_A_PROCESSOR))
     parser.add_argument("-o", "--out", type=Path, default=HERE)
     options = parser.parse_args()
@@ -91,10 +95,11 @@ def main() -> None:
     absent: list[str] = []
     for case in cases:
         case = Case(**asdict(case) | ({"image_size": options.image_size} if options.image_size else {}))
-        rows += measure(case, backends, options.threads, schedule, options.crops, absent)
+        rows += measure(case, backends, options.threads, schedule, options.crops, options.calib, absent)
     subject = Subject(
         name=" ".join(case.network for case in cases),
         batch_sizes=tuple(sorted({case.batch_size for case in cases})),
+        precision="int8" if options.calib else None,
         threads=options.threads,
     )
     result = Result(
@@ -113,47 +118,66 @@ def main() -> None:
 
 
 def measure(
-    case: Case, backends: list[str], threads: int, schedule: Schedule, crops: int, absent: list[str]
+    case: Case,
+    backends: list[str],
+    threads: int,
+    schedule: Schedule,
+    crops: int,
+    calib: str | None,
+    absent: list[str],
 ) -> list[BackendRow]:
-    """One network in every back end that is here; the others are added to `absent`."""
+    """One network in every back end that is here, and in int8 with `calib`; the others are added to `absent`."""
     exported = ExportOptions(
         model=case.network, image_size=case.image_size, random_weights=case.random_weights, parity=False
     )
     source = find_source(exported, Watch())
     pictures = np.stack(list(photographs(source.contract.preprocessing, crops)))
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        graph = export_model(ExportOptions(**vars(exported) | {"out": Path(folder)})).onnx
-        opened: dict[str, Runner] = {}
-        for id in backends:
-            try:
-                opened[id] = stack.enter_context(open_one(id, source, graph, threads))
-            except MissingCapabilityError as error:
-                absent.append(f"{id}: {error.problem.rstrip('.')}")
-        reference = infer_all(open_one("torch", source, graph, threads), pictures)
+        graphs = dict[str, Path]()
+        for precision in ("fp32", *(["int8"] if calib else [])):
+            asked = {"out": Path(folder, precision), "precision": precision} | (
+                {"calib": calib} if precision == "int8" else {}
+            )
+            graphs[precision] = export_model(ExportOptions(**vars(exported) | asked)).onnx
+        opened: dict[tuple[str, str], Runner] = {}
+        for precision, graph in graphs.items():
+            for id in backends:
+                if precision != "fp32" and (id in COMPILERS or find_backend(id).computes):
+                    continue  # it takes no file, or the same layers in int8 as its neighbour
+                try:
+                    opened[id, precision] = stack.enter_context(open_one(id, source, graph, threads))
+                except MissingCapabilityError as error:
+                    absent.append(f"{id}: {error.problem.rstrip('.')}")
+        reference = infer_all(open_one("torch", source, graphs["fp32"], threads), pictures)
         calls = [call_of(runner, pictures[: case.batch_size]) for runner in opened.values()]
         visits = time_in_turn(calls, schedule, time_call)
-        base = visits[list(opened).index(BASELINE)]
+        base = visits[list(opened).index((BASELINE, "fp32"))]
         rows = []
-        for (id, runner), own in zip(opened.items(), visits, strict=True):
+        for ((id, precision), runner), own in zip(opened.items(), visits, strict=True):
             ratios = [median(one.ms) / median(other.ms) for one, other in zip(own, base, strict=True)]
             low, middle, high = median_with_interval(ratios)
             row = find_backend(id)
-            parity = judge(reference, infer_all(runner, pictures), (row.computes or FP32).tolerance)
+            allowed = find_precision(precision) if precision != "fp32" else row.computes or FP32
+            parity = judge(reference, infer_all(runner, pictures), allowed.tolerance)
             rows.append(
                 BackendRow(
                     **asdict(case),
                     backend=id,
                     version=runner.backend,
-                    precision=row.precision_of("fp32"),
+                    precision=row.precision_of(precision),
                     latency=summarize(pooled(own)),
                     over_baseline=Ratio(p50=middle, low=low, high=high, n=len(ratios)),
                     relative_max_error=parity.relative_max_error,
                     relative_mean_error=parity.relative_mean_error,
                     top1_agreement=parity.top1_agreement,
                     pictures=parity.n,
+                    failures=parity.failures,
                 )
             )
-            print(f"{case.network} {id:14} {parity.summary()}; {'; '.join(parity.failures) or 'passes'}", flush=True)
+            print(
+                f"{case.network} {id:14} {precision} {parity.summary()}; {'; '.join(parity.failures) or 'passes'}",
+                flush=True,
+            )
         return rows
 
 

@@ -116,12 +116,11 @@ def result_of(rows: list[TrainedRow], options: argparse.Namespace) -> Result:
     """The runs as a result, with what a reader needs to know of them."""
     variant, threads = find_model_variant(options.model), torch.get_num_threads()
     start = "weights" if has_weights(options.model) else "nothing"
-    subject = Subject(
-        name=f"{variant.id}-from-{start}-{options.seconds:g}s", batch_sizes=(), precision="fp32", threads=threads
-    )
+    name = f"{variant.id}-from-{start}-{options.seconds:g}s{'-controls' if options.controls else ''}"
+    subject = Subject(name=name, batch_sizes=(), precision="fp32", threads=threads)
     return Result(
         kind="finetuning",
-        name=f"{variant.id}-from-{start}-{options.seconds:g}s",
+        name=name,
         environment=measured_on(processor_name()),
         settings={
             "subjects": [subject.to_dict()],

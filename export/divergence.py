@@ -23,6 +23,7 @@ from export.interface import as_input
 from export.precision.rows import Precision
 from export.precision.statistics import open_session
 from export.precision.wiring import block_of, copied, is_answer
+from export.weights_apart import infer_types
 from zoo.model.build import FromPictures
 from zoo.model.network import Network
 
@@ -152,7 +153,7 @@ def _ends(graph: ModelProto) -> dict[str, str]:
 
 def _opened(graph: ModelProto, tensors: list[str]) -> ModelProto:
     """The graph with inner tensors among its outputs."""
-    opened = onnx.shape_inference.infer_shapes(copied(graph))
+    opened = infer_types(copied(graph))
     known = {value.name: value.type.tensor_type.elem_type for value in opened.graph.value_info}
     there = {value.name for value in opened.graph.output}
     for tensor in dict.fromkeys(tensors):

@@ -1,4 +1,4 @@
-"""Owns the way from a network to ONNX: one file with weights, preprocessing and contract in it; no precision.
+"""Owns the way from a network to ONNX: one graph with weights, preprocessing and contract in it; no precision, no file.
 
 A client that has only onnxruntime reads the classes like this:
 
@@ -9,6 +9,7 @@ A client that has only onnxruntime reads the classes like this:
 from __future__ import annotations
 
 import ast
+import gc
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from torch.export import Dim
 from export.answers import Answers
 from export.contract import GRAPH_FORMAT, GRAPH_KEY, OPSET, Contract
 from export.interface import input_of
+from export.weights_apart import check_graph
 from zoo import __version__
 from zoo.errors import ArtifactError
 from zoo.files import json_text
@@ -31,8 +33,6 @@ from zoo.model.network import Network
 from zoo.wording import joined
 
 PREPROCESSING, ANSWERS = "preprocessing", "answers"
-# What a protobuf message, and so an .onnx that is one file, can hold; a little of it is for the nodes.
-LARGEST_FILE_BYTES, NODES_BYTES = 2**31 - 1, 2**24
 
 # The exporter's names of the two outermost modules: the wrapper, whose own operations are the preprocessing, and the
 # network inside it, whose own operations (outside every sub-module) are the pooling and the flatten.
@@ -74,9 +74,8 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
 
     Raises:
         ArtifactError: the exporter left a node that belongs to no module of ours, kept another opset, or as
-            `check_size` and `check_structure`.
+            `check_structure`.
     """
-    check_size(model)
     taken = input_of(contract)
     # Of weights in channels-last order, as a runner leaves them, the exporter makes a flatten that computes shapes.
     model.to(memory_format=torch.contiguous_format)
@@ -98,6 +97,9 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
         )
     assert program is not None  # only None for the TorchScript exporter's in-place form
     graph = program.model_proto
+    # The program has the weights two times more, in circles of references.
+    del program
+    gc.collect()
     _check_opset(graph, opset)
     name_by_module(graph)
     check_structure(graph, model)
@@ -111,7 +113,7 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
         "zoo_version": __version__,
     }
     onnx.helper.set_model_props(graph, {GRAPH_KEY: json_text(fields, indent=None)})
-    onnx.checker.check_model(graph, full_check=True)
+    check_graph(graph)
     return graph
 
 
@@ -141,21 +143,6 @@ def name_by_module(model: ModelProto) -> None:
         node.output[:] = [renamed[tensor] for tensor in node.output]
     for named in (*graph.initializer, *graph.value_info):
         named.name = renamed.get(named.name, named.name)
-
-
-def check_size(model: nn.Module) -> None:
-    """Check, before long work, that a network fits into one file.
-
-    Raises:
-        ArtifactError: it does not.
-    """
-    num_bytes = sum(4 * value.numel() for value in model.state_dict().values())
-    if num_bytes > LARGEST_FILE_BYTES - NODES_BYTES:
-        raise ArtifactError(
-            f"The network's weights are {num_bytes / 1e9:.2f} GB as float32; an .onnx that is one file holds at most "
-            f"{LARGEST_FILE_BYTES / 1e9:.2f} GB.",
-            "This version writes no weights beside the .onnx: export a smaller network (`zoo list` shows them).",
-        )
 
 
 def _check_opset(graph: ModelProto, opset: int) -> None:

@@ -19,7 +19,7 @@ from export.engine.builders import (
     WeightsIn,
     capabilities_of,
 )
-from export.precision.rows import PrecisionId
+from export.precision.rows import PlanPrecisionId, PrecisionId
 from zoo.model.spec import ImageSize
 from zoo.options import Arg, DeviceChoice, GroupBy, Opt
 from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Some
@@ -44,7 +44,7 @@ class ExportOptions(Row):
     model: Annotated[str, Arg("MODEL")]
     out: Annotated[Path, Opt("A folder, or a path ending in .onnx.", flags=("-o", "--out"))] = Path()
     precision: Annotated[PrecisionId, Opt("Numbers in the .onnx; int8 is in ONNX Runtime's form.")] = "fp32"
-    trt: Annotated[PrecisionId | None, Opt("Build a TensorRT plan too, in this precision.", unless="refit")] = None
+    trt: Annotated[PlanPrecisionId | None, Opt("Build a TensorRT plan too, in this precision.", unless="refit")] = None
     calib: Annotated[
         str | None,
         Opt("Pictures to calibrate int8 and fp8 on, as --data; by default 512 of those it was trained on."),
@@ -184,6 +184,7 @@ class ExportOptions(Row):
             compat=self.compat,
             version_compatible=self.version_compatible,
             weights=self.weights,
+            tf32=self.trt == "tf32",
         )
 
     @property

@@ -15,6 +15,7 @@ from export.contract import Contract
 from export.engine.builders import BuildCard
 from export.precision.rows import Tolerance
 from export.precision.scores import QuantizationCard
+from export.weights_apart import WeightsFile
 from zoo import __version__
 from zoo.errors import ArtifactError, RowError
 from zoo.files import sha256_of, write_json
@@ -27,18 +28,37 @@ FORMAT = "zoo-passport-1"
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsCard(Row):
+    """The file with the weights of an .onnx that one file cannot hold; the .onnx has its hash too."""
+
+    name: Text
+    sha256: Sha256
+    bytes: Count
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileCard(Row):
-    """One artifact: its name beside the passport, its hash, size, and numeric precision."""
+    """One artifact: its name beside the passport, its hash, size, numeric precision, and `weights` that are apart."""
 
     name: Text
     sha256: Sha256
     bytes: CountOrNone
     precision: Text
+    weights: WeightsCard | None = None
 
     @classmethod
-    def of(cls, path: Path, precision: str) -> FileCard:
-        """Describe a file that exists."""
-        return cls(name=path.name, sha256=sha256_of(path), bytes=path.stat().st_size, precision=precision)
+    def of(cls, path: Path, precision: str, weights: WeightsFile | None = None) -> FileCard:
+        """Describe a file that exists, and the one with its weights where these are apart."""
+        card = WeightsCard(**vars(weights)) if weights else None
+        size = path.stat().st_size
+        return cls(name=path.name, sha256=sha256_of(path), bytes=size, precision=precision, weights=card)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; of a single file they are those of the first version."""
+        fields = super().to_dict()
+        if self.weights is None:
+            del fields["weights"]
+        return fields
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,7 @@ from export.source import Source, find_source
 from export.staging import LOG, check_free, destination, publish, staging
 from export.triton.repository import add_version, planned_entry, write_service
 from export.watch import Watch
+from export.weights_apart import as_message_or_file, write_graph
 from zoo.errors import EngineBuildError, MissingCapabilityError, VerdictError, ZooError
 from zoo.files import check_folder, check_temporary_folder, write_bytes
 from zoo.machine import cuda_driver, environment
@@ -181,8 +182,7 @@ class _Job:
         if self.gate:
             same = precision == FP32
             self.parity["onnx"] = found if same else self._check(self.gate, compared, precision, self.onnx_file.name)
-        write_bytes(self.onnx_file, written.SerializeToString())
-        self.cards["onnx"] = FileCard.of(self.onnx_file, precision.id)
+        self.cards["onnx"] = FileCard.of(self.onnx_file, precision.id, write_graph(written, self.onnx_file))
         self._check_backends(precision)
         if self.options.report:
             write_report(self.quantization, self.onnx_file, self.environment)
@@ -206,7 +206,7 @@ class _Job:
     def _check(self, gate: Gate, graph: ModelProto, precision: Precision, name: str) -> Parity:
         what = "ONNX Runtime" if precision == FP32 else f"the {precision.id} graph"
         self.watch.step(f"Compare {what} with PyTorch")
-        with OnnxRunner(graph.SerializeToString(), device="cpu", artifact=name) as candidate:
+        with OnnxRunner(graph, device="cpu", artifact=name) as candidate:
             try:
                 return gate.check(candidate, name, precision)
             except VerdictError as error:
@@ -242,11 +242,13 @@ class _Job:
         """Make the plan and compare what can be compared; return the error where TensorRT is why there is no plan."""
         converted, compared = self._convert(graph, precision, "plan", TENSORRT)
         if self.gate:
-            same = precision.id == self.options.precision and not precision.calibrated
+            # What TensorRT alone computes otherwise is the graph that was compared already.
+            of_graph = FP32.id if precision.of_plans else precision.id
+            same = of_graph == self.options.precision and not precision.calibrated
             name = f"the {precision.id} graph"
             self.parity["graph"] = self.parity["onnx"] if same else self._check(self.gate, compared, precision, name)
         try:
-            engine = self._make_engine(converted.SerializeToString(), precision)
+            engine = self._make_engine(converted, precision)
         except (MissingCapabilityError, EngineBuildError) as error:
             self.notes["plan"] = f"not run: {error.problem}"
             return type(error)(f"{error.problem} {self.onnx_file.name} was written all the same.", error.hint)
@@ -256,21 +258,22 @@ class _Job:
             self._check_plan(self.gate, engine.card, precision)
         return None
 
-    def _make_engine(self, graph: bytes, precision: Precision) -> Engine:
-        if self.old:
-            self.watch.step(f"Put the weights into {self.old.path.name}")
-            return refit_plan(self.old, graph)
-        self.watch.step(f"Build the {precision.id} plan")
-        settings = self.options.engine
-        return engine_from_onnx(
-            graph,
-            builder=choose_builder(self.options.builder, targets=settings.targets),
-            settings=settings,
-            timing_cache=self.options.timing_cache,
-            cache=self.options.cache,
-            log_file=self.onnx_file.with_suffix(LOG),
-            on_progress=self.watch.progress,
-        )
+    def _make_engine(self, converted: ModelProto, precision: Precision) -> Engine:
+        with as_message_or_file(converted) as graph:
+            if self.old:
+                self.watch.step(f"Put the weights into {self.old.path.name}")
+                return refit_plan(self.old, graph)
+            self.watch.step(f"Build the {precision.id} plan")
+            settings = self.options.engine
+            return engine_from_onnx(
+                graph,
+                builder=choose_builder(self.options.builder, targets=settings.targets),
+                settings=settings,
+                timing_cache=self.options.timing_cache,
+                cache=self.options.cache,
+                log_file=self.onnx_file.with_suffix(LOG),
+                on_progress=self.watch.progress,
+            )
 
     def _check_plan(self, gate: Gate, built: BuildCard, precision: Precision) -> None:
         driver = cuda_driver()

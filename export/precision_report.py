@@ -24,6 +24,7 @@ from export.precision.scores import Choice
 from export.precision.sensitivity import by_error
 from export.quantized import Quantization
 from export.runners.onnx_runtime import OnnxRunner
+from export.weights_apart import graph_bytes
 from zoo.data.pictures import Pictures, load_prepared
 from zoo.errors import DataError, VerdictError
 from zoo.intervals import difference_interval, mcnemar, share_interval
@@ -266,7 +267,7 @@ class _Labelled:
     def answer(self, graph: ModelProto, on_progress: Callable[[int, int], None]) -> NDArray[np.float32]:
         """Logits (N, K) of a graph, or what they are but for a constant, in ONNX Runtime on the processor."""
         found = []
-        with OnnxRunner(graph.SerializeToString(), device="cpu") as runner:
+        with OnnxRunner(graph, device="cpu") as runner:
             for start in range(0, len(self.prepared), BATCH_SIZE):
                 found.append(runner.infer(self.prepared[start : start + BATCH_SIZE]))
                 on_progress(min(start + BATCH_SIZE, len(self.prepared)), len(self.prepared))
@@ -312,7 +313,7 @@ def _form(
         name=name,
         precision=form[0],
         layout=form[1].id if form[1] else None,
-        bytes=graph.ByteSize(),
+        bytes=graph_bytes(graph),
         top1=count / total,
         low=low,
         high=high,
@@ -328,7 +329,7 @@ def _form(
 
 def _latencies(graphs: Mapping[str, ModelProto], picture: NDArray[np.uint8]) -> dict[str, Summary]:
     """One picture through every graph in turn."""
-    runners = {name: OnnxRunner(graph.SerializeToString(), device="cpu") for name, graph in graphs.items()}
+    runners = {name: OnnxRunner(graph, device="cpu") for name, graph in graphs.items()}
     samples: dict[str, list[float]] = {name: [] for name in runners}
     for run in range(WARM_UP + RUNS):
         for name, runner in runners.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import onnx
+from onnx import ModelProto
 
 from export.contract import Contract
 from export.engine.build import Engine
@@ -16,6 +16,7 @@ from export.engine.refitter import plan_of_engine, put_weights_in
 from export.engine.tensorrt_api import load_tensorrt
 from export.passport import Passport, check_plan
 from export.precision.rows import Precision, find_precision
+from export.weights_apart import read_graph
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.files import sha256_of
 from zoo.machine import cuda_driver
@@ -37,10 +38,10 @@ def check_weights_apart(precision: Precision, flag: str) -> None:
     Raises:
         ZooError: the precision is calibrated: ranges are part of its kernels, and other weights have others.
     """
-    if precision.id != "fp32" and not precision.transform:
+    if precision.calibrated:
         raise ZooError(
-            f"{flag} is for fp32, fp16 and bf16: in a plan of {precision.id} the calibrated ranges are part of the "
-            "kernels, and do not change with the weights.",
+            f"{flag} is for fp32, tf32, fp16 and bf16: in a plan of {precision.id} the calibrated ranges are part of "
+            "the kernels, and do not change with the weights.",
             "Build the plan again for every checkpoint.",
         )
 
@@ -96,12 +97,12 @@ def _form(contract: Contract) -> dict[str, object]:
     }
 
 
-def refit_plan(old: OldPlan, graph: bytes) -> Engine:
+def refit_plan(old: OldPlan, graph: bytes | Path) -> Engine:
     """Put a graph's weights into a plan's kernels. The old file stays as it is; whoever calls compares the answers.
 
     Args:
         old: as `open_old_plan` found it.
-        graph: a serialised ONNX graph in the plan's precision.
+        graph: a serialised ONNX graph in the plan's precision, or its file.
 
     Raises:
         ArtifactError: this TensorRT, or this GPU, is not the plan's.
@@ -136,8 +137,8 @@ def refit_plan(old: OldPlan, graph: bytes) -> Engine:
     return Engine(plan, card)
 
 
-def weights_beside(plan: Path, passport: Passport) -> bytes:
-    """The graph whose weights a stripped plan lacks, serialised in the plan's precision, of the .onnx beside it.
+def weights_beside(plan: Path, passport: Passport) -> ModelProto:
+    """The graph whose weights a stripped plan lacks, in the plan's precision, of the .onnx beside it.
 
     Raises:
         ArtifactError: the .onnx is missing, is not the one in the passport, or has fewer bits than the plan.
@@ -155,7 +156,7 @@ def weights_beside(plan: Path, passport: Passport) -> bytes:
             f"{plan} of {precision} takes its weights from an .onnx in fp32, and {path.name} is in {card.precision}.",
             "Export both again, the .onnx in fp32.",
         )
-    graph = onnx.load(path)
+    graph = read_graph(path)
     if card.precision != precision:
         graph = find_precision(precision).apply(graph)
-    return bytes(graph.SerializeToString())
+    return graph

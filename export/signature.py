@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from export.passport import check_exists, check_plan, passport_path, read_passport
+from export.weights_apart import find_weights
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.files import sha256_of, write_bytes
 from zoo.weights.mistaken import EXPORTED_SUFFIXES
@@ -83,7 +84,7 @@ def require_signature(artifact: str, public_key: Path) -> None:
     """Make sure that the owner of a key made an .onnx or a .plan, and that it is as it was made.
 
     Raises:
-        ArtifactError: it is not signed, by another key, or it or its passport has been changed since.
+        ArtifactError: it is not signed, by another key, or it, its weights or its passport have been changed since.
         ZooError, MissingCapabilityError: as `load_public_key`.
     """
     path = Path(artifact)
@@ -127,6 +128,8 @@ def _check_file(path: Path) -> None:
             f"{path.name} is not the file that its signed passport describes: it was changed since.",
             "Fetch it again, or export it again with `zoo export --sign KEY.pem`.",
         )
+    else:
+        find_weights(path)
 
 
 def _read(path: Path, what: str, hint: str) -> bytes:

@@ -9,14 +9,17 @@ from tempfile import TemporaryDirectory
 
 from export.signature import SUFFIX
 from export.watch import Watch
+from export.weights_apart import SUFFIX as BESIDE
 from zoo.errors import ZooError
 from zoo.files import replace_file
 
+WEIGHTS = f".onnx{BESIDE}"  # of a graph that one file cannot hold
 LOG = ".log"  # what the builder of the plan said
 # In the order of publication.
-PUBLISHED = (".onnx", ".plan", LOG, ".quantization.html", ".quantization.json", SUFFIX, ".json")
+PUBLISHED = (WEIGHTS, ".onnx", ".plan", LOG, ".quantization.html", ".quantization.json", SUFFIX, ".json")
 # What an export need not make: one of an earlier export would be taken for its own.
 OPTIONAL = {
+    WEIGHTS: "the weights of an earlier export",
     ".plan": "which belongs to an earlier export",
     LOG: "what was said when the plan of an earlier export was built",
     ".quantization.html": "the report of an earlier export",

@@ -63,16 +63,33 @@ def test_peers_are_measured_in_both_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_back_ends_are_measured_beside_onnx_runtime(tmp_path: Path) -> None:
+def test_back_ends_are_measured_beside_onnx_runtime(tmp_path: Path, picture_folder: Path) -> None:
     small = ("--only", "lite0", "--image-size", "32", "--rounds", "5", "--crops", "2")
-    done = run("backends.py", *small, "--backends", "torch", "openvino", "-o", tmp_path)
+    done = run("backends.py", *small, "--calib", picture_folder, "--backends", "torch", "openvino", "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     (runs,) = group_by_device(read_results([tmp_path]))
     data = runs.of("backends")[0].data
     here = ["onnxruntime", "torch", *(["openvino"] if find_spec("openvino") else [])]
-    assert [row.backend for row in data.rows] == here
-    assert all(row.latency.n == 5 and row.pictures == 14 and row.top1_agreement == 1.0 for row in data.rows)
+    in_files = [id for id in here if id != "torch"]
+    found = [(row.backend, row.precision) for row in data.rows]
+    assert found == [(id, "fp32") for id in here] + [(id, "int8") for id in in_files]
+    assert all(row.latency.n == 5 and row.pictures == 14 for row in data.rows)
+    assert all(row.top1_agreement == 1.0 and not row.failures for row in data.rows if row.precision == "fp32")
     assert bool(data.absent) == ("openvino" not in here)
+
+
+@pytest.mark.slow
+def test_what_an_export_takes_is_measured_step_by_step(tmp_path: Path) -> None:
+    small = ("--model", "tiny", "--image-size", "32", "--runs", "1", "--only", "fp16")
+    done = run("exporting.py", *small, "-o", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (runs,) = group_by_device(read_results([tmp_path]))
+    (row,) = runs.of("exporting")[0].data.rows
+    assert (row.command, row.image_size) == ("zoo export tiny --trt fp16", 32)
+    steps = [step.what for step in row.usual.steps]
+    assert steps[0] == "Start Python and import" and "Compare the fp16 graph with PyTorch" in steps
+    assert ("Build the fp16 plan" in steps) == bool(row.built_by) == (find_spec("tensorrt_rtx") is not None)
+    assert all(step.peak_bytes > 50e6 for step in row.usual.steps) and row.usual.cpu_s > 0
 
 
 @pytest.mark.slow

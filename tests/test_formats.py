@@ -34,6 +34,7 @@ from serve.bench.measure.stage_runs import bench_fusion
 from serve.bench.measure.table3 import TABLE_3
 from serve.bench.options import ServeBenchOptions
 from serve.bench.stage_options import FusionOptions
+from tests.serve.bench.kinds.test_exporting import exporting_result
 from tests.serve.bench.kinds.test_hotpath import made_result
 from tests.serve.bench.measure.simulated import BUSY, FakeWatch
 from tests.train.search import made
@@ -187,6 +188,7 @@ def results(ask: Ask) -> Iterator[tuple[str, Any]]:
         a_fusion_result(),
         a_serve_result(),
         made_result().to_dict(),
+        exporting_result().to_dict(),
         ask("bench train tiny --recipe digits --steps 2 --device cpu"),
         ask("bench train lite0 --at-size 32 --at-batch 2 --steps 2 --device cpu --beside-timm"),
         ask(f"bench latency tiny.onnx --scenario server --rate 50 --batch-size 2 {BRIEF}"),

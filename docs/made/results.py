@@ -55,10 +55,20 @@ def backends(results: Sequence[Any]) -> str:
             f"{row.relative_max_error:.1e}",
             f"{row.relative_mean_error:.1e}",
             "random weights" if row.random_weights else f"{row.top1_agreement:.1%} of {row.pictures}",
+            "–" if row.failures is None else "failed" if row.failures else "passed",
         ]
         for row in data.rows
     ]
-    heads = ["", "computes in", "ms", f"over {data.baseline}", "largest error", "mean error", "same first class"]
+    heads = [
+        "",
+        "computes in",
+        "ms",
+        f"over {data.baseline}",
+        "largest error",
+        "mean error",
+        "same first class",
+        "gate",
+    ]
     return markdown_table(heads, lines, right=range(2, len(heads)))
 
 

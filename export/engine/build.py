@@ -104,7 +104,7 @@ def _dotted(major: int, minor: int) -> str:
 
 
 def engine_from_onnx(
-    graph: bytes,
+    graph: bytes | Path,
     *,
     builder: Builder,
     settings: EngineSettings | None = None,
@@ -118,7 +118,7 @@ def engine_from_onnx(
     Ctrl-C cancels the build. The work is done in a second thread, because Python handles signals in the first only.
 
     Args:
-        graph: the ONNX file's bytes, already in the precision wanted.
+        graph: the ONNX file's bytes, already in the precision wanted; or the file, where its weights are beside it.
         builder: as `choose_builder` found it.
         settings: what the engine is to be; None is one profile, 1 to 32 pictures tuned for 8.
         timing_cache: a file of measurements that this build uses and adds to; see `export.engine.timing_cache`.
@@ -167,7 +167,7 @@ def engine_from_onnx(
 
 def _in_second_thread(
     tensorrt: TensorRT,
-    graph: bytes,
+    graph: bytes | Path,
     settings: EngineSettings,
     targets: list[Any],
     timing_cache: Path | None,

@@ -145,7 +145,8 @@ class EngineSettings(Row):
 
     `targets` are the compute capabilities asked for, of ahead-of-time builders; empty means Ampere and later.
     `workspace_mib` is the most memory of the GPU that a layer may use beside its tensors. A `version_compatible` engine
-    is loaded by later releases of TensorRT too. `export.engine.limits` says which builder cannot do what.
+    is loaded by later releases of TensorRT too. With `tf32` layers of float32 may round what they read to TF32.
+    `export.engine.limits` says which builder cannot do what.
     """
 
     profiles: Annotated[tuple[BatchProfile, ...], Some()] = (BatchProfile(),)
@@ -155,6 +156,14 @@ class EngineSettings(Row):
     compat: Compat | None = None
     version_compatible: bool = False
     weights: WeightsIn = "fixed"
+    tf32: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; without TF32 they are those of the first version."""
+        fields = super().to_dict()
+        if not self.tf32:
+            del fields["tf32"]
+        return fields
 
 
 @dataclass(frozen=True, kw_only=True)

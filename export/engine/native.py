@@ -22,7 +22,7 @@ OnProgress = Callable[[str, int, int], None]
 
 def plan_of_graph(
     tensorrt: TensorRT,
-    graph: bytes,
+    graph: bytes | Path,
     settings: EngineSettings,
     *,
     targets: Sequence[Any] = (),
@@ -34,7 +34,7 @@ def plan_of_graph(
 
     Args:
         tensorrt: who builds; its log gets the messages.
-        graph: the ONNX file's bytes.
+        graph: the ONNX file's bytes, or the file, where its weights are beside it.
         settings: what the engine is to be.
         targets: compute capabilities as the enum members of an ahead-of-time builder.
         timing_cache: a file of measurements: read if it is there, and written with those of this build added.
@@ -82,15 +82,23 @@ def parser_errors(tensorrt: TensorRT, parser: Any) -> str:
     return text or tensorrt.log.errors()
 
 
-def _parse(tensorrt: TensorRT, network: Any, graph: bytes) -> None:
+def _parse(tensorrt: TensorRT, network: Any, graph: bytes | Path) -> None:
     parser = tensorrt.module.OnnxParser(network, tensorrt.logger)
-    if not parser.parse(graph):
+    if not parser.parse(*as_parsed(graph)):
         raise refused(tensorrt, f"does not take this graph: {parser_errors(tensorrt, parser)}")
 
 
+def as_parsed(graph: bytes | Path) -> tuple[bytes] | tuple[bytes, str]:
+    """A graph as TensorRT's parsers take it: of a file its path too, which says where weights beside it are."""
+    return (graph.read_bytes(), str(graph)) if isinstance(graph, Path) else (graph,)
+
+
 def _configure(module: Any, config: Any, settings: EngineSettings) -> None:
-    # TF32 would round the inputs of fp32 convolutions to 10 bits: the plan would not be the graph that was compared.
-    config.clear_flag(module.BuilderFlag.TF32)
+    # On by default. It rounds the inputs of fp32 convolutions to 10 bits: only a plan in tf32 may do that.
+    if settings.tf32:
+        config.set_flag(module.BuilderFlag.TF32)
+    else:
+        config.clear_flag(module.BuilderFlag.TF32)
     # Names and shapes of layers in the engine, so that a profile can be summed by stage; costs no speed.
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
     if settings.workspace_mib is not None:

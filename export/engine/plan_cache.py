@@ -32,12 +32,12 @@ CARD, PLAN, LOG = "card.json", "plan", "log"
 
 
 def plan_key(
-    graph: bytes, settings: EngineSettings, tensorrt: TensorRT, *, targets: Sequence[str], gpu: Gpu | None
+    graph: bytes | Path, settings: EngineSettings, tensorrt: TensorRT, *, targets: Sequence[str], gpu: Gpu | None
 ) -> str:
     """What a plan's kernels depend on, as a name: graph, settings, builder and its version, and for which GPUs.
 
     Args:
-        graph: the ONNX file's bytes, weights included.
+        graph: the ONNX file's bytes, weights included; or the file, which has the hash of weights that it lacks.
         settings: what the engine is to be.
         tensorrt: who builds.
         targets: compute capabilities of an ahead-of-time builder, resolved.
@@ -45,7 +45,7 @@ def plan_key(
     """
     fields = {
         "recipe": RECIPE,
-        "onnx": hashlib.sha256(graph).hexdigest(),
+        "onnx": sha256_of(graph) if isinstance(graph, Path) else hashlib.sha256(graph).hexdigest(),
         "settings": settings.to_dict() | {"targets": list(targets)},
         "builder": tensorrt.builder.id,
         "version": tensorrt.version,

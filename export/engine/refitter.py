@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from export.engine.native import parser_errors, refused
+from export.engine.native import as_parsed, parser_errors, refused
 from export.engine.tensorrt_api import TensorRT
 
 
-def put_weights_in(tensorrt: TensorRT, engine: Any, graph: bytes) -> None:
+def put_weights_in(tensorrt: TensorRT, engine: Any, graph: bytes | Path) -> None:
     """Replace the weights of a loaded engine by those of a graph with the same nodes. It waits for the GPU.
 
     Args:
         tensorrt: who loaded it.
         engine: its `ICudaEngine`, built refittable or stripped.
-        graph: a serialised ONNX graph; its weights are found by their names.
+        graph: a serialised ONNX graph, or its file; its weights are found by their names.
 
     Raises:
         EngineBuildError: the engine has weights that the graph lacks, or of another shape; it is not to be used.
@@ -22,7 +23,7 @@ def put_weights_in(tensorrt: TensorRT, engine: Any, graph: bytes) -> None:
     module: Any = tensorrt.module
     refitter = module.Refitter(engine, tensorrt.logger)
     parser = module.OnnxParserRefitter(refitter, tensorrt.logger)
-    if not parser.refit_from_bytes(graph):
+    if not parser.refit_from_bytes(*as_parsed(graph)):
         raise refused(tensorrt, f"cannot put these weights into the plan: {parser_errors(tensorrt, parser)}")
     if missing := refitter.get_missing_weights():
         raise refused(tensorrt, f"found no weights for {', '.join(missing[:3])} of the plan.")

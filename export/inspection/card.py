@@ -151,16 +151,9 @@ def _of_checkpoint(artifact: str) -> Inspection:
 
 
 def _of_graph(path: Path) -> Inspection:
-    import onnx
-    from google.protobuf.message import DecodeError
+    from export.weights_apart import find_weights, read_graph
 
-    try:
-        graph = onnx.load(path, load_external_data=False)
-    except DecodeError as error:
-        raise ArtifactError(
-            f"{path} cannot be read: {error}.",
-            "The file is truncated or not an ONNX graph; `zoo export MODEL` writes it again.",
-        ) from error
+    graph = read_graph(path, weights=False)
     stored = {entry.key: entry.value for entry in graph.metadata_props}.get(GRAPH_KEY)
     contract, fields = read_metadata(stored, str(path))
     opset = next((each.version for each in graph.opset_import if not each.domain), OPSET)
@@ -173,7 +166,7 @@ def _of_graph(path: Path) -> Inspection:
     return _exported(
         path,
         "onnx",
-        FileCard(name=path.name, sha256=sha256, bytes=path.stat().st_size, precision=precision),
+        FileCard.of(path, precision, find_weights(path, graph)),
         contract,
         checkpoint,
         passport=own,

@@ -49,6 +49,8 @@ def _pairs(lines: Iterator[tuple[str, str]]) -> FittingTable:
 def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     contract, file = found.contract, found.file
     yield "file", f"{file.name}, {decimal(file.bytes)}, {file.precision}, sha256 {file.sha256}"
+    if beside := file.weights:
+        yield "its weights", f"{beside.name}, {decimal(beside.bytes)}, sha256 {beside.sha256}; keep it beside the file"
     for name, ports in (("input", found.inputs), ("output", found.outputs)):
         yield from ((name, _port(port)) for port in ports)
     yield "preprocessing", _preprocessing(found)

@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from export.precision.half import to_half
 from export.precision.wiring import Wiring, copied, is_network, replace_nodes
+from export.weights_apart import check_graph
 
 FIRST_OPSET, FIRST_IR = 22, 10
 
@@ -56,7 +57,7 @@ def rounded_as_bf16(model: ModelProto) -> ModelProto:
                     ),
                 ]
     replace_nodes(graph, nodes)
-    onnx.checker.check_model(graph, full_check=True)
+    check_graph(graph)
     return graph
 
 

@@ -12,6 +12,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from export.graph import PREPROCESSING
 from export.precision.wiring import copied, is_answer, is_network, is_preprocessing, replace_nodes
+from export.weights_apart import check_graph, infer_types
 from zoo.errors import ArtifactError
 
 FP16_MAX = float(np.finfo(np.float16).max)  # 65504
@@ -55,8 +56,8 @@ def to_half(model: ModelProto, kind: int) -> ModelProto:
         nodes.append(onnx.helper.make_node("Cast", [left], [tensor], name="classifier/ToFloat32", to=TensorProto.FLOAT))
     nodes += after
     replace_nodes(half, nodes)  # what was known of types said float32; shape inference writes them anew
-    half = onnx.shape_inference.infer_shapes(half, check_type=True, strict_mode=True)
-    onnx.checker.check_model(half, full_check=True)
+    infer_types(half)
+    check_graph(half)
     return half
 
 

@@ -23,6 +23,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from export.precision.rounding import FP8_MAX, Rounded
 from export.precision.wiring import WEIGHTED, Wiring, copied, is_among, is_preprocessing, module_of, replace_nodes
+from export.weights_apart import check_graph
 from zoo.model.eight_bits import INT8_MAX, steps_from_zero, symmetric_steps
 
 
@@ -141,7 +142,7 @@ class _Writer:
         copies = [TensorProto.FromString(weight.SerializeToString()) for weight in left]
         del self.model.graph.initializer[:]
         self.model.graph.initializer.extend(copies)
-        onnx.checker.check_model(self.model, full_check=True)
+        check_graph(self.model)
         return self.model
 
     def _new_bias(self, node: NodeProto, rounded: Rounded) -> NDArray[np.float64] | None:

@@ -50,13 +50,15 @@ class Precision(Row):
     `transform` names the function that makes it, as "module:function"; "" is the graph as it was exported. The
     function takes and returns a `ModelProto` and leaves its argument alone. `stand_in` names one that makes the graph
     that ONNX Runtime compares in its place, where it cannot run this precision. One that is `calibrated` needs
-    pictures, and is made by `export.precision.quantize`.
+    pictures, and is made by `export.precision.quantize`. One `of_plans` is no form of a graph: TensorRT computes the
+    graph as it was exported in it.
     """
 
     id: Text
     transform: Annotated[str, Matching(r"([\w.]+:\w+)?", "module:function")] = ""
     stand_in: Annotated[str, Matching(r"([\w.]+:\w+)?", "module:function")] = ""
     calibrated: bool = False
+    of_plans: bool = False
     tolerance: Tolerance
 
     def apply(self, graph: ModelProto) -> ModelProto:
@@ -90,6 +92,8 @@ def _call(path: str, graph: ModelProto) -> ModelProto:
 # to ten times the worst figure; a flip is a tie up to the largest preference that a correct fp16 graph overturned.
 PRECISIONS = (
     Precision(id="fp32", tolerance=Tolerance(max_error=1e-4, mean_error=2e-5, tie_margin=2e-5)),
+    # A layer rounds what it reads to the 10 bits of float16's fraction, and adds up in float32 (NVIDIA, A100 paper).
+    Precision(id="tf32", of_plans=True, tolerance=Tolerance(max_error=4e-2, mean_error=2e-3, tie_margin=1e-2)),
     Precision(
         id="fp16",
         transform="export.precision.fp16:to_fp16",
@@ -115,8 +119,10 @@ PRECISIONS = (
 # What a field or an option may hold. A type checker cannot read the rows, so for it an id is any text.
 if TYPE_CHECKING:
     PrecisionId = str
+    PlanPrecisionId = str
 else:
-    PrecisionId = Literal[tuple(row.id for row in PRECISIONS)]
+    PrecisionId = Literal[tuple(row.id for row in PRECISIONS if not row.of_plans)]
+    PlanPrecisionId = Literal[tuple(row.id for row in PRECISIONS)]
 
 # The setting of a session, and the optimizers switched off, with which float8 runs. ONNX Runtime takes all pairs for
 # pairs of integers, fuses them, and then refuses float8 (clip_quantizelinear.cc, QLinearConv). Without fusing, it

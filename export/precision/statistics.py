@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from export.precision.rows import NO_FUSED_CLIPS, NO_FUSED_PAIRS
 from export.precision.wiring import Wiring, copied, groups_of, is_depthwise
+from export.weights_apart import lent_to
 from zoo.machine import usable_cores
 
 Floats = NDArray[np.float64]
@@ -28,6 +29,8 @@ VALUES_A_PICTURE = 32_768
 # What layers read is needed for a covariance of at most some thousand inputs: 256 · 32 are 8,192 samples. Many pictures
 # tell more than many places: of a classifier a picture is one sample, and Lite0 has 1,280 inputs there.
 PICTURES_FOR_MOMENTS, PLACES_A_PICTURE = 512, 32
+# Samples of a layer's input that wait for one product of matrices.
+SAMPLES_AT_ONCE = 1024
 # Activations of a picture that are held at once: 2**28 bytes, of all tensors.
 BYTES_AT_ONCE = 2**28
 
@@ -74,9 +77,20 @@ class Moments:
     n: int = 0
     total: Floats | None = None
     squares: Floats | None = None
+    _waiting: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add(self, samples: NDArray[np.float32]) -> None:
         """Add samples (G, N, D)."""
+        self._waiting.append(samples)
+        # A product costs D² numbers that are widened and added, however few samples it is of.
+        if sum(waiting.shape[1] for waiting in self._waiting) >= SAMPLES_AT_ONCE:
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        if not self._waiting:
+            return
+        samples = np.concatenate(self._waiting, axis=1)
+        self._waiting.clear()
         exact = samples.astype(np.float64) if samples.shape[0] > 1 else samples
         total: Floats = exact.sum(axis=1, dtype=np.float64)
         squares: Floats = (exact.transpose(0, 2, 1) @ exact).astype(np.float64)
@@ -87,14 +101,16 @@ class Moments:
     @property
     def mean(self) -> Floats:
         """(G, D)."""
+        self._add_waiting()
         assert self.total is not None
         return self.total / self.n
 
     @property
     def covariance(self) -> Floats:
         """(G, D, D)."""
+        mean = self.mean
         assert self.squares is not None
-        covariance: Floats = self.squares / self.n - self.mean[:, :, None] * self.mean[:, None, :]
+        covariance: Floats = self.squares / self.n - mean[:, :, None] * mean[:, None, :]
         return covariance
 
 
@@ -116,8 +132,8 @@ def open_session(model: ModelProto) -> ort.InferenceSession:
     if any(weight.data_type == TensorProto.FLOAT8E4M3FN for weight in model.graph.initializer):
         options.add_session_config_entry(NO_FUSED_PAIRS, "1")
         off = NO_FUSED_CLIPS
-    graph = model.SerializeToString()
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=off)
+    with lent_to(options, model) as graph:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=off)
 
 
 def run_tensors(

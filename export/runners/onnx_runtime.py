@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx import ModelProto
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from export.contract import GRAPH_KEY, read_metadata
@@ -24,6 +25,7 @@ from export.precision.rows import NO_FUSED_CLIPS, NO_FUSED_PAIRS
 from export.runners.apart import Laps, Parts
 from export.runners.binding import BoundBatch
 from export.runners.runner import check_out, recorded_temperature
+from export.weights_apart import find_weights, lent_to
 from zoo.errors import ArtifactError, MissingCapabilityError
 from zoo.machine import Device, cuda_driver, usable_cores
 
@@ -54,7 +56,7 @@ class OnnxRunner:
 
     def __init__(
         self,
-        source: Path | bytes,
+        source: Path | bytes | ModelProto,
         *,
         device: Device = "auto",
         threads: int | None = None,
@@ -62,10 +64,10 @@ class OnnxRunner:
         cuda_graph: bool = False,
         profile: Path | None = None,
     ) -> None:
-        """Load a file, or a serialised graph that is not a file yet; `device` and `threads` are as in `open_runner`.
+        """Load a file, or a graph that is none yet; `device` and `threads` are as in `open_runner`.
 
         Args:
-            source: the file or its content.
+            source: the file, its content, or a graph of any size.
             device: as in `open_runner`.
             threads: as in `open_runner`.
             artifact: what errors call it.
@@ -73,12 +75,13 @@ class OnnxRunner:
             profile: let onnxruntime time every node of every call; what its file is called, but for the end.
 
         Raises:
-            ArtifactError: missing, truncated, or not exported by this project.
+            ArtifactError: missing, truncated, or not exported by this project; or as `find_weights`.
             MissingCapabilityError: "cuda" without a GPU that onnxruntime can use.
         """
         self.artifact = artifact or (str(source) if isinstance(source, Path) else "graph in memory")
         if isinstance(source, Path):
             check_exists(source)
+            find_weights(source)
         ort.set_default_logger_severity(_SILENT)
         self._profile = profile
         self._cuda_options = CUDA_OPTIONS | ({"enable_cuda_graph": "1"} if cuda_graph else {})
@@ -93,7 +96,7 @@ class OnnxRunner:
         self._on_gpu, self._cuda_graph = provider == CUDA, cuda_graph
         self._bound: dict[int, BoundBatch] = {}
 
-    def _open(self, source: Path | bytes, device: Device, threads: int | None) -> ort.InferenceSession:
+    def _open(self, source: Path | bytes | ModelProto, device: Device, threads: int | None) -> ort.InferenceSession:
         listed = cuda_driver() is not None and CUDA in ort.get_available_providers()
         if device == "cuda" and not listed:
             raise MissingCapabilityError(
@@ -117,7 +120,7 @@ class OnnxRunner:
             return session
 
     def _session_on(
-        self, provider: str, provider_options: dict[str, str], source: Path | bytes, threads: int | None
+        self, provider: str, provider_options: dict[str, str], source: Path | bytes | ModelProto, threads: int | None
     ) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.log_severity_level = _SILENT
@@ -127,16 +130,16 @@ class OnnxRunner:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         if self._profile:
             options.enable_profiling, options.profile_file_prefix = True, str(self._profile)
-        model: Any = str(source) if isinstance(source, Path) else source
         try:
-            try:
-                session = ort.InferenceSession(model, options, providers=[(provider, provider_options)])
-            except _LOAD_ERRORS:
-                # A broken file fails here again; one in float8 was refused because of fused pairs.
-                options.add_session_config_entry(NO_FUSED_PAIRS, "1")
-                session = ort.InferenceSession(
-                    model, options, providers=[(provider, provider_options)], disabled_optimizers=NO_FUSED_CLIPS
-                )
+            with _loadable(source, options) as model:
+                try:
+                    session = ort.InferenceSession(model, options, providers=[(provider, provider_options)])
+                except _LOAD_ERRORS:
+                    # A broken file fails here again; one in float8 was refused because of fused pairs.
+                    options.add_session_config_entry(NO_FUSED_PAIRS, "1")
+                    session = ort.InferenceSession(
+                        model, options, providers=[(provider, provider_options)], disabled_optimizers=NO_FUSED_CLIPS
+                    )
         except _LOAD_ERRORS as error:
             raise ArtifactError(
                 f"onnxruntime cannot load {self.artifact}: {_one_line(error)}",
@@ -212,6 +215,13 @@ class OnnxRunner:
     def __exit__(self, *raised: object) -> None:
         self._bound.clear()
         del self._session
+
+
+def _loadable(source: Path | bytes | ModelProto, options: ort.SessionOptions) -> AbstractContextManager[str | bytes]:
+    """A source as a session takes it."""
+    if isinstance(source, ModelProto):
+        return lent_to(options, source)
+    return nullcontext(str(source) if isinstance(source, Path) else source)
 
 
 def _one_line(error: Exception) -> str:

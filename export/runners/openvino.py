@@ -21,6 +21,7 @@ from export.contract import GRAPH_KEY, read_metadata
 from export.interface import as_input, input_of, outputs_of
 from export.passport import check_exists
 from export.runners.runner import check_out, recorded_temperature
+from export.weights_apart import find_weights
 from zoo.errors import ArtifactError, MissingCapabilityError
 from zoo.machine import processor_name, usable_cores
 
@@ -49,12 +50,13 @@ class OpenVinoRunner:
             hint: what float32 layers compute in. 8-bit layers, between Q/DQ pairs, stay what they are.
 
         Raises:
-            ArtifactError: missing, truncated, or not exported by this project.
+            ArtifactError: missing, truncated, or not exported by this project; or as `find_weights`.
             MissingCapabilityError: OpenVINO is not installed, or the processor does not compute in `hint`.
         """
         self.artifact = artifact or (str(source) if isinstance(source, Path) else "graph in memory")
         if isinstance(source, Path):
             check_exists(source)
+        apart = find_weights(source) if isinstance(source, Path) else None
         content = source.read_bytes() if isinstance(source, Path) else source
         self.contract, checkpoint = read_metadata(_metadata(content, self.artifact), self.artifact)
         self.temperature = recorded_temperature(checkpoint.get("provenance") or {})
@@ -68,7 +70,9 @@ class OpenVinoRunner:
                 "--backend openvino computes in float32.",
             )
         try:
-            self._model: Any = self._core.read_model(model=content, weights=b"")
+            # OpenVINO looks for the weights beside a file only, and does not take a file's name of any letters.
+            given = {"model": str(source)} if apart else {"model": content, "weights": b""}
+            self._model: Any = self._core.read_model(**given)
             self._requests: dict[int, Any] = {1: self._compile(1)}
         except RuntimeError as error:  # what OpenVINO raises for everything
             raise ArtifactError(

@@ -24,6 +24,7 @@ from export.refit import weights_beside
 from export.runners.apart import Laps, Parts
 from export.runners.cuda import Cuda, open_cuda
 from export.runners.runner import check_out, recorded_temperature
+from export.weights_apart import as_message_or_file
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
 from zoo.machine import Device, Driver, cuda_driver
 from zoo.wording import joined
@@ -101,7 +102,8 @@ class TensorRTRunner:
         if self._engine is None:
             raise ArtifactError(_describe_refusal(plan, built, self._tensorrt, driver), _rebuild(passport))
         if built.built_as.weights == "stripped":
-            put_weights_in(self._tensorrt, self._engine, weights_beside(plan, passport))
+            with as_message_or_file(weights_beside(plan, passport)) as graph:
+                put_weights_in(self._tensorrt, self._engine, graph)
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise _gpu_failed("execution context", self._tensorrt)

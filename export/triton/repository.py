@@ -2,7 +2,7 @@
 
     DIR/s/config.pbtxt
     DIR/s/labels.txt
-    DIR/s/1/model.onnx      and model.json, its passport
+    DIR/s/1/model.onnx      and model.json, its passport; of more than 2 GB its weights, under the name that is in it
     DIR/s/2/model.onnx
 
 Versions are only ever added, each by one rename, so that a server that polls the folder sees it whole or not at all.
@@ -25,6 +25,7 @@ from export.passport import passport_path
 from export.signature import signature_path
 from export.triton.config import LABELS, MODEL_FILES, Served, labels_text, signature, tuning
 from export.triton.kserve import inference_service
+from export.weights_apart import find_weights
 from zoo.errors import MissingCapabilityError, ZooError
 from zoo.files import check_folder, write_text
 
@@ -138,6 +139,8 @@ def add_version(entry: Entry, artifact: Path) -> Path:
             model = Path(made, "version", MODEL_FILES[entry.served])
             model.parent.mkdir()
             shutil.copyfile(artifact, model)
+            if entry.served == "onnx" and (apart := find_weights(artifact)):
+                shutil.copyfile(artifact.with_name(apart.name), model.with_name(apart.name))
             shutil.copyfile(passport_path(artifact), passport_path(model))
             if signature_path(artifact).is_file():
                 shutil.copyfile(signature_path(artifact), signature_path(model))

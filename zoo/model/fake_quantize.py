@@ -276,14 +276,6 @@ def ranges_of(network: Network) -> dict[str, tuple[float, float]]:
     return found
 
 
-def load_ranges(network: Network, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Give a network that `fake_quantize` made the ranges of a checkpoint."""
-    for _, module in roundings(network):
-        low, high = ranges[module.point]
-        module.low.fill_(low)
-        module.high.fill_(high)
-
-
 def float_state(network: Network, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a network without rounding loads, of the state of one that may have it."""
     prefixes = tuple(prefix for prefix, _ in roundings(network))

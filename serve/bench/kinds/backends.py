@@ -9,8 +9,9 @@ from typing import Annotated
 from serve.bench.kind import Kind, Measured
 from serve.bench.kinds.peers import Ratio
 from zoo.errors import RowError
+from zoo.page.elements import pill
 from zoo.page.figures import Figures, to_page
-from zoo.page.markup import Markup, tag
+from zoo.page.markup import Child, Markup, tag
 from zoo.results import Summary
 from zoo.rows import Count, NotNegative, Row, Share, Some, Text
 from zoo.wording import digits, milliseconds, percent
@@ -21,7 +22,8 @@ class BackendRow(Row):
     """One network in one back end: a batch from uint8 pictures to answers, and how far the answers are from PyTorch's.
 
     `over_baseline` is its time over that of the baseline, call by call in turn; errors are shares of the largest logit
-    over `pictures` pictures. With `random_weights` the agreement says nothing of trained ones.
+    over `pictures` pictures, and `failures` the bounds of the gate that they broke, None where none was held. With
+    `random_weights` the agreement says nothing of trained ones.
     """
 
     network: Text
@@ -37,6 +39,7 @@ class BackendRow(Row):
     relative_mean_error: NotNegative
     top1_agreement: Share
     pictures: Count
+    failures: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,17 @@ def section(run: Measured[BackendsData]) -> Markup:
 def figures(run: Measured[BackendsData]) -> Iterator[Figures]:
     """A line a back end, in the order measured."""
     data = run.data
-    heads = ("back end", "computes in", "ms", f"/ {data.baseline}", "max error", "mean error", "same class", "n")
+    heads = (
+        "back end",
+        "computes in",
+        "ms",
+        f"/ {data.baseline}",
+        "max error",
+        "mean error",
+        "same class",
+        "gate",
+        "n",
+    )
     for network in dict.fromkeys(row.network for row in data.rows):
         rows = [row for row in data.rows if row.network == network]
         lines = [
@@ -80,6 +93,7 @@ def figures(run: Measured[BackendsData]) -> Iterator[Figures]:
                 f"{row.relative_max_error:.1e}",
                 f"{row.relative_mean_error:.1e}",
                 percent(row.top1_agreement),
+                _verdict(row),
                 str(row.latency.n),
             ]
             for row in rows
@@ -93,16 +107,23 @@ def figures(run: Measured[BackendsData]) -> Iterator[Figures]:
         yield Figures(heads=heads, rows=lines, caption=caption, words=(0, 1))
 
 
+def _verdict(row: BackendRow) -> Child:
+    if row.failures is None:
+        return "–"
+    return pill("failed", "warning") if row.failures else pill("passed", "good")
+
+
 def headlines(runs: Sequence[Measured[BackendsData]]) -> Iterator[str]:
-    """The fastest back end of each network, and what it costs."""
+    """The fastest back end of each network, of those that pass the gate, and what it costs."""
     for run in runs:
         data = run.data
         for network in dict.fromkeys(row.network for row in data.rows):
             rows = [row for row in data.rows if row.network == network]
-            best = min(rows, key=lambda row: row.over_baseline.p50)
+            best = min([row for row in rows if not row.failures] or rows, key=lambda row: row.over_baseline.p50)
+            where = f"{best.backend}{' in int8' if 'int8' in best.precision else ''}"
             named = f"{network} with random weights" if best.random_weights else network
             yield (
-                f"{named} at {best.image_size} px is fastest in {best.backend}: {milliseconds(best.latency.p50_ms)} "
+                f"{named} at {best.image_size} px is fastest in {where}: {milliseconds(best.latency.p50_ms)} "
                 f"for a batch of {best.batch_size}, {percent(best.over_baseline.p50)} of the time in {data.baseline} "
                 f"(n = {best.latency.n}); the same first class as PyTorch on {percent(best.top1_agreement)} of "
                 f"{best.pictures} pictures."

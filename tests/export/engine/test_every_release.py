@@ -88,6 +88,14 @@ EVERYTHING = EngineSettings(
 )
 
 
+def test_a_plan_in_tf32_is_the_only_one_that_may_round_to_it(machine: Machine, graph: bytes) -> None:
+    for tf32 in (False, True):
+        settings = EngineSettings(tf32=tf32)
+        engine = engine_from_onnx(graph, builder=choose_builder(), settings=settings)
+        assert (int(machine.module.BuilderFlag.TF32) in fields_of(engine.plan)["flags"]) is tf32
+        assert ("tf32" in engine.card.to_dict()["settings"]) is tf32
+
+
 def test_every_setting_reaches_the_builder(machine: Machine, graph: bytes, tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     engine = engine_from_onnx(

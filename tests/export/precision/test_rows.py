@@ -15,7 +15,7 @@ from onnx import ModelProto
 from export.cli import export
 from export.engine.builders import AUTO, BUILDERS, BuilderId, find_builder
 from export.options import ExportOptions
-from export.precision.rows import PRECISIONS, Precision, PrecisionId, Tolerance, find_precision
+from export.precision.rows import PRECISIONS, PlanPrecisionId, Precision, PrecisionId, Tolerance, find_precision
 from zoo.errors import RowError, UnknownNameError
 
 HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "tensorrt", "tensorrt_rtx", "PIL", "rich")
@@ -36,12 +36,13 @@ def choices(name: str) -> list[str]:
 
 
 def test_the_command_line_offers_the_rows_and_nothing_else() -> None:
-    assert choices("trt") == [row.id for row in PRECISIONS] == list(get_args(PrecisionId))
+    assert choices("trt") == [row.id for row in PRECISIONS] == list(get_args(PlanPrecisionId))
+    assert choices("precision") == [id for id in choices("trt") if id != "tf32"] == list(get_args(PrecisionId))
     assert choices("builder") == [AUTO, *(row.id for row in BUILDERS)] == list(get_args(BuilderId))
 
 
 def test_python_is_refused_what_the_command_line_refuses() -> None:
-    with pytest.raises(RowError, match="trt is 'fp17'; expected fp32, fp16, bf16, int8 or fp8"):
+    with pytest.raises(RowError, match="trt is 'fp17'; expected fp32, tf32, fp16, bf16, int8 or fp8"):
         ExportOptions(model="tiny", trt="fp17")
     with pytest.raises(RowError, match="builder is 'tensort'; expected auto, tensorrt or tensorrt-rtx"):
         ExportOptions(model="tiny", builder="tensort")

@@ -23,7 +23,7 @@ from train.options import TrainOptions
 from train.session import train_model
 from zoo.errors import ArtifactError
 from zoo.model.build import FromPictures, build_network
-from zoo.model.fake_quantize import fake_quantize, load_ranges, roundings
+from zoo.model.fake_quantize import fake_quantize, roundings
 from zoo.model.spec import Variant
 from zoo.model.variants import find_variant
 from zoo.weights.checkpoint import load_checkpoint, read_card
@@ -77,7 +77,10 @@ def test_the_graph_of_a_trained_network_answers_as_it_does_in_training(
     assert card.choice.kept == () and card.choice.blocks == () and card.choice.target is None
     network, checkpoint = load_checkpoint(path)
     fake_quantize(network)
-    load_ranges(network, {row.point: (row.low, row.high) for row in checkpoint.ranges})
+    ranges = {row.point: row for row in checkpoint.ranges}
+    for _, rounding in roundings(network):
+        rounding.low.fill_(ranges[rounding.point].low)
+        rounding.high.fill_(ranges[rounding.point].high)
     with torch.no_grad():
         trained = FromPictures(network.eval(), checkpoint.preprocessing)(torch.tensor(digit_pictures)).numpy()
     answered = infer(load(result.onnx), digit_pictures)

@@ -122,8 +122,19 @@ def test_a_kind_without_a_file_is_unknown(tmp_path: Path, zoo: Callable) -> None
 def test_every_kind_has_a_place_of_its_own() -> None:
     found = find_kinds()
     measured = ["stages", "fusion", "latency_table", "latency", "zoo", "train", "finetuning", "progressive", "search"]
-    beside = ["backends", "peers", "loader", "decoding", "conditioning", "quantization", "serve", "hotpath", "check"]
-    assert list(found) == [*measured, *beside]
+    assert list(found) == [
+        *measured,
+        "backends",
+        "peers",
+        "loader",
+        "decoding",
+        "conditioning",
+        "quantization",
+        "exporting",
+        "serve",
+        "hotpath",
+        "check",
+    ]
     assert len({kind.place for kind in found.values()}) == len(found)
     assert all(kind.name == file for file, kind in found.items())
     assert found["stages"].command == "zoo bench stages"
