@@ -38,7 +38,7 @@ COMMANDS = {
         2500,
         None,
     ),
-    "bench train": (("bench", "train", "tiny", "--steps", 2, "--image-size", 16, "-o", "made"), 2000, None),
+    "bench train": (("bench", "train", "tiny", "--steps", 3, "--image-size", 16, "-o", "made"), 2000, None),
     "bench report": (("bench", "report", "results", "-o", "made/report.html"), 4000, "made/report.html"),
     "train": ((*TRAIN, "--data", "pictures", "--save-every", 0, "-o", "made"), 50_000, "made/state.pt"),
 }
@@ -84,7 +84,7 @@ def prepare(name: str, place: Path, zoo: Callable) -> None:
         for tar in (place / "packed").glob("*.tar"):
             tar.rename(place / "made" / tar.name)
     if name == "bench report":
-        assert zoo("bench", "train", "tiny", "--steps", 2, "--image-size", 16, "-o", "results").code == 0
+        assert zoo("bench", "train", "tiny", "--steps", 3, "--image-size", 16, "-o", "results").code == 0
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -233,7 +233,7 @@ def test_the_command_line_chooses_and_the_report_says_so(zoo: Callable, in_folde
 
 
 def test_the_training_benchmark_augments_where_it_is_told(zoo: Callable, in_folder: Path) -> None:
-    flags = ("--image-size", 16, "--batch-size", 4, "--steps", 2, "--device", "cpu", "-o", "results", "--json")
+    flags = ("--image-size", 16, "--batch-size", 4, "--steps", 3, "--device", "cpu", "-o", "results", "--json")
     for flag, where in (("auto", "workers"), ("device", "device")):
         answer = zoo("bench", "train", "tiny", "--augment-on", flag, *flags)
         assert answer.code == 0, answer.err
