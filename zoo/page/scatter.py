@@ -17,8 +17,12 @@ from zoo.page.markup import Markup, tag
 
 _WIDTH_PX, _HEIGHT_PX, _TOP_PX, _BOTTOM_PX = 416, 330, 22, 26
 _LEFT, _RIGHT = 10.0, 96.0  # percent of the width
-# Labels nearer than this to one that is there already would lie over it: percent of the width at 390 px, and pixels.
-_LABEL_WIDTH, _LABEL_PX = 13.0, 15
+# What a character of a label takes, percent of the width at 390 px, and its height: nearer labels lie over one another.
+_CHARACTER_WIDTH, _LABEL_PX = 1.9, 15
+# The baseline of a label above its point and, where that is taken, below; and where a point would lie under its text:
+# pixels from the middle of the text, which is so far above its baseline, and percent of the width beside it.
+_BASELINES_PX = (-9, 18)
+_POINT_WIDTH, _POINT_PX, _MIDDLE_PX = 1.0, 9, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,18 +86,34 @@ def scatter_drawing(
     for one, other in pairwise(sorted((point for point in points if point.on_line), key=lambda point: point.x)):
         ends: dict[str, str | float] = {"x1": f"{x(one.x):.2f}%", "x2": f"{x(other.x):.2f}%"}
         parts.append(tag("line", class_="border", **ends, y1=y(one.y), y2=y(other.y)))
-    placed: list[tuple[float, float]] = []
-    for point in sorted(points, key=lambda point: not point.on_line):
-        place = (x(point.x), y(point.y))
+    ordered = sorted(points, key=lambda point: not point.on_line)
+    places = [(x(point.x), y(point.y)) for point in ordered]
+    for point, place in zip(ordered, places, strict=True):
         tip = tag("title", point.spoken)
         parts.append(tag("circle", tip, class_=f"fill {point.colour}", cx=f"{place[0]:.2f}%", cy=place[1], r=5.5))
-        is_free = all(abs(place[0] - px) > _LABEL_WIDTH or abs(place[1] - py) > _LABEL_PX for px, py in placed)
-        if point.label and is_free:
-            placed.append(place)
-            x_of_label = f"{place[0]:.2f}%"
-            parts.append(
-                tag("text", point.label, class_="tick halo", text_anchor="middle", x=x_of_label, y=place[1] - 9)
-            )
+    placed: list[tuple[float, float, float]] = []
+    for point, place in zip(ordered, places, strict=True):
+        half = _CHARACTER_WIDTH * len(point.label) / 2
+        spots = [(place[0], place[1] + away, half) for away in _BASELINES_PX] if point.label else []
+        spot = next((spot for spot in spots if _is_free(spot, placed, places)), None)
+        if spot is not None:
+            placed.append(spot)
+            middle = f"{spot[0]:.2f}%"
+            parts.append(tag("text", point.label, class_="tick halo", text_anchor="middle", x=middle, y=spot[1]))
     return Drawing(
         title=title, description=description, legend=legend, parts=parts, width_px=width_px, height_px=_HEIGHT_PX
+    )
+
+
+def _is_free(
+    spot: tuple[float, float, float],
+    labels: Sequence[tuple[float, float, float]],
+    points: Sequence[tuple[float, float]],
+) -> bool:
+    """Whether a label of (middle, baseline, half its width) lies over no other label and over no point."""
+    x, y, half = spot
+    return all(
+        abs(x - middle) > half + other or abs(y - baseline) > _LABEL_PX for middle, baseline, other in labels
+    ) and all(
+        abs(x - middle) > half + _POINT_WIDTH or abs(y - _MIDDLE_PX - height) > _POINT_PX for middle, height in points
     )
