@@ -273,4 +273,4 @@ def test_somebody_elses_file_is_one_line(in_folder: Path, zoo: Zoo) -> None:
     Path("theirs.onnx").write_bytes(b"not a graph")
     for command in (("predict", "theirs.onnx", "x.png"), ("evaluate", "theirs.onnx", "--data", "digits")):
         answer = zoo(*command)
-        assert answer.code == 1 and "cannot load theirs.onnx" in answer.err and "Traceback" not in answer.err
+        assert answer.code == 1 and "theirs.onnx cannot be read" in answer.err and "Traceback" not in answer.err

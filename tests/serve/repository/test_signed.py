@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import onnx
 import pytest
 
 from export.signature import load_signing_key, sign_passport
@@ -63,7 +64,7 @@ def add(tmp_path: Path, keys: Path, fake: Any) -> Callable[..., Path]:
     def add_version(version: int, signed_by: str | None = "key.pem") -> Path:
         graph = tmp_path / "models" / "s" / str(version) / "model.onnx"
         graph.parent.mkdir(parents=True)
-        graph.write_bytes(f"graph {version}".encode())
+        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], f"graph {version}", [], [])), graph)
         card = {"name": "s.onnx", "sha256": sha256_of(graph), "bytes": 7, "precision": "fp32"}
         passport = {
             "format": "zoo-passport-1", "contract": fake().contract.to_dict(), "files": {"onnx": card, "plan": None},

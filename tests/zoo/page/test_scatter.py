@@ -15,11 +15,12 @@ def drawn(points: list[Point]) -> str:
 
 
 def test_every_point_has_a_tip_and_a_label_where_there_is_room() -> None:
-    chart = drawn([a_point("one", 1, 70), a_point("near", 1.01, 70.1), a_point("far", 100, 80, on_line=True)])
-    assert chart.count("<circle") == 3
-    assert all(f"<title>{name}: " in chart for name in ("one", "near", "far"))
+    crowded = [a_point("one", 1, 70), a_point("near", 1.01, 70.1), a_point("third", 1.02, 70)]
+    chart = drawn([*crowded, a_point("far", 100, 80, on_line=True)])
+    assert chart.count("<circle") == 4
+    assert all(f"<title>{name}: " in chart for name in ("one", "near", "third", "far"))
     labels = re.findall(r'class="tick halo"[^>]*>([^<]+)<', chart)
-    assert labels == ["far", "one"]  # those of the line first, and none over another
+    assert labels == ["far", "one", "near"]  # those of the line first, then above, below, and none over another
 
 
 def test_points_lie_within_the_drawing_and_in_order() -> None:

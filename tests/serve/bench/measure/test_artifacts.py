@@ -47,7 +47,7 @@ def test_two_artifacts_of_one_name_have_a_file_each(zoo: Callable, in_folder: Pa
     assert sorted(path.name for path in (in_folder / "results").iterdir()) == kept  # the same run replaces its result
     report = zoo("bench", "report", "results", "-o", "report.html")
     for subject in (first, second):  # two results of one name are told apart in the sentences, and on the page
-        assert "tiny.onnx (fp32, " in report.out
+        assert "tiny.onnx (40 px, fp32, " in report.out and "tiny.onnx (24 px, fp32, " in report.out
         assert f", SHA-256 {subject['sha256'][:8]}…) answers one picture" in report.out
         assert f" · SHA-256 {subject['sha256'][:8]}…" in Path("report.html").read_text()
 
