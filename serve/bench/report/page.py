@@ -17,6 +17,8 @@ from zoo.page.markup import Child, Markup, join, tag
 from zoo.results import Result
 from zoo.wording import OPERATOR_NAMES, count, joined, percent, plain_name
 
+# Sentences that are read before the figures; more are a wall.
+GLANCED = 6
 _STYLE = Path(__file__).with_name("report.css")
 
 
@@ -53,17 +55,26 @@ def _across(devices: Sequence[DeviceRuns]) -> Iterator[Markup]:
 
 def _device_section(runs: DeviceRuns, devices: int) -> Markup:
     sentences = headlines(runs)  # the first of them is the page's headline
-    others = [tag("li", sentence) for sentence in sentences[1:]]
     return tag(
         "section",
         tag("h2", plain_name(runs.device)) if devices > 1 else None,
         *(tag("p", first, class_="headline") for first in sentences[:1]),
         *(part for kind, of_kind in runs.kinds for part in kind.glance(of_kind)),
-        tag("ul", *others, class_="headlines") if others else None,
+        *_findings(sentences[1:]),
         *(kind.section(run) for kind, of_kind in runs.kinds for run in of_kind),
         _how(runs),
         class_="device",
     )
+
+
+def _findings(sentences: Sequence[str]) -> Iterator[Markup]:
+    """A few of them at once; of many the others when asked for, and in print."""
+    glanced = len(sentences) if len(sentences) <= GLANCED + 1 else GLANCED
+    if sentences:
+        yield tag("ul", *(tag("li", sentence) for sentence in sentences[:glanced]), class_="headlines")
+    if others := sentences[glanced:]:
+        listed = tag("ul", *(tag("li", sentence) for sentence in others), class_="headlines")
+        yield tag("details", tag("summary", f"{len(others)} more findings"), listed, class_="findings")
 
 
 def _how(runs: DeviceRuns) -> Markup:
