@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -18,6 +17,8 @@ from train.learn.step import train_step
 from train.learn.throughput import WARMUP_STEPS, noise, noise_job
 from train.search.rows import StepTime
 from zoo.intervals import median_interval
+from zoo.measure.rounds import Watches
+from zoo.measure.vitals import ROBBED_ABOVE, Watch
 
 ROUNDS = 10
 # Undisturbed rounds are waited for so long: after so many times as many the machine is not a quiet one.
@@ -25,9 +26,6 @@ MOST_TIMES = 3
 # A visit of fewer milliseconds would be the clock's and the scheduler's.
 VISIT_MS = 20.0
 MOST_STEPS = 50
-# What a round may lose of its time and still be undisturbed, as in `zoo bench` (zoo/measure/vitals.py).
-LOST_SHARE = 0.02
-SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 
 class Stepper:
@@ -57,24 +55,26 @@ class Stepper:
         return (time.perf_counter_ns() - began) / 1e6
 
 
-def measure_step_time(network: Stepper, reference: Stepper) -> StepTime:
+def measure_step_time(network: Stepper, reference: Stepper, *, watch: Watches | None = None) -> StepTime:
     """Visit both in turn, A B A B …, until `ROUNDS` rounds were undisturbed, or `MOST_TIMES` as many are made.
 
     A round gives one ratio of two medians; of the ratios' logarithms it is the Hodges–Lehmann estimate and its 95 %
-    interval. What slowed a round slowed both, so that a ratio is steadier than either time.
+    interval. What slowed a round slowed both, so that a ratio is steadier than either time. `watch` looks at the
+    machine during each round, as in `zoo bench`.
     """
+    watch = watch or Watch()
     counts = [_steps_of_a_visit(stepper) for stepper in (network, reference)]
     quiet: list[tuple[float, float]] = []
     made: list[tuple[float, float]] = []
     while len(quiet) < ROUNDS and len(made) < MOST_TIMES * ROUNDS:
-        began, waited = time.perf_counter_ns(), _waited_ns()
+        watch.begin()
         own, other = (
             median(stepper.step() for _ in range(count))
             for stepper, count in zip((network, reference), counts, strict=True)
         )
-        lost = (_waited_ns() - waited) / (time.perf_counter_ns() - began)
+        lost_share = watch.end().lost_share
         made.append((own, other))
-        if lost <= LOST_SHARE:
+        if lost_share <= ROBBED_ABOVE:
             quiet.append((own, other))
     is_quiet = len(quiet) >= ROUNDS
     return _step_time(quiet if is_quiet else made, network, is_quiet=is_quiet)
@@ -97,11 +97,3 @@ def _step_time(taken: Sequence[tuple[float, float]], network: Stepper, *, is_qui
 
 def _steps_of_a_visit(stepper: Stepper) -> int:
     return min(max(1, math.ceil(VISIT_MS / max(stepper.step(), 1e-3))), MOST_STEPS)
-
-
-def _waited_ns() -> int:
-    """Nanoseconds this thread has waited for a processor although it was ready; 0 where the system does not tell."""
-    try:
-        return int(SCHEDSTAT.read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0

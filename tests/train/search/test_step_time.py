@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from train.search import step_time
-from train.search.step_time import ROUNDS, measure_step_time
+from tests.serve.bench.measure.simulated import BUSY, QUIET, FakeWatch
+from train.search.rows import StepTime
+from train.search.step_time import MOST_TIMES, ROUNDS, measure_step_time
+from zoo.measure.vitals import Vitals
 
 
 class Fake:
@@ -23,36 +24,31 @@ class Fake:
         return self.ms
 
 
-def measured(own: float, other: float) -> tuple[Any, list[str]]:
+def measured(own: float, other: float, *watched: Vitals, then: Vitals = QUIET) -> tuple[StepTime, list[str]]:
     asked: list[str] = []
-    return measure_step_time(Fake("a", own, asked), Fake("b", other, asked)), asked  # type: ignore[arg-type]
+    networks = Fake("a", own, asked), Fake("b", other, asked)
+    found = measure_step_time(*networks, watch=FakeWatch(*watched, then=then))  # type: ignore[arg-type]
+    return found, asked
 
 
-def test_both_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_time, "_waited_ns", lambda: 0)
+def test_both_take_turns() -> None:
     found, asked = measured(30.0, 20.0)
     assert asked == ["a", "b"] * (ROUNDS + 1)  # once before, to know how many steps a visit has
     assert found.ratio == pytest.approx(1.5) and found.low == pytest.approx(found.high)
     assert (found.ms, found.reference_ms, found.rounds, found.quiet) == (30.0, 20.0, ROUNDS, True)
 
 
-def test_a_visit_of_quick_steps_has_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_time, "_waited_ns", lambda: 0)
+def test_a_visit_of_quick_steps_has_several() -> None:
     _, asked = measured(5.0, 20.0)
     assert asked.count("a") == 1 + 4 * ROUNDS and asked.count("b") == 1 + ROUNDS
 
 
-def test_rounds_in_which_the_processor_was_taken_away_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    readings = iter(range(10**6))
-    waited = lambda: 10**9 * ((next(readings) + 1) // 4)  # noqa: E731  every second round loses a second
-    monkeypatch.setattr(step_time, "_waited_ns", waited)
-    found, asked = measured(30.0, 20.0)
+def test_rounds_in_which_the_processor_was_taken_away_do_not_count() -> None:
+    found, asked = measured(30.0, 20.0, *[BUSY, QUIET] * ROUNDS)
     assert found.quiet and found.rounds == ROUNDS
-    assert asked.count("a") > ROUNDS + 1
+    assert asked.count("a") == 2 * ROUNDS + 1
 
 
-def test_a_machine_that_is_never_quiet_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    readings = iter(range(10**6))
-    monkeypatch.setattr(step_time, "_waited_ns", lambda: 10**9 * next(readings))
-    found, _ = measured(30.0, 20.0)
-    assert not found.quiet and found.rounds == step_time.MOST_TIMES * ROUNDS
+def test_a_machine_that_is_never_quiet_is_told() -> None:
+    found, _ = measured(30.0, 20.0, then=BUSY)
+    assert not found.quiet and found.rounds == MOST_TIMES * ROUNDS
