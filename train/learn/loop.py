@@ -103,7 +103,7 @@ def fit(
         if epoch + 1 < recipe.epochs:
             loop.rest(f"after epoch {epoch + 1} of {recipe.epochs}")
     if recipe.keep == "best" and run.best:
-        between = try_midpoint(run, job) if recipe.midpoint else None
+        between = try_midpoint(run, job) if recipe.tries_midpoint else None
         run.average.model.load_state_dict(run.best.weights)
         result = between or loop.kept  # None if they were kept before the run was interrupted
     return result or validate_together(run.average.model, job.val_set, job.preprocessing, job.settings)

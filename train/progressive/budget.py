@@ -161,7 +161,7 @@ def _seconds_of_head(recipe: Recipe, amount: Amount, pace: Pace) -> float:
 def _seconds_of_looking(recipe: Recipe, amount: Amount, pace: Pace, done: int) -> float:
     """What validations after the first `done` epochs take, and the look at the test pictures."""
     looks = sum(_seconds_of_validation(recipe, amount, pace, epoch) for epoch in range(done, recipe.epochs))
-    midpoint = amount.validate * (recipe.midpoint and recipe.keep == "best" and _fits_head(recipe, amount))
+    midpoint = amount.validate * (recipe.tries_midpoint and _fits_head(recipe, amount))
     return looks + (midpoint + amount.test) * pace.validation(recipe.test_size)
 
 

@@ -82,7 +82,7 @@ class Recipe(Row):
     weights as they are) of its `keep` epoch at the final size, the best in `metric`, and ends early after `patience`
     such epochs without one better than those before. `mirror` and `grow` say whether the head start decides on mirror
     images and on smaller pictures (`train/learn/suitability.py`); with `midpoint` the weights halfway between the head
-    start's and the best epoch's are tried too (`train/learn/midpoint.py`).
+    start's and the best epoch's are tried too (`train/learn/midpoint.py`), but not with `qat`.
     """
 
     name: Text
@@ -147,6 +147,11 @@ class Recipe(Row):
     def epochs(self) -> int:
         """Epochs of the whole run."""
         return sum(stage.epochs for stage in self.stages)
+
+    @property
+    def tries_midpoint(self) -> bool:
+        """Whether a run ends with a look halfway: ranges of what is rounded are those of the weights they came with."""
+        return self.midpoint and self.keep == "best" and not self.qat
 
     @property
     def largest_size(self) -> int:

@@ -80,3 +80,11 @@ def test_a_resumed_run_knows_where_the_way_began(
     first, second = (load_checkpoint(outcome.checkpoint)[0].state_dict() for outcome in (whole, resumed))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert json.loads(json.dumps(resumed.to_dict()))["halfway"] is True
+
+
+def test_a_run_for_int8_does_not_look_halfway(
+    tiny_run: Path, picture_folder: Path, tmp_path: Path, midpoint_says: Callable
+) -> None:
+    midpoint_says(1.0)
+    rounded = fine_tuned(tiny_run, picture_folder, tmp_path / "run", "metric=loss", qat=True)
+    assert not rounded.halfway and rounded.result.loss > 0
