@@ -60,9 +60,9 @@ def test_python_is_told_and_plans_what_the_command_does(zoo: Callable, in_folder
 
 
 def test_python_measures_what_the_command_does() -> None:
-    result = measure_training(BenchTrainOptions(model="tiny", image_size=16, batch_size=4, steps=2, device="cpu"))
+    result = measure_training(BenchTrainOptions(model="tiny", image_size=16, batch_size=4, steps=3, device="cpu"))
     assert [row["image_size"] for row in result.data["rows"]][-1] == 16
-    assert result.settings["steps"] == 2
+    assert result.settings["steps"] == 3
 
 
 def test_an_option_that_cannot_be_is_refused_in_python_too() -> None:
