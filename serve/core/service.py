@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ from serve.core.waiting import DEFAULT_PRIORITY, Answer, Taken
 from zoo import __version__
 from zoo.errors import ZooError
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,3 +374,18 @@ class Service:
             "pictures": self.limits.pictures,
             "cache_bytes": self.limits.cache_bytes,
         }
+
+
+async def together(asked: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Wait for everything one request asks for, side by side; where one part fails, the others are given up.
+
+    Raises:
+        What the first part raises that fails; CancelledError: the call was cancelled, and so is all of it.
+    """
+    tasks = [asyncio.ensure_future(one) for one in asked]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise

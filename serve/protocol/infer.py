@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from export.contract import TOP_CLASSES, TOP_SCORES
 from export.interface import Tensor
 from serve.core.failures import ProtocolError
-from serve.core.service import Service
+from serve.core.service import Service, together
 from serve.core.slot import Engine
 from serve.core.waiting import Answer
 from serve.models.models import Served
@@ -130,13 +129,7 @@ def _expects(taken: Tensor) -> str:
 async def _classify(
     service: Service, engine: Engine, bodies: Sequence[bytes], turn: Turn
 ) -> tuple[list[Answer], float]:
-    tasks = [asyncio.ensure_future(service.classify(engine, body, **turn)) for body in bodies]
-    try:
-        found = await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        raise
+    found = await together(service.classify(engine, body, **turn) for body in bodies)
     return [answer for answer, _ in found], max(decode_ms for _, decode_ms in found)
 
 

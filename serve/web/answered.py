@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serve.core.service import Service
+from serve.core.service import Service, together
 from serve.core.slot import Engine
 from serve.core.waiting import Answer
 from serve.web.encoding import File
@@ -60,13 +59,7 @@ async def classify_all(service: Service, engine: Engine, pictures: Sequence[File
     """
     if len(pictures) == 1:
         return Answered(pictures=pictures, found=[await service.classify(engine, pictures[0].content, **turn)])
-    tasks = [asyncio.ensure_future(_classify(service, engine, picture.content, turn)) for picture in pictures]
-    try:
-        found = await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        raise
+    found = await together(_classify(service, engine, picture.content, turn) for picture in pictures)
     first = found[0]
     if isinstance(first, BrokenPictureError) and all(isinstance(one, BrokenPictureError) for one in found):
         raise first

@@ -14,6 +14,7 @@ from train.search.reward import score, score_of
 from train.search.rows import Agreement, LongTraining, Scored, Trial, Unit
 from zoo.intervals import share_interval
 from zoo.model.space import Reward
+from zoo.ranks import rank_correlation
 from zoo.rows import Count, NotNegative, Row, Share, Text
 
 
@@ -87,14 +88,13 @@ def agreement(short: Sequence[float], long: Sequence[float]) -> Agreement | None
 
     None of fewer than three, or where all of one ranking are equal: there is no order to agree on.
     """
-    if len(short) < 3 or len(set(short)) == 1 or len(set(long)) == 1:
+    spearman = rank_correlation(short, long)
+    if spearman is None:
         return None
-    from scipy.stats import kendalltau, spearmanr
+    from scipy.stats import kendalltau
 
-    kendall, spearman = kendalltau(short, long), spearmanr(short, long)
-    return Agreement(
-        kendall=_within(kendall.statistic), spearman=_within(spearman.statistic), p=float(kendall.pvalue), n=len(short)
-    )
+    kendall = kendalltau(short, long)
+    return Agreement(kendall=_within(kendall.statistic), spearman=spearman, p=float(kendall.pvalue), n=len(short))
 
 
 def _within(value: float) -> float:

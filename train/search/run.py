@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.console import Console
 
 from train.input.decoders import decoders_kept
-from train.processes.distributed import ALONE
 from train.processes.stopping import stop_requests
 from train.search.live import LiveSearch
 from train.search.long_trainings import LongTrainings
@@ -17,7 +16,6 @@ from train.search.result import SearchResult
 from train.search.store import Store
 from train.search.trials import Trials
 from train.search.worker import Worker, device_of, open_lab
-from train.settings import choose_settings
 from zoo.files import check_folder, write_json, write_text
 from zoo.model.row_files import write_row
 from zoo.page.markup import printable
@@ -39,7 +37,7 @@ def search(options: SearchOptions, *, console: Console | None = None) -> SearchR
     """
     check_folder(options.out)
     lab = open_lab(options)
-    settings = choose_settings(lab.training, lab.pictures[0], ALONE)
+    settings = lab.job(lab.reference).settings  # what cannot be trained is refused before a store is made
     store = Store(options.store or str(options.out / STORE))
     worker = Worker(options, lab, settings, store, LiveSearch(options, console or Console(quiet=True)))
     trials, long_trainings = Trials(worker), LongTrainings(worker)

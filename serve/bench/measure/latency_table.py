@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +14,7 @@ from serve.bench.measure.engines import Bench, best_engine, check_engine, open_p
 from serve.bench.measure.isolated import Open, time_prepared
 from serve.bench.measure.latency import Time
 from serve.bench.measure.latency_table_data import LatencyTableData, PartRow, WholeRow
-from serve.bench.measure.stage_runs import INPUT, check_threads, device_name
+from serve.bench.measure.stage_runs import INPUT, bench_of, check_threads, device_name
 from serve.bench.measure.stages import FRAME
 from serve.bench.measure.whole import prepare_network
 from serve.bench.stage_options import LatencyTableOptions
@@ -68,15 +66,7 @@ def bench_latency_table(
     check_engine(engine, options.precision, options.device)
     check_threads(engine, options)
     schedule = schedule or plan_rounds(options.duration_s, warmup_ms=options.warmup_ms, rounds=options.rounds)
-    with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
-        bench = Bench(
-            engine=engine,
-            precision=options.precision,
-            batch_size=options.batch_size,
-            folder=Path(folder),
-            device=options.device,
-            threads=options.threads,
-        )
+    with bench_of(options, engine, options.precision) as bench:
         return _TableJob(options, space, bench, schedule, say, seams or Seams()).run()
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Annotated, Any
 
-from serve.bench.measure.ranks import rank_correlation
 from zoo.errors import RowError
 from zoo.measure.rounds import Rounds, disturbance
 from zoo.model.blocks import Block, LatencyTable
 from zoo.model.space import Candidate, Space
+from zoo.ranks import rank_correlation
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Some, Text
 
 

@@ -14,12 +14,12 @@ from statistics import fmean, median, stdev
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.bench.measure.ranks import rank_correlation
 from serve.bench.measure.ratio import student_quantile
 from serve.bench.measure.search_rows import CHANCE, NetworkRow, SearchData
 from zoo.errors import ZooError
 from zoo.intervals import Interval, median_interval, share_interval
 from zoo.model.spec import Stage
+from zoo.ranks import rank_correlation
 
 # Rewards that differ by less are those of one network.
 SAME = 1e-12

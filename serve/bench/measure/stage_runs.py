@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -65,15 +66,7 @@ def bench_stages(
     schedule = schedule or _schedule(options)
     for engine, precision, se in asked:
         say(f"{variant.id} in {engine.name}, {precision}")
-        with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
-            bench = Bench(
-                engine=engine,
-                precision=precision,
-                batch_size=options.batch_size,
-                folder=Path(folder),
-                device=options.device,
-                threads=options.threads,
-            )
+        with bench_of(options, engine, precision) as bench:
             yield _StagesJob(variant, options, bench, schedule, se, say).result()
 
 
@@ -214,15 +207,7 @@ def bench_fusion(
     schedule = schedule or _schedule(options)
     given = {} if networks is None else {"networks": networks}
     for engine in engines:
-        with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
-            bench = Bench(
-                engine=engine,
-                precision=options.precision,
-                batch_size=options.batch_size,
-                folder=Path(folder),
-                device=options.device,
-                threads=options.threads,
-            )
+        with bench_of(options, engine, options.precision) as bench:
             yield _fusion_result(options, bench, schedule, say, given)
 
 
@@ -283,6 +268,22 @@ def device_name(bench: Bench) -> str:
 
 def _schedule(options: StagesOptions | FusionOptions) -> Schedule:
     return plan_rounds(options.duration_s, warmup_ms=options.warmup_ms, rounds=options.rounds)
+
+
+@contextmanager
+def bench_of(
+    options: StagesOptions | FusionOptions | LatencyTableOptions, engine: EngineRow, precision: str
+) -> Iterator[Bench]:
+    """Where and how one result of these options is measured; its folder goes afterwards."""
+    with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
+        yield Bench(
+            engine=engine,
+            precision=precision,
+            batch_size=options.batch_size,
+            folder=Path(folder),
+            device=options.device,
+            threads=options.threads,
+        )
 
 
 def check_threads(engine: EngineRow, options: StagesOptions | FusionOptions | LatencyTableOptions) -> None:

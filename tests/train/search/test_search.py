@@ -313,6 +313,13 @@ def test_a_budget_begins_no_trial_that_would_not_end(asked: Asked, monkeypatch: 
     assert len(search(asked(trials=2, budget="10h")).trials) == 2
 
 
+def test_a_training_that_cannot_be_leaves_no_store(asked: Asked) -> None:
+    options = asked(epochs=1, recipe="digits")
+    with pytest.raises(ZooError, match="less than one epoch for each"):
+        search(options)
+    assert not (options.out / STORE).exists()
+
+
 def test_a_plan_says_how_many_fit(asked: Asked) -> None:
     options = asked(trials=None, budget="1h", finalists=2, long_seeds=2)
     plan = plan_search(open_lab(options), options)

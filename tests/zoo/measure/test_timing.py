@@ -6,22 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.serve.bench.measure.simulated import MS, HostClock
 from zoo.measure.timing import QUEUED_AHEAD, Schedule, time_call, time_cuda, time_in_turn
-
-MS = 1_000_000
-
-
-@dataclass
-class HostClock:
-    """Time that passes only when somebody says so, in nanoseconds."""
-
-    now: int = 0
-
-    def __call__(self) -> int:
-        return self.now
-
-    def pass_ms(self, ms: float) -> None:
-        self.now += round(ms * MS)
 
 
 @dataclass

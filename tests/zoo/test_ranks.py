@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from serve.bench.measure.ranks import rank_correlation
+from zoo.ranks import rank_correlation
 
 FEW = st.integers(0, 6).map(float)
 
