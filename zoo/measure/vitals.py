@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,10 @@ LESS_PROCESSOR = 0.95
 STOLEN_STEPS = 2
 # Of more processors than this the clock is not read: each reading interrupts one.
 CLOCKS_READ = 8
+# Threads of a pool look for work long after their last: those of ONNX Runtime for some 30 ms. What is timed next would
+# share the processors with them. At rest is who uses less than half of a pause, which is longer than the kernel's tick:
+# a thread's time is counted with it. Nobody is waited for longer than the second.
+PAUSE_S, LONGEST_REST_S = 0.01, 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +117,27 @@ class Watch:
     """Reads the counters when it begins and when it ends; tests put a fake in its place."""
 
     def begin(self) -> None:
-        """A visit begins."""
+        """A visit begins, once what was visited before is at rest."""
+        wait_for_rest()
         self._before = read_counters()
 
     def end(self) -> Vitals:
         """What happened since `begin`."""
         return vitals_between(self._before, read_counters())
+
+
+def wait_for_rest(cpu_s: Callable[[], float] = time.process_time, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Wait until no thread of this process computes, `LONGEST_REST_S` at most.
+
+    Args:
+        cpu_s: the processor time of the process so far, seconds.
+        sleep: passes so many seconds.
+    """
+    for _ in range(round(LONGEST_REST_S / PAUSE_S)):
+        before = cpu_s()
+        sleep(PAUSE_S)
+        if cpu_s() - before < PAUSE_S / 2:
+            return
 
 
 def usable_processor_numbers() -> tuple[int, ...]:

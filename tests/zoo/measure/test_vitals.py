@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from zoo.measure.vitals import (
+    LONGEST_REST_S,
+    PAUSE_S,
     Counters,
     Vitals,
     count_threads,
@@ -14,6 +16,7 @@ from zoo.measure.vitals import (
     read_counters,
     usable_processor_numbers,
     vitals_between,
+    wait_for_rest,
 )
 
 BEFORE = Counters(wall_ns=0, cpu_ns=0, waited_ns={"1": 5, "2": 0}, stolen_steps=10, switches=3)
@@ -84,3 +87,33 @@ def test_the_clock_is_read_where_the_system_tells_it(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "scaling_cur_freq").write_text("3100000\n")
     assert read_clock_mhz(tmp_path) == 3100.0
+
+
+class Pool:
+    """A process whose threads go on looking for work for so many seconds, on `threads` processors."""
+
+    def __init__(self, spins_s: float, threads: int = 1) -> None:
+        self.now, self.cpu, self.spins_s, self.threads = 0.0, 0.0, spins_s, threads
+
+    def cpu_s(self) -> float:
+        return self.cpu
+
+    def sleep(self, seconds: float) -> None:
+        self.cpu += self.threads * max(0.0, min(seconds, self.spins_s - self.now))
+        self.now += seconds
+
+
+# Of the fourth pause they work 3 ms: one thread alone uses less than half of it.
+@pytest.mark.parametrize(("threads", "pauses"), [(1, 4), (3, 5)])
+def test_a_visit_begins_when_threads_of_the_one_before_are_at_rest(threads: int, pauses: int) -> None:
+    pool = Pool(spins_s=0.033, threads=threads)
+    wait_for_rest(pool.cpu_s, pool.sleep)
+    assert pool.now == pytest.approx(pauses * PAUSE_S)
+    wait_for_rest(pool.cpu_s, pool.sleep)
+    assert pool.now == pytest.approx((pauses + 1) * PAUSE_S)
+
+
+def test_a_process_that_never_rests_is_not_waited_for_longer() -> None:
+    pool = Pool(spins_s=60.0)
+    wait_for_rest(pool.cpu_s, pool.sleep)
+    assert pool.now == pytest.approx(LONGEST_REST_S)
