@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from serve.bench.measure.latency_data import Setting
+from serve.bench.measure.scenarios import server_visit_ms
 from zoo.errors import MissingCapabilityError, ZooError
 from zoo.measure.timing import Samples, Schedule
 
@@ -152,6 +153,7 @@ def _test_settings(loadgen: Any, setting: Setting, schedule: Schedule) -> Any:
         settings.min_query_count = 1
     elif setting.scenario == "server":
         settings.server_target_qps = setting.offered_per_second
+        settings.min_duration_ms = int(server_visit_ms(setting.offered_per_second or 1.0, schedule))
         settings.server_target_latency_ns = 10**12  # nothing is judged here
     return settings
 
