@@ -45,14 +45,14 @@ class Access:
         self._own, self._number = secrets.token_hex(8), itertools.count(1)
         self._count = cache(lambda route, status: requests.labels(route, str(status)))
 
-    def begin(self, scope: Scope) -> Visit:
+    def begin(self, scope: Scope, headers: Mapping[str, str]) -> Visit:
         """Hear of a request. /predict/ becomes /predict: nobody is redirected, and no address is made of its words."""
         path: str = scope["path"]
         if path.endswith("/"):
             scope["path"] = path.rstrip("/") or "/"
-        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
-        made = f"{self._own}{next(self._number):016x}"
-        return Visit(time.monotonic(), path, given if REQUEST_ID.fullmatch(given) else made)
+        given = headers.get("x-request-id", "")
+        is_given = given and REQUEST_ID.fullmatch(given)
+        return Visit(time.monotonic(), path, given if is_given else f"{self._own}{next(self._number):016x}")
 
     def end(self, visit: Visit, scope: Scope) -> None:
         """Count and log it."""

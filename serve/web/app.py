@@ -139,20 +139,25 @@ async def predict(request: Request) -> Response:
     began_s = time.monotonic()
     served = _served(request)
     service = served.service
-    with service.admit() as engine, served.statistics.count_failure(began_s):
-        top, turn = read_top(request), read_turn(request.query_params, service.limits.timeout_s)
-        deadline_s = began_s + turn.timeout_s
-        check_media_type(request)
-        with service.receive(engine) as note:
-            pictures = await read_pictures(
-                request,
-                max_bytes=service.limits.max_body_bytes,
-                deadline_s=deadline_s,
-                most=engine.batcher.max_batch_size,
-                note=note,
-            )
-        asked = {"deadline_s": deadline_s, "priority": turn.priority, "holder": holder_of(request.scope)}
-        answered = await while_connected(request, classify_all(service, engine, pictures, asked), deadline_s=deadline_s)
+    with service.admit() as engine:
+        try:
+            top, turn = read_top(request), read_turn(request.query_params, service.limits.timeout_s)
+            deadline_s = began_s + turn.timeout_s
+            check_media_type(request)
+            with service.receive(engine) as note:
+                pictures = await read_pictures(
+                    request,
+                    max_bytes=service.limits.max_body_bytes,
+                    deadline_s=deadline_s,
+                    most=engine.batcher.max_batch_size,
+                    note=note,
+                )
+            asked = {"deadline_s": deadline_s, "priority": turn.priority, "holder": holder_of(request.scope)}
+            work = classify_all(service, engine, pictures, asked)
+            answered = await while_connected(request, work, deadline_s=deadline_s)
+        except BaseException:
+            served.statistics.observe_failure(began_s)
+            raise
     computed_s = time.monotonic()
     said = answered.to_list(engine, top)
     task = {} if engine.contract.thresholds is None else {"task": engine.contract.task}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -19,7 +20,7 @@ from serve.core.failures import (
     TooLargeError,
 )
 from serve.web.encoding import FORM, File, decompress, take_files
-from serve.web.listener import GONE
+from serve.web.listener import CONNECTION
 
 # curl --data-binary sends x-www-form-urlencoded unless told otherwise; the decoder decides what the bytes really are.
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
@@ -90,27 +91,26 @@ async def read_body(request: Request, *, max_bytes: int, deadline_s: float, note
         TooLargeError: above `max_bytes`. SlowBodyError: not complete at `deadline_s` (on `time.monotonic`).
         ClientGoneError: the client hung up. ParameterError: an empty body.
     """
-    too_large = TooLargeError(
-        f"The body is larger than {max_bytes / 1e6:g} MB.",
-        "Scale the picture down, or start the server with a larger --max-body-mb.",
-    )
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
-        raise too_large
+        raise _too_large(max_bytes)
     parts: list[bytes] = []
     length = 0
+    connection = request.scope.get("extensions", {}).get(CONNECTION)
+    is_there = connection is not None and connection["is_whole"]()
     try:
-        async with asyncio.timeout(deadline_s - time.monotonic()):
+        async with nullcontext() if is_there else asyncio.timeout(deadline_s - time.monotonic()):
             is_more = True
             while is_more:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGoneError("The client left while sending.")
-                parts.append(message.get("body", b""))
-                length += len(parts[-1])
-                note(len(parts[-1]))
+                part = message.get("body", b"")
+                parts.append(part)
+                length += len(part)
+                note(len(part))
                 if length > max_bytes:
-                    raise too_large
+                    raise _too_large(max_bytes)
                 is_more = message.get("more_body", False)
     except TimeoutError as error:
         raise SlowBodyError(
@@ -124,6 +124,13 @@ async def read_body(request: Request, *, max_bytes: int, deadline_s: float, note
             _example(request),
         )
     return body
+
+
+def _too_large(max_bytes: int) -> TooLargeError:
+    return TooLargeError(
+        f"The body is larger than {max_bytes / 1e6:g} MB.",
+        "Scale the picture down, or start the server with a larger --max-body-mb.",
+    )
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T], *, deadline_s: float) -> T:
@@ -145,8 +152,8 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T], *, dea
                     is_gone = True
                     limit.reschedule(loop.time())
 
-            if GONE in request.scope.get("extensions", {}):
-                request.scope["extensions"][GONE]["tell"](leave)
+            if connection := request.scope.get("extensions", {}).get(CONNECTION):
+                connection["tell_when_gone"](leave)
             try:
                 return await work
             finally:

@@ -82,7 +82,7 @@ def read_infer(body: bytes, json_length: int) -> InferRequest:
             continue
         if size > len(rest):
             raise ProtocolError(f"binary_data_size is {size}, and {len(rest)} bytes are left.")
-        inputs.append(GivenTensor(name=given.name, datatype=given.datatype, shape=given.shape, raw=rest[:size]))
+        inputs.append(given.with_raw(rest[:size]))
         rest = rest[size:]
     if rest:
         raise ProtocolError(f"{len(rest)} bytes follow the last tensor.", "Say binary_data_size of every input.")
