@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any
@@ -139,7 +140,7 @@ def json_text(value: Any, *, indent: int | None = 2) -> str:
         ZooError: a number is NaN or infinite: JSON has no word for them, and other languages refuse to read them.
     """
     try:
-        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+        text = _encoder(indent).encode(value)
     except ValueError:
         for place, number in _not_finite(value, ""):
             raise ZooError(
@@ -148,6 +149,12 @@ def json_text(value: Any, *, indent: int | None = 2) -> str:
             ) from None
         raise
     return json_escaped(text)
+
+
+@cache
+def _encoder(indent: int | None) -> json.JSONEncoder:
+    """What `json.dumps` would make anew for each value."""
+    return json.JSONEncoder(indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 # Under it a record of the log has its request's fields; `serve.log` writes them as JSON.
 ACCESS = "access"
+# Under it a scope's state has a `Taken`.
+TAKEN = "taken"
 # It is repeated in headers and in the log, so it holds no line breaks and is short.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -31,6 +33,30 @@ class Visit:
     path: str
     id: str
     status: int = 500  # unless an answer begins: its handler raised something unexpected
+
+
+@dataclass(slots=True)
+class Taken:
+    """Where an answered request's time went; `split` is that as `Server-Timing` says it."""
+
+    split: str
+    stages_ms: Mapping[str, float]
+    batch_size: int
+
+    def fields(self) -> dict[str, float]:
+        """The stages as a log and a trace have them."""
+        return {**{f"{stage}_ms": took_ms for stage, took_ms in self.stages_ms.items()}, "batch_size": self.batch_size}
+
+
+def note_taken(scope: Scope, split: str, stages_ms: Mapping[str, float], batch_size: int) -> None:
+    """Leave it in the scope for the log and the traces."""
+    scope.setdefault("state", {})[TAKEN] = Taken(split, stages_ms, batch_size)
+
+
+def taken_of(scope: Scope) -> Taken | None:
+    """What `note_taken` left there."""
+    taken: Taken | None = scope.get("state", {}).get(TAKEN)
+    return taken
 
 
 class Access:
@@ -62,7 +88,7 @@ class Access:
             self._log(visit, scope)
 
     def _log(self, visit: Visit, scope: Scope) -> None:
-        split = scope.get("state", {}).get("timing", "")
+        taken = taken_of(scope)
         took_ms = (time.monotonic() - visit.began_s) * 1000.0
         # %r: the path is the client's, and a line break in it must not start a line of the log.
         logger.info(
@@ -71,7 +97,7 @@ class Access:
             visit.path,
             visit.status,
             took_ms,
-            split,
+            f"{taken.split}, batch {taken.batch_size}" if taken else "",
             visit.id,
             extra={
                 ACCESS: {
@@ -79,7 +105,7 @@ class Access:
                     "path": visit.path,
                     "status": visit.status,
                     "took_ms": round(took_ms, 3),
-                    **scope.get("state", {}).get("timings_ms", {}),
+                    **(taken.fields() if taken else {}),
                     "client": (scope.get("client") or ("",))[0],
                     "id": visit.id,
                 }

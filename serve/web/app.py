@@ -28,7 +28,7 @@ from serve.keys import EVERYBODY, Keyring
 from serve.models.exposition import render
 from serve.models.models import Models, Served, only
 from serve.tracing import Tracing
-from serve.web.access import Access
+from serve.web.access import Access, note_taken
 from serve.web.answered import classify_all
 from serve.web.examples import find_examples
 from serve.web.front import ErrorAnswers, Front, Shortcuts
@@ -174,9 +174,7 @@ async def predict(request: Request) -> Response:
     served.statistics.observe_success(sum(not answer.was_kept for answer, _ in answered.answers), taken_ms)
     timings_ms = {stage: round(took_ms, 3) for stage, took_ms in taken_ms.items()}
     split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())
-    request.state.timing = f"{split}, batch {answered.batch_size}"
-    request.state.timings_ms = {f"{stage}_ms": took_ms for stage, took_ms in timings_ms.items()}
-    request.state.timings_ms["batch_size"] = answered.batch_size
+    note_taken(request.scope, split, timings_ms, answered.batch_size)
     return JsonAnswer(
         {
             "model": engine.contract.model,

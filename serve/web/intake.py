@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -141,26 +142,31 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T], *, dea
     Raises:
         ClientGoneError, DeadlineError: it was cancelled. Whatever `work` raises.
     """
-    is_gone = is_over = False
-    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    before, is_over = task.cancelling(), False
+    ended_by: type[ClientGoneError | DeadlineError] | None = None
+
+    def end(reason: type[ClientGoneError | DeadlineError]) -> None:
+        nonlocal ended_by
+        if ended_by is None and not is_over:
+            ended_by = reason
+            task.cancel()
+
+    timer = task.get_loop().call_later(max(0.0, deadline_s - time.monotonic()), end, DeadlineError)
+    if connection := request.scope.get("extensions", {}).get(CONNECTION):
+        connection["tell_when_gone"](partial(end, ClientGoneError))
     try:
-        async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())) as limit:
-
-            def leave() -> None:
-                nonlocal is_gone
-                if not is_over and not limit.expired():
-                    is_gone = True
-                    limit.reschedule(loop.time())
-
-            if connection := request.scope.get("extensions", {}).get(CONNECTION):
-                connection["tell_when_gone"](leave)
-            try:
-                return await work
-            finally:
-                is_over = True
-    except TimeoutError as error:
-        if is_gone:
+        return await work
+    except asyncio.CancelledError as error:
+        # As `asyncio.timeout` tells its own end from somebody else's, who may want both.
+        if ended_by is None or task.uncancel() > before:
+            raise
+        if ended_by is ClientGoneError:
             raise ClientGoneError("The client left before its answer was ready.") from error
-        raise DeadlineError("No answer within the request's time.", "Send fewer at once, or raise --timeout-ms.") from (
-            error
-        )
+        raise DeadlineError(
+            "No answer within the request's time.", "Send fewer at once, or raise --timeout-ms."
+        ) from error
+    finally:
+        is_over = True
+        timer.cancel()
