@@ -249,7 +249,7 @@ class Service:
         future: Future[Answer] = Future()
         decode_ms = 0.0
 
-        def queue(picture: Taken, took_s: float) -> None:
+        def queue(picture: Taken, took_s: float, future: Future[Answer]) -> None:
             nonlocal decode_ms
             decode_ms = took_s * 1000.0
             engine.batcher.submit(picture, deadline_s=deadline_s, priority=priority, future=future)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.core.failures import UnauthorizedError
+from serve.core.failures import UnauthorizedError, free_calls
 from serve.web.access import Access
 from serve.web.asked import AskedRequest
 from serve.web.gate import SECURITY_HEADERS, Gate
@@ -116,6 +116,7 @@ class Front:
             kind = next(kind for kind in self._error_answers if isinstance(error, kind))
             response = await self._error_answers[kind](request, error)
             await response(scope, receive, send)
+            free_calls(error)
             if kind is Exception:
                 raise
             return

@@ -173,7 +173,7 @@ def _fields(name: str, datatype: str, shape: tuple[int, ...], where: dict[str, A
 @lru_cache(KNOWN_HEADS)
 def _known_text(model: str, version: str, tensors: tuple[tuple[str, str, tuple[int, ...], int], ...]) -> bytes:
     """The same where all values follow it: then it says the same of each request, and has been written before."""
-    outputs = [_fields(*tensor, _behind(size)) for *tensor, size in tensors]
+    outputs = [_fields(name, datatype, shape, _behind(size)) for name, datatype, shape, size in tensors]
     return _text(model, version, "", outputs)
 
 
