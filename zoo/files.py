@@ -97,7 +97,7 @@ def replace_file(made: Path, path: Path) -> Path:
         ) from error
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, option: str = "--out") -> None:
     """Check, before long work, that a folder for its results can be written to or made. This leaves nothing behind.
 
     Raises:
@@ -109,7 +109,9 @@ def check_folder(folder: Path) -> None:
             pass
     except OSError as error:
         where = "" if place == folder else f": {place}"
-        raise ZooError(f"Cannot write to {folder}{where}: {error.strerror}.", "Choose another with --out.") from error
+        raise ZooError(
+            f"Cannot write to {folder}{where}: {error.strerror}.", f"Choose another with {option}."
+        ) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:
