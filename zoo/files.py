@@ -103,7 +103,7 @@ def existing_part(folder: Path) -> Path:
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, option: str = "--out") -> None:
     """Check, before long work, that a folder for its results can be written to or made. This leaves nothing behind.
 
     Raises:
@@ -115,7 +115,9 @@ def check_folder(folder: Path) -> None:
             pass
     except OSError as error:
         where = "" if place == folder else f": {place}"
-        raise ZooError(f"Cannot write to {folder}{where}: {error.strerror}.", "Choose another with --out.") from error
+        raise ZooError(
+            f"Cannot write to {folder}{where}: {error.strerror}.", f"Choose another with {option}."
+        ) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:
