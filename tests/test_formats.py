@@ -202,7 +202,10 @@ def results(ask: Ask) -> Iterator[tuple[str, Any]]:
     for result in found:
         yield f"zoo bench {result['kind'].replace('_', '-')}", result
     kept = next(Path("benchmarks").glob("latency-tiny-onnx-vs-*.json"))
-    yield "zoo bench compare", ask(f"bench compare {kept} {kept}")
+    doubtful = read(str(kept))
+    doubtful["data"]["turns"][0]["rounds"]["tracks"][0]["warm_up"]["settled"] = False
+    Path("doubtful.json").write_text(json.dumps(doubtful), encoding="utf-8")
+    yield "zoo bench compare", ask(f"bench compare {kept} doubtful.json")
     yield "zoo bench report", ask("bench report benchmarks")
     yield "report.json", read("benchmarks/report.json")
 
