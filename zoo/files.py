@@ -98,19 +98,26 @@ def replace_file(made: Path, path: Path) -> Path:
         ) from error
 
 
-def check_folder(folder: Path) -> None:
+def existing_part(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def check_folder(folder: Path, *, option: str = "--out") -> None:
     """Check, before long work, that a folder for its results can be written to or made. This leaves nothing behind.
 
     Raises:
         ZooError: it cannot.
     """
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    place = existing_part(folder)
     try:
         with TemporaryFile(dir=place):  # rights are not all: /proc and a full disk refuse what they seem to allow
             pass
     except OSError as error:
         where = "" if place == folder else f": {place}"
-        raise ZooError(f"Cannot write to {folder}{where}: {error.strerror}.", "Choose another with --out.") from error
+        raise ZooError(
+            f"Cannot write to {folder}{where}: {error.strerror}.", f"Choose another with {option}."
+        ) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -19,6 +19,10 @@ Driver = Literal["zoo", "loadgen"]
 # How long each of two things is timed before a verdict, seconds: `zoo bench check` tries verdicts of this length.
 COMPARED_S = 3.0
 
+# Pictures a second that arrive: from one in a hundred seconds (a visit waits for one at least) to one a microsecond,
+# more than any runner answers. All arrivals of a visit are drawn before it begins.
+Rate = Annotated[float, Within(0.01, 1e6)]
+
 # Options that commands share.
 WarmupMs = Annotated[NotNegative, Opt("Untimed calls before the first round.")]
 Rounds = Annotated[int, Within(3), Opt("Visits to each thing compared, A B A B…")]
@@ -52,7 +56,7 @@ class LatencyOptions(Row):
         ),
     ] = ()
     rates: Annotated[
-        tuple[Positive, ...],
+        tuple[Rate, ...],
         Opt(
             "Pictures a second that arrive, for server; repeatable.  [default: 50, 80, 95 % of the slowest's most]",
             flags=("--rate",),

@@ -73,6 +73,17 @@ def test_a_classifier_is_fitted_to_what_can_be_told_apart() -> None:
     assert choose_penalty(features, noise, 5) == max(PENALTIES)  # nothing to learn: the most cautious
 
 
+def test_a_classifier_is_fitted_with_the_frequencies_of_training() -> None:
+    """Nothing tells the classes apart, and one has nine in ten: weights make it undecided."""
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(500, 8, generator=generator), (torch.arange(500) % 10 == 0).long()
+    chance = {
+        weights: F.linear(features, *fit_classifier(features, labels, 2, 1.0, weights)).softmax(1)[:, 1].mean().item()
+        for weights in (None, torch.tensor([5 / 9, 5.0]))
+    }
+    assert list(chance.values()) == pytest.approx([0.1, 0.5], abs=0.02)
+
+
 def test_several_labels_get_a_regression_each() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.rand(500, 3, generator=generator) < 0.3
