@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from train.input.loader import Batch
-from train.learn.head_start import PENALTIES, choose_penalty, fit_classifier
+from train.learn.head_start import PENALTIES, RARE_PENALTIES, choose_penalty, fit_classifier
 from train.learn.run import enter_stage, start_run
 from train.learn.step import train_step
 from train.learn.throughput import noise_job
@@ -82,6 +82,8 @@ def test_a_classifier_is_fitted_with_the_frequencies_of_training() -> None:
         for weights in (None, torch.tensor([5 / 9, 5.0]))
     }
     assert list(chance.values()) == pytest.approx([0.1, 0.5], abs=0.02)
+    assert choose_penalty(features, labels, 2) == max(PENALTIES)
+    assert choose_penalty(features, labels, 2, torch.tensor([5 / 9, 5.0])) == max(RARE_PENALTIES)
 
 
 def test_several_labels_get_a_regression_each() -> None:
