@@ -94,7 +94,7 @@ def bench_latency(
         )
         subjects = [each.describe(plan) for each in opened]
         devices = list(dict.fromkeys(_device_of(each.one.runner) for each in opened))
-        picture = measure_picture(opened[0].one.runner.contract.preprocessing)
+        picture = measure_picture(opened[0].one.runner.contract.preprocessing, schedule)
         turns, rows = [], []
         with GpuTrace(next(filter(is_gpu, devices), devices[0])) as trace:
             for size in dict.fromkeys(each.image_size for each in opened):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from typing import Any, Literal
@@ -14,6 +14,9 @@ from zoo.measure.timing import Schedule, pooled, time_call, time_in_turn
 from zoo.model.spec import Preprocessing
 from zoo.results import Summary, summarize
 from zoo.rows import Count, Row, Text
+
+# Half a second of each step tells it well enough.
+LONGEST = Schedule(duration_ms=500.0, rounds=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +40,8 @@ class PictureTimes(Row):
         return fields
 
 
-def measure_picture(preprocessing: Preprocessing, schedule: Schedule | None = None) -> PictureTimes:
-    """Time what happens before the artifact, on the host's processor, one thread.
+def measure_picture(preprocessing: Preprocessing, schedule: Schedule) -> PictureTimes:
+    """Time what happens before the artifact, on the host's processor, one thread: no longer than the artifact is timed.
 
     The picture is scikit-learn's photograph `china.jpg`, 640 × 427 pixels; for four planes it is a PNG of it.
     """
@@ -47,7 +50,11 @@ def measure_picture(preprocessing: Preprocessing, schedule: Schedule | None = No
     image = decode_it()
     decode, resize = time_in_turn(
         [decode_it, partial(prepare, image, preprocessing)],
-        schedule or Schedule(duration_ms=500.0, rounds=1),
+        replace(
+            LONGEST,
+            warmup_ms=min(LONGEST.warmup_ms, schedule.warmup_ms),
+            duration_ms=min(LONGEST.duration_ms, schedule.duration_ms),
+        ),
         time_call,
     )
     return PictureTimes(
