@@ -21,7 +21,6 @@ from train.options import TrainOptions
 from train.processes.stopping import RunStopped
 from train.search import trials as trials_module
 from train.search.options import SearchOptions
-from train.search.plan import plan_search
 from train.search.result import SearchResult
 from train.search.run import REPORT, RESULT, STORE, WINNER, search
 from train.search.trial import Hopeless, Lab, train_network
@@ -311,33 +310,6 @@ def test_a_budget_begins_no_trial_that_would_not_end(asked: Asked, monkeypatch: 
         assert len(result.trials) == 1  # how long one takes is known after the first
         assert search(asked(trials=2, budget="1h")).trials == result.trials
     assert len(search(asked(trials=2, budget="10h")).trials) == 2
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"epochs": 1, "recipe": "digits"}, "less than one epoch for each"),
-        ({"epochs": 4, "recipe": "digits", "finalists": 1, "long_epochs": 2}, "less than one epoch for each"),
-        ({"budget": "soon"}, "is no time"),
-        ({"overrides": ("nosuch=1",)}, "has no setting"),
-    ],
-)
-def test_what_cannot_be_done_leaves_no_folder_and_no_store(asked: Asked, changes: dict[str, Any], said: str) -> None:
-    options = asked(**changes)
-    with pytest.raises(ZooError, match=said):
-        search(options)
-    assert not options.out.exists()
-
-
-def test_a_plan_says_how_many_fit(asked: Asked) -> None:
-    options = asked(trials=None, budget="1h", finalists=2, long_seeds=2)
-    plan = plan_search(open_lab(options), options)
-    assert plan.trials == CONTROL.size and plan.long_trainings == (2 + 2) * 2
-    assert "what fits the budget of 1" in plan.sentences[-1]
-    none = plan_search(open_lab(options), replace(options, budget="0.1s"))
-    assert none.trials == 0 and "has no time for one" in none.sentences[-1]
-    asked_for = plan_search(open_lab(asked(trials=5)), asked(trials=5))
-    assert asked_for.trials == 5 and asked_for.seconds == pytest.approx(5 * asked_for.trial_s)
 
 
 def test_pictures_with_several_labels_are_refused(asked: Asked, tmp_path: Path, picture_folder: Path) -> None:
