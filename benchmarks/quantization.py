@@ -2,20 +2,27 @@
 
     python benchmarks/quantization.py lite0 --calib FOOD/train
     python benchmarks/quantization.py runs/lite0 runs/b0 --test CIFAR10/test
+    python benchmarks/quantization.py lite0 --calib FOOD/train --peers --modelopt-python MODELOPT/bin/python
 
 FOOD and CIFAR10 are folders of `sets.py`. A network without `--test` is asked about crops of scikit-image's
-photographs, which have no classes of ImageNet: then its answers are compared with those of float32 alone. Runs a few
-minutes on one core for Lite0.
+photographs, which have no classes of ImageNet: then its answers are compared with those of float32 alone.
+With `--peers` it is others' forms of the same graph and pictures: ONNX Runtime's static quantizer, and NVIDIA's
+ModelOpt in a Python of its own (`quantization_peers/modelopt_form.py` says what is in it). Runs some minutes on one
+core for Lite0.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx
 import skimage.data
 from numpy.typing import NDArray
 from onnx import ModelProto
@@ -41,6 +48,14 @@ from zoo.machine import processor_name
 from zoo.results import Result, Subject, Summary, measured_on, summarize
 
 HERE = Path(__file__).parent
+PEERS = HERE / "quantization_peers"
+# What others make: the form's name in their script, its precision, the back end it is made for.
+MODELOPT_FORMS = (
+    ("fp16", "fp16", ONNX_RUNTIME),
+    ("int8-max", "int8", TENSORRT),
+    ("int8-entropy", "int8", TENSORRT),
+)
+STATIC_FORMS = (("int8-minmax", "int8", ONNX_RUNTIME),)
 PHOTOGRAPHS = (
     "astronaut brick camera cell chelsea clock coffee coins colorwheel grass gravel hubble_deep_field "
     "immunohistochemistry moon page retina rocket text"
@@ -55,11 +70,13 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="ids or run folders")
     parser.add_argument("--calib", help="pictures to calibrate on, instead of those trained on")
     parser.add_argument("--test", type=Path, help="labelled pictures to judge by, one folder per class")
+    parser.add_argument("--peers", action="store_true", help="others' forms instead of ours; a result of its own")
+    parser.add_argument("--modelopt-python", help="a Python with ModelOpt, to measure its forms too")
     parser.add_argument("-o", "--out", type=Path, default=HERE)
     options = parser.parse_args()
     rows: list[QuantizedRow] = []
     for model in options.models:
-        for row in measure(model, options.calib, options.test):
+        for row in measure(model, options):
             rows.append(row)
             print(f"{row.network} {row.precision} {row.layout}, {row.how}: {row.agreement:.1%} {row.kept}")
     names = list(dict.fromkeys(row.network for row in rows))
@@ -72,7 +89,7 @@ def main() -> None:
     }
     result = Result(
         kind="quantization",
-        name="-".join(names).replace(" ", "-"),
+        name="-".join([*names, *(["peers"] if options.peers else [])]).replace(" ", "-"),
         environment=measured_on(processor_name()),
         settings=settings,
         data=QuantizationData(rows=tuple(rows)).to_dict(),
@@ -80,9 +97,10 @@ def main() -> None:
     keep_result(result, options.out)
 
 
-def measure(model: str, calib: str | None, test: Path | None) -> Iterator[QuantizedRow]:
-    """Every form of one network."""
-    options, watch = ExportOptions(model=model, precision="int8", calib=calib), Watch()
+def measure(model: str, asked: argparse.Namespace) -> Iterator[QuantizedRow]:
+    """Every form of one network: ours, or others'."""
+    options, watch = ExportOptions(model=model, precision="int8", calib=asked.calib), Watch()
+    test: Path | None = asked.test
     source = find_source(options, watch)
     exported = export_onnx(source.network, source.contract, checkpoint={})
     pictures = read_folder(test) if test else crops()
@@ -116,12 +134,37 @@ def measure(model: str, calib: str | None, test: Path | None) -> Iterator[Quanti
 
     yield row(find_precision("fp16").apply(exported), "fp16", ONNX_RUNTIME.id, EXPORTED)
     quantization = Quantization(options, source, exported, watch)
+    if asked.peers:
+        for maker, script, python, (form, precision, layout) in peers(asked.modelopt_python):
+            yield row(made_by(script, python, form, quantization), precision, layout.id, f"{maker}, {form}")
+        return
     for layout in LAYOUTS.values():
         calibrated = quantization.calibrated
         yield row(nearest(calibrated).quantized(layout=layout), "int8", layout.id, "nearest step, min–max")
         yield row(calibrated.quantized(layout=layout), "int8", layout.id, "every block")
         yield row(quantization.make(INT8, layout)[0], "int8", layout.id, EXPORTED, quantization)
     yield row(quantization.make(FP8, TENSORRT)[0], "fp8", TENSORRT.id, EXPORTED, quantization)
+
+
+def peers(modelopt_python: str | None) -> Iterator[tuple[str, str, str, tuple[str, str, Layout]]]:
+    """Others' forms: who makes it, the script, its Python, and what it makes."""
+    for form in STATIC_FORMS:
+        yield "ONNX Runtime's quantizer", "onnxruntime_form.py", sys.executable, form
+    for form in MODELOPT_FORMS if modelopt_python else ():
+        yield "ModelOpt", "modelopt_form.py", str(modelopt_python), form
+
+
+def made_by(script: str, python: str, form: str, quantization: Quantization) -> ModelProto:
+    """The form that a script of `quantization_peers/` makes of the same graph, from the same calibration pictures."""
+    with TemporaryDirectory() as folder:
+        graph, pictures, out = (Path(folder) / name for name in ("graph.onnx", "pictures.npy", "form.onnx"))
+        onnx.save(quantization.exported, graph)
+        np.save(pictures, quantization.pictures[1])
+        subprocess.run([python, PEERS / script, graph, pictures, form, out], check=True, cwd=folder)
+        made = onnx.load(out)
+    # They drop the contract, without which no runner opens it.
+    onnx.helper.set_model_props(made, {prop.key: prop.value for prop in quantization.exported.metadata_props})
+    return made
 
 
 LAYOUTS: dict[str, Layout] = {layout.id: layout for layout in (ONNX_RUNTIME, TENSORRT)}

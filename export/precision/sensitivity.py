@@ -25,8 +25,9 @@ SMALLEST_SHARE = 0.03
 # Added to a block's share of the multiply-adds: a block of next to none would be kept whatever its error is.
 SMALL_BLOCK = 0.02
 # How far off logits may be, whatever the agreement: that is of calibration pictures, and others are less like them.
-# Lite0 with its ImageNet weights, calibrated on food: at 0.046 98 % of food's classes stay, and 91 % of photographs'.
-MOST_ERROR = 0.04
+# Lite0 with its ImageNet weights, calibrated on food, on 221 other pictures, of food and crops of three photographs: at
+# 0.039 96.8 % of the first classes stay, at 0.034 98.2 %, at 0.028, with 31 % of the MACs in float, 97.3 %.
+MOST_ERROR = 0.035
 BATCH_SIZE = 8
 
 
