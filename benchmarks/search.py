@@ -4,6 +4,9 @@
     python benchmarks/search.py --minutes 10       for so long; the same command goes on where it stopped
     python benchmarks/search.py --until table      the table alone; --until long: and what is trained long
 
+    python benchmarks/sets.py cifar10 build/cifar10 --arrays                 CIFAR-10: 5,000 + 2,000 of its pictures
+    python benchmarks/search.py --data build/cifar10.npz --networks 152      the same networks on them
+
 Networks of a small space of the paper's kind are drawn in random order, each once, trained for a few epochs, and their
 training step is timed in turn with a reference's, in processor time, so that a shared machine disturbs it little. Some
 are trained long, to see whether short training ranks networks as long training does; so are published stage tables, and

@@ -5,8 +5,9 @@
 The .onnx: `zoo export b0 --random-weights`. The peers' Python has litserve, starlette, uvicorn, onnxruntime and Pillow;
 without it only ours are measured. BentoML and Ray Serve ask for releases that others do not bear beside them, so they
 have a Python each: `--bento-python` with bentoml, `--ray-python` with ray[serve], both with onnxruntime and Pillow.
-Each server takes ten loads of `--duration-s`: with 10 s, ten servers take about twenty minutes. Everything on the
-machine is in the figures: run nothing beside it.
+Each server takes ten loads of `--duration-s`: with 10 s, ten servers take about twenty minutes. What decoding and
+inference reach without a server stands beside them (`no_server.py`). Everything on the machine is in the figures: run
+nothing beside it.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 
 import click
+from no_server import ceiling
 
 from serve.bench.measure.load import LoadRow, Target, post
-from serve.bench.measure.serving import measure_server, read_picture, serve_result
+from serve.bench.measure.serving import NO_SERVER, describe, measure_server, read_picture, serve_result
 from serve.bench.options import ServeBenchOptions
 from serve.bench.report.report import keep_result
 from zoo.errors import ZooError
@@ -134,6 +137,7 @@ def main(
         port = free.getsockname()[1]
     options = ServeBenchOptions(servers=("x",), clients=clients, overload=overload, duration_s=duration_s, out=out)
     body, picture = read_picture(None)
+    say = partial(click.echo, err=True)
     rows: list[LoadRow] = []
     for name, command in commands(model.resolve(), port, peer_python, bento_python, ray_python).items():
         if only and not name.startswith(only):
@@ -142,7 +146,12 @@ def main(
         form = post("127.0.0.1", "/predict", FORM + body + b"\r\n--zoo--\r\n", "multipart/form-data; boundary=zoo")
         target = replace(raw, request=form) if name.startswith(FORMS) else raw
         with running(command, target):
-            rows += measure_server(target, options, say=lambda line: click.echo(line, err=True))
+            rows += measure_server(target, options, say=say)
+    for served, name in NO_SERVER.items():
+        if served in {row.server for row in rows}:
+            pictures = "quick" if "quick" in served else "exact"
+            rows.append(ceiling(name, model, body, pictures, duration_s=duration_s))
+            say(describe(rows[-1]))
     result = serve_result(rows, options, picture=picture, picture_bytes=len(body), versions=[model.name])
     keep_result(result, out, as_json=False)
 

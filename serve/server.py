@@ -33,7 +33,7 @@ from serve.web.examples import has_digits
 from serve.web.listener import ConnectionLimits, Doors
 from zoo import __version__
 from zoo.errors import ArtifactError, MissingCapabilityError, ZooError
-from zoo.heap import keep_freed_memory
+from zoo.heap import keep_freed_memory, look_for_cycles_less
 from zoo.machine import usable_processors
 from zoo.model.spec import RGB
 
@@ -118,6 +118,7 @@ def serve_engine(
     keys, tls = guards_of(options)
     tracing = open_tracing(options.otlp) if options.otlp else None
     keep_freed_memory(BLOCKS_KEPT_BYTES)
+    look_for_cycles_less()
     with worker.listener if worker else bind(options.host, options.port) as listener:
         say(f"Loading {options.engine or options.models} …")
         models = (open_them or open_models)(options, say)

@@ -217,7 +217,7 @@ def test_an_interrupted_run_resumes_with_the_same_labels_only(
         model="tiny", data=str(labels), out=tmp_path / "run", device="cpu", workers=0, save_every_s=0, **sizes
     )
     with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
-        patch.setattr("train.watch.record.save_checkpoint", fail)
+        patch.setattr("train.room.save_checkpoint", fail)
         train_model(options)
     text = labels.read_text()
     labels.write_text(text.replace("001.png,square;triangle,", "001.png,square,"))

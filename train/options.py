@@ -13,6 +13,8 @@ from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Share, Some
 # Which weights a run ends with, and what the best of them are the best in.
 Keep = Literal["best", "last"]
 Metric = Literal["top1", "loss", "balanced_accuracy", "macro_f1", "map"]
+# Metrics in which a rare class counts as much as a frequent one.
+COUNTS_CLASSES_ALIKE: tuple[Metric, ...] = ("balanced_accuracy", "macro_f1")
 # Which pictures an epoch draws: each of them once, or of every class equally many.
 Sampler = Literal["shuffle", "balanced"]
 # What training computes in; fp32 is full precision, the others are mixed with it.
@@ -95,7 +97,10 @@ class TrainOptions(Row):
     ] = ()
     sampler: Annotated[
         Sampler | None,
-        Opt("shuffle: an epoch has every picture once; balanced: every class equally often  [default: shuffle]"),
+        Opt(
+            "shuffle: an epoch has every picture once; balanced: every class equally often  [default: shuffle; from "
+            "weights balanced where a class has five times the pictures of another]"
+        ),
     ] = None
     class_weights: Annotated[
         str | None, Opt('Count rare classes more; FILE is {"class": weight, …}.', (), "balanced|FILE")
@@ -115,7 +120,11 @@ class TrainOptions(Row):
     ] = True
     keep: Annotated[Keep | None, Opt("Which epoch at the final size the checkpoint has  [default: best]")] = None
     metric: Annotated[
-        Metric | None, Opt("What the best epoch is the best in  [default: top1; map of several labels]")
+        Metric | None,
+        Opt(
+            "What the best epoch is the best in  [default: top1; map of several labels; balanced_accuracy where a "
+            "class has five times the pictures of another]"
+        ),
     ] = None
     patience: Annotated[
         Count | None, Opt("Stop after so many epochs at the final size without one better than those before.")

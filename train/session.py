@@ -23,18 +23,20 @@ from train.learn.loop import fit
 from train.learn.memory import fit_to_memory
 from train.learn.pace import amount_of, measure_pace
 from train.learn.run import Epoch, HeadStart, Run, merit_name, merit_of, start_run
+from train.learn.scores import balanced_figure
 from train.learn.state import head_start_of_state, load_state, recipe_of_state
 from train.learn.suitability import suited_to
 from train.learn.validation import Judged, validate_together
 from train.learn.watcher import Watcher, Watchers
 from train.lock import locked, only_run_of_process
-from train.options import TrackerRow, TrainOptions
+from train.options import Metric, TrackerRow, TrainOptions
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
-from train.progressive.balance import balance_remarks, classes_seen
+from train.progressive.balance import balance_remarks, classes_seen, unequal_remark
 from train.progressive.budget import Deadline, Pace, read_duration, seconds_of
 from train.progressive.overrides import better_start, keeps_sizes, recipe_for_budget
 from train.progressive.recipe import KeptWeights, Recipe
+from train.room import FLOAT_BYTES, room_remark
 from train.watch.live import LiveView
 from train.watch.record import RunRecord, provenance
 from train.watch.trackers import find_trackers, open_trackers
@@ -42,6 +44,7 @@ from zoo.data.open import remarks
 from zoo.errors import CheckpointError, DivergedError, WorkerError, ZooError
 from zoo.files import check_folder
 from zoo.label_scores import DEFAULT_THRESHOLD
+from zoo.model.counts import count_params
 from zoo.model.fake_quantize import ranges_of
 from zoo.model.spec import RGB
 from zoo.weights.checkpoint import Checkpoint, TrainedRange
@@ -70,6 +73,7 @@ class Outcome:
     head_start: HeadStart | None = None
     kept_weights: KeptWeights = "averaged"
     halfway: bool = False
+    metric: Metric = "top1"
 
     @property
     def checkpoint(self) -> Path:
@@ -89,10 +93,12 @@ class Outcome:
         if self.halfway:
             which = f"the weights halfway from the head start to {which}"
         chosen = "" if self.best_epoch == epochs and not self.halfway else f", of {which}"
+        fair = balanced_figure(self.test or self.result, self.metric)
+        balanced = "" if fair is None else f", {100 * fair:.2f} % balanced accuracy"
         if self.test is None:
-            return f"{_figure(self.result)} at {self.size} px{chosen}"
+            return f"{_figure(self.result)}{balanced} at {self.size} px{chosen}"
         return (
-            f"{_figure(self.test)} at {self.size} px on {len(self.test.answers.index):,} test pictures "
+            f"{_figure(self.test)}{balanced} at {self.size} px on {len(self.test.answers.index):,} test pictures "
             f"({100 * merit_of(self.result.top1, self.result.map):.2f} % in validation){chosen}"
         )
 
@@ -160,8 +166,9 @@ def train_model(
     console.print(_headline(job))
     seen = classes_seen(job.train_set, job.recipe)
     balanced = balance_remarks(seen, job.recipe, multi_label=job.multi_label)
-    known = (*remarks(job.train_set, job.val_set), *balanced)
-    for remark in (*known, *filter(None, (better_start(options, job.variant),))):
+    known = (*remarks(job.train_set, job.val_set), unequal_remark(job.train_set, job.recipe), *balanced)
+    room = room_remark(folder, FLOAT_BYTES * count_params(job.variant, len(job.classes))) if world.is_first else ""
+    for remark in filter(None, (*known, better_start(options, job.variant), room)):
         console.print(escape(remark))
     with ExitStack() as stack:
         stack.enter_context(only_run_of_process())
@@ -242,7 +249,8 @@ def _train(
             record.finish(run, replace(card, provenance=provenance(job, run, result, test)), result, test)
     size, kept = job.preprocessing.image_size, job.recipe.kept_weights
     halfway = job.recipe.keep == "best" and bool(run.best and run.best.share < 1)
-    return Outcome(folder, result, tuple(run.history), size, best, test, run.head_start, kept, halfway)
+    metric = job.recipe.metric
+    return Outcome(folder, result, tuple(run.history), size, best, test, run.head_start, kept, halfway, metric)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any
@@ -97,19 +98,26 @@ def replace_file(made: Path, path: Path) -> Path:
         ) from error
 
 
-def check_folder(folder: Path) -> None:
+def existing_part(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def check_folder(folder: Path, *, option: str = "--out") -> None:
     """Check, before long work, that a folder for its results can be written to or made. This leaves nothing behind.
 
     Raises:
         ZooError: it cannot.
     """
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    place = existing_part(folder)
     try:
         with TemporaryFile(dir=place):  # rights are not all: /proc and a full disk refuse what they seem to allow
             pass
     except OSError as error:
         where = "" if place == folder else f": {place}"
-        raise ZooError(f"Cannot write to {folder}{where}: {error.strerror}.", "Choose another with --out.") from error
+        raise ZooError(
+            f"Cannot write to {folder}{where}: {error.strerror}.", f"Choose another with {option}."
+        ) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -139,7 +147,7 @@ def json_text(value: Any, *, indent: int | None = 2) -> str:
         ZooError: a number is NaN or infinite: JSON has no word for them, and other languages refuse to read them.
     """
     try:
-        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+        text = _encoder(indent).encode(value)
     except ValueError:
         for place, number in _not_finite(value, ""):
             raise ZooError(
@@ -148,6 +156,12 @@ def json_text(value: Any, *, indent: int | None = 2) -> str:
             ) from None
         raise
     return json_escaped(text)
+
+
+@cache
+def _encoder(indent: int | None) -> json.JSONEncoder:
+    """What `json.dumps` would make anew for each value."""
+    return json.JSONEncoder(indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:

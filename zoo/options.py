@@ -22,10 +22,15 @@ Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class LocalPath(click.Path):
-    """A path of this machine. An address is refused: as a path it would lose a slash, and `-o` would make folders."""
+    """A path of this machine. An address is refused: as a path it would lose a slash, and `-o` would make folders.
+
+    So is an empty text, which would mean the folder one is in: `-o "$OUT"` where nobody set the variable.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse an address, then read the path."""
+        """Refuse an address and an empty text, then read the path."""
+        if not str(value):
+            self.fail("the path is empty. Is the variable set?", param, ctx)
         if "://" in str(value):
             self.fail(f"{value} is an address; a path on this machine is expected.", param, ctx)
         return super().convert(value, param, ctx)

@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -215,7 +215,12 @@ def write_result(folder: Path, result: Result) -> Path:
     return path
 
 
-def read_results(paths: Iterable[Path], kinds: Collection[str] | None = None) -> list[Result]:
+def read_results(
+    paths: Iterable[Path],
+    kinds: Collection[str] | None = None,
+    *,
+    check: Callable[[Result], object] = lambda result: None,
+) -> list[Result]:
     """Read result files, and every result under the folders among `paths`; sorted by device, kind and name.
 
     Report files (`zoo bench report` writes them beside its page) are passed over in folders.
@@ -223,6 +228,7 @@ def read_results(paths: Iterable[Path], kinds: Collection[str] | None = None) ->
     Args:
         paths: files and folders.
         kinds: the kinds that the caller can read; None takes any.
+        check: looks further into each result; the file's name is put before its errors.
 
     Raises:
         ZooError: a path that is missing, a folder without results, JSON that is no result of ours or of another kind.
@@ -230,10 +236,15 @@ def read_results(paths: Iterable[Path], kinds: Collection[str] | None = None) ->
     results: dict[Path, Result] = {}
     for path in paths:
         files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        found = {file.resolve(): result for file in files if (result := _read(file, kinds, skip_reports=path.is_dir()))}
+        found = {file: result for file in files if (result := _read(file, kinds, skip_reports=path.is_dir()))}
         if not found:
             raise ZooError(f"{path} holds no results.", _MAKE_ONE)
-        results |= found
+        for file, result in found.items():
+            try:
+                check(result)
+            except ZooError as error:
+                raise ZooError(f"{file}: {error.problem}", error.hint) from error
+            results[file.resolve()] = result
     return sorted(results.values(), key=lambda result: (result.device, result.kind, result.name))
 
 
@@ -241,8 +252,8 @@ def _read(path: Path, kinds: Collection[str] | None, *, skip_reports: bool) -> R
     if not path.is_file():
         raise ZooError(f"There is no result {path}.", _MAKE_ONE)
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows put a mark before the text
+    except (ValueError, OSError, RecursionError) as error:
         raise ZooError(f"{path} is not readable JSON: {error}.", "Measure again, or take the file away.") from error
     format_ = fields.get("format") if isinstance(fields, dict) else None
     if format_ == REPORT_FORMAT and skip_reports:
@@ -252,7 +263,7 @@ def _read(path: Path, kinds: Collection[str] | None, *, skip_reports: bool) -> R
             f"{path} is not a result of `zoo bench` (format {format_!r}, expected {Result.format!r}).",
             "Take it out of the folder, or name the result files one by one.",
         )
-    if kinds is not None and fields.get("kind") not in kinds:
+    if kinds is not None and fields.get("kind") not in tuple(kinds):
         raise ZooError(
             f"{path} is a result of kind {fields.get('kind')!r}; this version reads {', '.join(kinds)}.",
             "A newer version of the zoo wrote it: update, or take the file away.",
@@ -261,7 +272,8 @@ def _read(path: Path, kinds: Collection[str] | None, *, skip_reports: bool) -> R
         result = Result.from_dict(fields)
     except RowError as error:
         raise ZooError(f"{path} is damaged: {error.problem}", "Measure again.") from error
-    if "device" not in result.environment:
+    device = result.environment.get("device")
+    if not (isinstance(device, str) and device.strip()):
         raise ZooError(f"{path} is damaged: its environment names no device.", "Measure again.")
     return result
 

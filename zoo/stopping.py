@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -80,6 +80,30 @@ def stop_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def hold_signals() -> Iterator[Callable[[], bool]]:
+    """Hold signals back while the block runs code of others that calls back and cannot be left by an exception.
+
+    Yields:
+        whether one came: then the block shall end soon. What it means, such as `Stopped`, is raised after the block.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    ignored = (signal.SIG_IGN, None)
+    before = {number: handler for number in STOPPING if (handler := signal.getsignal(number)) not in ignored}
+    for number in before:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def is_another_press(last: float, now: float) -> bool:

@@ -63,6 +63,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def number_of(things: int, name: str) -> str:
+    """“1 network”, “1,234 networks”: for names whose plural has an s."""
+    return f"{things:,} {name}{'s' * (things != 1)}"
+
+
 def percent(share: float) -> str:
     """0.0231 → “2.3 %”, 0.52 → “52 %”."""
     return f"{share * 100:.1f} %" if share < 0.0995 else f"{share * 100:.0f} %"

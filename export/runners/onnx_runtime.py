@@ -126,6 +126,9 @@ class OnnxRunner:
         options.log_severity_level = _SILENT
         # onnxruntime would take every core of the machine, also those that this process may not use.
         options.intra_op_num_threads = threads or usable_cores()
+        # Its threads would wait for the next call by spinning, tens of milliseconds long, on the cores that a server
+        # needs to read the next request.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if provider != CPU:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         if self._profile:

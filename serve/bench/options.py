@@ -16,6 +16,13 @@ from zoo.rows import Count, NotNegative, Positive, Row, ThreadCount, Within
 ScenarioId = Literal["single_stream", "multi_stream", "offline", "server"]
 Driver = Literal["zoo", "loadgen"]
 
+# How long each of two things is timed before a verdict, seconds: `zoo bench check` tries verdicts of this length.
+COMPARED_S = 3.0
+
+# Pictures a second that arrive: from one in a hundred seconds (a visit waits for one at least) to one a microsecond,
+# more than any runner answers. All arrivals of a visit are drawn before it begins.
+Rate = Annotated[float, Within(0.01, 1e6)]
+
 # Options that commands share.
 WarmupMs = Annotated[NotNegative, Opt("Untimed calls before the first round.")]
 Rounds = Annotated[int, Within(3), Opt("Visits to each thing compared, A B A B…")]
@@ -49,7 +56,7 @@ class LatencyOptions(Row):
         ),
     ] = ()
     rates: Annotated[
-        tuple[Positive, ...],
+        tuple[Rate, ...],
         Opt(
             "Pictures a second that arrive, for server; repeatable.  [default: 50, 80, 95 % of the slowest's most]",
             flags=("--rate",),
@@ -57,7 +64,7 @@ class LatencyOptions(Row):
     ] = ()
     idle_gap: Annotated[bool, Opt("Also time calls after 10, 100 and 1000 ms of silence.")] = False
     driver: Annotated[Driver, Opt("loadgen: MLPerf's own LoadGen calls and reads the clock.")] = "zoo"
-    duration_s: Annotated[Positive, Opt("Of each artifact at each batch size, in all rounds together.")] = 3.0
+    duration_s: Annotated[Positive, Opt("Of each artifact at each batch size, in all rounds together.")] = COMPARED_S
     warmup_ms: Annotated[NotNegative, Opt("Untimed calls before the first round; on until their time is steady.")] = (
         200.0
     )
@@ -104,7 +111,7 @@ class CheckOptions(Row):
     runs: Annotated[
         Count, Opt("Runs of each check that is repeated: 20 take minutes; a larger number goes on from them.")
     ] = 20
-    duration_s: Annotated[Positive, Opt("Of each of two things compared.")] = 2.0
+    duration_s: Annotated[Positive, Opt("Of each of two things compared.")] = COMPARED_S
     threads: Threads = None
     again: Annotated[bool, Opt("Begin anew instead of going on with the result that is there.")] = False
     out: Folder = RESULTS

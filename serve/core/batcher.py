@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 import numpy as np
 
@@ -105,12 +107,12 @@ class Batcher:
     @property
     def ready(self) -> bool:
         """Whether every runner has been warm, one works now, and none is told to stop."""
-        return self.is_warm and self.working > 0 and not self._closing.is_set()
+        return self.is_warm and not self._closing.is_set() and self.working > 0
 
     @property
     def working(self) -> int:
         """Instances that answer; the others are warming up, ill or stuck."""
-        return sum(instance.state == "working" for instance in self._at_work)
+        return len([instance for instance in self._at_work if instance.state == "working"])
 
     @property
     def restarts(self) -> int:
@@ -207,8 +209,8 @@ class Batcher:
                 "Send it again after Retry-After seconds, or start the server with a larger --queue-capacity.",
                 self.expected_wait_s(),
             )
-        # Called at once where it is cancelled already; that of an answered picture finds nothing to discard.
-        waiting.future.add_done_callback(lambda done: self._discard(waiting) if done.cancelled() else None)
+        # Called at once where it is cancelled already.
+        waiting.future.add_done_callback(partial(self._forget, weakref.ref(waiting)))
         return waiting.future
 
     def wake(self) -> None:
@@ -216,7 +218,14 @@ class Batcher:
         with self._changed:
             self._changed.notify()
 
-    def _discard(self, waiting: Waiting) -> None:
+    def _forget(self, known: weakref.ref[Waiting], done: Future[Answer]) -> None:
+        """Take a picture out whose future is cancelled; the queue, if anybody, still has it.
+
+        A future keeps what it calls: were that the picture, each would wait for the garbage collector with its pixels.
+        """
+        waiting = known() if done.cancelled() else None
+        if waiting is None:
+            return
         with self._changed:
             if self._queue.discard(waiting):
                 waiting.future.set_running_or_notify_cancel()

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,12 +22,13 @@ from PIL import Image
 
 from export.contract import Contract
 from export.interface import as_input
-from serve.core.failures import QueueFullError
+from serve.core.failures import QueueFullError, free_calls
 from serve.core.pace import RunningMean
 from serve.core.waiting import Taken
 from zoo.data.decode import MAX_PIXELS, GivenUpError, TooManyPixelsError, open_picture
 from zoo.data.preprocess import prepare
 from zoo.data.turbo import TurboJpeg, makes_the_same_pixels
+from zoo.errors import ZooError
 from zoo.model.spec import Preprocessing
 
 if TYPE_CHECKING:
@@ -40,8 +42,22 @@ LARGE_BUDGET = 4 * MAX_PIXELS
 LARGE_NICENESS = 9
 
 Pictures = Literal["exact", "quick"]
-Then = Callable[[Taken, float], None]
-"""Called from a decoding thread with the artifact's input and the seconds since the picture was handed in."""
+Then = Callable[[Taken, float, Future[Any]], None]
+"""Called from a decoding thread with the artifact's input, the seconds since the picture was handed in, its future.
+
+It holds no future itself: an error holds the functions it came through, and the future the error.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A picture to decode for an artifact, and who hears of it."""
+
+    body: bytes
+    contract: Contract
+    future: Future[Any]
+    then: Then
+    began_s: float
 
 
 class Decoders:
@@ -78,34 +94,34 @@ class Decoders:
         `future` fails with what goes wrong, also in `then`: BrokenPictureError, QueueFullError where the budget of
         large pictures is spent. When it is cancelled, the picture is given up, even half decoded.
         """
-        began_s, preprocessing = time.monotonic(), contract.preprocessing
+        job = Job(body=body, contract=contract, future=future, then=then, began_s=time.monotonic())
+        self._usual.submit(_guarded, future, self._decode_usual, job)
 
-        def decode(max_pixels: int) -> None:
-            if future.cancelled():
-                return
-            decoding_s = time.monotonic()
-            prepared: Taken = as_input(self._prepare(body, preprocessing, max_pixels, future)[None], contract)[0]
-            now_s = time.monotonic()
-            if max_pixels == LARGE_PIXELS:
-                self._took_s.note(now_s - decoding_s)
-            then(prepared, now_s - began_s)
+    def _decode_usual(self, job: Job) -> None:
+        try:
+            self._decode(job, LARGE_PIXELS)
+        except TooManyPixelsError as error:
+            if error.pixels > MAX_PIXELS:
+                raise
+            self._reserve(error.pixels)
+            self._large.submit(_guarded, job.future, self._decode_large, job, error.pixels)
 
-        def decode_usual() -> None:
-            try:
-                decode(LARGE_PIXELS)
-            except TooManyPixelsError as error:
-                if error.pixels > MAX_PIXELS:
-                    raise
-                self._reserve(error.pixels)
-                self._large.submit(_guarded, future, decode_large, error.pixels)
+    def _decode_large(self, job: Job, pixels: int) -> None:
+        try:
+            self._decode(job, MAX_PIXELS)
+        finally:
+            self._release(pixels)
 
-        def decode_large(pixels: int) -> None:
-            try:
-                decode(MAX_PIXELS)
-            finally:
-                self._release(pixels)
-
-        self._usual.submit(_guarded, future, decode_usual)
+    def _decode(self, job: Job, max_pixels: int) -> None:
+        if job.future.cancelled():
+            return
+        decoding_s = time.monotonic()
+        pixels = self._prepare(job.body, job.contract.preprocessing, max_pixels, job.future)
+        prepared: Taken = as_input(pixels[None], job.contract)[0]
+        now_s = time.monotonic()
+        if max_pixels == LARGE_PIXELS:
+            self._took_s.note(now_s - decoding_s)
+        job.then(prepared, now_s - job.began_s, job.future)
 
     def _prepare(
         self, body: bytes, preprocessing: Preprocessing, max_pixels: int, future: Future[Any]
@@ -155,6 +171,8 @@ def _guarded(future: Future[Any], work: Callable[..., None], *arguments: Any) ->
     except Exception as error:  # noqa: BLE001 - the request gets it, whatever it is
         if isinstance(error, MemoryError):
             error = QueueFullError("There is no memory for this picture now.", "Scale it down, or send it again later.")
+        if isinstance(error, ZooError):  # the client's, and its message says all
+            free_calls(error, keep_lines=False)
         if future.set_running_or_notify_cancel():
             future.set_exception(error)
 

@@ -6,6 +6,7 @@ The rows are the whole policy: the HTTP status of a failure and the label it is 
 from __future__ import annotations
 
 import math
+import traceback
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -125,6 +126,25 @@ FAILURES = (
     Failure(error=DeadlineError, status=504, reason="deadline"),
 )
 FAILURE_OF_OURS = Failure(error=ZooError, status=500, reason="internal")
+
+
+def free_calls(error: BaseException, *, keep_lines: bool = True) -> None:
+    """Let go of what the calls hold that an error came through, once it is answered.
+
+    An error of a picture holds the calls that made it, and these the picture and its future, which holds the error:
+    such a ring waits for the garbage collector.
+
+    Args:
+        error: its causes are freed too.
+        keep_lines: keep what a traceback prints, and with it the calls that have not ended yet.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if keep_lines:
+            traceback.clear_frames(seen.__traceback__)
+        else:
+            seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__
 
 
 def find_failure(error: ZooError) -> Failure:

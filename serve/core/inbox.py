@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -35,11 +35,14 @@ class Inbox:
         self._is_woken = False  # first: what arrives from here on wakes the loop again
         while self._arrived:
             source, target = self._arrived.popleft()
-            if target.done():
-                source.cancelled() or source.exception()  # seen, though nobody waits any more
-            elif source.cancelled():
+            try:
+                error = source.exception()  # seen, though nobody may wait any more
+            except CancelledError:
                 target.cancel()
-            elif (error := source.exception()) is not None:
-                target.set_exception(error)
-            else:
+                continue
+            if target.done():
+                continue
+            if error is None:
                 target.set_result(source.result())
+            else:
+                target.set_exception(error)

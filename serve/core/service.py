@@ -129,16 +129,17 @@ class Service:
             UnavailableError: it is not taken, for one of the reasons of its kinds. Whatever the body raises.
         """
         began_s = time.monotonic()
+        engine: Engine | None = None
         try:
             if reason := self.unavailable():
                 raise reason
-            with self.slot.use() as engine:
-                self._check_room(engine, self.in_flight - self.receiving)
-                self.in_flight += 1
-                try:
-                    yield engine
-                finally:
-                    self.in_flight -= 1
+            engine = self.slot.take()
+            self._check_room(engine, self.in_flight - self.receiving)
+            self.in_flight += 1
+            try:
+                yield engine
+            finally:
+                self.in_flight -= 1
             self.metrics.observe_request(time.monotonic() - began_s)
         except asyncio.CancelledError as error:
             if not self.draining:
@@ -151,6 +152,9 @@ class Service:
         except ZooError as error:
             self.metrics.observe_request(time.monotonic() - began_s, find_failure(error))
             raise
+        finally:
+            if engine is not None:
+                self.slot.leave(engine)
 
     @contextmanager
     def receive(self, engine: Engine) -> Iterator[Callable[[int], None]]:
@@ -245,7 +249,7 @@ class Service:
         future: Future[Answer] = Future()
         decode_ms = 0.0
 
-        def queue(picture: Taken, took_s: float) -> None:
+        def queue(picture: Taken, took_s: float, future: Future[Answer]) -> None:
             nonlocal decode_ms
             decode_ms = took_s * 1000.0
             engine.batcher.submit(picture, deadline_s=deadline_s, priority=priority, future=future)

@@ -51,6 +51,11 @@ class Engine:
         """Its outputs, that of all classes first."""
         return outputs_of(self.contract)
 
+    @cached_property
+    def dtypes(self) -> dict[str, str]:
+        """NumPy's type of each output, in the same order."""
+        return {tensor.name: tensor.dtype for tensor in self.answered}
+
     def close(self, timeout_s: float | None = None) -> bool:
         """Stop the threads, then free the runners; False where a thread is stuck inside a runner.
 
@@ -72,7 +77,8 @@ class Slot:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._users: Counter[Engine] = Counter()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._unused = threading.Condition(self._lock)
         self._observers: list[Observer] = []
 
     def observe(self, observer: Observer) -> None:
@@ -83,15 +89,24 @@ class Slot:
     @contextmanager
     def use(self) -> Iterator[Engine]:
         """Hold the engine at work: it is not closed before the block ends, whatever takes its place."""
-        with self._changed:
-            engine = self.engine
-            self._users[engine] += 1
+        engine = self.take()
         try:
             yield engine
         finally:
-            with self._changed:
-                self._users[engine] -= 1
-                self._changed.notify_all()
+            self.leave(engine)
+
+    def take(self) -> Engine:
+        """Begin to `use`; `leave` ends it."""
+        with self._lock:
+            self._users[self.engine] += 1
+            return self.engine
+
+    def leave(self, engine: Engine) -> None:
+        """Let it go."""
+        with self._lock:
+            self._users[engine] -= 1
+            if not self._users[engine]:
+                self._unused.notify_all()
 
     def swap(self, engine: Engine) -> None:
         """Put a warm engine to work; close the one before it after its last answer. Blocks until then.
@@ -105,14 +120,14 @@ class Slot:
             raise ValueError(f"{engine.info.artifact} is not warm: start its batcher and wait for `warmed` first")
         for observer in self._observers:
             engine.batcher.observe(observer)
-        with self._changed:
+        with self._lock:
             old, self.engine = self.engine, engine
         self.retire(old)
 
     def retire(self, engine: Engine) -> None:
         """Close an engine that gets no new requests after its last answer. Blocks until then."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._users[engine])
+        with self._unused:
+            self._unused.wait_for(lambda: not self._users[engine])
             del self._users[engine]
         engine.batcher.drain()
         engine.close()

@@ -73,7 +73,7 @@ class Answer:
         return self.batch.named(self.row, contract, top)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, weakref_slot=True, eq=False)
 class Waiting:
     """A picture in the queue; times are on the batcher's clock."""
 

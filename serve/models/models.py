@@ -86,6 +86,8 @@ class Models:
         self.regions = Regions()
         for one in served:
             self._served.setdefault(one.name, {})[one.version] = one
+        # What most requests ask for.
+        self._newest = {name: self._served[name][self.versions(name)[-1]] for name in self._served}
         # Requests are counted for the whole server, whichever models come and go.
         self.requests = self.default.service.metrics.requests
 
@@ -138,6 +140,8 @@ class Models:
         Raises:
             UnknownModelError: it is not loaded.
         """
+        if not version and (newest := self._newest.get(name)):
+            return newest
         versions = self.versions(name)
         if not versions:
             loaded = ", ".join(list(self._served)[:8]) or "none"
@@ -146,15 +150,17 @@ class Models:
             raise UnknownModelError(
                 f"The model {name} has no version {visible(version[:20])!r} here.", f"Loaded: {', '.join(versions)}."
             )
-        return self._served[name][version or versions[-1]]
+        return self._served[name][version]
 
     def swap(self, name: str, versions: Mapping[str, Served]) -> list[Served]:
         """Serve these versions of a model from now on; return those that were at work and are no longer."""
         old = self._served.get(name, {})
         if versions:
             self._served[name] = dict(versions)
+            self._newest[name] = versions[self.versions(name)[-1]]
         else:
             self._served.pop(name, None)
+            self._newest.pop(name, None)
         return [one for version, one in old.items() if versions.get(version) is not one]
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +22,17 @@ STAGES = {
 }
 
 
-@dataclass
+@dataclass(slots=True)
 class _Duration:
     count: int = 0
-    ns: int = 0
+    ms: float = 0.0
 
-    def add(self, took_ms: float, count: int = 1) -> None:
-        self.count += count
-        self.ns += round(took_ms * 1e6)
+    def add(self, took_ms: float) -> None:
+        self.count += 1
+        self.ms += took_ms
+
+    def to_dict(self) -> dict[str, int]:
+        return {"count": self.count, "ns": round(self.ms * 1e6)}
 
 
 class Statistics:
@@ -62,15 +64,10 @@ class Statistics:
             for name, stage in STAGES.items():
                 self._sums[name].add(taken_ms.get(stage, 0.0))
 
-    @contextmanager
-    def count_failure(self, began_s: float) -> Iterator[None]:
-        """Count a request whose block raises; it began at `began_s` (on `time.monotonic`)."""
-        try:
-            yield
-        except BaseException:
-            with self._lock:
-                self._sums["fail"].add((time.monotonic() - began_s) * 1000.0)
-            raise
+    def observe_failure(self, began_s: float) -> None:
+        """Count a request that was not answered; it began at `began_s` (on `time.monotonic`)."""
+        with self._lock:
+            self._sums["fail"].add((time.monotonic() - began_s) * 1000.0)
 
     def to_dict(self, name: str, version: str, look_ups: Mapping[str, dict[str, int]]) -> dict[str, Any]:
         """One element of `model_stats`; `look_ups` are those of the cache, by the extension's words."""
@@ -82,14 +79,14 @@ class Statistics:
                 "inference_count": self._pictures,
                 "execution_count": self._executions,
                 "inference_stats": {
-                    **{each: vars(self._sums[each]).copy() for each in (*STAGES, "fail")},
+                    **{each: self._sums[each].to_dict() for each in (*STAGES, "fail")},
                     **look_ups,
                 },
                 "batch_stats": [
                     {
                         "batch_size": size,
                         "compute_input": {"count": spent.count, "ns": 0},
-                        "compute_infer": vars(spent).copy(),
+                        "compute_infer": spent.to_dict(),
                         "compute_output": {"count": spent.count, "ns": 0},
                     }
                     for size, spent in sorted(self._batches.items())

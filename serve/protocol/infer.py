@@ -48,12 +48,11 @@ async def infer(
         ProtocolError: a tensor that the model does not take, an output that it has not, too large a batch.
         BrokenPictureError, QueueFullError, DrainingError, DeadlineError, EngineError: as `Service.classify`.
     """
-    with served.statistics.count_failure(began_s):
+    try:
         wanted = _wanted(request, engine)
         given = _given(request, engine)
         if given.region:
-            raw = regions.read(given.region.name, given.region.offset, given.region.length)
-            given = replace(given, raw=raw)
+            given = given.with_raw(regions.read(given.region.name, given.region.offset, given.region.length))
         turn: Turn = {"deadline_s": deadline_s, "priority": request.priority, "holder": holder}
         if given.datatype == BYTES:
             answers, decode_ms = await _classify(served.service, engine, given.elements(), turn)
@@ -62,19 +61,22 @@ async def infer(
             answers = await _submit(served.service, engine, given.array(), turn)
         computed_s = time.monotonic()
         logits = np.stack([answer.logits for answer in answers]) if len(answers) > 1 else answers[0].logits[None]
-        outputs = tuple(_output(asked, logits, engine) for asked in wanted)
+        outputs = tuple([_output(asked, logits, engine) for asked in wanted])
         for output in outputs:
             if region := output.asked.region:
                 regions.write(region.name, region.offset, region.length, output.raw())
+    except BaseException:
+        served.statistics.observe_failure(began_s)
+        raise
     now_s = time.monotonic()
     taken_ms = {
         "decode": decode_ms,
-        "queue": max(answer.queue_ms for answer in answers),
-        "compute": max(answer.compute_ms for answer in answers),
+        "queue": max([answer.queue_ms for answer in answers]),
+        "compute": max([answer.compute_ms for answer in answers]),
         "encode": (now_s - computed_s) * 1000.0,
         "total": (now_s - began_s) * 1000.0,
     }
-    served.statistics.observe_success(sum(not answer.was_kept for answer in answers), taken_ms)
+    served.statistics.observe_success(len([answer for answer in answers if not answer.was_kept]), taken_ms)
     for answer in answers:
         served.service.metrics.observe_prediction(
             decode_ms=decode_ms,
@@ -89,7 +91,7 @@ async def infer(
         id=request.id,
         outputs=outputs,
         timings_ms=taken_ms,
-        batch_size=max(answer.batch_size for answer in answers),
+        batch_size=max([answer.batch_size for answer in answers]),
     )
 
 
@@ -147,7 +149,7 @@ def _are_finite(tensor: NDArray[Any]) -> bool:
 
 def _wanted(request: InferRequest, engine: Engine) -> list[AskedOutput]:
     """The outputs to answer; all of them where none is asked for."""
-    names = [tensor.name for tensor in engine.answered]
+    names = list(engine.dtypes)
     if not request.outputs:
         return [AskedOutput(name=name, binary=request.binary_output) for name in names]
     for asked in request.outputs:
@@ -162,7 +164,7 @@ def _wanted(request: InferRequest, engine: Engine) -> list[AskedOutput]:
 
 def _output(asked: AskedOutput, logits: NDArray[np.float32], engine: Engine) -> OutputTensor:
     """One output of a batch; `logits` (N, K) are the first output, whose order the others repeat."""
-    contract, tensor = engine.contract, next(tensor for tensor in engine.answered if tensor.name == asked.name)
+    contract = engine.contract
     if asked.classification:
         k = min(asked.classification, logits.shape[1])
         elements = [element for row in logits for element in _classification(row, k, contract.classes)]
@@ -171,7 +173,9 @@ def _output(asked: AskedOutput, logits: NDArray[np.float32], engine: Engine) -> 
     if asked.name in (TOP_SCORES, TOP_CLASSES):
         order = np.argsort(-logits, axis=1, kind="stable")[:, : contract.form.topk or 0]
         data = np.take_along_axis(logits, order, axis=1) if asked.name == TOP_SCORES else order.astype(np.int64)
-    return OutputTensor(name=asked.name, datatype=DATATYPES[tensor.dtype], shape=data.shape, data=data, asked=asked)
+    return OutputTensor(
+        name=asked.name, datatype=DATATYPES[engine.dtypes[asked.name]], shape=data.shape, data=data, asked=asked
+    )
 
 
 def _classification(row: NDArray[np.float32], k: int, classes: Sequence[str]) -> list[bytes]:

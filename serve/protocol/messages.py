@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from serve.protocol.datatypes import (
     elements_from_values,
     raw_from_elements,
 )
+
+T = TypeVar("T")
 
 MOST_DIMS = 8
 MOST_VALUES = 2**31
@@ -51,6 +53,10 @@ class GivenTensor:
                 f"The shape {list(self.shape)[:MOST_DIMS]} of {self.name[:80]!r} is not one of a tensor.",
                 f"At most {MOST_DIMS} sides, none negative, and {MOST_VALUES} values in all.",
             )
+
+    def with_raw(self, raw: bytes | memoryview) -> GivenTensor:
+        """The same tensor with these values: what it says of them has been looked at."""
+        return _like(self, raw=raw)
 
     def array(self) -> NDArray[Any]:
         """Its numbers.
@@ -95,15 +101,8 @@ class InferRequest:
     priority: int = DEFAULT_PRIORITY
 
     def with_inputs(self, inputs: tuple[GivenTensor, ...]) -> InferRequest:
-        """The same request of other values; `dataclasses.replace` takes thrice the time."""
-        return InferRequest(
-            id=self.id,
-            inputs=inputs,
-            outputs=self.outputs,
-            binary_output=self.binary_output,
-            timeout_us=self.timeout_us,
-            priority=self.priority,
-        )
+        """The same request of other values for the same inputs."""
+        return _like(self, inputs=inputs)
 
     def __post_init__(self) -> None:
         for tensors, what in ((self.inputs, "input"), (self.outputs, "output")):
@@ -203,6 +202,13 @@ def read_asked(name: str, parameters: Mapping[str, Any]) -> AskedOutput:
         binary=read_parameter(parameters, "binary_data", bool, None),
         region=read_region(parameters),
     )
+
+
+def _like(row: T, **changes: Any) -> T:
+    """A copy of a checked row that is not checked again; `dataclasses.replace` takes ten times as long."""
+    copy = object.__new__(type(row))
+    copy.__dict__.update(row.__dict__, **changes)
+    return copy
 
 
 _KINDS = {int: "a whole number", str: "a text", bool: "true or false"}

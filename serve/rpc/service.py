@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from serve.core.failures import DeadlineError, ProtocolError, find_failure
+from serve.core.failures import DeadlineError, ProtocolError, find_failure, free_calls
 from serve.keys import Keyring, role_for
 from serve.models.models import Models, Served
 from serve.protocol.describe import index, model_config, model_metadata, server_metadata
@@ -195,6 +195,7 @@ class InferenceCalls:
         except ZooError as error:
             message.error_message = str(error)
             message.infer_response.id = request.id
+            free_calls(error)
         except Exception:
             logger.exception("ModelStreamInfer failed")
             message.error_message = CRASHED
@@ -281,6 +282,7 @@ def _with_status(name: str, call: Call, models: Models, keys: Keyring, tracing: 
             status = find_failure(error).status
             if status == 500:
                 logger.error("%s", error.problem, exc_info=error.__cause__ or error)
+            free_calls(error)
             await context.abort(CODES[status], str(error))
         except Exception:
             status = 500

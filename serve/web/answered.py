@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from serve.core.service import Service, together
@@ -20,7 +21,7 @@ class Answered:
     pictures: Sequence[File]
     found: Sequence[tuple[Answer, float] | BrokenPictureError]
 
-    @property
+    @cached_property
     def answers(self) -> list[tuple[Answer, float]]:
         """Those that are no errors."""
         return [one for one in self.found if not isinstance(one, BrokenPictureError)]

@@ -28,7 +28,7 @@ from serve.keys import EVERYBODY, Keyring
 from serve.models.exposition import render
 from serve.models.models import Models, Served, only
 from serve.tracing import Tracing
-from serve.web.access import Access
+from serve.web.access import Access, note_taken
 from serve.web.answered import classify_all
 from serve.web.examples import find_examples
 from serve.web.front import ErrorAnswers, Front, Shortcuts
@@ -139,20 +139,25 @@ async def predict(request: Request) -> Response:
     began_s = time.monotonic()
     served = _served(request)
     service = served.service
-    with service.admit() as engine, served.statistics.count_failure(began_s):
-        top, turn = read_top(request), read_turn(request.query_params, service.limits.timeout_s)
-        deadline_s = began_s + turn.timeout_s
-        check_media_type(request)
-        with service.receive(engine) as note:
-            pictures = await read_pictures(
-                request,
-                max_bytes=service.limits.max_body_bytes,
-                deadline_s=deadline_s,
-                most=engine.batcher.max_batch_size,
-                note=note,
-            )
-        asked = {"deadline_s": deadline_s, "priority": turn.priority, "holder": holder_of(request.scope)}
-        answered = await while_connected(request, classify_all(service, engine, pictures, asked), deadline_s=deadline_s)
+    with service.admit() as engine:
+        try:
+            top, turn = read_top(request), read_turn(request.query_params, service.limits.timeout_s)
+            deadline_s = began_s + turn.timeout_s
+            check_media_type(request)
+            with service.receive(engine) as note:
+                pictures = await read_pictures(
+                    request,
+                    max_bytes=service.limits.max_body_bytes,
+                    deadline_s=deadline_s,
+                    most=engine.batcher.max_batch_size,
+                    note=note,
+                )
+            asked = {"deadline_s": deadline_s, "priority": turn.priority, "holder": holder_of(request.scope)}
+            work = classify_all(service, engine, pictures, asked)
+            answered = await while_connected(request, work, deadline_s=deadline_s)
+        except BaseException:
+            served.statistics.observe_failure(began_s)
+            raise
     computed_s = time.monotonic()
     said = answered.to_list(engine, top)
     task = {} if engine.contract.thresholds is None else {"task": engine.contract.task}
@@ -169,9 +174,7 @@ async def predict(request: Request) -> Response:
     served.statistics.observe_success(sum(not answer.was_kept for answer, _ in answered.answers), taken_ms)
     timings_ms = {stage: round(took_ms, 3) for stage, took_ms in taken_ms.items()}
     split = ", ".join(f"{stage};dur={took_ms}" for stage, took_ms in timings_ms.items())
-    request.state.timing = f"{split}, batch {answered.batch_size}"
-    request.state.timings_ms = {f"{stage}_ms": took_ms for stage, took_ms in timings_ms.items()}
-    request.state.timings_ms["batch_size"] = answered.batch_size
+    note_taken(request.scope, split, timings_ms, answered.batch_size)
     return JsonAnswer(
         {
             "model": engine.contract.model,

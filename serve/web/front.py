@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.core.failures import UnauthorizedError
+from serve.core.failures import UnauthorizedError, free_calls
 from serve.web.access import Access
+from serve.web.asked import AskedRequest
 from serve.web.gate import SECURITY_HEADERS, Gate
 from zoo.errors import ZooError
 
@@ -75,7 +76,8 @@ class Front:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        visit = self._access.begin(scope)
+        request = AskedRequest(scope, receive, send)
+        visit = self._access.begin(scope, request.headers)
         added = [*SECURITY_HEADERS, (b"x-request-id", visit.id.encode())]
 
         async def send_with_headers(message: Message) -> None:
@@ -85,15 +87,15 @@ class Front:
             await send(message)
 
         try:
-            await self._pass_gate(scope, receive, send_with_headers)
+            await self._pass_gate(request, scope, receive, send_with_headers)
         finally:
             self._access.end(visit, scope)
 
-    async def _pass_gate(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_gate(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            self._gate.check(scope, Request(scope).headers)
+            self._gate.check(scope, request.headers)
         except ZooError as error:
-            response = await self._error_answers[ZooError](Request(scope), error)
+            response = await self._error_answers[ZooError](request, error)
             # Its body is not read: what comes of it must not be taken for the next request.
             response.headers["Connection"] = "close"
             if isinstance(error, UnauthorizedError):
@@ -104,17 +106,17 @@ class Front:
         if endpoint is None:
             await self.app(scope, receive, send)
         else:
-            await self._answer(endpoint, scope, receive, send)
+            await self._answer(endpoint, request, scope, receive, send)
 
-    async def _answer(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, endpoint: Endpoint, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as the framework does: errors by their kind; one that nobody expected is raised after its answer."""
-        request = Request(scope, receive, send)
         try:
             response = await endpoint(request)
         except Exception as error:
             kind = next(kind for kind in self._error_answers if isinstance(error, kind))
             response = await self._error_answers[kind](request, error)
             await response(scope, receive, send)
+            free_calls(error)
             if kind is Exception:
                 raise
             return

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -19,7 +21,7 @@ from serve.core.failures import (
     TooLargeError,
 )
 from serve.web.encoding import FORM, File, decompress, take_files
-from serve.web.listener import GONE
+from serve.web.listener import CONNECTION
 
 # curl --data-binary sends x-www-form-urlencoded unless told otherwise; the decoder decides what the bytes really are.
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
@@ -90,27 +92,26 @@ async def read_body(request: Request, *, max_bytes: int, deadline_s: float, note
         TooLargeError: above `max_bytes`. SlowBodyError: not complete at `deadline_s` (on `time.monotonic`).
         ClientGoneError: the client hung up. ParameterError: an empty body.
     """
-    too_large = TooLargeError(
-        f"The body is larger than {max_bytes / 1e6:g} MB.",
-        "Scale the picture down, or start the server with a larger --max-body-mb.",
-    )
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
-        raise too_large
+        raise _too_large(max_bytes)
     parts: list[bytes] = []
     length = 0
+    connection = request.scope.get("extensions", {}).get(CONNECTION)
+    is_there = connection is not None and connection["is_whole"]()
     try:
-        async with asyncio.timeout(deadline_s - time.monotonic()):
+        async with nullcontext() if is_there else asyncio.timeout(deadline_s - time.monotonic()):
             is_more = True
             while is_more:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGoneError("The client left while sending.")
-                parts.append(message.get("body", b""))
-                length += len(parts[-1])
-                note(len(parts[-1]))
+                part = message.get("body", b"")
+                parts.append(part)
+                length += len(part)
+                note(len(part))
                 if length > max_bytes:
-                    raise too_large
+                    raise _too_large(max_bytes)
                 is_more = message.get("more_body", False)
     except TimeoutError as error:
         raise SlowBodyError(
@@ -126,6 +127,13 @@ async def read_body(request: Request, *, max_bytes: int, deadline_s: float, note
     return body
 
 
+def _too_large(max_bytes: int) -> TooLargeError:
+    return TooLargeError(
+        f"The body is larger than {max_bytes / 1e6:g} MB.",
+        "Scale the picture down, or start the server with a larger --max-body-mb.",
+    )
+
+
 async def while_connected(request: Request, work: Coroutine[Any, Any, T], *, deadline_s: float) -> T:
     """Await `work`, but cancel it when the client leaves or the time is up. The body must have been read.
 
@@ -134,26 +142,31 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T], *, dea
     Raises:
         ClientGoneError, DeadlineError: it was cancelled. Whatever `work` raises.
     """
-    is_gone = is_over = False
-    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    before, is_over = task.cancelling(), False
+    ended_by: type[ClientGoneError | DeadlineError] | None = None
+
+    def end(reason: type[ClientGoneError | DeadlineError]) -> None:
+        nonlocal ended_by
+        if ended_by is None and not is_over:
+            ended_by = reason
+            task.cancel()
+
+    timer = task.get_loop().call_later(max(0.0, deadline_s - time.monotonic()), end, DeadlineError)
+    if connection := request.scope.get("extensions", {}).get(CONNECTION):
+        connection["tell_when_gone"](partial(end, ClientGoneError))
     try:
-        async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())) as limit:
-
-            def leave() -> None:
-                nonlocal is_gone
-                if not is_over and not limit.expired():
-                    is_gone = True
-                    limit.reschedule(loop.time())
-
-            if GONE in request.scope.get("extensions", {}):
-                request.scope["extensions"][GONE]["tell"](leave)
-            try:
-                return await work
-            finally:
-                is_over = True
-    except TimeoutError as error:
-        if is_gone:
+        return await work
+    except asyncio.CancelledError as error:
+        # As `asyncio.timeout` tells its own end from somebody else's, who may want both.
+        if ended_by is None or task.uncancel() > before:
+            raise
+        if ended_by is ClientGoneError:
             raise ClientGoneError("The client left before its answer was ready.") from error
-        raise DeadlineError("No answer within the request's time.", "Send fewer at once, or raise --timeout-ms.") from (
-            error
-        )
+        raise DeadlineError(
+            "No answer within the request's time.", "Send fewer at once, or raise --timeout-ms."
+        ) from error
+    finally:
+        is_over = True
+        timer.cancel()

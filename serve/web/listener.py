@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from zoo.files import json_text
 from zoo.rows import Count, Positive, Row, Within
 
-# Under it a request says who is told when its client leaves: `scope["extensions"][GONE]["tell"](callback)`.
-GONE = "zoo.gone"
+# Under it a request finds what its connection knows, in `scope["extensions"]`: `tell_when_gone(callback)` has its
+# client's leaving told, `is_whole()` says whether its body is here: then reading it takes no time.
+CONNECTION = "zoo.connection"
 SWEEP_S = 1.0
 # A client that is still sending would not read an answer if its connection were closed at once.
 LINGER_S = 2.0
@@ -108,7 +109,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stage: Literal["head", "body", "answer", "linger"] = "head"
         self._since_s = 0.0
         self._head_bytes = 0
+        self._piece_bytes = 0
         self._on_gone: Callable[[], None] | None = None
+        self._extensions: dict[str, dict[Any, Any]] = {
+            CONNECTION: {"tell_when_gone": self._set_on_gone, "is_whole": self._is_whole}
+        }
 
     # --- what the transport says -----
 
@@ -124,6 +129,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever works for this client."""
         self._doors.leave(self)
+        self._extensions = {}  # it leads back here
         super().connection_lost(exc)
         if self._on_gone is not None:
             self._on_gone()
@@ -132,7 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Count the bytes of a head before the parser keeps them."""
         if self._stage == "linger" or self.transport.is_closing():
             return
-        was_head = self._stage == "head"
+        was_head, self._piece_bytes = self._stage == "head", len(data)
         super().data_received(data)
         if self._stage == "head":
             # Of a piece that ends another request only some bytes are this head's: it has begun, more is not known.
@@ -146,13 +152,15 @@ class BoundedProtocol(HttpToolsProtocol):
         """A request's first byte is there."""
         super().on_message_begin()
         self._on_gone = None
-        self.scope["extensions"] = {GONE: {"tell": self._set_on_gone}}
+        self.scope["extensions"] = self._extensions
         if self._stage != "head":
             self._begin("head")
 
     def on_headers_complete(self) -> None:
         """Start the request, unless its head is too large."""
-        if sum(len(name) + len(value) + 4 for name, value in self.headers) > self._limits.max_header_bytes:
+        most = self._limits.max_header_bytes
+        # One that came whole in a piece below the limit is below it too.
+        if (self._head_bytes or self._piece_bytes > most) and _size_of(self.headers) > most:
             self._refuse_head()
             return
         self._doors.note_busy(self)
@@ -234,8 +242,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stage, self._since_s, self._head_bytes = stage, self.loop.time(), 0
         self._doors.note_waiting(self, stage != "answer")
 
+    def _is_whole(self) -> bool:
+        """Whether the newest request of this connection is here in full, and so is each before it."""
+        return self._stage == "answer"
+
     def _set_on_gone(self, callback: Callable[[], None]) -> None:
         self._on_gone = callback
+
+
+def _size_of(headers: list[tuple[bytes, bytes]]) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in headers)
 
 
 class Lingering:
@@ -245,24 +261,32 @@ class Lingering:
     waits here for the body.
     """
 
-    __slots__ = ("_cycle", "_head", "_protocol", "is_closing", "write")
+    __slots__ = ("_cycle", "_head", "_protocol")
 
     def __init__(self, protocol: BoundedProtocol) -> None:
-        self._protocol, self._cycle, self._head = protocol, protocol.cycle, b""
-        self.is_closing = protocol.transport.is_closing
-        self.write: Callable[[bytes], None] = self._hold
+        self._protocol, self._head = protocol, b""
+        # It leads back here: cut once it is not needed, or every request would wait for the garbage collector.
+        self._cycle: RequestResponseCycle | None = protocol.cycle
 
-    def _hold(self, data: bytes) -> None:
-        if not self._cycle.response_started:  # 100 Continue
-            self._protocol.transport.write(data)
-        elif self._cycle.scope["method"] == "HEAD":  # nothing follows
+    def is_closing(self) -> bool:
+        """Whether nothing is sent any more."""
+        return self._protocol.transport.is_closing()
+
+    def write(self, data: bytes) -> None:
+        """Send it, but hold an answer's head."""
+        if self._head:
             self._send(data)
+        elif self._cycle is None or not self._cycle.response_started:  # the rest of a body; 100 Continue
+            self._protocol.transport.write(data)
         else:
-            self._head, self.write = data, self._send
+            is_all = self._cycle.scope["method"] == "HEAD"
+            self._head, self._cycle = data, None
+            if is_all:
+                self._send(b"")
 
     def _send(self, data: bytes) -> None:
         self._protocol.transport.writelines([self._head, data])
-        self._head, self.write = b"", self._protocol.transport.write
+        self._head = b""
 
     def close(self) -> None:
         """Close the connection, gently."""

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.tracing import Tracing
+from serve.web.access import taken_of
 
 
 class TraceMiddleware:
@@ -36,7 +37,7 @@ class TraceMiddleware:
         try:
             await self.app(scope, receive, send_noting_status)
         finally:
-            route = self.paths.get(scope.get("endpoint"), "other")
+            route, taken = self.paths.get(scope.get("endpoint"), "other"), taken_of(scope)
             self.tracing.record(
                 f"{scope['method']} {route}",
                 Headers(scope=scope),
@@ -46,6 +47,6 @@ class TraceMiddleware:
                     "http.route": route,
                     "http.response.status_code": status,
                 },
-                timings_ms=scope.get("state", {}).get("timings_ms", {}),
+                timings_ms=taken.fields() if taken else {},
                 failed=status >= 500,
             )

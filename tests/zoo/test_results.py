@@ -211,10 +211,14 @@ def damage(**changes: Any) -> str:
         ("[1, 2]", "not a result"),
         ('{"format": "somebody-else"}', "not a result"),
         ("{", "not readable JSON"),
+        ("[" * 100_000, "not readable JSON"),
         (damage(kind="weather"), "kind 'weather'"),
+        (damage(kind=["latency"]), "kind .'latency'."),
         (damage(data=None), "damaged"),
         (damage(name=7), "damaged"),
         (damage(environment={}), "names no device"),
+        (damage(environment={"device": ["a", "b"]}), "names no device"),
+        (damage(environment={"device": " "}), "names no device"),
     ],
 )
 def test_foreign_and_damaged_json_is_named(tmp_path: Path, text: str, problem: str) -> None:
@@ -224,6 +228,23 @@ def test_foreign_and_damaged_json_is_named(tmp_path: Path, text: str, problem: s
         read_results([tmp_path], kinds=("latency", "stages"))
     assert str(path) in error.value.problem
     assert error.value.hint
+
+
+def test_a_mark_that_an_editor_puts_before_the_text_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("\ufeff" + damage(), encoding="utf-8")
+    assert read_results([path]) == [a_result()]
+
+
+def test_what_a_caller_finds_in_a_result_comes_with_its_file(tmp_path: Path) -> None:
+    path = write_result(tmp_path, a_result())
+
+    def refuse(result: Result) -> None:
+        raise ZooError("It is too old.", "Measure again.")
+
+    with pytest.raises(ZooError, match=f"{path.name}: It is too old") as error:
+        read_results([tmp_path], check=refuse)
+    assert error.value.hint == "Measure again."
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()], ids=["missing", "empty folder"])

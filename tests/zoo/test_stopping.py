@@ -11,7 +11,7 @@ import pytest
 
 from export.staging import staging
 from zoo.files import replacing
-from zoo.stopping import STOPPING, Stopped, stop_signals
+from zoo.stopping import STOPPING, Stopped, hold_signals, stop_signals
 
 
 def send(number: int) -> None:
@@ -42,6 +42,19 @@ def test_a_signal_counts_whatever_error_a_library_makes_of_it() -> None:
             raise RuntimeError("failed to export the model") from error
     assert stopped.value.exit_code == 130
     assert isinstance(stopped.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_signal_that_is_held_is_known_at_once_and_counts_after_the_block(fails: bool) -> None:
+    told: list[bool] = []
+    with pytest.raises(Stopped) as stopped, stop_signals(), hold_signals() as came:
+        told.append(came())
+        send(signal.SIGTERM)
+        told.append(came())
+        if fails:
+            raise RuntimeError("the library gave up")
+    assert told == [False, True]
+    assert stopped.value.exit_code == 143
 
 
 def test_the_first_signal_counts_and_a_second_one_leaves_the_tidying_up_alone() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from math import sqrt
 
+from train.learn.label_answers import LabelValidation
 from train.learn.run import Best, Run
-from train.learn.scores import score_of
+from train.learn.scores import score_of, weight_of
 from train.learn.validation import Judged
+from train.options import Metric
 from train.progressive.recipe import Recipe
 
 
@@ -22,7 +24,7 @@ def keep_best(run: Run, recipe: Recipe, result: Judged, *, epoch: int, share: fl
     run.highest = score[0] if run.highest is None else max(run.highest, score[0])
     bar = run.highest
     if recipe.metric != "loss":
-        bar -= standard_error(run.highest, len(result.answers.index))
+        bar -= standard_error(run.highest, judged_by(result, recipe.metric))
     kept = run.best is None or is_better(score, run.best.score, bar)
     if kept:
         weights = {name: tensor.clone() for name, tensor in run.average.model.state_dict().items()}
@@ -32,13 +34,20 @@ def keep_best(run: Run, recipe: Recipe, result: Judged, *, epoch: int, share: fl
     return kept
 
 
-def standard_error(share: float, pictures: int) -> float:
+def judged_by(result: Judged, metric: Metric) -> float:
+    """By how many pictures a validation has its figure."""
+    if isinstance(result, LabelValidation):
+        return float(len(result.answers.index))
+    return weight_of(result.answers, metric)
+
+
+def standard_error(share: float, pictures: float) -> float:
     """Of a share of so many pictures, √(p (1 − p) / n): 0.034 of 0.9 of 76 pictures, 0.007 of 0.9 of 2,000."""
     return sqrt(max(share * (1 - share), 0.0) / pictures)
 
 
 def is_better(score: tuple[float, float], best: tuple[float, float], bar: float) -> bool:
-    """Whether a score, (metric, −loss), is better than the best so far.
+    """Whether a score, (metric, −loss) as `score_of` has it, is better than the best so far.
 
     What is above `bar`, within a standard error of the highest, is equal, and the loss decides (the one-standard-error
     rule of Breiman et al. 1984): of eight epochs judged by 76 pictures the highest is mostly the luckiest.

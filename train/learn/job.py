@@ -10,6 +10,7 @@ from train.learn.losses import resolve_class_weights
 from train.learn.planes import check_planes
 from train.options import TrainOptions
 from train.processes.distributed import World
+from train.progressive.balance import imbalance_of
 from train.progressive.cost import RunCost, estimate
 from train.progressive.overrides import check_task, choose_recipe
 from train.progressive.recipe import Recipe
@@ -115,7 +116,9 @@ def make_job(
     variant = find_model_variant(options.model, options.channels)
     train_set, val_set = pictures or _open_pictures(options)
     counts = len(train_set), len(train_set.classes)
-    recipe = choose_recipe(options, variant, recipe, counts=counts, multi_label=train_set.multi_label)
+    imbalance = imbalance_of(train_set, val_set if options.fold else None)
+    several = train_set.multi_label
+    recipe = choose_recipe(options, variant, recipe, counts=counts, imbalance=imbalance, multi_label=several)
     settings = choose_settings(options, train_set, world)
     _refuse_without_effect(options, has_teacher=bool(teacher or recipe.teacher), device=settings.device.type)
     start = start or find_start(options.model)

@@ -25,6 +25,7 @@ from train.learn.head_start import begin_with_fitted_head
 from train.learn.job import Job
 from train.learn.midpoint import try_midpoint
 from train.learn.run import DIVERGED_HINT, Epoch, PartialEpoch, Run, enter_stage, finite_or_none
+from train.learn.scores import balanced_figure
 from train.learn.state import keep_random_state, restore_random_state, save_state
 from train.learn.step import train_step
 from train.learn.suitability import suited_to
@@ -161,6 +162,7 @@ class _Loop:
             broken=len(run.broken),
             val_map=result.map,
             val_pictures=None if chosen is None else looked_at,
+            val_balanced=balanced_figure(result, recipe.metric),
         )
         run.history.append(line)
         run.partial = None

@@ -15,6 +15,7 @@ from train.learn.job import Job
 from train.learn.run import Run, enter_stage, start_run
 from train.learn.step import autocast, normalize, train_step
 from train.processes.distributed import ALONE
+from train.progressive.balance import imbalance_of
 from train.progressive.budget import Amount, Pace, features_seen
 from train.progressive.recipe import TrainingStage
 from zoo.errors import DataError, ZooError
@@ -58,7 +59,12 @@ def amount_of(job: Job) -> Amount:
     features = features_seen(len(pictures), flip_keeps_class=pictures.flip_keeps_class) if job.start else 0
     test = len(job.test_set) if job.test_set else 0
     return Amount(
-        classes=len(job.classes), train=len(pictures), validate=len(job.val_set), test=test, features=features
+        classes=len(job.classes),
+        train=len(pictures),
+        validate=len(job.val_set),
+        test=test,
+        features=features,
+        imbalance=imbalance_of(pictures, job.val_set if job.fold else None),
     )
 
 

@@ -43,7 +43,8 @@ class Epoch(Row):
 
     `val_pictures` is how many of the validation pictures were looked at, None: all of them.
 
-    Of pictures with several labels the accuracies are None, and `val_map` is what validation reached.
+    Of pictures with several labels the accuracies are None, and `val_map` is what validation reached. `val_balanced` is
+    the balanced accuracy, where the best epoch is chosen by it.
     """
 
     epoch: Count
@@ -60,6 +61,7 @@ class Epoch(Row):
     broken: CountOrNone
     val_map: Share | None = None
     val_pictures: Count | None = None
+    val_balanced: Share | None = None
 
     @property
     def merit(self) -> float:
@@ -104,7 +106,8 @@ class HeadStart(Row):
     """What a classifier fitted to the features of the weights as they are reached on the validation pictures.
 
     It was fitted to `features`, in `seconds`. `kept` is False where the weights' own classifier is better and stays.
-    `mirrors` is False where mirror images turned out to mislead, `grows` where smaller pictures do.
+    `balanced` is `val_balanced` of `Epoch`. `mirrors` is False where mirror images turned out to mislead, `grows` where
+    smaller pictures do.
     """
 
     top1: Share | None
@@ -116,6 +119,7 @@ class HeadStart(Row):
     map: Share | None = None
     mirrors: bool = True
     grows: bool = True
+    balanced: Share | None = None
 
     @property
     def merit(self) -> float:

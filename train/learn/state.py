@@ -16,7 +16,7 @@ from train.learn.job import Job
 from train.learn.run import Best, Epoch, HeadStart, PartialEpoch, Run
 from train.progressive.rate_range import RangeTest
 from train.progressive.recipe import Recipe
-from zoo.errors import CheckpointError, RowError
+from zoo.errors import CheckpointError, RowError, ZooError
 from zoo.files import replacing, writing_errors
 from zoo.model.spec import RGB
 from zoo.wording import joined
@@ -55,7 +55,11 @@ def _identity(job: Job) -> dict[str, Any]:
 
 
 def save_state(run: Run, job: Job, path: Path) -> None:
-    """Write all that a resumed run needs, whole or not at all."""
+    """Write all that a resumed run needs, whole or not at all.
+
+    Raises:
+        ZooError: it cannot be written; an earlier state stays.
+    """
     state = {
         "model": run.model.state_dict(),
         "average": run.average.model.state_dict(),
@@ -74,8 +78,12 @@ def save_state(run: Run, job: Job, path: Path) -> None:
         "fitted": run.fitted,
         "portion": run.portion,
     }
-    with replacing(path) as temporary, writing_errors(RuntimeError), temporary.open("wb") as file:
-        torch.save(state, file)
+    try:
+        with replacing(path) as temporary, writing_errors(RuntimeError), temporary.open("wb") as file:
+            torch.save(state, file)
+    except ZooError as error:
+        goes_on = "Make room: the same command with --resume goes on from it."
+        raise ZooError(error.problem, goes_on if path.exists() else error.hint) from error
 
 
 def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:

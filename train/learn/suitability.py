@@ -31,7 +31,7 @@ def is_clear_loss(lost: int, gained: int, pictures: int) -> bool:
     return lost - gained >= max(STANDARD_ERRORS * sqrt(max(lost + gained, 1)), LEAST_SHARE * pictures)
 
 
-def is_clear_fall(before: float, after: float, pictures: int) -> bool:
+def is_clear_fall(before: float, after: float, pictures: float) -> bool:
     """The same of two shares of right answers, 0…1, of which is not known whether they are to the same pictures."""
     middle = (before + after) / 2
     error = sqrt(2 * middle * (1 - middle) / max(pictures, 1))

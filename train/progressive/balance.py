@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from train.options import COUNTS_CLASSES_ALIKE
+from train.progressive.adapt import UNEQUAL
 from train.progressive.recipe import Recipe
 from zoo.data.pictures import Pictures
 from zoo.rows import Count, NotNegative, Row, Text
@@ -16,6 +18,8 @@ from zoo.wording import digits
 
 # Numbers drawn at once: few for a class of which an epoch has few pictures, enough for a class of two.
 BLOCK = 1024
+# How to do as if classes were equal.
+AS_EQUAL = "--sampler shuffle --metric top1"
 # Set these streams apart from each other and from those of the loop, which are (seed, epoch, 7, step).
 CLASSES, PICTURES = (13, 1), (13, 2)
 
@@ -82,6 +86,19 @@ def times_seen(pictures: Pictures, an_epoch: int) -> NDArray[np.float64]:
     return times
 
 
+def imbalance_of(train: Pictures, val: Pictures | None = None) -> float:
+    """How many times the pictures of the rarest class the most frequent one has, of classes that have any.
+
+    1 where pictures may have several labels: then each has a loss and a figure of its own.
+
+    Args:
+        val: of a fold, so that all folds come to the same: together they are always the same pictures.
+    """
+    counts = train.class_counts() if val is None else train.class_counts() + val.class_counts()
+    there = counts[counts > 0]
+    return 1.0 if train.multi_label or not len(there) else float(there.max() / there.min())
+
+
 def counts_seen(pictures: Pictures, recipe: Recipe) -> NDArray[np.float64]:
     """How many pictures of each class as many draws as there are pictures have, (K,): by shuffling, what there are."""
     if recipe.sampler == "shuffle":
@@ -101,6 +118,29 @@ def classes_seen(pictures: Pictures, recipe: Recipe) -> tuple[ClassSeen, ...]:
     seen = counts_seen(pictures, recipe) / np.maximum(own, 1) * an_epoch / len(pictures)
     rows = zip(pictures.classes, own.tolist(), seen.tolist(), strict=True)
     return tuple(ClassSeen(name=name, pictures=count, times=times) for name, count, times in rows if count)
+
+
+def unequal_remark(pictures: Pictures, recipe: Recipe) -> str:
+    """What to say where classes are so unequal that the share of right answers flatters, and what the recipe does.
+
+    "" where they are not.
+    """
+    if imbalance_of(pictures) < UNEQUAL:
+        return ""
+    counts = pictures.class_counts()
+    often = int(counts.argmax())
+    rare = int(np.where(counts > 0, counts, counts[often]).argmin())
+    most, fewest = (f"{visible(pictures.classes[place])} ({counts[place]:,})" for place in (often, rare))
+    balanced = recipe.sampler == "balanced" or recipe.class_weights is not None
+    fair = recipe.metric in COUNTS_CLASSES_ALIKE
+    ways = [] if balanced else ["--sampler balanced shows every class equally often"]
+    ways += [] if fair else ["--metric balanced_accuracy chooses the best epoch by all classes alike"]
+    if ways:
+        does = f"{'; '.join(ways)}."
+    else:
+        how = "every class comes equally often" if recipe.sampler == "balanced" else "rare ones weigh more"
+        does = f"{how}, and the best epoch is that of the best {recipe.metric.replace('_', ' ')} (else: {AS_EQUAL})."
+    return f"Classes are unequal, from {most} to {fewest} pictures, so top-1 flatters: {does}"
 
 
 def balance_remarks(seen: Sequence[ClassSeen], recipe: Recipe, *, multi_label: bool) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from train.progressive.rate_range import range_pictures
 from train.progressive.recipe import Recipe, TrainingStage, tested_size, validated_pictures
 from train.progressive.schedule import stage_of_epoch
 from zoo.errors import ZooError
-from zoo.rows import Count, CountOrNone, NotNegative, Row
+from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row
 from zoo.wording import duration
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -76,7 +76,7 @@ class Pace(Row):
 @dataclass(frozen=True, kw_only=True)
 class Amount(Row):
     """How many classes and pictures a run trains on, and how many pictures it validates on after each epoch, looks at
-    once at its end, and takes features of before its start.
+    once at its end, and takes features of before its start; and how unequal the classes are, as in `Situation`.
     """
 
     classes: Count
@@ -84,6 +84,7 @@ class Amount(Row):
     validate: Count
     test: CountOrNone = 0
     features: CountOrNone = 0
+    imbalance: Positive = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,7 @@ def choose_recipe(
     *,
     counts: tuple[int, int] | None = None,
     epoch_pictures: int | None = None,
+    imbalance: float = 1.0,
     multi_label: bool = False,
 ) -> Recipe:
     """The recipe that a run's options name, or the one of its situation, as the other options change it.
@@ -55,6 +56,7 @@ def choose_recipe(
         base: take this recipe instead of the one that is named.
         counts: how many pictures of how many classes there are to train on, for recipes that adapt to it.
         epoch_pictures: of how many pictures an epoch is, for the same recipes; None: all of them.
+        imbalance: how unequal the classes are, as in `Situation`.
         multi_label: pictures may have several labels: the recipe's loss and metric become theirs.
 
     Raises:
@@ -66,7 +68,7 @@ def choose_recipe(
             f"{variant.id} is capped at {variant.max_size} px.",
         )
     name = options.recipe or default_recipe(options)
-    recipe = base or find_recipe(name, variant, _situation(options, variant, counts, epoch_pictures))
+    recipe = base or find_recipe(name, variant, _situation(options, variant, counts, epoch_pictures, imbalance))
     if base or not adapts(name):
         recipe = _fit_to_flags(recipe, options, variant)
     if multi_label:
@@ -78,9 +80,15 @@ def choose_recipe(
     if not options.ema:
         given["ema_decay"] = 0.0
     recipe = check_recipe(apply_overrides(replace(recipe, **given), options.overrides), variant)
+    if recipe.class_weights is not None and not base and not _names_sampler(options):
+        recipe = replace(recipe, sampler="shuffle")  # both correct for the same thing, and the weights were asked for
     _check_chosen(recipe, options)
     check_task(recipe, multi_label=multi_label)
     return recipe
+
+
+def _names_sampler(options: TrainOptions) -> bool:
+    return options.sampler is not None or "sampler" in map(_path, options.overrides)
 
 
 def _check_chosen(recipe: Recipe, options: TrainOptions) -> None:
@@ -158,7 +166,15 @@ def recipe_for_budget(
     def choose(epochs: int, pictures: int, size: int, overrides: tuple[str, ...]) -> Recipe:
         size_given = options.image_size if kept else size
         told = replace(options, budget=None, epochs=epochs, image_size=size_given, overrides=overrides)
-        return choose_recipe(told, variant, base, counts=counts, epoch_pictures=pictures, multi_label=multi_label)
+        return choose_recipe(
+            told,
+            variant,
+            base,
+            counts=counts,
+            epoch_pictures=pictures,
+            imbalance=amount.imbalance,
+            multi_label=multi_label,
+        )
 
     def has_stages(epochs: int) -> bool:
         return len(choose(epochs, amount.train, suited.largest_size, ()).stages) >= named
@@ -185,7 +201,11 @@ def recipe_for_budget(
 
 
 def _situation(
-    options: TrainOptions, variant: Variant, counts: tuple[int, int] | None, epoch_pictures: int | None
+    options: TrainOptions,
+    variant: Variant,
+    counts: tuple[int, int] | None,
+    epoch_pictures: int | None,
+    imbalance: float,
 ) -> Situation:
     bare = Situation(
         variant=variant,
@@ -194,6 +214,7 @@ def _situation(
         batch_size=options.batch_size,
         image_size=options.image_size,
         epoch_pictures=epoch_pictures,
+        imbalance=imbalance,
     )
     return replace(bare, pictures=counts[0], classes=counts[1]) if counts else bare
 

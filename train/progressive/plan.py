@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 
 from train.options import TrainOptions
-from train.progressive.balance import ClassSeen, balance_remarks, classes_seen
+from train.progressive.balance import ClassSeen, balance_remarks, classes_seen, imbalance_of, unequal_remark
 from train.progressive.budget import Amount, Pace, features_seen, read_duration
 from train.progressive.cost import RunCost, StageCost, estimate
 from train.progressive.overrides import choose_recipe, recipe_for_budget
@@ -20,7 +20,7 @@ from zoo.data.folds import open_fold
 from zoo.data.open import Counted, count_pictures, open_splits
 from zoo.data.pictures import Pictures
 from zoo.model.spec import Variant
-from zoo.rows import Count, Row
+from zoo.rows import Count, Row, Text
 from zoo.weights.resolve import find_model_variant, has_weights
 from zoo.wording import digits
 
@@ -35,7 +35,7 @@ UNUSED = {"parts": "1", "frozen": "", "erasing": "0"}
 class Plan(Row):
     """A run before it begins: the network, the recipe with all options applied, and what it costs.
 
-    `seen` is how often balanced sampling sees the pictures of each class.
+    `seen` is how often balanced sampling sees the pictures of each class; `unequal` what to say of unequal classes.
     """
 
     variant: Variant
@@ -45,6 +45,7 @@ class Plan(Row):
     multi_label: bool = False
     folds: Count | None = None
     seen: tuple[ClassSeen, ...] = ()
+    unequal: Text | None = None
 
 
 def plan_training(options: TrainOptions) -> Plan:
@@ -57,9 +58,9 @@ def plan_training(options: TrainOptions) -> Plan:
     if options.budget is not None:
         read_duration(options.budget)  # said before anything is measured
     variant = find_model_variant(options.model, options.channels)
-    found = _count(options)
+    found, imbalance = _count(options)
     counts = found.train, found.classes
-    recipe = choose_recipe(options, variant, counts=counts, multi_label=found.multi_label)
+    recipe = choose_recipe(options, variant, counts=counts, imbalance=imbalance, multi_label=found.multi_label)
     starts = has_weights(options.model)
     training = _training(options, recipe, found)
     features = features_seen(found.train, flip_keeps_class=found.flip_keeps_class) if starts else 0
@@ -67,9 +68,17 @@ def plan_training(options: TrainOptions) -> Plan:
         variant=variant,
         recipe=recipe,
         cost=estimate(variant, recipe, *counts),
-        amount=Amount(classes=found.classes, train=found.train, validate=found.val, test=found.test, features=features),
+        amount=Amount(
+            classes=found.classes,
+            train=found.train,
+            validate=found.val,
+            test=found.test,
+            features=features,
+            imbalance=imbalance,
+        ),
         multi_label=found.multi_label,
         seen=classes_seen(training, recipe) if training else (),
+        unequal=(unequal_remark(found.training, recipe) or None) if found.training else None,
     )
 
 
@@ -84,14 +93,15 @@ def one_fold(options: TrainOptions) -> TrainOptions:
     return replace(options, fold=1, budget=share)
 
 
-def _count(options: TrainOptions) -> Counted:
-    """How many pictures a run has; one of a cross-validation looks at no test pictures."""
+def _count(options: TrainOptions) -> tuple[Counted, float]:
+    """How many pictures a run has, and how unequal its classes are; one of a cross-validation looks at no test ones."""
     seed, group_by = options.seed, options.group_by
     if not (options.fold and options.folds):
-        return count_pictures(options.data, seed=seed, group_by=group_by)
+        found = count_pictures(options.data, seed=seed, group_by=group_by)
+        return found, imbalance_of(found.training) if found.training else 1.0
     train, val = open_fold(options.data, options.fold, options.folds, seed=seed, group_by=group_by)
     kinds = train.flip_keeps_class, train.multi_label
-    return Counted(len(train), len(val), 0, len(train.classes), *kinds, training=train)
+    return Counted(len(train), len(val), 0, len(train.classes), *kinds, training=train), imbalance_of(train, val)
 
 
 def _training(options: TrainOptions, recipe: Recipe, found: Counted) -> Pictures | None:
@@ -156,7 +166,7 @@ def print_plan(plan: Plan) -> None:
     special = unusual_settings(recipe)
     if special:
         console.print("Also: " + ", ".join(f"{name} {value}" for name, value in special.items()) + ".")
-    for remark in balance_remarks(plan.seen, recipe, multi_label=plan.multi_label):
+    for remark in filter(None, (plan.unequal, *balance_remarks(plan.seen, recipe, multi_label=plan.multi_label))):
         console.print(escape(remark))
 
 

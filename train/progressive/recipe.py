@@ -164,13 +164,15 @@ class Situation(Row):
     """What a recipe may adapt to: the network, whether it has trained weights, how many pictures of how many classes,
     and what the user has fixed.
 
-    Without pictures it is a folder of ten thousand in a hundred classes.
+    Without pictures it is a folder of ten thousand in a hundred classes. `imbalance` is how many times the pictures of
+    the rarest class the most frequent one has; 1 where pictures have several labels.
     """
 
     variant: Variant
     weights: bool = False
     pictures: Count = 10_000
     classes: Count = 100
+    imbalance: Positive = 1.0
     epochs: Count | None = None
     batch_size: Annotated[int, Within(2)] | None = None
     image_size: Annotated[int, Within(16)] | None = None

@@ -2,8 +2,9 @@
 
 The classifier begins as a logistic regression on the features of the weights as they are, which takes seconds; then two
 stages of progressive learning, at 80 % and 100 % of the largest size. Epochs, batch, warm-up, the average's decay, the
-crops and all else against learning by heart follow the number of pictures (`train/progressive/adapt.py`). Batch norms
-keep the statistics of the weights: those of small batches would undo the fitted classifier.
+crops and all else against learning by heart follow the number of pictures, sampler and metric how unequal the classes
+are (`train/progressive/adapt.py`). Batch norms keep the statistics of the weights: those of small batches would undo
+the fitted classifier.
 
 Source     this project; layer decay 0.75 as in ConvNeXt's and BEiT's fine-tuning, here per stage of the network
 Command    zoo train s.timm-in1k --data PICTURES
@@ -16,7 +17,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from train.progressive.adapt import average_decay, smallest_crop, suited_batch, suited_epochs, variety, warmup_epochs
+from train.progressive.adapt import (
+    average_decay,
+    smallest_crop,
+    suited_batch,
+    suited_epochs,
+    suited_metric,
+    suited_sampler,
+    variety,
+    warmup_epochs,
+)
 from train.progressive.imagenet import crop_margin
 from train.progressive.recipe import Recipe, Situation, TrainingStage, scaled_test_size
 from train.progressive.schedule import steps_per_epoch
@@ -68,4 +78,6 @@ def adapt(situation: Situation) -> Recipe:
         head_start=True,
         grow="auto",
         midpoint=True,
+        sampler=suited_sampler(situation),
+        metric=suited_metric(situation),
     )

@@ -23,6 +23,7 @@ from train.progressive.adapt import (
     smallest_crop,
     suited_batch,
     suited_epochs,
+    suited_metric,
     warmup_epochs,
 )
 from train.progressive.recipe import SIZE_STEP, Recipe, Situation, larger_by
@@ -81,4 +82,5 @@ def adapt(situation: Situation) -> Recipe:
         norm_momentum=norm_momentum(steps),
         crop_scale=(smallest, 1.0),
         short_run_init=True,
+        metric=suited_metric(situation),
     )

@@ -2,7 +2,8 @@
 
 A piece has a key, such as a network's code. Whoever takes it writes key and worker into a new row of the study, then
 looks whether a row with a smaller number has the same key: that one stays. A worker says every minute that it is
-alive. A row whose worker is gone is set free: its piece is done once more, and failed if that kills its worker again.
+alive. A row whose worker is gone is set free: its piece is done once more, and failed if that ends its worker again.
+A worker that was thought gone and comes back, such as a laptop that slept, finds that its piece is not its own now.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from train.search.store import PAUSES_S, Store
 from zoo.errors import ZooError
@@ -23,6 +26,7 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     import optuna
 
+T = TypeVar("T")
 KEY, WORKER, ALIVE, REASON, OUTCOME = "key", "worker", "alive", "reason", "outcome"
 RELEASED, TWICE = "released", "twice"
 BEAT_S = 60.0
@@ -30,7 +34,7 @@ BEAT_S = 60.0
 GONE_AFTER_S = 15 * 60.0
 # Between making a row and writing its key are milliseconds. A row without one for so long was never taken.
 TAKEN_WITHIN_S = 30.0
-KILLED_TWICE = "its process was killed twice"
+KILLED_TWICE = "it ended its process twice, or the store was away for long both times"
 # Open: nobody has done it, or whoever began it let go or was killed once.
 Standing = Literal["done", "stopped early", "failed", "running", "open", "void"]
 
@@ -50,6 +54,10 @@ class Piece:
     def settled(self) -> bool:
         """Whether it is over, for good or bad."""
         return self.standing in ("done", "stopped early", "failed")
+
+
+class GivenAway(Exception):
+    """A piece of work is not this worker's any more: it was silent for so long that others took it for gone."""
 
 
 def pieces_of(rows: Sequence[optuna.trial.FrozenTrial], now_s: float) -> list[Piece]:
@@ -85,7 +93,7 @@ def is_gone(worker: Mapping[str, Any], alive_s: float, now_s: float) -> bool:
     """Whether a worker has ended: on this machine the system knows it, of another one its silence tells."""
     if now_s - alive_s > GONE_AFTER_S:
         return True
-    if worker["host"] != socket.gethostname() or os.name == "nt":  # there, asking with signal 0 would end it
+    if worker["host"] != here() or os.name == "nt":  # there, asking with signal 0 would end it
         return False
     try:
         os.kill(worker["process"], 0)
@@ -94,6 +102,15 @@ def is_gone(worker: Mapping[str, Any], alive_s: float, now_s: float) -> bool:
     except OSError:  # somebody else's process
         return False
     return False
+
+
+@cache
+def here() -> str:
+    """Where numbers of processes mean the same ones: the machine, and on Linux the container."""
+    try:
+        return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
 
 
 class Claim:
@@ -106,7 +123,12 @@ class Claim:
 
     def note(self, outcome: Mapping[str, Any]) -> None:
         """Write what is known so far."""
-        self.board.reach(lambda: self.trial.set_user_attr(OUTCOME, dict(outcome)))
+        self._write(lambda: self.trial.set_user_attr(OUTCOME, dict(outcome)))
+
+    def is_behind(self, reward: float, epoch: int) -> bool:
+        """Write the reward after an epoch; whether the study's pruner has seen enough of the piece."""
+        self._write(lambda: self.trial.report(reward, epoch))
+        return self._write(self.trial.should_prune)
 
     def finish(self, values: Sequence[float], outcome: Mapping[str, Any]) -> None:
         """It is done; `values` are for the sampler."""
@@ -132,8 +154,24 @@ class Claim:
                 self.trial.set_user_attr(name, value)
             self.board.study.tell(self.trial, values, state=optuna.trial.TrialState[state])
 
-        # What took long to find out is not lost because a server was away for a moment.
-        self.board.store.reach(write, PAUSES_S)
+        try:
+            self._write(write, PAUSES_S)  # what took long to find out is not lost because the store was away
+        except GivenAway:
+            if self.board.state_of(self.trial.number) != state:
+                raise  # else it was written before the connection broke
+
+    def _write(self, access: Callable[[], T], pauses_s: Sequence[float] | None = None) -> T:
+        """Write to the row of this piece.
+
+        Raises:
+            GivenAway: somebody else has ended it. ZooError: the store cannot be used.
+        """
+        try:
+            return self.board.store.reach(access, pauses_s)
+        except (RuntimeError, ValueError) as error:  # what Optuna says of a row that has ended
+            if self.board.state_of(self.trial.number) != "RUNNING":
+                raise GivenAway(self.key) from error
+            raise
 
 
 class Board:
@@ -143,9 +181,14 @@ class Board:
         self.store = store
         self.study = study
 
-    def reach(self, access: Callable[[], Any]) -> Any:
+    def reach(self, access: Callable[[], T]) -> T:
         """As `Store.reach`."""
         return self.store.reach(access)
+
+    def state_of(self, number: int) -> str:
+        """Optuna's state of a row; nothing can be written to one that is not RUNNING."""
+        rows = self.reach(lambda: self.study.get_trials(deepcopy=False))
+        return next(row.state.name for row in rows if row.number == number)
 
     def pieces(self) -> list[Piece]:
         """Every row that means something, in order.
@@ -183,8 +226,9 @@ class Board:
         """
         import optuna
 
+        self.settle_the_dead()  # whoever comes back finds that its row has ended, and no piece is done twice
         trial, key = self.reach(ask)
-        told = {WORKER: {"host": socket.gethostname(), "process": os.getpid()}, ALIVE: time.time(), KEY: key}
+        told = {WORKER: {"host": here(), "process": os.getpid()}, ALIVE: time.time(), KEY: key}
         for name, value in told.items():  # the key last: a row with a key has a worker
             self.reach(lambda: trial.set_user_attr(name, value))  # noqa: B023
         while any(piece.key is None and piece.number < trial.number for piece in self.pieces()):
@@ -198,13 +242,17 @@ class Board:
 
     @contextmanager
     def alive(self, claim: Claim, every_s: float = BEAT_S) -> Iterator[None]:
-        """Say every minute that this worker is alive; let go of the piece if the block ends by a signal or an error."""
+        """Say every minute that this worker is alive; let go of the piece if the block ends by a signal or an error.
+
+        Raises:
+            GivenAway: the piece was somebody else's when it ended.
+        """
         over = threading.Event()
 
         def beat() -> None:
             while not over.wait(every_s):
                 try:
-                    self.reach(lambda: claim.trial.set_user_attr(ALIVE, time.time()))
+                    self.store.reach(lambda: claim.trial.set_user_attr(ALIVE, time.time()), pauses_s=())
                 except RuntimeError:
                     return  # the piece has ended a moment ago, and its row takes nothing any more
                 except ZooError:
@@ -212,12 +260,15 @@ class Board:
 
         thread = threading.Thread(target=beat, daemon=True, name="zoo-search-alive")
         thread.start()
-        ended = False
+        own = True
         try:
             yield
-            ended = True
+            own = False
+        except GivenAway:
+            own = False
+            raise
         finally:
             over.set()
             thread.join()
-            if not ended:
+            if own:
                 claim.release()

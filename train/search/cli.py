@@ -35,6 +35,8 @@ def search_command(options: SearchOptions, plan: bool, write_space: Path | None,
     from zoo.console import log_console, print_json, results_console
 
     if write_space:
+        if plan:
+            raise click.UsageError("--plan and --write-space are two things to do: give one of them.")
         from zoo.model.spaces import find_space
         from zoo.model.spaces import write_space as write
 

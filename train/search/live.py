@@ -14,7 +14,7 @@ from train.search.options import SearchOptions
 from train.search.reward import score
 from train.search.rows import Scored, Trained, Trial, Unit
 from zoo.model.space import Candidate, Reward
-from zoo.wording import count, percent
+from zoo.wording import count, number_of, percent
 
 # So many of the best are on the screen; all of them are in the page.
 SHOWN = 8
@@ -53,7 +53,7 @@ class LiveSearch:
         self.console.print(escape(headline))
         settled = sum(trial.state != "running" for trial in trials)
         if settled:
-            self.console.print(f"Going on after {settled} trial{'s' * (settled > 1)}.")
+            self.console.print(f"Going on after {number_of(settled, 'trial')}.")
 
     def start(self, candidate: Candidate) -> None:
         """A trial begins."""
@@ -67,9 +67,9 @@ class LiveSearch:
         """An epoch has ended."""
         self.progress.update(self.task, completed=epoch, text=f"{percent(top1)} top-1")
 
-    def show(self, trial: Trial) -> None:
-        """Leave a line of a trial that has ended."""
-        self.trials = [*(each for each in self.trials if each.number != trial.number), trial]
+    def show(self, trial: Trial, trials: list[Trial]) -> None:
+        """Leave a line of a trial that has ended; `trials` are all there are, other workers' among them."""
+        self.trials = trials
         scored = scored_of(trial, self.reward, self.unit)
         words = [f"trial {self._settled}{self._of}", trial.code]
         if trial.trained and scored:
@@ -86,8 +86,8 @@ class LiveSearch:
     def show_long(self, candidate: Candidate, seed: int, trained: Trained) -> None:
         """Leave a line of a long training that has ended."""
         self.console.print(
-            f"finalist {candidate.code}, seed {seed}: [bold]{percent(trained.top1)}[/] top-1 after {trained.epochs} "
-            "epochs"
+            f"finalist {candidate.code}, seed {seed}: [bold]{percent(trained.top1)}[/] top-1 after "
+            f"{number_of(trained.epochs, 'epoch')}"
         )
 
     def say(self, remark: str) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from train.search.claims import GivenAway
 from train.search.finalists import best_of, chosen_for_long
 from train.search.rows import LongTraining, Trained, Trial
 from train.search.trial import train_network
-from train.search.worker import SURVIVED, WAIT_S, Worker, reason_of
+from train.search.worker import GONE_SAID, SURVIVED, WAIT_S, Worker, reason_of
 
 if TYPE_CHECKING:
     import optuna
@@ -53,7 +54,10 @@ class LongTrainings:
                 worker.view.say(f"The budget has no time for {len(left)} of {len(wanted)} long trainings.")
                 return
             if left:
-                self._train(left[0], *wanted[left[0]])
+                try:
+                    self._train(left[0], *wanted[left[0]])
+                except GivenAway:
+                    worker.view.say(f"{left[0]} {GONE_SAID}")
             elif any(piece.standing == "running" and piece.key in wanted for piece in pieces):
                 time.sleep(WAIT_S)  # another worker's
                 self.board.settle_the_dead()

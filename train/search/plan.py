@@ -14,7 +14,7 @@ from train.search.step_time import ROUNDS, VISIT_MS
 from train.search.trial import Lab
 from zoo.model.counts import count_macs
 from zoo.rows import Count, CountOrNone, NotNegative, Positive, Row, Text
-from zoo.wording import duration
+from zoo.wording import duration, number_of
 
 # The mean of so many networks tells what one of the space costs.
 DRAWN = 64
@@ -44,16 +44,17 @@ class SearchPlan(Row):
     def sentences(self) -> list[str]:
         """The plan as people read it."""
         said = [
-            f"The space {self.space} has {self.networks:,} networks; {self.train_pictures} training and "
+            f"The space {self.space} has {number_of(self.networks, 'network')}; {self.train_pictures} training and "
             f"{self.val_pictures} validation pictures.",
             f"A trial takes about {duration(self.trial_s)} on this machine, a long training {duration(self.long_s)}.",
         ]
-        told = f"{self.trials} trials and {self.long_trainings} long trainings take about {duration(self.seconds)}"
+        made = f"{number_of(self.trials, 'trial')} and {number_of(self.long_trainings, 'long training')}"
+        told = f"{made}: about {duration(self.seconds)}"
         if self.budget_s is None:
             return [*said, f"{told}. Trials that are behind are stopped early, which may halve it."]
         if not self.trials:
             return [*said, f"The budget of {duration(self.budget_s)} has no time for one: fewer --finalists, --epochs."]
-        return [*said, f"{told}: what fits the budget of {duration(self.budget_s)} if no trial is stopped early."]
+        return [*said, f"{told}, what fits the budget of {duration(self.budget_s)} if no trial is stopped early."]
 
 
 def plan_search(lab: Lab, options: SearchOptions) -> SearchPlan:

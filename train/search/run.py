@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from rich.console import Console
@@ -14,12 +15,14 @@ from train.search.options import SearchOptions
 from train.search.page import render_search
 from train.search.result import SearchResult
 from train.search.store import Store
+from train.search.trial import Lab
 from train.search.trials import Trials
-from train.search.worker import Worker, device_of, open_lab
+from train.search.worker import Worker, device_of, open_lab, settings_of
+from train.settings import Settings
 from zoo.files import check_folder, write_json, write_text
 from zoo.model.row_files import write_row
 from zoo.page.markup import printable
-from zoo.wording import percent
+from zoo.wording import number_of, percent
 
 STORE, WINNER, RESULT, REPORT = "search.db", "winner.toml", "search.json", "report.html"
 
@@ -37,12 +40,19 @@ def search(options: SearchOptions, *, console: Console | None = None) -> SearchR
     """
     check_folder(options.out)
     lab = open_lab(options)
-    settings = lab.job(lab.reference).settings  # what cannot be trained is refused before a store is made
-    store = Store(options.store or str(options.out / STORE))
-    worker = Worker(options, lab, settings, store, LiveSearch(options, console or Console(quiet=True)))
+    settings = settings_of(lab, options)
+    with closing(Store(options.store or str(options.out / STORE))) as store:
+        result = _search(options, lab, settings, store, console or Console(quiet=True))
+    write_search(options.out, result)
+    return result
+
+
+def _search(options: SearchOptions, lab: Lab, settings: Settings, store: Store, console: Console) -> SearchResult:
+    """Make what is missing in the store, together with other workers, and say what there is then."""
+    worker = Worker(options, lab, settings, store, LiveSearch(options, console))
     trials, long_trainings = Trials(worker), LongTrainings(worker)
     headline = (
-        f"Searching {lab.space.size:,} networks of the space {lab.space.id} on {options.data}: "
+        f"Searching {number_of(lab.space.size, 'network')} of the space {lab.space.id} on {options.data}: "
         f"{len(lab.pictures[0])} training and {len(lab.pictures[1])} validation pictures; trials in {store.shown}"
     )
     with stop_requests() as worker.stop, decoders_kept(lab.pictures, workers=settings.workers, pin=settings.pin):
@@ -51,7 +61,7 @@ def search(options: SearchOptions, *, console: Console | None = None) -> SearchR
             trials.make()
             if options.finalists:
                 long_trainings.make(trials.known())
-    result = SearchResult.of(
+    return SearchResult.of(
         lab=lab,
         options=options,
         device=device_of(settings),
@@ -59,8 +69,6 @@ def search(options: SearchOptions, *, console: Console | None = None) -> SearchR
         trials=trials.known(),
         trainings=long_trainings.known(),
     )
-    write_search(options.out, result)
-    return result
 
 
 def write_search(folder: Path, result: SearchResult) -> None:

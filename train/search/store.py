@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from train.search.store_failures import meaning_of, said_by
 from zoo.errors import DataError, MissingCapabilityError, ZooError
 from zoo.files import check_folder
 from zoo.wording import joined
@@ -23,22 +24,10 @@ T = TypeVar("T")
 INSTALL = "pip install '.[search]'"
 # How long a worker waits for the others to let go of SQLite's one lock. A write takes milliseconds.
 WAIT_S = 60.0
-# A connection to a server may break in the hours of a trial: what a trial reached is written again after such pauses.
+# A server may be started anew in the hours of a trial: what fails is tried again after such pauses. SQLite has waited
+# for its lock already; there only what took long is worth more of it.
 PAUSES_S = (1.0, 5.0, 20.0)
 IDENTITY = "zoo_search"
-# What a database says of its own failure, what is said of it, and what to do next.
-MESSAGES: tuple[tuple[str, str, str], ...] = (
-    ("locked", "is locked by another program", "Close what has it open; workers of a search wait for each other."),
-    ("full", "cannot grow: the disk is full", "Make room, then give the same command again: it goes on."),
-    ("disk i/o", "cannot be written: the disk fails or is full", "Make room, then give the same command again."),
-    ("readonly", "cannot be written to", "Change its rights, or choose another place with --store."),
-    ("unable to open", "cannot be opened or made", "Choose another place with --store."),
-    ("not a database", "is no database", "Choose another file with --store, or take it away."),
-    ("malformed", "is damaged", "Take it away, or restore a copy; sqlite3's .recover saves what is left."),
-    ("parse sqlalchemy url", "is no address of a database", "For example postgresql://user@host/name, or a file."),
-    ("can't load plugin", "is no kind of database that SQLAlchemy knows", "For example postgresql://user@host/name."),
-    ("no longer compatible", "was written by another version of Optuna", "Use that version, or another --store."),
-)
 
 
 def need_optuna() -> None:
@@ -73,15 +62,23 @@ class Store:
         self.place = place
         address, options = place, dict[str, Any]()
         if "://" not in place:
-            check_folder(Path(place).parent)
+            check_folder(Path(place).parent, option="--store")
             Path(place).parent.mkdir(parents=True, exist_ok=True)
             address = f"sqlite:///{Path(place).absolute()}"
-        if address.startswith("sqlite"):
+        self.is_file = address.startswith("sqlite")
+        if self.is_file and (address == "sqlite://" or ":memory:" in address):
+            raise ZooError(f"The store {place} is in memory and ends with the command.", "Give a file.")
+        if self.is_file:
             options = {"connect_args": {"timeout": wait_s}}
         elif not address.startswith("mysql"):  # there Optuna does it by itself
             options = {"pool_pre_ping": True}
         with self._failures():
             self.storage: optuna.storages.RDBStorage = optuna.storages.RDBStorage(address, engine_kwargs=options)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
 
     @property
     def shown(self) -> str:
@@ -92,12 +89,18 @@ class Store:
 
         return make_url(self.place).render_as_string(hide_password=True)
 
-    def reach(self, access: Callable[[], T], pauses_s: Sequence[float] = ()) -> T:
+    def reach(self, access: Callable[[], T], pauses_s: Sequence[float] | None = None) -> T:
         """Call what reads or writes the database; again after each pause, while it fails.
+
+        Args:
+            access: what to call.
+            pauses_s: None: those of a server, and none for a file.
 
         Raises:
             ZooError: it still fails.
         """
+        if pauses_s is None:
+            pauses_s = () if self.is_file else PAUSES_S
         for pause_s in pauses_s:
             try:
                 with self._failures():
@@ -153,27 +156,30 @@ class Store:
 
         try:
             yield
-        except ImportError as error:
-            raise MissingCapabilityError(
-                f"The driver of the database is not installed: {str(error).rstrip('.')}.",
-                "pip install psycopg2-binary for PostgreSQL, or pymysql for mysql+pymysql://….",
-            ) from error
-        except (optuna.exceptions.StorageInternalError, SQLAlchemyError, RuntimeError) as error:
-            said = _all_said(error)
-            for sign, problem, hint in MESSAGES:
-                if sign in said.lower():
-                    raise ZooError(f"The store {self._named()} {problem}.", hint) from error
-            if isinstance(error, RuntimeError):
+        except (
+            optuna.exceptions.StorageInternalError,
+            SQLAlchemyError,
+            ImportError,
+            RuntimeError,  # what drivers lack, and Optuna of another version
+            ValueError,  # a port that is no number
+            TypeError,  # something in an address that its driver does not know
+        ) as error:
+            meaning = meaning_of(error, self._named())
+            if meaning is not None:
+                raise meaning from error
+            if not isinstance(error, optuna.exceptions.StorageInternalError | SQLAlchemyError):
                 raise
-            last = said.splitlines()[-1][:200]
-            raise ZooError(f"The store {self._named()} failed: {last}", "Is its server there? Try again.") from error
+            raise ZooError(
+                f"The store {self._named()} failed: {said_by(error)[-1].splitlines()[0][:200]}",
+                "These are the database's own words. If it passes, the same command goes on.",
+            ) from error
 
     def _named(self) -> str:
         from sqlalchemy.exc import ArgumentError
 
         try:
             return self.shown
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             return self.place.partition("://")[0] + "://…"  # what follows may hold a password
 
 
@@ -182,12 +188,3 @@ def _difference(what: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -
     before, now = there.get(what), asked.get(what)
     told = f" ({before}, here {now})" if len(f"{before}{now}") <= 40 else ""
     return f"another {what}{told}"
-
-
-def _all_said(error: BaseException | None) -> str:
-    """What an error and its causes say, the first cause last."""
-    said = []
-    while error is not None:
-        said.append(str(getattr(error, "orig", None) or error).strip() or type(error).__name__)
-        error = error.__cause__
-    return "\n".join(said)

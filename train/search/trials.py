@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from train.search.claims import Claim, Piece
+from train.search.claims import Claim, GivenAway, Piece
 from train.search.reward import score, score_of
 from train.search.rows import Costs, Trained, Trial, TrialState
 from train.search.sampler import (
@@ -21,7 +21,7 @@ from train.search.sampler import (
     values_of,
 )
 from train.search.trial import Hopeless, Judge, Lab, train_network
-from train.search.worker import SURVIVED, WAIT_S, Worker, reason_of
+from train.search.worker import GONE_SAID, SURVIVED, WAIT_S, Worker, reason_of
 from zoo.errors import ZooError
 from zoo.intervals import share_interval
 from zoo.model.space import Candidate
@@ -81,9 +81,13 @@ class Trials:
             claim = self._next()
             if claim is None:
                 continue
-            with self.board.alive(claim):
-                trial = self._try(claim, candidate_of(self.lab.space, claim.trial.params))
-            self.worker.view.show(trial)
+            try:
+                with self.board.alive(claim):
+                    trial = self._try(claim, candidate_of(self.lab.space, claim.trial.params))
+            except GivenAway:
+                self.worker.view.say(f"{claim.key} {GONE_SAID}")
+                continue
+            self.worker.view.show(trial, self.known())
             self._give_up_after_failures(trial)
 
     def _enough(self) -> bool:
@@ -97,7 +101,7 @@ class Trials:
             if target is not None and len(settled) >= target:
                 return True
             if len(settled) >= size:
-                self.worker.view.say(f"All {size} networks of the space {self.lab.space.id} were tried.")
+                self.worker.view.say(f"Every network of the space {self.lab.space.id} was tried: {size}.")
                 return True
             if not self._has_time(settled):
                 self.worker.view.say("The budget has no time for another trial.")
@@ -187,8 +191,7 @@ class Trials:
                 return False
             interval = share_interval(round(top1 * pictures), pictures)
             so_far = score_of(self.lab.space.reward, costs, self.lab.unit, top1, interval)
-            self.board.reach(lambda: claim.trial.report(so_far.value, epoch))
-            return bool(self.board.reach(claim.trial.should_prune))
+            return claim.is_behind(so_far.value, epoch)
 
         return judge
 

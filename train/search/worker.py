@@ -28,10 +28,13 @@ from zoo.errors import DivergedError, WorkerError, ZooError
 from zoo.machine import processor_name
 from zoo.model.blocks import read_latency_table
 from zoo.model.spaces import find_space
+from zoo.results import row_sha256
 
 # What a network may do to its training: be too large for the memory, or explode. RuntimeError is what torch has for
 # all that a device refuses.
 SURVIVED = (RuntimeError, MemoryError, DivergedError, WorkerError)
+# Said of a network whose trial this worker had in hand, and lost.
+GONE_SAID = "is another worker's now: this one was silent for so long that it was taken for gone."
 # Between two looks at what other workers have in hand.
 WAIT_S = 1.0
 # Networks differ: the next one may take so much longer than the mean.
@@ -60,6 +63,20 @@ def open_lab(options: SearchOptions) -> Lab:
             )
     pictures = open_splits(options.data, seed=options.seed, group_by=options.group_by)
     return Lab(space=space, training=options.training(space.id, space.image_size), pictures=pictures, table=table)
+
+
+def settings_of(lab: Lab, options: SearchOptions) -> Settings:
+    """How every network is trained. What can be refused is refused here, before there is a store or a trial.
+
+    Raises:
+        ZooError: the budget is no time, the latency table lacks a part, or trials or finalists cannot be trained so.
+    """
+    if options.budget is not None:
+        read_duration(options.budget)
+    if options.finalists:
+        lab.job(lab.reference, epochs=options.finalist_epochs)
+    assert lab.unit, "the table has the reference's parts"
+    return lab.job(lab.reference).settings
 
 
 def device_of(settings: Settings) -> str:
@@ -101,7 +118,8 @@ class Worker:
             "precision": self.settings.precision,
             "device": device_of(self.settings),
             "reward": lab.space.reward.to_dict(),
-            "latency table": [row.to_dict() for row in lab.table.rows] if lab.table else None,
+            # A table's rows are more than MySQL keeps in one field.
+            "latency table": row_sha256(lab.table) if lab.table else None,
             "kind of sampler": "NSGA-II" if options.sampler == "nsga2" else "by reward",
             "recipe": recipe.to_dict(),
         }

@@ -186,10 +186,12 @@ def _marked(image: Image.Image, job: Job) -> Image.Image:
     """A small copy of a picture on which what is cut off is darkened, and the rest framed."""
     small = as_shown(image).convert("RGB")  # a copy, in which the frame has a colour
     small.thumbnail((CROP_PX, CROP_PX), Image.Resampling.BILINEAR)
-    scale = small.width / image.width
-    box = tuple(round(side * scale) for side in crop_box(image.width, image.height, job.preprocessing))
+    # Of 10,000 × 10 px the small copy is 224 × 1: each side has a scale of its own, and the crop a pixel at least.
+    across, down = small.width / image.width, small.height / image.height
+    box = crop_box(image.width, image.height, job.preprocessing)
+    left, top = min(round(box[0] * across), small.width - 1), min(round(box[1] * down), small.height - 1)
+    right, bottom = max(round(box[2] * across), left + 1), max(round(box[3] * down), top + 1)
     dark = small.point(lambda value: value // 3)
-    left, top, right, bottom = box
     dark.paste(small.crop((left, top, right, bottom)), (left, top))
     ImageDraw.Draw(dark).rectangle((left, top, right - 1, bottom - 1), outline=(255, 156, 74), width=2)
     return dark

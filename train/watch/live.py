@@ -87,8 +87,9 @@ class LiveView(Watcher):
     def on_head_start(self, found: HeadStart) -> None:
         """Say what every epoch has to beat."""
         whose = "a classifier fitted to the weights' features" if found.kept else "the weights' own classifier"
+        fair = "" if found.balanced is None else f"balanced accuracy [bold]{100 * found.balanced:.1f} %[/], "
         self.console.print(
-            f"Head start: {whose} has {merit_name(found.map)} [bold]{100 * found.merit:.1f} %[/], loss "
+            f"Head start: {whose} has {merit_name(found.map)} [bold]{100 * found.merit:.1f} %[/], {fair}loss "
             f"{_loss(found.loss)}, after {found.seconds:.0f} s: what every epoch has to beat."
         )
         for line in told(found):
@@ -106,11 +107,13 @@ class LiveView(Watcher):
         """Leave one line per epoch behind, of at most 80 columns."""
         self._work_seconds += epoch.seconds
         self._work_done += epoch.image_size**2
-        total = self.recipe.epochs
+        total, fair = self.recipe.epochs, epoch.val_balanced
+        figure = (epoch.merit_name, epoch.merit) if fair is None else ("balanced", fair)
+        reached = f"{figure[0]} [bold]{100 * figure[1]:5.1f} %[/]"
         self.console.print(
             f" epoch {epoch.epoch:>{len(str(total))}}/{total}  {epoch.image_size:>3} px "
             f"{epoch.pictures_per_second:>6.0f}/s  loss {_loss(epoch.train_loss)}  val {_loss(epoch.val_loss)}  "
-            f"{epoch.merit_name} [bold]{100 * epoch.merit:5.1f} %[/] at {epoch.val_size} px",
+            f"{reached} at {epoch.val_size} px",
         )
 
     def _time_left(self, epoch: int, share: float, seconds: float) -> str:

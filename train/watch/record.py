@@ -22,7 +22,9 @@ from train.learn.suitability import suited_to, told
 from train.learn.validation import Answers, Judged, Validation
 from train.learn.watcher import Watcher
 from train.processes.stopping import RunStopped
+from train.progressive.balance import unequal_remark
 from train.progressive.rate_range import RangeTest
+from train.room import save_or_rescue
 from train.spreadsheets import HEADS, LABEL_HEADS, Answered, sheet
 from train.watch.charts import draw_curves
 from train.watch.classes import CSV_HEADS, csv_rows
@@ -33,23 +35,25 @@ from zoo.data.fingerprint import name_below
 from zoo.data.hold_out import RULE
 from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
-from zoo.files import write_json, write_text
+from zoo.files import json_text, write_text
 from zoo.machine import environment
 from zoo.model.fake_quantize import float_state
 from zoo.page.markup import printable
 from zoo.page.matrix import DRAWN_CLASSES, draw_matrix
 from zoo.visible import visible
-from zoo.weights.checkpoint import Checkpoint, save_checkpoint
+from zoo.weights.checkpoint import Checkpoint
 
 # A page costs tenths of a second, mostly for its thumbnails; epochs may take less than that.
 REPORT_INTERVAL_S = 15.0
+# What a full disk, or a library that draws a picture of an unheard-of shape, makes of a file that can be done without.
+NOT_WRITTEN = (ZooError, OSError, ValueError, ArithmeticError, LookupError)
 
 
 class RunRecord(Watcher):
     """Writes a run's folder as it goes: metrics after every epoch, the page now and then, the rest at the end.
 
-    A run that ends early leaves its page too, with what there is by then. A page or a picture that cannot be written
-    costs a line on the console, not the run.
+    A run that ends early leaves its page too, with what there is by then. What cannot be drawn or written, figures
+    included, costs a line on the console, not the run: only the checkpoint and the state are what it is for.
     """
 
     def __init__(self, folder: Path, job: Job, console: Console) -> None:
@@ -59,7 +63,7 @@ class RunRecord(Watcher):
         self._run: Run | None = None
         self._result: Judged | None = None
         self._test: Judged | None = None
-        self._remarks: list[str] = []
+        self._remarks: list[str] = [*filter(None, (unequal_remark(job.train_set, job.recipe),))]
         self._drawn = Drawn(channels=job.preprocessing.channels)
         self._reported_at = -REPORT_INTERVAL_S
 
@@ -75,7 +79,7 @@ class RunRecord(Watcher):
     def on_range_test(self, found: RangeTest) -> None:
         """Keep choice and curve beside the metrics; the page and the checkpoint speak of the rate that is used."""
         self.job = with_rate(self.job, found)
-        write_json(self.folder / RANGE_TEST, found.to_dict())
+        self._attempt(RANGE_TEST, lambda: json_text(found.to_dict()) + "\n")
 
     def on_validation(self, result: Judged) -> None:
         """Keep the latest for the page."""
@@ -85,7 +89,7 @@ class RunRecord(Watcher):
         """Rewrite the metrics whole: they are small, and a resumed run may have dropped lines."""
         self._run = run
         lines = [json.dumps(line.to_dict(), allow_nan=False) + "\n" for line in run.history]
-        write_text(self.folder / METRICS, "".join(lines))
+        self._attempt(METRICS, lambda: "".join(lines))
         now = time.monotonic()
         if now - self._reported_at >= REPORT_INTERVAL_S:
             self._reported_at = now
@@ -104,7 +108,7 @@ class RunRecord(Watcher):
         Raises:
             ZooError, OSError: the checkpoint cannot be written; the state stays.
         """
-        save_checkpoint(self.folder / CHECKPOINT, float_state(run.model, run.average.model.state_dict()), card)
+        save_or_rescue(self.folder / CHECKPOINT, float_state(run.model, run.average.model.state_dict()), card)
         self._run, self._result, self._test = run, result, test
         self._write_report("finished")
         title = self.job.title
@@ -170,8 +174,8 @@ class RunRecord(Watcher):
         path = self.folder / name
         try:
             write_text(path, printable(draw()))
-        except (OSError, ZooError) as error:
-            reason = error.problem if isinstance(error, ZooError) else str(error)
+        except NOT_WRITTEN as error:
+            reason = error.problem if isinstance(error, ZooError) else str(error) or type(error).__name__
             self.console.print(f"[yellow]Warning:[/] {escape(f'{path} was not written: {reason}')}")
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from train.learn.job import Job
 from train.learn.label_answers import LabelValidation
 from train.learn.run import Epoch, HeadStart, merit_name, merit_of
+from train.learn.scores import balanced_figure
 from train.learn.validation import Judged, Validation
 from train.progressive.rate_range import RangeTest
 from train.progressive.recipe import KeptWeights, Recipe
@@ -147,12 +148,12 @@ def _about_accuracy(job: Job, status: RunStatus) -> Iterator[str]:
     count = len(result.answers.index)
     if test:
         yield (
-            f"{_figure(test)} on {len(test.answers.index):,} test pictures at {last.val_size} px, which "
-            "were looked at once, at the end."
+            f"{_figure(test)}{_balanced(test, job)} on {len(test.answers.index):,} test pictures at {last.val_size} "
+            "px, which were looked at once, at the end."
         )
     done = status.state == "finished"
     where = f"at {last.val_size} px" + ("" if done else f" after epoch {last.epoch} of {job.recipe.epochs}")
-    yield f"{_figure(result)} on {count:,} validation pictures {where}."
+    yield f"{_figure(result)}{_balanced(result, job)} on {count:,} validation pictures {where}."
     yield from _about_choice(job, status)
     if isinstance(result, LabelValidation):
         yield from label_headlines(result, test if isinstance(test, LabelValidation) else None)
@@ -235,6 +236,12 @@ def _about_mistakes(job: Job, status: RunStatus) -> Iterator[str]:
 def _figure(result: Judged) -> str:
     """“92.50 % top-1”, or “71.30 % mAP”."""
     return f"{_accuracy(merit_of(result.top1, result.map))} {merit_name(result.map)}"
+
+
+def _balanced(result: Judged, job: Job) -> str:
+    """“, 92.50 % balanced accuracy”, where the best epoch is chosen by it."""
+    fair = balanced_figure(result, job.recipe.metric)
+    return "" if fair is None else f", {_accuracy(fair)} balanced accuracy (the mean of the classes' recalls),"
 
 
 def _accuracy(share: float) -> str:

@@ -142,7 +142,8 @@ def picture_files(folder: Path, left_out: Counter[str]) -> list[tuple[Path, int]
     """
     known = picture_suffixes()
     pictures = []
-    for path, size in _walk(folder, left_out, {folder.resolve()}):
+    real = folder.resolve()
+    for path, size in _walk(folder, left_out, {real, *real.parents}):  # a link upwards leads to the other classes
         if path.suffix.lower() in known and size is not None:
             pictures.append((path, size))
         else:

@@ -192,6 +192,7 @@ def _find_files(path: Path, lines: Sequence[Line]) -> tuple[list[Line], NDArray[
     if not there:
         backslashes = "\\" in lines[0].path and os.sep == "/"
         hint = " Write / instead of \\ in them." if backslashes else ""
+        hint += " The spaces about them are part of their names." if lines[0].path != lines[0].path.strip() else ""
         raise DataError(
             f"{path}: none of its {len(lines)} pictures is there, such as {missing[0]}.",
             f"Paths are relative to {path.parent.resolve()}.{hint}",

@@ -67,7 +67,8 @@ def _resize(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[
 
     size = preprocessing.image_size
     made = np.empty((size, size, pixels.shape[2]), np.uint8)
-    planes, out = (torch.from_numpy(array).permute(2, 0, 1)[None] for array in (pixels, made))
+    # Turned by NumPy: PyTorch lets the interpreter's lock go for each view, and has to wait for it each time.
+    planes, out = (torch.from_numpy(array.transpose(2, 0, 1)[None]) for array in (pixels, made))
     kernel = getattr(torch.ops.aten, _KERNELS[preprocessing.interpolation])
     kernel.out(planes, [size, size], False, None, None, out=out)
     return made

@@ -108,8 +108,10 @@ def write_space(path: Path, space: Space) -> None:
     """Write a space as TOML to a new file; `load_space` reads an equal one back.
 
     Raises:
-        DataError: the file is there already.
+        DataError: the file is there already, or its name is not that of a TOML file.
     """
+    if path.suffix != SUFFIX:
+        raise DataError(f"{path} does not end in {SUFFIX}: it would be taken for the name of a space.", "Rename it.")
     if path.exists():
         raise DataError(f"{path} is there already, and may have been edited.", "Remove it, or choose another name.")
     write_toml(path, space, f"{space.source}\nHow to read and change it: docs/search.md.")

@@ -51,7 +51,7 @@ def section(run: MeasuredLatency) -> Markup:
         *(_distribution(turn, colours) for turn in data.turns if turn.idle_ms is None),
         *_curves(data, colours),
         _before_the_network(data),
-        _machine_meanwhile(data) if data.turns else None,
+        *(_machine_meanwhile(data) if data.turns else ()),
     )
 
 
@@ -187,7 +187,7 @@ def _before_the_network(data: LatencyData) -> Markup:
     )
 
 
-def _machine_meanwhile(data: LatencyData) -> Markup:
+def _machine_meanwhile(data: LatencyData) -> Iterator[Markup]:
     """What was taken from this process in every round of the run, with the load and the clock."""
     visits = [visit for turn in data.turns for round_ in _in_rounds(turn.rounds) for visit in round_]
     lost = [(float(index), 100 * visit.vitals.lost_share) for index, visit in enumerate(visits, start=1)]
@@ -199,16 +199,20 @@ def _machine_meanwhile(data: LatencyData) -> Markup:
     switches = sum(visit.vitals.switches or 0 for visit in visits)
     robbed = sum(len(turn.rounds.robbed_rounds) for turn in data.turns)
     rounds = sum(len(turn.rounds.tracks[0].visits) for turn in data.turns)
+    said = f"{robbed} of {rounds} rounds disturbed; at {mhz} MHz; {switches:,} involuntary context switches."
+    # Two charts: the load is of the whole machine, and may be a thousand where hardly anything was taken from here.
+    yield _over_visits(lost, "The machine meanwhile", f"Time without a processor, % of each visit; {said}")
+    yield _over_visits(load, "Load meanwhile", "Of the whole machine, mean of the last minute, at each visit.")
+
+
+def _over_visits(points: Sequence[tuple[float, float]], title: str, description: str) -> Markup:
     return curve_chart(
-        [
-            Curve(label="time without a processor, %", colour="series-2", points=lost),
-            Curve(label="load of the last minute", colour="series-4", points=load),
-        ],
-        [Band(start=1, end=max(len(visits), 2))],
-        title="The machine meanwhile",
-        description=f"{robbed} of {rounds} rounds disturbed; at {mhz} MHz; {switches:,} involuntary context switches.",
+        [Curve(label=title, colour="series-2", points=points)],
+        [Band(start=1, end=max(len(points), 2))],
+        title=title,
+        description=description,
         x_name="visit",
-        height_px=170,
+        height_px=150,
     ).as_figure()
 
 

@@ -235,11 +235,12 @@ def headlines(runs: Sequence[MeasuredSearch]) -> Iterator[str]:
         agreement = rank_agreement(data)
         if agreement.accuracy is not None:
             yield (
-                f"Accuracy after {data.short_epochs} epochs ranks networks as accuracy after {data.long_epochs} does "
+                f"Accuracy on {data.data} after {data.short_epochs} epochs ranks networks as accuracy after "
+                f"{data.long_epochs} does "
                 f"with a rank correlation of {agreement.accuracy:.2f} (n = {agreement.n})."
             )
-        yield from map(_said_of_match, matches(data))
-        yield from _said_of_operators(_effects(data))
+        yield from (_said_of_match(match, data.data) for match in matches(data))
+        yield from _said_of_operators(_effects(data), data.data)
 
 
 def _said_of(one: Standing) -> str:
@@ -253,16 +254,16 @@ def _said_of(one: Standing) -> str:
     )
 
 
-def _said_of_match(match: Match) -> str:
+def _said_of_match(match: Match, pictures: str) -> str:
     words = {"better": "is better", "worse": "is worse"}.get(match.verdict, "shows no difference")
     return (
-        f"At the step time of {match.model}'s table the finalist, trained long, {words}: "
+        f"At the step time of {match.model}'s table the finalist on {pictures}, trained long, {words}: "
         f"{_mean(match.finalist_top1)} % beside {_mean(match.published_top1)} %, {match.difference:+.1f} points "
         f"({match.low:+.1f} – {match.high:+.1f}; {len(match.finalist_top1)} seeds)."
     )
 
 
-def _said_of_operators(effects: Sequence[Effect]) -> Iterator[str]:
+def _said_of_operators(effects: Sequence[Effect], pictures: str) -> Iterator[str]:
     words = {"top1": "in accuracy", "step": "in the time of a training step", "reward": "in reward"}
     for figure, said in words.items():
         verdicts: dict[str, list[str]] = {}
@@ -273,7 +274,7 @@ def _said_of_operators(effects: Sequence[Effect]) -> Iterator[str]:
             told = [
                 f"{who} in stage{'s' if len(stages) > 1 else ''} {joined(stages)}" for who, stages in verdicts.items()
             ]
-            yield f"Ahead {said}, all else equal: {joined(told)}."
+            yield f"Ahead {said} on {pictures}, all else equal: {joined(told)}."
 
 
 def networks(run: MeasuredSearch) -> Iterator[NetworkAtSize]:

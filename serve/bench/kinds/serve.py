@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from serve.bench.kind import Kind, Measured
 from serve.bench.measure.load import LoadRow
-from serve.bench.measure.serving import ServeData
+from serve.bench.measure.serving import NO_SERVER, ServeData
 from zoo.page.curves import Band, Curve, curve_chart
 from zoo.page.elements import plain
 from zoo.page.figures import Figures, to_page
 from zoo.page.markup import Markup, tag
-from zoo.wording import digits, joined, milliseconds
+from zoo.wording import digits, joined, milliseconds, percent
 
 COLOURS = ("series-1", "series-2", "series-4", "series-3")
 
@@ -108,6 +108,10 @@ def headlines(runs: Sequence[Measured[ServeData]]) -> Iterator[str]:
         data = run.data
         rates = joined(f"{server} {data.best_per_s(server):.0f}" for server in data.servers)
         yield f"Requests with a picture per second, in the best closed loop: {rates}."
+        for server, ceiling in NO_SERVER.items():
+            if best := data.best_per_s(ceiling):
+                share = percent(data.best_per_s(server) / best)
+                yield f"{server} reaches {share} of its decoding and inference in threads of their own ({ceiling})."
         first = data.servers[0]
         if over := [row for row in data.opened(first) if (row.capacity_share or 0.0) > 1.0 and row.summary]:
             worst = over[-1]

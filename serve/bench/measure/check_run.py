@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -78,28 +79,33 @@ def bench_check(options: CheckOptions, *, say: Callable[[str], None] = lambda li
         ZooError: as `zoo.model.variants.find_variant`, or the result cannot be written.
     """
     subject = Subject(name=f"harness with {options.model}", threads=options.threads or usable_cores())
-    empty = _result(
-        CheckData(claims=(), repeated=tuple(Repeated(name=name) for name, *_ in _REPEATED), runs=1), subject
-    )
-    path = result_path(options.out, empty)
-    data = _earlier(path, options)
+    result_of = partial(_result, subject=subject, duration_s=options.duration_s)
+    fresh = CheckData(claims=(), repeated=tuple(Repeated(name=name) for name, *_ in _REPEATED), runs=options.runs)
+    path = result_path(options.out, result_of(fresh))
+    data = fresh if options.again or not path.is_file() else _earlier(path, options)
     if data.complete:
         say(f"{path} is complete; --again checks anew.")
-        return _result(data, subject)
+        return result_of(data)
     for grown in _checks(data, options, say):
         data = grown
-        write_result(options.out, _result(data, subject))
-    return _result(data, subject)
+        write_result(options.out, result_of(data))
+    return result_of(data)
 
 
 def _earlier(path: Path, options: CheckOptions) -> CheckData:
-    fresh = CheckData(claims=(), repeated=tuple(Repeated(name=name) for name, *_ in _REPEATED), runs=options.runs)
-    if options.again or not path.is_file():
-        return fresh
+    """What an earlier run has checked; only runs of the same length can be counted together."""
     try:
-        return replace(CheckData.from_dict(read_results([path])[0].data), runs=options.runs)
+        (kept,) = read_results([path])
+        data = replace(CheckData.from_dict(kept.data), runs=options.runs)
     except ZooError as error:
         raise ZooError(f"{path} cannot be gone on with: {error}", "--again begins anew.") from error
+    lasted_s = kept.settings.get("duration_s")
+    if lasted_s != options.duration_s:
+        was = f"with --duration-s {lasted_s:g}" if lasted_s else "by an older version"
+        raise ZooError(
+            f"{path} was made {was}, and this is --duration-s {options.duration_s:g}.", "--again begins anew."
+        )
+    return data
 
 
 def _checks(data: CheckData, options: CheckOptions, say: Callable[[str], None]) -> Iterator[CheckData]:
@@ -158,11 +164,15 @@ def failed_claims(data: CheckData) -> Sequence[Claim]:
     return [claim for claim in data.every_claim() if claim.quiet and not claim.passed]
 
 
-def _result(data: CheckData, subject: Subject) -> Result:
+def _result(data: CheckData, *, subject: Subject, duration_s: float) -> Result:
     return Result(
         kind="check",
         name=subject.name,
         environment=measured_on(processor_name()),
-        settings={"subjects": [subject.to_dict()], "clock": "the host's clock (perf_counter_ns)"},
+        settings={
+            "subjects": [subject.to_dict()],
+            "duration_s": duration_s,
+            "clock": "the host's clock (perf_counter_ns)",
+        },
         data=data.to_dict(),
     )

@@ -13,12 +13,13 @@ import numpy as np
 
 from export.runners.runner import Runner
 from serve.bench.measure.latency import Time
+from serve.bench.measure.memory import check_batch
 from serve.bench.measure.opened import OpenArtifact, check_answers, real_pictures
 from serve.bench.measure.published import ACCURACIES, TIMES, PublishedTime
 from serve.bench.measure.ratio import Ratio, paired_ratio
 from serve.bench.options import FrontierOptions
 from zoo.errors import ZooError
-from zoo.machine import processor_name
+from zoo.machine import choose_device, processor_name
 from zoo.measure.gpu_trace import GpuTrace, is_gpu
 from zoo.measure.rounds import Rounds, measure_rounds, plan_rounds
 from zoo.measure.timing import Call, Schedule
@@ -106,7 +107,8 @@ def bench_zoo(
         when: the clock; tests put a simulated one here.
 
     Raises:
-        ZooError: a network of which no accuracy is published; UnknownNameError: there is no such network.
+        ZooError: a network of which no accuracy is published, or a batch that there is no memory for;
+        UnknownNameError: there is no such network.
         VerdictError: answers that are not finite or not repeatable.
     """
     models = list(dict.fromkeys(options.models)) or list(ACCURACIES)
@@ -117,6 +119,8 @@ def bench_zoo(
             f"No accuracy is published of {unknown[0]}, so it has no place on the frontier.",
             f"Those that have one: {', '.join(ACCURACIES)}.",
         )
+    for variant in variants:
+        check_batch(options.batch_size, variant.eval_size, on=choose_device(options.device), variant=variant)
     schedule = schedule or plan_rounds(options.duration_s, warmup_ms=options.warmup_ms, rounds=options.rounds)
     when = when or Time()
     calls: dict[str, Call] = {}

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from export.runners.apart import Parts, runs_apart
 from serve.bench.measure.latency_data import LatencyRow, PartTimes, Setting, Turn
 from serve.bench.measure.loadgen import LoadGen
-from serve.bench.measure.opened import OpenArtifact, check_answers
+from serve.bench.measure.opened import OpenArtifact, check_answers, check_memory
 from serve.bench.measure.scenarios import RATE_SHARES, Server, Wait, after_silence, wait_until
-from serve.bench.options import Driver, ScenarioId
+from serve.bench.options import Driver, Rate, ScenarioId
 from zoo.errors import ZooError
 from zoo.measure.gpu_trace import is_gpu
 from zoo.measure.rounds import MIN_ROUNDS, Rounds, Visiting, Watches, measure_rounds
 from zoo.measure.timing import Clock, Schedule, time_call
 from zoo.results import summarize
-from zoo.rows import Count, NotNegative, Positive, Row, Some, field_types
+from zoo.rows import Count, NotNegative, Row, Some, field_types
 from zoo.wording import joined
 
 # Silences of `--idle-gap`, ms; 0 is none, in turn with the others.
@@ -46,7 +46,7 @@ class LatencyPlan(Row):
     schedule: Schedule
     batch_sizes: Annotated[tuple[Count, ...], Some()]
     scenario: ScenarioId = "single_stream"
-    rates: tuple[Positive, ...] = ()
+    rates: tuple[Rate, ...] = ()
     idle_gaps_ms: tuple[NotNegative, ...] = ()
     driver: Driver = "zoo"
 
@@ -86,7 +86,7 @@ def measure_latency(
         when: the clock.
 
     Raises:
-        ZooError: a batch size that an artifact does not take.
+        ZooError: a batch size that an artifact does not take, or that this machine has no memory for.
         VerdictError: an artifact whose answers are not finite, misshapen, or change from call to call.
     """
     when = when or Time()
@@ -97,6 +97,7 @@ def measure_latency(
                 f"{artifact.name} takes at most {limit} pictures at once, not {max(plan.batch_sizes)}.",
                 f"Pass --batch-size {limit} or less, or export it with a larger profile.",
             )
+        check_memory(artifact, max(plan.batch_sizes))
     for size in plan.batch_sizes:
         setting = Setting(batch_size=size, scenario=plan.scenario, image_size=image_size, driver=plan.driver)
         fed = []

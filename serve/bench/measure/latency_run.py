@@ -149,7 +149,7 @@ def _open(
 ) -> Iterator[Opened]:
     """Every artifact in every back end asked for, at every size."""
     pairs = pair_with_backends(options.artifacts, options.backends)
-    for size in options.image_sizes or (None,):
+    for size in dict.fromkeys(options.image_sizes) or (None,):
         for short, (artifact, backend) in zip(_short_names(pairs), pairs, strict=True):
             name = f"{short} at {size} px" if size else short
             say(f"opening {name}")

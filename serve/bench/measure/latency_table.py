@@ -14,7 +14,7 @@ from serve.bench.measure.engines import Bench, best_engine, check_engine, open_p
 from serve.bench.measure.isolated import Open, time_prepared
 from serve.bench.measure.latency import Time
 from serve.bench.measure.latency_table_data import LatencyTableData, PartRow, WholeRow
-from serve.bench.measure.stage_runs import INPUT, bench_of, check_threads, device_name
+from serve.bench.measure.stage_runs import INPUT, bench_of, check_memory, check_threads, device_name
 from serve.bench.measure.stages import FRAME
 from serve.bench.measure.whole import prepare_network
 from serve.bench.stage_options import LatencyTableOptions
@@ -65,6 +65,7 @@ def bench_latency_table(
     engine = find_engine(options.engine) if options.engine else best_engine(options.device)
     check_engine(engine, options.precision, options.device)
     check_threads(engine, options)
+    check_memory(engine, options, options.image_size or space.eval_size)
     schedule = schedule or plan_rounds(options.duration_s, warmup_ms=options.warmup_ms, rounds=options.rounds)
     with bench_of(options, engine, options.precision) as bench:
         return _TableJob(options, space, bench, schedule, say, seams or Seams()).run()

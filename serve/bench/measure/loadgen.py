@@ -11,19 +11,24 @@ import queue
 import re
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from serve.bench.measure.latency_data import Setting
+from serve.bench.measure.scenarios import server_visit_ms
 from zoo.errors import MissingCapabilityError, ZooError
 from zoo.measure.timing import Samples, Schedule
+from zoo.stopping import hold_signals
 
 # Of LoadGen's trace: the query a sample belongs to, and the time from its issue, in "server" its schedule, to its end.
 _SAMPLE = re.compile(r'"name":"Sample".*?"ts":(-?[\d.]+).*?"query_seq":(\d+).*?"complete_ns":(\d+)')
 # The pictures LoadGen may choose among; ours are the same batch throughout, so that both drivers call alike.
 _PICTURES = 64
+# Between answers that nobody needs any more, seconds: without it there would be millions.
+IDLE_S = 0.01
 
 
 def load_loadgen() -> Any:
@@ -61,7 +66,11 @@ class LoadGen:
     def visit(self, schedule: Schedule) -> Samples:
         """One run; a sample is a query's time, in "offline" a batch's, in "server" a picture's."""
         loadgen, setting = self._loadgen, self._setting
-        with tempfile.TemporaryDirectory() as folder, _Pictures(self._infer, setting, loadgen) as pictures:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            hold_signals() as stopping,  # an exception in a callback ends the process
+            _Pictures(self._infer, setting, loadgen, stopping) as pictures,
+        ):
             output = loadgen.LogOutputSettings()
             output.outdir, output.copy_summary_to_stdout = folder, False
             log = loadgen.LogSettings()
@@ -80,9 +89,11 @@ class LoadGen:
 class _Pictures(threading.Thread):
     """LoadGen's queries on their way to the artifact: answered where they come, in "server" by this thread."""
 
-    def __init__(self, infer: Callable[[int], object], setting: Setting, loadgen: Any) -> None:
+    def __init__(
+        self, infer: Callable[[int], object], setting: Setting, loadgen: Any, stopping: Callable[[], bool]
+    ) -> None:
         super().__init__(name="loadgen-answers", daemon=True)
-        self._infer, self._setting, self._loadgen = infer, setting, loadgen
+        self._infer, self._setting, self._loadgen, self._stopping = infer, setting, loadgen, stopping
         self._waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._failed: Exception | None = None
 
@@ -125,7 +136,9 @@ class _Pictures(threading.Thread):
 
     def _answer(self, ids: Sequence[int]) -> None:
         try:
-            if self._failed is None:
+            if self._failed or self._stopping():
+                time.sleep(IDLE_S)  # LoadGen goes on to the end of the visit
+            else:
                 self._infer(len(ids))
         except ZooError as error:
             self._failed = error
@@ -152,6 +165,7 @@ def _test_settings(loadgen: Any, setting: Setting, schedule: Schedule) -> Any:
         settings.min_query_count = 1
     elif setting.scenario == "server":
         settings.server_target_qps = setting.offered_per_second
+        settings.min_duration_ms = int(server_visit_ms(setting.offered_per_second or 1.0, schedule))
         settings.server_target_latency_ns = 10**12  # nothing is judged here
     return settings
 

@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 
 from export.contract import Contract
 from export.runners.runner import Runner
+from serve.bench.measure.memory import check_batch
 from zoo.data.digits import sample_photographs
 from zoo.data.open import open_splits
 from zoo.data.pictures import Pictures, load_prepared
-from zoo.errors import VerdictError
+from zoo.errors import VerdictError, ZooError
+from zoo.measure.gpu_trace import is_gpu
+from zoo.model.variants import VARIANTS
 
 # Two calls on the same batch may differ by the order of additions in a GPU's kernels, never by more than this share
 # of the largest logit.
@@ -39,10 +42,19 @@ def check_answers(artifact: OpenArtifact, batch: NDArray[np.uint8]) -> float:
         The largest difference between the two calls, as a share of the largest logit.
 
     Raises:
-        VerdictError: misshapen, not finite, or not repeatable.
+        ZooError: the back end fails, for want of memory. VerdictError: misshapen, not finite, or not repeatable.
     """
     expected = (len(batch), len(artifact.runner.contract.classes))
-    first, second = (np.array(artifact.runner.infer(batch)) for _ in range(2))
+    try:
+        first, second = (np.array(artifact.runner.infer(batch)) for _ in range(2))
+    except ZooError:
+        raise
+    except Exception as error:  # each back end has a class of its own for memory that is full
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ZooError(
+            f"{artifact.name} cannot answer {len(batch):,} pictures at once: {said}",
+            "Pass a smaller --batch-size, or another --backend.",
+        ) from error
     hint = "It was not timed. `zoo export` writes it again and compares it with its checkpoint."
     if first.shape != expected or second.shape != expected:
         raise VerdictError(f"{artifact.name} answers {first.shape}, expected {expected}.", hint)
@@ -57,6 +69,22 @@ def check_answers(artifact: OpenArtifact, batch: NDArray[np.uint8]) -> float:
             hint,
         )
     return difference
+
+
+def check_memory(artifact: OpenArtifact, batch_size: int) -> None:
+    """Refuse a batch before it is made that this machine has no memory for.
+
+    Raises:
+        ZooError: as `check_batch`.
+    """
+    contract = artifact.runner.contract
+    check_batch(
+        batch_size,
+        contract.preprocessing.image_size,
+        on="cuda" if is_gpu(artifact.runner.device) else "cpu",
+        variant=next((variant for variant in VARIANTS if variant.id == contract.model), None),
+        channels=contract.preprocessing.channels,
+    )
 
 
 def real_pictures(contract: Contract, count: int = 16) -> tuple[NDArray[np.uint8], str]:

@@ -157,7 +157,13 @@ def matches(data: SearchData) -> list[Match]:
     found = []
     for one in data.published:
         own = {run.seed: run for run in data.long_runs if run.code == one.code}
-        finalists = [run for run in data.long_runs if run.why == "finalist" and run.beside == one.model]
+        # A table that has grown since may have another finalist now; what the earlier one reached is not this one's.
+        chosen = finalist_beside(data, one.code)
+        finalists = [
+            run
+            for run in data.long_runs
+            if run.why == "finalist" and run.beside == one.model and chosen and run.code == chosen.code
+        ]
         pairs = [(own[run.seed].top1, run.top1) for run in finalists if run.seed in own]
         if len(pairs) < 2:
             continue

@@ -80,6 +80,11 @@ def poisson_arrivals(
     return arrivals[: max(int(np.searchsorted(arrivals, duration_ms * 1e6)), at_least)].astype(np.int64)
 
 
+def server_visit_ms(per_second: float, schedule: Schedule) -> float:
+    """How long pictures arrive in one visit of the server scenario, ms."""
+    return max(schedule.duration_ms, min(SERVER_VISIT_MS, SERVER_PICTURES * 1000 / per_second))
+
+
 def wait_until(moment_ns: int, *, clock: Clock = time.perf_counter_ns) -> None:
     """Sleep until shortly before a moment of the clock, then stay awake until it comes."""
     rest = moment_ns - clock() - AWAKE_NS
@@ -137,10 +142,8 @@ class Server:
     def visit(self, schedule: Schedule) -> Samples:
         """Answer what arrives while a visit lasts."""
         rng = np.random.default_rng((_SEED, self.visits))
-        least_ms = min(SERVER_VISIT_MS, SERVER_PICTURES * 1000 / self.per_second)
-        arrivals = poisson_arrivals(
-            self.per_second, max(schedule.duration_ms, least_ms), rng, at_least=schedule.min_iterations
-        )
+        duration_ms = server_visit_ms(self.per_second, schedule)
+        arrivals = poisson_arrivals(self.per_second, duration_ms, rng, at_least=schedule.min_iterations)
         samples, taken = serve_arrivals(self.infer, arrivals.tolist(), self.most, clock=self.clock, wait=self.wait)
         self.visits += 1
         self.taken += taken

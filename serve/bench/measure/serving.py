@@ -24,6 +24,8 @@ from zoo.rows import Count, Row, Some, Text
 SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
 CLIENTS = (1, 8, 32)
 OVERLOAD = (2.0, 3.0)
+# The names that benchmarks/servers.py gives to our servers, and to decoding and inference without one.
+NO_SERVER = {"zoo": "no server", "zoo, quick pictures": "no server, quick pictures"}
 # Up to the knee a server answers all but one request in a hundred, and its p99 is at most so many times that of the
 # lightest load.
 ANSWERED, STEEP = 0.99, 3.0

@@ -14,6 +14,7 @@ from serve.bench.measure.crossover import measure_map
 from serve.bench.measure.engines import Bench, best_engine, check_engine
 from serve.bench.measure.fusion import measure_inference, measure_training
 from serve.bench.measure.isolated import measure_stages
+from serve.bench.measure.memory import check_batch
 from serve.bench.measure.places import places
 from serve.bench.measure.roofline import measure_peaks
 from serve.bench.measure.stage_rows import Cell, Exchange, InPlace
@@ -63,6 +64,7 @@ def bench_stages(
     for engine, precision, _ in asked:
         check_engine(engine, precision, options.device)
         check_threads(engine, options)
+        check_memory(engine, options, options.image_size or variant.eval_size, variant)
     schedule = schedule or _schedule(options)
     for engine, precision, se in asked:
         say(f"{variant.id} in {engine.name}, {precision}")
@@ -204,6 +206,7 @@ def bench_fusion(
     for engine in engines:
         check_engine(engine, options.precision, options.device)
         check_threads(engine, options)
+        check_memory(engine, options, options.image_size)
     schedule = schedule or _schedule(options)
     given = {} if networks is None else {"networks": networks}
     for engine in engines:
@@ -286,14 +289,32 @@ def bench_of(
         )
 
 
+def check_memory(
+    engine: EngineRow,
+    options: StagesOptions | FusionOptions | LatencyTableOptions,
+    image_size: int,
+    variant: Variant | None = None,
+) -> None:
+    """Refuse batches before anything is made that this machine has no memory for.
+
+    Raises:
+        ZooError: as `check_batch`.
+    """
+    sizes = [options.batch_size, options.train_batch_size if isinstance(options, FusionOptions) else 0]
+    check_batch(max(sizes), image_size, on=_on(engine, options), variant=variant)
+
+
+def _on(engine: EngineRow, options: StagesOptions | FusionOptions | LatencyTableOptions) -> str:
+    return engine.device if engine.device != "auto" else choose_device(options.device)
+
+
 def check_threads(engine: EngineRow, options: StagesOptions | FusionOptions | LatencyTableOptions) -> None:
     """Refuse --threads where they are without effect.
 
     Raises:
         ZooError: the engine computes on a GPU.
     """
-    on = engine.device if engine.device != "auto" else choose_device(options.device)
-    if options.threads and on == "cuda":
+    if options.threads and _on(engine, options) == "cuda":
         raise ZooError(
             f"--threads has no effect: {engine.name} runs on the GPU, not on the processor.", "Leave it out."
         )

@@ -6,7 +6,7 @@ the machine between the runs: that is what the tolerance is for. `zoo bench late
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from serve.bench.kind import Timing, find_kinds, nothing, read_data
 from serve.bench.measure.ratio import FEWEST_ROUNDS, Ratio, Verdict, unpaired_ratio
+from serve.bench.report.checked import blaming
 from zoo.errors import VerdictError, ZooError
 from zoo.page.figures import empty_table
 from zoo.results import Result, read_results
@@ -41,7 +42,8 @@ class Change(Row):
 class ResultComparison(Row):
     """Two results compared. `verdict` is “slower” where any timing is, for certain and by more than the tolerance.
 
-    `only_before` and `only_after` name timings that one result alone has; `circumstances` what else differs.
+    `only_before` and `only_after` name timings that one result alone has; `circumstances` what else differs; `doubts`
+    what each result says against itself: that its machine was not quiet.
     """
 
     written_too = ("verdict",)
@@ -55,6 +57,7 @@ class ResultComparison(Row):
     only_before: tuple[Text, ...]
     only_after: tuple[Text, ...]
     circumstances: tuple[Text, ...]
+    doubts: tuple[Text, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -74,6 +77,11 @@ def compare_results(before: Path, after: Path, tolerance_percent: float) -> Resu
         ZooError: a file that is no result, results of different kinds, or nothing that both have; rounds too few for an
             interval.
     """
+    with blaming([before, after]):
+        return _compare(before, after, tolerance_percent)
+
+
+def _compare(before: Path, after: Path, tolerance_percent: float) -> ResultComparison:
     one, other = map(_read, (before, after))
     if one.kind != other.kind:
         raise ZooError(
@@ -98,7 +106,15 @@ def compare_results(before: Path, after: Path, tolerance_percent: float) -> Resu
         only_before=tuple(name for name in old if name not in new),
         only_after=tuple(name for name in new if name not in old),
         circumstances=tuple(_differences(one, other)),
+        doubts=tuple(
+            f"{path.name}: {doubt}" for path, result in ((before, one), (after, other)) for doubt in _doubts(result)
+        ),
     )
+
+
+def _doubts(result: Result) -> Iterable[str]:
+    kind, run = read_data(result)
+    return kind.warnings(run)
 
 
 def _read(path: Path) -> Result:
@@ -126,7 +142,7 @@ def _change(name: str, old: Timing, new: Timing, tolerance_percent: float) -> Ch
     for timing in (old, new):
         if len(timing.round_p50_ms) < FEWEST_ROUNDS:
             raise ZooError(
-                f"{name} has {len(timing.round_p50_ms)} rounds; an interval needs {FEWEST_ROUNDS}.",
+                f"{name}: of {len(timing.round_p50_ms)} rounds no interval can be made; it takes {FEWEST_ROUNDS}.",
                 "Measure again with this version.",
             )
     ratio = unpaired_ratio(new.round_p50_ms, old.round_p50_ms, within=tolerance_percent / 100)
@@ -139,10 +155,11 @@ def _differences(one: Result, other: Result) -> Iterator[str]:
         before, after = one.environment.get(key), other.environment.get(key)
         if before != after:
             yield f"{key.replace('_', ' ')}: {before} → {after}"
-    old, new = (result.environment.get("packages", {}) for result in (one, other))
-    for package in old.keys() & new.keys():
-        if old[package] != new[package]:
-            yield f"{package}: {old[package]} → {new[package]}"
+    old, new = (result.environment.get("packages") for result in (one, other))
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for package in sorted(old.keys() & new.keys()):
+            if old[package] != new[package]:
+                yield f"{package}: {old[package]} → {new[package]}"
     facts = [_facts(result) for result in (one, other)]
     for name, before, after in zip(("precision", "threads"), *facts, strict=True):
         if before != after:
@@ -176,6 +193,7 @@ def comparison_lines(compared: ResultComparison) -> Iterator[Table | str]:
             escape(change.name), milliseconds(change.before_ms), milliseconds(change.after_ms), interval, verdict
         )
     yield table
+    yield from (f"• {escape(doubt)}" for doubt in compared.doubts)
     for circumstance in compared.circumstances:
         yield f"• Not the same: {escape(circumstance)}"
     for names, where in ((compared.only_before, compared.before), (compared.only_after, compared.after)):
@@ -183,10 +201,8 @@ def comparison_lines(compared: ResultComparison) -> Iterator[Table | str]:
             yield f"• Only in {escape(where)}: {escape(joined(names))}"
     unclear = [change.name for change in compared.changes if change.ratio.verdict == "unclear"]
     if unclear:
-        yield (
-            f"• Unclear: {escape(joined(unclear))}. Measure both longer (--duration-s), or in turn in one command: "
-            "`zoo bench latency A B`."
-        )
+        in_turn = ", or in turn in one command: `zoo bench latency A B`" if compared.kind == "latency" else ""
+        yield f"• Unclear: {escape(joined(unclear))}. Measure both longer (--duration-s){in_turn}."
 
 
 def check_comparison(compared: ResultComparison, *, strict: bool) -> None:
@@ -205,5 +221,5 @@ def check_comparison(compared: ResultComparison, *, strict: bool) -> None:
         perhaps = ", or may be," if strict else ""
         raise VerdictError(
             f"Slower{perhaps} by more than {compared.tolerance_percent:g} %: {joined(slower)}.",
-            "Measure both again, or in turn in one command; --tolerance allows more.",
+            "Measure both again; --tolerance allows more. `zoo bench latency A B` times artifacts in turn.",
         )

@@ -77,7 +77,8 @@ def _doubts(runs: DeviceRuns) -> list[str]:
     if len(runs.results) == 1:
         return [doubt for _, doubt in doubts]
     doubtful = len({id(result) for result, _ in doubts})
-    summary = [f"Of {len(runs.results)} results {doubtful} come with a doubt, told below."] if doubts else []
+    come = "comes" if doubtful == 1 else "come"
+    summary = [f"Of {len(runs.results)} results {doubtful} {come} with a doubt, told below."] if doubts else []
     return summary + [f"{result.kind}, {result.name}: {doubt}" for result, doubt in doubts]
 
 

@@ -17,6 +17,9 @@ from zoo.page.markup import join
 from zoo.wording import plain_name
 
 MARKDOWN_TITLE = "# Benchmark report"
+# What makes a formula of a cell in a spreadsheet, as in train/spreadsheets.py (OWASP, "CSV Injection"); names of files
+# and devices are anybody's.
+_FORMULAS = tuple("=+-@＝＋－＠\t\r\n'")
 CSV_HEADS = ("device", "kind", "result", "table", "row", "column", "value")
 
 
@@ -24,10 +27,11 @@ def as_markdown(devices: Sequence[DeviceRuns]) -> str:
     """Every device's sentences, then every result's tables."""
     lines = [MARKDOWN_TITLE]
     for runs in devices:
-        lines += ["", f"## {plain_name(runs.device)}", ""]
-        lines += [f"- {sentence}" for sentence in headlines(runs)]
+        lines += ["", f"## {_escaped(plain_name(runs.device))}", ""]
+        lines += [f"- {_escaped(sentence)}" for sentence in headlines(runs)]
         for kind, name, caption, heads, rows in _tables(runs):
-            lines += ["", f"### {kind}: {name}", "", f"{caption}:", ""] if caption else ["", f"### {kind}: {name}", ""]
+            lines += ["", f"### {kind}: {_escaped(name)}", ""]
+            lines += [f"{_escaped(caption)}:", ""] if caption else []
             lines += [_line(heads), _line(["---"] * len(heads)), *map(_line, rows)]
     return "\n".join(lines) + "\n"
 
@@ -41,7 +45,7 @@ def as_csv(devices: Sequence[DeviceRuns]) -> str:
         for kind, name, caption, heads, rows in _tables(runs):
             for number, row in enumerate(rows, start=1):
                 writer.writerows(
-                    (runs.device, kind, name, caption, number, head, cell)
+                    map(_guarded, (runs.device, kind, name, caption, str(number), head, cell))
                     for head, cell in zip(heads, row, strict=True)
                 )
     return text.getvalue()
@@ -67,5 +71,21 @@ def plain_table(table: Figures | Table) -> tuple[str, list[str], list[list[str]]
 
 
 def _line(cells: Sequence[str]) -> str:
-    escaped = (cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
+    escaped = (_escaped(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
     return f"| {' | '.join(escaped)} |"
+
+
+def _escaped(text: str) -> str:
+    """A text that Markdown shows as it is: tags in a name are no tags of the page."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _guarded(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula; numbers stay numbers."""
+    if not cell.startswith(_FORMULAS):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell

@@ -27,7 +27,8 @@ def render_page(devices: Sequence[DeviceRuns]) -> str:
     networks = _known_networks(
         network for device in devices for kind, runs in device.kinds for run in runs for network in kind.networks(run)
     )
-    names = joined(sorted({variant.family for variant, _, _ in networks}) or ["Training"])
+    families = {variant.family for variant in VARIANTS}  # what a search drew has a family that is no name
+    names = joined(sorted({variant.family for variant, _, _ in networks} & families) or ["Training"])
     title = f"{names} on {plain_name(devices[0].device)}" if len(devices) == 1 else f"{names}, device by device"
     dates = sorted(str(result.environment.get("time", ""))[:10] for runs in devices for result in runs.results)
     tables = [_network_table(*network) for network in networks]

@@ -9,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 
 from serve.bench.kind import find_kinds
+from serve.bench.report.checked import blaming
 from serve.bench.report.devices import group_by_device, headlines, terminal_lines
 from serve.bench.report.exports import CSV_HEADS, MARKDOWN_TITLE, as_csv, as_markdown
 from serve.bench.report.page import render_page
@@ -71,17 +72,21 @@ def write_report(paths: Iterable[Path], out: Path) -> dict[str, Any]:
         {"report", "json", "markdown", "csv": paths, "headlines": {device: [sentence, …]}}
 
     Raises:
-        ZooError: as `zoo.results.read_results`, a damaged result, or a place that cannot be written or is taken.
+        ZooError: as `zoo.results.read_results`, a result that cannot be shown, or a place that cannot be written or is
+            taken.
     """
+    if out.is_dir():
+        raise ZooError(f"-o {out} is a folder, and the page is a file.", f"-o {out / 'report.html'}")
     beside, markdown, table = (out.with_suffix(suffix) for suffix in (".json", ".md", ".csv"))
     _check_beside(out, {beside: REPORT_FORMAT, markdown: MARKDOWN_TITLE, table: ",".join(CSV_HEADS)})
+    paths = list(paths)
     results = read_results(paths, find_kinds())
-    devices = group_by_device(results)
-    said = {runs.device: headlines(runs) for runs in devices}
-    page = render_page(devices)
-    write_text(out, page)
-    write_text(markdown, as_markdown(devices))
-    write_text(table, as_csv(devices))
+    with blaming(paths):
+        devices = group_by_device(results)
+        said = {runs.device: headlines(runs) for runs in devices}
+        texts = {out: render_page(devices), markdown: as_markdown(devices), table: as_csv(devices)}
+    for path, text in texts.items():
+        write_text(path, text)
     figures = {"headlines": said, "results": [result.to_dict() for result in results]}
     write_json(beside, {"format": REPORT_FORMAT, "zoo_version": __version__, **figures})
     files = {"report": out, "json": beside, "markdown": markdown, "csv": table}

@@ -20,6 +20,7 @@ from serve.protocol.datatypes import DATATYPES
 from serve.protocol.describe import index, model_config, model_metadata, server_metadata
 from serve.protocol.infer import infer
 from serve.protocol.messages import InferRequest
+from serve.web.access import note_taken
 from serve.web.encoding import decompress
 from serve.web.gate import holder_of
 from serve.web.intake import read_body, while_connected
@@ -153,9 +154,8 @@ async def answer_infer(request: Request) -> Response:
             ),
             deadline_s=deadline_s,
         )
-    split = ", ".join(f"{stage};dur={took_ms:.3f}" for stage, took_ms in answer.timings_ms.items())
-    request.state.timing = f"{split}, batch {answer.batch_size}"
-    request.state.timings_ms = {f"{stage}_ms": took_ms for stage, took_ms in answer.timings_ms.items()}
+    split = ", ".join([f"{stage};dur={took_ms:.3f}" for stage, took_ms in answer.timings_ms.items()])
+    note_taken(request.scope, split, answer.timings_ms, answer.batch_size)
     content, headers = write_infer(answer)
     return Response(content, headers=headers | {"Server-Timing": split})
 
@@ -169,10 +169,11 @@ def _is_slow(request: Request, body: bytes) -> bool:
 
 
 def _read(request: Request, body: bytes, max_bytes: int, engine: Engine) -> InferRequest:
-    body = decompress(body, request.headers.get("content-encoding", ""), max_bytes=max_bytes)
-    json_length = read_json_length(request.headers.get(JSON_LENGTH), body)
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    encoded = media_type.startswith("image/")
+    headers = request.headers
+    if encoding := headers.get("content-encoding"):
+        body = decompress(body, encoding, max_bytes=max_bytes)
+    json_length = read_json_length(headers.get(JSON_LENGTH), body)
+    encoded = headers.get("content-type", "").strip().lower().startswith("image/")
     if encoded or json_length == 0:
         taken = engine.taken
         row_bytes = math.prod(taken.shape) * np.dtype(taken.dtype).itemsize

@@ -82,7 +82,7 @@ def read_infer(body: bytes, json_length: int) -> InferRequest:
             continue
         if size > len(rest):
             raise ProtocolError(f"binary_data_size is {size}, and {len(rest)} bytes are left.")
-        inputs.append(GivenTensor(name=given.name, datatype=given.datatype, shape=given.shape, raw=rest[:size]))
+        inputs.append(given.with_raw(rest[:size]))
         rest = rest[size:]
     if rest:
         raise ProtocolError(f"{len(rest)} bytes follow the last tensor.", "Say binary_data_size of every input.")
@@ -141,18 +141,44 @@ def read_raw(
 def write_infer(answer: InferAnswer) -> tuple[bytes, dict[str, str]]:
     """An answer's body and headers: tensors that were asked for as binary follow the JSON."""
     tensors: list[bytes] = []
-    outputs = []
-    for output in answer.outputs:
-        fields: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": list(output.shape)}
-        fields |= _written_data(output, tensors)
-        outputs.append(fields)
-    said = {"model_name": answer.model, "model_version": answer.version}
-    said |= {"id": answer.id} if answer.id else {}
-    text = json_text(said | {"outputs": outputs}, indent=None).encode()
+    data = [_written_data(output, tensors) for output in answer.outputs]
+    if answer.id or len(tensors) < len(data):
+        outputs = [
+            _fields(one.name, one.datatype, one.shape, where) for one, where in zip(answer.outputs, data, strict=True)
+        ]
+        text = _text(answer.model, answer.version, answer.id, outputs)
+    else:
+        behind = [
+            (one.name, one.datatype, one.shape, len(raw)) for one, raw in zip(answer.outputs, tensors, strict=True)
+        ]
+        text = _known_text(answer.model, answer.version, tuple(behind))
     if not tensors:
         return text, {"Content-Type": "application/json"}
     headers = {"Content-Type": "application/octet-stream", JSON_LENGTH: str(len(text))}
     return b"".join([text, *tensors]), headers
+
+
+def _text(model: str, version: str, id: str, outputs: list[dict[str, Any]]) -> bytes:
+    """An answer's JSON."""
+    said = {"model_name": model, "model_version": version}
+    said |= {"id": id} if id else {}
+    return json_text(said | {"outputs": outputs}, indent=None).encode()
+
+
+def _fields(name: str, datatype: str, shape: tuple[int, ...], where: dict[str, Any]) -> dict[str, Any]:
+    """An output's JSON; `where` its values are."""
+    return {"name": name, "datatype": datatype, "shape": list(shape), **where}
+
+
+@lru_cache(KNOWN_HEADS)
+def _known_text(model: str, version: str, tensors: tuple[tuple[str, str, tuple[int, ...], int], ...]) -> bytes:
+    """The same where all values follow it: then it says the same of each request, and has been written before."""
+    outputs = [_fields(name, datatype, shape, _behind(size)) for name, datatype, shape, size in tensors]
+    return _text(model, version, "", outputs)
+
+
+def _behind(size: int) -> dict[str, Any]:
+    return {"parameters": {"binary_data_size": size}}
 
 
 def _written_data(output: OutputTensor, tensors: list[bytes]) -> dict[str, Any]:
@@ -163,7 +189,7 @@ def _written_data(output: OutputTensor, tensors: list[bytes]) -> dict[str, Any]:
     if not output.asked.binary:
         return {"data": output.values()}
     tensors.append(output.raw())
-    return {"parameters": {"binary_data_size": len(tensors[-1])}}
+    return _behind(len(tensors[-1]))
 
 
 def _read_input(fields: dict[str, Any]) -> tuple[GivenTensor, int | None]:

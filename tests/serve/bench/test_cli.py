@@ -158,7 +158,7 @@ def test_help_is_quick_to_load() -> None:
 
 
 def test_a_checkpoint_at_several_sizes(zoo: Zoo, in_folder: Path, tiny_run: Path) -> None:
-    sizes = ("--image-size", 24, "--image-size", 40, "--batch-size", 1)
+    sizes = ("--image-size", 24, "--image-size", 40, "--image-size", 24, "--batch-size", 1)  # each once
     answer = zoo("bench", "latency", tiny_run / "checkpoint.safetensors", *sizes, *BRIEF, "--json")
     assert answer.code == 0, answer.err
     result = json.loads(answer.out)
@@ -170,7 +170,7 @@ def test_a_checkpoint_at_several_sizes(zoo: Zoo, in_folder: Path, tiny_run: Path
     ]
     assert all("onnxruntime" in one["backend"] for one in artifacts)
     assert result["data"]["comparisons"] == []  # of two sizes neither is the other's baseline
-    assert "--image-size 24 --image-size 40" in result["environment"]["command"]
+    assert "--image-size 24 --image-size 40 --image-size 24" in result["environment"]["command"]
     torch = zoo("bench", "latency", tiny_run / "checkpoint.safetensors", *sizes, "--backend", "torch", *BRIEF, "--json")
     assert all("torch" in one["backend"] for one in json.loads(torch.out)["data"]["artifacts"])
     page = zoo("bench", "report", "results", "-o", "report.html")
@@ -187,7 +187,13 @@ def test_a_checkpoint_at_several_sizes(zoo: Zoo, in_folder: Path, tiny_run: Path
         (("latency", "tiny.onnx", "--rate", 10), 1, "--rate has no effect"),
         (("latency", "tiny.onnx", "--scenario", "poisson"), 2, "single_stream"),
         (("latency", "tiny.onnx", "--scenario", "server", "--rate", 0), 2, "--rate"),
+        (("latency", "tiny.onnx", "--scenario", "server", "--rate", 1e12), 2, "--rate"),
         (("latency", "tiny.onnx", "--rounds", 2), 2, "--rounds"),
+        (("latency", "tiny.onnx", "-o", ""), 2, "the path is empty"),
+        (("zoo", "b0", "--batch-size", 10**9), 1, "1,000,000,000 pictures of 224 px at once"),
+        (("stages", "tiny", "--batch-size", 10**9), 1, "GB at least"),
+        (("fusion", "--train-batch-size", 10**9), 1, "GB at least"),
+        (("latency-table", "--space", "small", "--batch-size", 10**9), 1, "GB at least"),
         (("latency", "tiny.onnx", "--idle-gap", "--driver", "loadgen"), 1, "--idle-gap"),
         (("compare", "one.json"), 2, "AFTER.json"),
         (("compare", "one.json", "two.json"), 1, "There is no result one.json"),

@@ -46,7 +46,7 @@ def decode() -> Iterator[Decode]:
     def hand_in(body: bytes, future: Future[Any] | None = None) -> Future[Any]:
         future = future or Future()
 
-        def then(pixels: Any, took_s: float) -> None:
+        def then(pixels: Any, took_s: float, future: Future[Any]) -> None:
             if future.set_running_or_notify_cancel():
                 future.set_result((pixels, threading.current_thread().name))
 
@@ -160,7 +160,7 @@ def test_quick_pictures_are_close_and_what_is_no_jpeg_is_exact() -> None:
     Image.fromarray(noise).save(buffer, "JPEG")
     for body, most in ((buffer.getvalue(), 8), (USUAL, 0), (LARGE, 0)):
         future: Future[Any] = Future()
-        decoders.submit(body, CONTRACT, future, lambda pixels, took_s, future=future: future.set_result(pixels))
+        decoders.submit(body, CONTRACT, future, lambda pixels, took_s, future: future.set_result(pixels))
         off = np.abs(future.result(PATIENCE_S).astype(int) - load_batch([body], EIGHT)[0])
         assert off.max() <= most
     decoders.shutdown()

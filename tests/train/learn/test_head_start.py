@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from train.input.loader import Batch
-from train.learn.head_start import PENALTIES, choose_penalty, fit_classifier
+from train.learn.head_start import PENALTIES, RARE_PENALTIES, choose_penalty, fit_classifier
 from train.learn.run import enter_stage, start_run
 from train.learn.step import train_step
 from train.learn.throughput import noise_job
@@ -71,6 +71,19 @@ def test_a_classifier_is_fitted_to_what_can_be_told_apart() -> None:
     assert (logits.argmax(1) == labels[400:]).float().mean() > 0.98
     noise = torch.randint(0, 5, (500,), generator=generator)
     assert choose_penalty(features, noise, 5) == max(PENALTIES)  # nothing to learn: the most cautious
+
+
+def test_a_classifier_is_fitted_with_the_frequencies_of_training() -> None:
+    """Nothing tells the classes apart, and one has nine in ten: weights make it undecided."""
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(500, 8, generator=generator), (torch.arange(500) % 10 == 0).long()
+    chance = {
+        weights: F.linear(features, *fit_classifier(features, labels, 2, 1.0, weights)).softmax(1)[:, 1].mean().item()
+        for weights in (None, torch.tensor([5 / 9, 5.0]))
+    }
+    assert list(chance.values()) == pytest.approx([0.1, 0.5], abs=0.02)
+    assert choose_penalty(features, labels, 2) == max(PENALTIES)
+    assert choose_penalty(features, labels, 2, torch.tensor([5 / 9, 5.0])) == max(RARE_PENALTIES)
 
 
 def test_several_labels_get_a_regression_each() -> None:

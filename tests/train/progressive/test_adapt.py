@@ -102,3 +102,12 @@ def test_what_is_seen_once_needs_no_variety() -> None:
         for stage in find_recipe("finetune", LITE0, situation).stages
     ]
     assert hard == [(0, 0, 0), (5, 0.1, 0.1), (5, 0.2, 0.1)]
+
+
+@pytest.mark.parametrize(("imbalance", "unequal"), [(1.0, False), (4.9, False), (5.0, True), (2000.0, True)])
+def test_unequal_classes_come_equally_often_and_count_the_same(imbalance: float, unequal: bool) -> None:
+    situation = Situation(variant=LITE0, pictures=1050, classes=2, imbalance=imbalance)
+    from_weights, from_nothing = find_recipe("finetune", LITE0, situation), find_recipe("folder", LITE0, situation)
+    assert from_weights.sampler == ("balanced" if unequal else "shuffle")
+    assert from_weights.metric == from_nothing.metric == ("balanced_accuracy" if unequal else "top1")
+    assert from_nothing.sampler == "shuffle"

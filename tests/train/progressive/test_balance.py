@@ -16,9 +16,11 @@ from train.progressive.balance import (
     balanced_order,
     classes_seen,
     counts_seen,
+    imbalance_of,
     members_of,
     shuffled_rows,
     times_seen,
+    unequal_remark,
 )
 from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe
@@ -134,3 +136,29 @@ def test_class_weights_beside_it_are_warned_of(weights: Any, lines: int) -> None
     )
     assert len(said) == lines
     assert all("correct for the same thing" in line for line in said[1:])
+
+
+def test_unequal_classes_are_told_with_what_the_recipe_does_about_them() -> None:
+    unequal, plain = of_classes(50, 10, 0, 10), balanced(sampler="shuffle")
+    assert imbalance_of(unequal) == 5  # a class without pictures is none
+    assert imbalance_of(of_classes(40, 0), of_classes(10, 10)) == 5  # of a fold: of all
+    assert unequal_remark(of_classes(49, 10), plain) == ""
+    told = unequal_remark(unequal, plain)
+    assert "from class 0 (50) to class 1 (10) pictures, so top-1 flatters: --sampler balanced" in told
+    assert "--metric balanced_accuracy" in told
+    fair = replace(plain, metric="balanced_accuracy")
+    does = unequal_remark(unequal, replace(fair, sampler="balanced"))
+    assert does.endswith("the best balanced accuracy (else: --sampler shuffle --metric top1).")
+    assert "rare ones weigh more" in unequal_remark(unequal, replace(fair, class_weights="balanced"))
+
+
+def test_class_weights_that_are_asked_for_take_the_place_of_balanced_sampling() -> None:
+    variant = find_model_variant("tiny")
+
+    def chosen(**told: Any) -> str:
+        options = TrainOptions(model="tiny", data="pictures", recipe="finetune", **told)
+        return choose_recipe(options, variant, counts=(60, 2), imbalance=5.0).sampler
+
+    assert chosen() == "balanced"
+    assert chosen(class_weights="balanced") == chosen(overrides=("class_weights=balanced",)) == "shuffle"
+    assert chosen(class_weights="balanced", sampler="balanced") == "balanced"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 optuna = pytest.importorskip("optuna")
 
 from train.search import claims  # noqa: E402
-from train.search.claims import KILLED_TWICE, Board, Claim, is_gone  # noqa: E402
+from train.search.claims import KILLED_TWICE, Board, Claim, GivenAway, here, is_gone  # noqa: E402
 from train.search.store import Store  # noqa: E402
 
 
@@ -47,7 +48,7 @@ def dead_process() -> int:
 
 def kill(claim: Claim, process: int) -> None:
     """As if the process that made the claim had been killed."""
-    claim.trial.set_user_attr(claims.WORKER, {"host": socket.gethostname(), "process": process})
+    claim.trial.set_user_attr(claims.WORKER, {"host": here(), "process": process})
 
 
 def test_what_is_done_or_in_hand_is_not_taken_again(board: Board) -> None:
@@ -121,12 +122,41 @@ def test_a_worker_of_another_machine_is_gone_when_it_is_silent() -> None:
 
 
 def test_a_worker_of_this_machine_is_gone_when_its_process_is(dead_process: int) -> None:
-    here = socket.gethostname()
-    assert is_gone({"host": here, "process": dead_process}, 1000.0, 1000.0)
-    import os
+    assert is_gone({"host": here(), "process": dead_process}, 1000.0, 1000.0)
+    assert not is_gone({"host": here(), "process": os.getpid()}, 1000.0, 1000.0)
+    assert not is_gone({"host": here(), "process": 1}, 1000.0, 1000.0)  # somebody else's
 
-    assert not is_gone({"host": here, "process": os.getpid()}, 1000.0, 1000.0)
-    assert not is_gone({"host": here, "process": 1}, 1000.0, 1000.0)  # somebody else's
+
+def test_a_process_of_another_container_of_this_machine_is_not_asked_for(dead_process: int) -> None:
+    other = f"{socket.gethostname()} pid:[1]"
+    assert not is_gone({"host": other, "process": dead_process}, 1000.0, 1000.0)
+
+
+def test_a_worker_that_was_taken_for_gone_finds_its_piece_given_away(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = take(board, "a")
+    assert slept
+    with monkeypatch.context() as patch:
+        patch.setattr(claims, "GONE_AFTER_S", -1.0)
+        again = take(board, "a")
+    assert again
+    again.finish([1.0], {"top1": 1})
+    with pytest.raises(GivenAway), board.alive(slept):
+        slept.note({"costs": 1})
+    with pytest.raises(GivenAway):
+        slept.is_behind(0.5, epoch=1)
+    with pytest.raises(GivenAway):
+        slept.finish([2.0], {})
+    assert standings(board) == [("a", "open"), ("a", "done")] and not board.open_again()
+
+
+def test_what_was_written_before_the_connection_broke_is_not_written_again(board: Board) -> None:
+    claim = take(board, "a")
+    assert claim
+    claim.finish([1.0], {"top1": 1})
+    claim.finish([1.0], {"top1": 1})
+    assert standings(board) == [("a", "done")]
 
 
 def test_workers_that_all_want_the_same_pieces_do_each_once(tmp_path: Path) -> None:

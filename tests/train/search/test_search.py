@@ -313,11 +313,20 @@ def test_a_budget_begins_no_trial_that_would_not_end(asked: Asked, monkeypatch: 
     assert len(search(asked(trials=2, budget="10h")).trials) == 2
 
 
-def test_a_training_that_cannot_be_leaves_no_store(asked: Asked) -> None:
-    options = asked(epochs=1, recipe="digits")
-    with pytest.raises(ZooError, match="less than one epoch for each"):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epochs": 1, "recipe": "digits"}, "less than one epoch for each"),
+        ({"epochs": 4, "recipe": "digits", "finalists": 1, "long_epochs": 2}, "less than one epoch for each"),
+        ({"budget": "soon"}, "is no time"),
+        ({"overrides": ("nosuch=1",)}, "has no setting"),
+    ],
+)
+def test_what_cannot_be_done_leaves_no_folder_and_no_store(asked: Asked, changes: dict[str, Any], said: str) -> None:
+    options = asked(**changes)
+    with pytest.raises(ZooError, match=said):
         search(options)
-    assert not (options.out / STORE).exists()
+    assert not options.out.exists()
 
 
 def test_a_plan_says_how_many_fit(asked: Asked) -> None:

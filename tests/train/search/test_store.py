@@ -13,7 +13,7 @@ optuna = pytest.importorskip("optuna")
 from sqlalchemy import event  # noqa: E402  it comes with Optuna
 
 from train.search.store import Store  # noqa: E402
-from zoo.errors import MissingCapabilityError, ZooError  # noqa: E402
+from zoo.errors import ZooError  # noqa: E402
 
 ONE = ("maximize",)
 SEARCH = {"space": "a", "number of epochs": 10}
@@ -102,7 +102,8 @@ def test_a_file_of_something_else_is_refused(content: bytes, said: str, tmp_path
     [
         ("nosuch://me:secret@host/name", ZooError, "no kind of database"),
         ("postgresql+nosuch://me:secret@host/name", ZooError, "no kind of database"),
-        ("mysql+mysqldb://me:secret@host/name", MissingCapabilityError, "driver of the database"),
+        ("mysql+nosuch://me:secret@host:port/name", ZooError, "no address of a database"),
+        ("sqlite://", ZooError, "is in memory"),
         ("://me:secret@host", ZooError, "no address of a database"),
     ],
 )
@@ -113,5 +114,6 @@ def test_an_address_that_cannot_be_used_is_told_without_its_password(place: str,
 
 
 def test_a_folder_that_cannot_be_written_is_refused() -> None:
-    with pytest.raises(ZooError, match="Cannot write to"):
+    with pytest.raises(ZooError, match="Cannot write to") as refused:
         Store("/proc/none/search.db")
+    assert "--store" in str(refused.value.hint)

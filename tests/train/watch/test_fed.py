@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from train.input.loader import Augmented
 from train.input.order import epoch_batches
 from train.learn.job import Job, make_job
 from train.processes.distributed import ALONE
-from train.watch.fed import NUM_FED, NUM_STAGES, fed_pictures, fed_sections, mixed_label
+from train.watch.fed import CROP_PX, NUM_FED, NUM_STAGES, _marked, fed_pictures, fed_sections, mixed_label
 from train.watch.thumbnails import Drawn
 from zoo.data.preprocess import crop_box, prepare
 from zoo.errors import DataError
@@ -114,3 +115,10 @@ def test_the_crop_that_is_drawn_is_the_one_the_network_gets(job: Job) -> None:
     assert "what lies outside the frame is never seen" in text
     squashed = "".join(fed_sections(replace(job, preprocessing=whole), 1, Drawn()))
     assert "nothing is cut off" in squashed
+
+
+@pytest.mark.parametrize("size", [(2000, 2), (2, 2000), (1, 1)])
+def test_the_crop_of_a_very_long_picture_is_drawn(size: tuple[int, int], job: Job) -> None:
+    drawn = _marked(Image.new("RGB", size), replace(job, preprocessing=replace(job.preprocessing, resize="crop")))
+    assert max(drawn.size) <= CROP_PX
+    assert drawn.getpixel((drawn.width // 2, drawn.height // 2)) in {(0, 0, 0), (255, 156, 74)}

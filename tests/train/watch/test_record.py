@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import train.learn.loop
+import train.watch.record
 from train.learn.run import Epoch
 from train.learn.validation import validate_together
 from train.progressive.recipe import TrainingStage
@@ -79,12 +80,30 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_state(
 ) -> None:
     options = small(picture_folder, tmp_path / "run", save_every_s=0)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
-        patch.setattr("train.watch.record.save_checkpoint", fail)
+        patch.setattr("train.room.save_checkpoint", fail)
         train_model(options)
     assert (tmp_path / "run" / "state.pt").is_file()
     outcome = train_model(replace(options, resume=True))
     assert outcome.checkpoint.is_file()
     assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_figures_that_cannot_be_written_for_a_while_do_not_end_a_run(
+    small: Callable, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full at the first epoch; the next one's figures have those of all before it."""
+    written, refused = train.watch.record.write_text, []
+
+    def full_at_first(path: Path, text: str) -> None:
+        if path.name == "metrics.jsonl" and not refused:
+            refused.append(path)
+            fail()
+        written(path, text)
+
+    monkeypatch.setattr("train.watch.record.write_text", full_at_first)
+    outcome = train_model(small(picture_folder, tmp_path / "run"))
+    assert refused
+    assert len((outcome.folder / "metrics.jsonl").read_text().splitlines()) == len(outcome.history)
 
 
 def test_no_line_of_the_metrics_can_hold_nan() -> None:
@@ -103,6 +122,7 @@ def test_no_line_of_the_metrics_can_hold_nan() -> None:
         "broken": 0,
         "val_map": None,
         "val_pictures": None,
+        "val_balanced": None,
     }
     assert json.loads(json.dumps(Epoch.from_dict(line).to_dict(), allow_nan=False)) == line
     for name, value in line.items():

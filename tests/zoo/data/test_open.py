@@ -193,6 +193,7 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "more" / "3.jpg").touch()
     (tmp_path / "cat" / "linked").symlink_to(tmp_path / "more")
     (tmp_path / "cat" / "again").symlink_to(tmp_path / "cat")
+    (tmp_path / "dog" / "up").symlink_to(tmp_path)  # where all classes are
     (tmp_path / "cat" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     pictures = read_folder(tmp_path)
     assert pictures.classes == ("cat", "dog", "more")
@@ -200,7 +201,7 @@ def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:
     assert set(pictures.left_out) == {
         "5 hidden or system files and folders",
         "1 .txt files, which are no pictures",
-        "1 links to folders that are read already",
+        "2 links to folders that are read already",
         "1 links that lead nowhere",
         "1 pictures beside the folders of classes",
         "eel/, which has no pictures: it is no class",

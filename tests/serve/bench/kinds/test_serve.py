@@ -76,6 +76,13 @@ def test_the_sentences_name_the_rates_and_the_overload() -> None:
     assert "Offered 3 times its best, ours answers 100 requests/s, p99 180 ms" in said
 
 
+def test_the_sentences_hold_a_server_against_none() -> None:
+    (runs,) = group_by_device([result([closed("zoo", 32, 95.0), closed("no server", 2, 100.0)])])
+    said = " ".join(map(str, headlines(runs)))
+    assert "zoo reaches 95 % of its decoding and inference in threads of their own (no server)" in said
+    assert "quick" not in said
+
+
 def test_the_knee_is_the_highest_load_it_kept_up_with() -> None:
     knee = ServeData.from_dict(result().data).knee("ours")
     assert knee is not None and knee.capacity_share == 0.75  # at 1.0 p99 is eleven times that of the lightest load

@@ -157,6 +157,23 @@ def test_a_batch_above_the_engines_profile_is_refused_before_anything_runs() -> 
     assert not runner.batches
 
 
+def test_a_batch_that_no_memory_holds_is_refused_before_anything_runs() -> None:
+    """The system would end the process, or another one, and with it what was measured before."""
+    runner = CountingRunner()
+    with pytest.raises(ZooError, match=r"1,000,000,000,000 pictures of 8 px at once"):
+        measure(runner, [1, 10**12])
+    assert runner.batches == []
+
+
+def test_a_back_end_that_fails_at_a_batch_says_at_which() -> None:
+    def fail(pictures: NDArray[np.uint8], call: int) -> NDArray[np.float32]:
+        raise MemoryError("cannot allocate 4 GB\nat allocator.cpp")
+
+    with pytest.raises(ZooError, match=r"cannot answer 4 pictures at once: cannot allocate 4 GB Pass") as error:
+        measure(CountingRunner(answer=fail), [4])
+    assert "--batch-size" in error.value.hint
+
+
 def test_the_pictures_fit_the_classes() -> None:
     digits, source = real_pictures(CountingRunner().contract, 5)
     assert source == "digits"

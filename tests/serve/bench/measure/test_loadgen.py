@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
 import sys
 
 import pytest
@@ -11,6 +13,7 @@ from serve.bench.measure.latency_data import Setting
 from serve.bench.measure.loadgen import LoadGen, load_loadgen, read_trace
 from zoo.errors import MissingCapabilityError, ZooError
 from zoo.measure.timing import Schedule
+from zoo.stopping import Stopped, stop_signals
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("mlperf_loadgen") is None, reason="mlcommons-loadgen is not installed"
@@ -77,6 +80,24 @@ def test_an_artifact_that_fails_under_it_raises_its_own_error() -> None:
 
     with pytest.raises(ZooError, match="the engine is gone"):
         LoadGen(fail, Setting(batch_size=1)).visit(Schedule(duration_ms=5, min_iterations=2))
+
+
+@installed
+@pytest.mark.parametrize("scenario", ["single_stream", "server"])
+def test_a_signal_ends_the_visit_and_then_the_command(scenario: str) -> None:
+    """Raised in a callback of LoadGen it would end the process without a word."""
+    calls: list[int] = []
+
+    def infer(count: int) -> None:
+        calls.append(count)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    setting = Setting.from_dict({"batch_size": 1, "scenario": scenario, "offered_per_second": 2000.0})
+    with pytest.raises(Stopped) as stopped, stop_signals():
+        LoadGen(infer, setting).visit(Schedule(duration_ms=100, min_iterations=10))
+    assert stopped.value.exit_code == 143
+    assert len(calls) < 200  # in "server" 1,000 would have come, in "single_stream" many more
 
 
 @installed

@@ -150,3 +150,6 @@ def test_a_check_that_was_stopped_goes_on_and_what_was_disturbed_is_checked_agai
     third = zoo(*brief, "--runs", 2)
     assert "is complete" in third.err
     assert "claims of the harness hold here" in third.out
+    longer = zoo(*brief[:5], 0.1, *brief[6:])
+    assert longer.code == 1
+    assert "was made with --duration-s 0.05, and this is --duration-s 0.1" in longer.err and "--again" in longer.err

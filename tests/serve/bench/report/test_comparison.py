@@ -81,6 +81,16 @@ def test_what_else_differs_is_told(zoo: Zoo, keep: Callable[..., Path]) -> None:
     assert "torch: 2.10.0 → 2.11.0" in answer.out
 
 
+def test_a_machine_that_was_not_quiet_is_told_of_each_result(zoo: Zoo, stages_result: Make, tmp_path: Path) -> None:
+    quiet = write_result(tmp_path / "before", stages_result())
+    busy = write_result(tmp_path / "after", stages_result(robbed=True))
+    answer = zoo("bench", "compare", quiet, busy)
+    assert answer.out.count("was not quiet") == 1
+    assert f"• {busy.name}: The machine was not quiet" in answer.out
+    assert "zoo bench latency A B" not in answer.out  # what takes artifacts in turn takes no stages
+    assert len(json.loads(zoo("bench", "compare", busy, busy, "--json").out)["doubts"]) == 2
+
+
 def test_results_that_cannot_be_compared_are_refused(
     keep: Callable[..., Path], latency_result: Make, stages_result: Make, tmp_path: Path
 ) -> None:
@@ -91,7 +101,7 @@ def test_results_that_cannot_be_compared_are_refused(
         compare_results(before, tmp_path / "missing.json", 5.0)
     with pytest.raises(ZooError, match="is a folder"):
         compare_results(before.parent, before, 5.0)
-    with pytest.raises(ZooError, match="2 rounds"):
+    with pytest.raises(ZooError, match="of 2 rounds no interval"):
         compare_results(before, keep("few", rounds=(1.0, 1.0)), 5.0)
     fields = latency_result(["s.onnx"]).to_dict()
     fields["data"]["rows"] = [row | {"scenario": "offline"} for row in fields["data"]["rows"]]

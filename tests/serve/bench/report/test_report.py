@@ -81,6 +81,18 @@ def test_the_report_is_written_for_other_programs_too(tmp_path: Path, latency_re
     assert {row["device"] for row in rows} == {"NVIDIA H100"}
 
 
+def test_a_name_is_no_tag_in_markdown_and_no_formula_in_a_spreadsheet(tmp_path: Path, latency_result: Make) -> None:
+    write_result(tmp_path / "results", latency_result(names=("=1+1|<img src=x>.onnx", "-1.onnx")))
+    written = write_report([tmp_path / "results"], tmp_path / "report.html")
+    markdown = Path(written["markdown"]).read_text()
+    assert "<img" not in markdown and "&lt;img src=x>" in markdown
+    assert "<img" not in Path(written["report"]).read_text()
+    with Path(written["csv"]).open(newline="") as file:
+        values = {row["value"] for row in csv.DictReader(file)}
+    assert {"'=1+1|<img src=x>.onnx", "'-1.onnx"} <= values
+    assert not any(value.startswith(("=", "+", "@")) for value in values)
+
+
 @pytest.mark.parametrize("out", ["s.html", "s.json", "page.md", "page.csv"])
 def test_a_report_never_replaces_a_result(out: str, stages_result: Make, tmp_path: Path) -> None:
     kept = tmp_path / "s.json"
