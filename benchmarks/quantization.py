@@ -81,7 +81,10 @@ def main() -> None:
             print(f"{row.network} {row.precision} {row.layout}, {row.how}: {row.agreement:.1%} {row.kept}")
     names = list(dict.fromkeys(row.network for row in rows))
     settings = {
-        "subjects": [Subject(name=name, batch_sizes=(1,), threads=1).to_dict() for name in names],
+        "subjects": [
+            Subject(name=f"{name} peers" if options.peers else name, batch_sizes=(1,), threads=1).to_dict()
+            for name in names
+        ],
         "calibration": f"{Path(options.calib).parent.name}/{Path(options.calib).name}"
         if options.calib
         else "trained on",

@@ -17,7 +17,7 @@ from typing import Any
 
 import onnx
 import torch
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, numpy_helper
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -101,6 +101,7 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
     del program
     gc.collect()
     _check_opset(graph, opset)
+    pool_by_one_operator(graph)
     name_by_module(graph)
     check_structure(graph, model)
     _drop_exporter_notes(graph)
@@ -115,6 +116,25 @@ def export_onnx(model: Network, contract: Contract, *, checkpoint: Mapping[str, 
     onnx.helper.set_model_props(graph, {GRAPH_KEY: json_text(fields, indent=None)})
     check_graph(graph)
     return graph
+
+
+def pool_by_one_operator(model: ModelProto) -> None:
+    """Turn, in place, every mean of a whole map into GlobalAveragePool, which it is.
+
+    ONNX Runtime has that one in the layout of its convolutions; for a ReduceMean it rearranges the map first.
+    """
+    graph = model.graph
+    constants = {weight.name: weight for weight in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
+            continue
+        keeps = all(attribute.i == 1 for attribute in node.attribute if attribute.name == "keepdims")
+        if keeps and sorted(numpy_helper.to_array(constants[node.input[1]]).tolist()) in ([2, 3], [-2, -1]):
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:], node.attribute[:]
+    read = {tensor for node in graph.node for tensor in node.input}
+    for place in reversed([place for place, weight in enumerate(graph.initializer) if weight.name not in read]):
+        del graph.initializer[place]
 
 
 def name_by_module(model: ModelProto) -> None:

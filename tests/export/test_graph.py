@@ -54,6 +54,14 @@ def test_graph_has_no_padding_shape_arithmetic_or_batch_norm(tiny_graph: ModelPr
     assert operators["Cast"] == operators["Transpose"] == operators["Gemm"] == 1
 
 
+def test_maps_are_pooled_in_the_layout_of_convolutions_and_nothing_unread_is_left(tiny_graph: ModelProto) -> None:
+    nodes = tiny_graph.graph.node
+    assert "GlobalAveragePool" in {node.op_type for node in nodes}
+    assert "ReduceMean" not in {node.op_type for node in nodes}
+    read = {tensor for node in nodes for tensor in node.input}
+    assert {weight.name for weight in tiny_graph.graph.initializer} <= read
+
+
 def test_pictures_are_rearranged_before_they_are_normalised(tiny_graph: ModelProto) -> None:
     """TensorRT rejects a Transpose of uint8, and ONNX Runtime is slow where the three colours are the last axis."""
     first = [node.name for node in tiny_graph.graph.node[:5]]
