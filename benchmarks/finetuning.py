@@ -27,7 +27,7 @@ import torch
 from made_sets import MADE, make_drawn_set
 from sets import PACKAGES, make_set
 
-from serve.bench.kinds.finetuning import FinetuningData, TrainedRow
+from serve.bench.kinds.finetuning import OURS, OURS_HALF, FinetuningData, TrainedRow
 from serve.bench.report.report import keep_result
 from zoo.files import write_json
 from zoo.machine import processor_name
@@ -36,7 +36,6 @@ from zoo.weights.resolve import find_model_variant, has_weights
 
 HERE = Path(__file__).parent
 PEERS = HERE / "finetuning_peers"
-OURS, OURS_HALF = "zoo train", "zoo train, half the time"
 # What the default would be without progressive learning: the name of each control, and its recipe.
 CONTROLS = {"zoo train, size alone": "progressive_resize", "zoo train, fixed size": "fixed"}
 # What the plain loop takes of networks that are trained from nothing: size, px, timm's name or ours, and rate. It is

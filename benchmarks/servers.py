@@ -45,7 +45,7 @@ def commands(
 ) -> dict[str, list[str]]:
     """Every server with the command that starts it; the layouts are those that suit a processor."""
     cores = str(usable_processors())
-    ours = [sys.executable, "-m", "zoo", "serve", str(model), "--port", str(port), "--max-wait-ms", "120"]
+    ours = [sys.executable, "-m", "zoo", "serve", str(model), "--port", str(port), "--max-wait-ms", "60"]
     layout = ["--instances", cores, "--threads", "1"]
     found = {
         "zoo": [*ours, *layout],

@@ -62,6 +62,15 @@ class OneOf(click.Choice):  # type: ignore[type-arg]  # 8.1's has none
         return int(super().convert(str(value), param, ctx))
 
 
+class Listed(click.Option):
+    """A repeatable option whose values may stand together: `--on ort-cpu,openvino` is `--on ort-cpu --on openvino`."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Part the texts at their commas, then read each."""
+        texts = [part.strip() for text in value or () for part in str(text).split(",")]
+        return super().type_cast_value(ctx, texts)
+
+
 # Where measurements are kept, and where `zoo bench report` looks for them.
 RESULTS = Path("benchmarks")
 
@@ -281,7 +290,10 @@ def _option(told: Opt, name: str, kind: Any, default: Any, called: str = "") -> 
     if base is bool:
         settings |= {"is_flag": True, "flag_value": not default}
     elif _is_many(kind):
-        settings |= {"multiple": True, "type": _click_type(get_args(base)[0], within)}
+        value = _click_type(get_args(base)[0], within)
+        settings |= {"multiple": True, "type": value}
+        # A name or a path may have a comma of its own.
+        settings |= {"cls": Listed} if isinstance(value, click.Choice | click.IntRange | click.FloatRange) else {}
     else:
         settings |= {"type": _click_type(base, within)}
     if default is MISSING:

@@ -25,7 +25,7 @@ def stages(options: StagesOptions, as_json: bool) -> None:
 
     \b
     zoo bench stages s
-    zoo bench stages s --on ort-cpu --on openvino --by isolated
+    zoo bench stages s --on ort-cpu,openvino --by isolated
     zoo bench stages b0 --map 3 --threads 1
     zoo bench stages s --on tensorrt --precision fp16 --batch-size 32
     """

@@ -18,7 +18,10 @@ SeChoice = Literal["paper", "both", "none"]
 Method = Literal["isolated", "in-place", "exchange"]
 METHODS: tuple[Method, ...] = ("isolated", "in-place", "exchange")
 
-Engines = Annotated[tuple[EngineId, ...], Opt("Engine; repeatable.  [default: the best at hand]", flags=("--on",))]
+Engines = Annotated[
+    tuple[EngineId, ...],
+    Opt("Engine; repeatable, or several with commas.  [default: the best at hand]", flags=("--on",)),
+]
 
 
 @dataclass(frozen=True, kw_only=True)

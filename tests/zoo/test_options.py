@@ -47,6 +47,36 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServeDishOptions(Row):
+    plates: Annotated[tuple[Literal["flat", "deep"], ...], Opt("Repeatable.", flags=("--plate",))] = ("flat",)
+    guests: Annotated[tuple[Count, ...], Opt("Repeatable.")] = ()
+    names: Annotated[tuple[str, ...], Opt("Repeatable.", flags=("--name",))] = ()
+
+
+@pytest.mark.parametrize(
+    ("typed", "plates", "guests", "names"),
+    [
+        ((), ("flat",), (), ()),
+        (("--plate", "deep,flat", "--guests", "1, 8"), ("deep", "flat"), (1, 8), ()),
+        (("--plate", "deep", "--plate", "flat", "--guests", "2"), ("deep", "flat"), (2,), ()),
+        (("--name", "Müller, Anna"), ("flat",), (), ("Müller, Anna",)),  # a text may have a comma of its own
+    ],
+)
+def test_choices_and_numbers_may_stand_together(
+    typed: tuple[str, ...], plates: tuple[str, ...], guests: tuple[int, ...], names: tuple[str, ...]
+) -> None:
+    @click.command()
+    @takes(ServeDishOptions)
+    def serve_dish(options: ServeDishOptions) -> None:
+        click.echo((options.plates, options.guests, options.names))
+
+    assert CliRunner().invoke(serve_dish, typed).output == f"{(plates, guests, names)}\n"
+    wrong = CliRunner().invoke(serve_dish, ("--plate", "deep,round"))
+    assert wrong.exit_code == 2 and "round" in wrong.output
+    assert CliRunner().invoke(serve_dish, ("--guests", "1,,8")).exit_code == 2
+
+
 def test_a_body_gets_one_row() -> None:
     assert run("soup") == (0, f"{CookOptions(dish='soup')} False\n")
     given = (

@@ -23,6 +23,9 @@ from zoo.rows import Count, NotNegative, Positive, Row, Text, Within
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 # A request without an answer for so long has failed, as it has for most clients' defaults.
 PATIENCE_S = 10.0
+# A client that is refused waits for a moment, as Retry-After asks it to; one that asks again at once only keeps the
+# server from its work.
+REFUSED_PAUSE_S = 0.1
 # Samples of the first part of a loop are not counted: connections are opened and queues fill then.
 WARM_UP_SHARE = 0.15
 
@@ -142,7 +145,7 @@ def post(host: str, path: str, body: bytes, content_type: str) -> bytes:
 
 
 async def closed_loop(target: Target, *, clients: int, duration_s: float) -> LoadRow:
-    """So many clients, each asking again as soon as it has its answer."""
+    """So many clients, each asking again as soon as it has its answer, and a moment later where it was refused."""
     samples: list[Sample] = []
     began_s = time.perf_counter()
 
@@ -153,6 +156,8 @@ async def closed_loop(target: Target, *, clients: int, duration_s: float) -> Loa
                 connection = await target.connect()
             status = await _answer(connection, target.request)
             samples.append(Sample(due_s, time.perf_counter() - began_s - due_s, status))
+            if status not in (0, 200):
+                await asyncio.sleep(REFUSED_PAUSE_S)
         if connection.transport is not None:
             connection.transport.close()
 
