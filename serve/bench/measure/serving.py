@@ -24,6 +24,8 @@ from zoo.rows import Count, Row, Some, Text
 SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
 CLIENTS = (1, 8, 32)
 OVERLOAD = (2.0, 3.0)
+# A result of more servers is not called by the names of all.
+MOST_NAMED = 2
 # The names that benchmarks/servers.py gives to our servers, and to decoding and inference without one.
 NO_SERVER = {"zoo": "no server", "zoo, quick pictures": "no server, quick pictures"}
 # Up to the knee a server answers all but one request in a hundred, and its p99 is at most so many times that of the
@@ -101,10 +103,12 @@ def serve_result(
 ) -> Result:
     """What is kept of rows, of one server or several."""
     data = ServeData(rows=tuple(rows), picture=picture, picture_bytes=picture_bytes, versions=tuple(versions))
-    subjects = [Subject(name=server) for server in data.servers]
+    first, *others = data.servers
+    few = len(others) <= MOST_NAMED
+    subjects = [Subject(name=name) for name in (data.servers if few else [f"{first} beside {len(others)} others"])]
     return Result(
         kind="serve",
-        name=" vs ".join(data.servers),
+        name=" vs ".join(subject.name for subject in subjects),
         environment=measured_on(processor_name()),
         settings={
             "subjects": [subject.to_dict() for subject in subjects],
