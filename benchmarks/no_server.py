@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from export.runners.onnx_runtime import OnnxRunner
 from serve.bench.measure.load import WARM_UP_SHARE, LoadRow
-from serve.core.decoders import LARGE_PIXELS, Pictures
-from zoo.data.preprocess import prepare
-from zoo.data.quick import QuickPreparer
-from zoo.data.turbo import TurboJpeg
+from serve.core.decoders import LARGE_PIXELS, Pictures, Preparer
 from zoo.machine import usable_processors
-from zoo.model.spec import Preprocessing
 from zoo.results import summarize
 
 # A server may wait for a full batch or not; the better of these is the ceiling.
@@ -38,9 +34,16 @@ def _row(name: str, model: Path, body: bytes, pictures: Pictures, batch: int, du
     began_s = time.perf_counter()
 
     def work() -> None:
-        runner, preparer = OnnxRunner(model, device="cpu", threads=1), _Preparer(pictures)
+        runner, preparer = OnnxRunner(model, device="cpu", threads=1), Preparer(pictures)
+        prepare = partial(
+            preparer.prepare,
+            body,
+            runner.contract.preprocessing,
+            max_pixels=LARGE_PIXELS,
+            is_given_up=lambda: False,
+        )
         while (start_s := time.perf_counter() - began_s) < duration_s:
-            runner.infer(np.stack([preparer.prepare(body, runner.contract.preprocessing) for _ in range(batch)]))
+            runner.infer(np.stack([prepare() for _ in range(batch)]))
             samples.append((start_s, time.perf_counter() - began_s))
 
     threads = [threading.Thread(target=work) for _ in range(cores)]
@@ -63,21 +66,3 @@ def _row(name: str, model: Path, body: bytes, pictures: Pictures, batch: int, du
         refusals=None,
         after_ms=summary.p50_ms,
     )
-
-
-class _Preparer:
-    """A thread's own decoder, as `serve.core.decoders` has them for pictures of usual size."""
-
-    def __init__(self, pictures: Pictures) -> None:
-        self._quick = QuickPreparer() if pictures == "quick" else None
-        self._jpegs = TurboJpeg()
-
-    def prepare(self, body: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-        """(S, S, C) uint8."""
-        if self._quick is not None:
-            made = self._quick.prepare(body, preprocessing, max_pixels=LARGE_PIXELS)
-        else:
-            opened = self._jpegs.open(body, channels=preprocessing.channels, max_pixels=LARGE_PIXELS)
-            made = prepare(opened, preprocessing) if opened is not None else None
-        assert made is not None, "no JPEG of usual size"
-        return made

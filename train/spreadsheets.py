@@ -1,8 +1,4 @@
-"""Owns predictions.csv and classes.csv: how a cell is written so that spreadsheets take it for text, and read again.
-
-Light to import. A cell that begins with = + - @, a tab or a line end may be a formula to a spreadsheet (OWASP, "CSV
-Injection"): it gets an apostrophe in front, and so does one that begins with an apostrophe, so that reading is exact.
-"""
+"""Owns predictions.csv and classes.csv: what stands in them, and how they are read again. Light to import."""
 
 from __future__ import annotations
 
@@ -12,11 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from zoo.cells import guarded, unguarded
 from zoo.errors import DataError
 
 PREDICTIONS, CLASSES = "predictions.csv", "classes.csv"
-_GUARD = "'"
-_GUARDED = (*"=+-@＝＋－＠\t\r\n", _GUARD)  # the wide ones are formulas to spreadsheets of East Asia
 _AGAIN = "`zoo train` writes it at the end of a run: train again, or copy the run folder whole."
 
 
@@ -80,7 +75,7 @@ def read_sheet(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
         raise DataError(f"There is no file {path}.", _AGAIN) from error
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} is not readable: {error}.", _AGAIN) from error
-    return tuple(heads), [[text.removeprefix(_GUARD) for text in row] for row in rows]
+    return tuple(heads), [list(map(unguarded, row)) for row in rows]
 
 
 def _answered(row: Sequence[str]) -> Answered:
@@ -91,6 +86,6 @@ def _answered(row: Sequence[str]) -> Answered:
 def _cell(value: str | int | float | None) -> str | int:
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, str) and value.startswith(_GUARDED):
-        return _GUARD + value
+    if isinstance(value, str):
+        return guarded(value)
     return "" if value is None else value

@@ -60,10 +60,42 @@ class Job:
     began_s: float
 
 
+class Preparer:
+    """Makes inputs of pictures, one after another, in memory that it keeps. Not for several threads.
+
+    `pictures`: "exact" makes the pixels that `zoo predict` makes, "quick" almost those (`zoo.data.quick`).
+    """
+
+    def __init__(self, pictures: Pictures) -> None:
+        self._jpegs = TurboJpeg()
+        self._quick = _new_quick() if pictures == "quick" else None
+
+    def prepare(
+        self, body: bytes, preprocessing: Preprocessing, *, max_pixels: int, is_given_up: Callable[[], bool]
+    ) -> NDArray[np.uint8]:
+        """(S, S, C) uint8.
+
+        Raises:
+            BrokenPictureError, TooManyPixelsError, GivenUpError: as `zoo.data.decode.open_picture`.
+        """
+        if self._quick is not None:
+            made = self._quick.prepare(body, preprocessing, max_pixels=max_pixels)
+            if made is not None:
+                return made
+        opened: Image.Image | None = None
+        if max_pixels == LARGE_PIXELS:  # a large one may have to be given up half decoded
+            opened = self._jpegs.open(body, channels=preprocessing.channels, max_pixels=max_pixels)
+        if opened is None:
+            opened = open_picture(
+                body, sent=True, channels=preprocessing.channels, max_pixels=max_pixels, is_given_up=is_given_up
+            )
+        return prepare(opened, preprocessing)
+
+
 class Decoders:
     """Turns bytes into inputs in threads of its own. `threads` decode usual pictures, one more decodes large ones.
 
-    `pictures`: "exact" makes the pixels that `zoo predict` makes, "quick" almost those (`zoo.data.quick`).
+    `pictures` is how they are prepared, as in `Preparer`.
     """
 
     def __init__(self, threads: int, pictures: Pictures = "exact") -> None:
@@ -116,31 +148,17 @@ class Decoders:
         if job.future.cancelled():
             return
         decoding_s = time.monotonic()
-        pixels = self._prepare(job.body, job.contract.preprocessing, max_pixels, job.future)
+        if not hasattr(self._own, "preparer"):
+            self._own.preparer = Preparer(self.pictures)
+        preparer: Preparer = self._own.preparer
+        pixels = preparer.prepare(
+            job.body, job.contract.preprocessing, max_pixels=max_pixels, is_given_up=job.future.cancelled
+        )
         prepared: Taken = as_input(pixels[None], job.contract)[0]
         now_s = time.monotonic()
         if max_pixels == LARGE_PIXELS:
             self._took_s.note(now_s - decoding_s)
         job.then(prepared, now_s - job.began_s, job.future)
-
-    def _prepare(
-        self, body: bytes, preprocessing: Preprocessing, max_pixels: int, future: Future[Any]
-    ) -> NDArray[np.uint8]:
-        own = self._own
-        if not hasattr(own, "jpegs"):
-            own.jpegs, own.quick = TurboJpeg(), _new_quick() if self.pictures == "quick" else None
-        if own.quick is not None:
-            made: NDArray[np.uint8] | None = own.quick.prepare(body, preprocessing, max_pixels=max_pixels)
-            if made is not None:
-                return made
-        opened: Image.Image | None = None
-        if max_pixels == LARGE_PIXELS:  # a large one may have to be given up half decoded
-            opened = own.jpegs.open(body, channels=preprocessing.channels, max_pixels=max_pixels)
-        if opened is None:
-            opened = open_picture(
-                body, sent=True, channels=preprocessing.channels, max_pixels=max_pixels, is_given_up=future.cancelled
-            )
-        return prepare(opened, preprocessing)
 
     def shutdown(self) -> None:
         """Take nothing more; what is being decoded is not waited for."""

@@ -12,14 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from serve.bench.report.devices import DeviceRuns, headlines
+from zoo.cells import guarded
 from zoo.page.figures import Figures
 from zoo.page.markup import join
 from zoo.wording import plain_name
 
 MARKDOWN_TITLE = "# Benchmark report"
-# What makes a formula of a cell in a spreadsheet, as in train/spreadsheets.py (OWASP, "CSV Injection"); names of files
-# and devices are anybody's.
-_FORMULAS = tuple("=+-@＝＋－＠\t\r\n'")
 CSV_HEADS = ("device", "kind", "result", "table", "row", "column", "value")
 
 
@@ -45,7 +43,7 @@ def as_csv(devices: Sequence[DeviceRuns]) -> str:
         for kind, name, caption, heads, rows in _tables(runs):
             for number, row in enumerate(rows, start=1):
                 writer.writerows(
-                    map(_guarded, (runs.device, kind, name, caption, str(number), head, cell))
+                    map(_cell, (runs.device, kind, name, caption, str(number), head, cell))
                     for head, cell in zip(heads, row, strict=True)
                 )
     return text.getvalue()
@@ -80,12 +78,10 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def _guarded(cell: str) -> str:
+def _cell(text: str) -> str:
     """A cell that no spreadsheet takes for a formula; numbers stay numbers."""
-    if not cell.startswith(_FORMULAS):
-        return cell
     try:
-        float(cell)
+        float(text)
     except ValueError:
-        return f"'{cell}"
-    return cell
+        return guarded(text)
+    return text
