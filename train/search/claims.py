@@ -205,10 +205,17 @@ class Board:
 
         for row in self.reach(lambda: self.study.get_trials(deepcopy=False)):
             if row.state == optuna.trial.TrialState.RUNNING and _standing(row, time.time()) in ("open", "void"):
-                try:
-                    self.reach(lambda: self.study.tell(row.number, state=optuna.trial.TrialState.FAIL))  # noqa: B023
-                except ValueError:  # it is told already
-                    continue
+                self._end(row.number)
+
+    def _end(self, number: int) -> None:
+        """Write that a row is over, unless somebody else does so at this moment."""
+        import optuna
+
+        try:
+            self.reach(lambda: self.study.tell(number, state=optuna.trial.TrialState.FAIL))
+        except (RuntimeError, ValueError):  # what Optuna says of a row that has ended
+            if self.state_of(number) == "RUNNING":
+                raise
 
     def open_again(self) -> list[Piece]:
         """The pieces that somebody began and nobody is doing or has done, each once."""
@@ -221,13 +228,22 @@ class Board:
     def take(self, ask: Callable[[], tuple[optuna.trial.Trial, str]]) -> Claim | None:
         """Take the piece that `ask` proposes as a new row and its key; None where somebody has it, or did it.
 
+        None too where this worker slept so long that others took its row for a dead worker's.
+
         Raises:
             ZooError: the store cannot be used.
         """
-        import optuna
-
         self.settle_the_dead()  # whoever comes back finds that its row has ended, and no piece is done twice
         trial, key = self.reach(ask)
+        try:
+            return self._claim(trial, key)
+        except RuntimeError:  # what Optuna says of a row that has ended
+            if self.state_of(trial.number) == "RUNNING":
+                raise
+            return None
+
+    def _claim(self, trial: optuna.trial.Trial, key: str) -> Claim | None:
+        """The piece of a row just made, if it is the only one or the first that wants it."""
         told = {WORKER: {"host": here(), "process": os.getpid()}, ALIVE: time.time(), KEY: key}
         for name, value in told.items():  # the key last: a row with a key has a worker
             self.reach(lambda: trial.set_user_attr(name, value))  # noqa: B023
@@ -235,8 +251,8 @@ class Board:
             time.sleep(0.02)  # that row was made a moment ago, and its key may be the same
         earlier = [piece for piece in self.pieces() if piece.key == key and piece.number != trial.number]
         if any(piece.settled or (piece.standing == "running" and piece.number < trial.number) for piece in earlier):
-            self.reach(lambda: trial.set_user_attr(TWICE, True))
-            self.reach(lambda: self.study.tell(trial, state=optuna.trial.TrialState.FAIL))
+            self.reach(lambda: trial.set_user_attr(TWICE, True))  # others may end the row from here on
+            self._end(trial.number)
             return None
         return Claim(self, trial, key)
 

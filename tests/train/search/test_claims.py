@@ -182,6 +182,36 @@ def test_workers_that_all_want_the_same_pieces_do_each_once(tmp_path: Path) -> N
     assert [standing for _, standing in standings(second(tmp_path))] == ["done"] * 4
 
 
+def test_a_row_that_another_worker_ends_at_the_same_moment_is_no_error(
+    board: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A row that is one too many means nothing as soon as it says so, and whoever looks next may end it."""
+    assert take(board, "a")
+    tell, other = board.study.tell, second(tmp_path)
+
+    def late(*row: object, **told: object) -> object:
+        other.settle_the_dead()
+        return tell(*row, **told)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(board.study, "tell", late)
+    assert take(board, "a") is None
+    assert standings(board) == [("a", "running")]
+
+
+def test_a_worker_that_slept_before_its_row_had_a_key_goes_on(
+    board: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def ask() -> tuple[optuna.trial.Trial, str]:
+        trial = board.study.ask()
+        monkeypatch.setattr(claims, "TAKEN_WITHIN_S", 0.0)
+        second(tmp_path).settle_the_dead()
+        monkeypatch.undo()
+        return trial, "a"
+
+    assert board.take(ask) is None
+    assert take(board, "a")
+
+
 def test_a_row_whose_worker_died_before_it_had_a_key_holds_nobody_up(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
