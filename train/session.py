@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from train.folder import CHECKPOINT, STATE, Found, find_run, fold_name, keep_last_good, move_aside
+from train.folder import CHECKPOINT, STATE, Found, find_run, fold_name, keep_apart, keep_last_good, move_aside
 from train.input.decoders import decoders_kept
 from train.learn.detail import loses_detail
 from train.learn.distill import Teacher
@@ -161,6 +161,7 @@ def train_model(
     folder = run_folder(job.variant.id, options.out)
     if options.fold and options.out is None:
         folder /= fold_name(options.fold)
+    keep_apart(folder, options.model, job.recipe.teacher)
     if world.is_first:
         check_folder(folder)
     console.print(_headline(job))

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from train.folder import FOLDS, PREDICTIONS, REPORT, SUMMARY, find_run, fold_name, move_aside
+from train.folder import FOLDS, PREDICTIONS, REPORT, SUMMARY, find_run, fold_name, keep_apart, move_aside
 from train.folds.page import render_summary
 from train.folds.summary import Summary, read_out_of_fold, summarize
 from train.lock import locked
@@ -78,6 +78,7 @@ def cross_validate(options: TrainOptions, *, console: Console | None = None) -> 
     seconds = None if options.budget is None else read_duration(options.budget)
     folds = open_folds(options.data, count, seed=options.seed, group_by=options.group_by)
     folder = run_folder(find_model_variant(options.model, options.channels).id, options.out)
+    keep_apart(folder, options.model, options.teacher)
     check_folder(folder)
     for remark in folds.remarks():
         console.print(escape(remark))

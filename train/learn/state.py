@@ -31,6 +31,10 @@ TESTED = ("test_size", "test_resize", "test_crop_margin")
 EXTENDED = (*SCHEDULED, *HARDENED, *TESTED)
 # Keys of the identity, in the words of an error. States of earlier versions do not have them.
 FILES = ("training files (names or sizes)", "validation files (names or sizes)")
+NETWORK, LAYERS, WEIGHTS = "network", "layers of the network", "weights to begin from"
+LATER = (*FILES, NETWORK, LAYERS, WEIGHTS)
+# Those whose value is short enough to be named.
+NAMED = ("seed", "precision", "channels", "pictures", NETWORK)
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -43,6 +47,9 @@ def _identity(job: Job) -> dict[str, Any]:
     labels = pictures.labels if pictures.targets is None else pictures.targets
     whole = replace(recipe, stages=tuple(replace(stage, accumulate=1) for stage in recipe.stages))
     return {
+        NETWORK: job.variant.name,
+        LAYERS: job.variant.to_dict(),
+        WEIGHTS: job.start.sha256 if job.start else None,
         "recipe": whole.to_dict(),
         "seed": job.settings.seed,
         "precision": job.settings.precision,
@@ -166,19 +173,21 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
     """
     state = read_state(path, job.settings.device)
     there = {"channels": RGB} | state["identity"]  # earlier versions knew no other
-    named = ("seed", "precision", "channels", "pictures")  # the others have no short value
     changed = [
-        f"{key} ({there.get(key, 'unknown')}, here {value})" if key in named else key
+        f"{key} ({there.get(key, 'unknown')}, here {value})" if key in NAMED else key
         for key, value in _identity(job).items()
-        if key != "recipe" and there.get(key) != value and (key in there or key not in FILES)
+        if key != "recipe" and there.get(key) != value and (key in there or key not in LATER)
     ]
+    if any(named.startswith(f"{NETWORK} (") for named in changed):
+        changed.remove(LAYERS)
     if job.recipe.find_lr and state["step"] and not state.get("range_test"):
         changed.append("find_lr (its rate was given, here it is to be found)")
     settings = _changed_settings(there["recipe"], job.recipe)
     has_meaning = all(name.rpartition(".")[2] in EXTENDED for name in settings)
     changed += [f"{name} ({values})" for name, values in settings.items() if not (extend and has_meaning)]
     if changed:
-        longer = "--extend goes on with the other schedule; " if settings and has_meaning and not extend else ""
+        only_longer = has_meaning and not extend and len(changed) == len(settings)
+        longer = "--extend goes on with the other schedule; " if only_longer else ""
         raise CheckpointError(
             f"{path} belongs to a run with other {joined(changed)}.",
             f"Give the flags and the pictures of that run again; {longer}without --resume a new run begins, and with "

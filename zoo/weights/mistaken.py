@@ -70,6 +70,8 @@ def _by_suffix(path: Path) -> tuple[str, str] | None:
 
 
 def _of_folder(folder: Path) -> str:
+    if any((folder / name).is_file() for name in ("state.pt", "metrics.jsonl")):
+        return "The run in it is not finished: wait for it, or go on with the command that began it and --resume."
     runs = sorted(path.parent for path in folder.glob("*/checkpoint.safetensors"))
     if runs:
         return f"It holds runs; pass one of them: {', '.join(map(str, runs[:3]))}{', …' if len(runs) > 3 else ''}."
