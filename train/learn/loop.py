@@ -88,6 +88,7 @@ def fit(
             watcher.on_range_test(run.range_test)
             timekeeper.after_range_test()
         loop.rest("before the first epoch")
+    timekeeper.after_resuming()
     recipe, result = job.recipe, None
     entered: int | None = None
     for epoch in range(len(run.history), recipe.epochs):
@@ -98,7 +99,7 @@ def fit(
             enter_stage(run, recipe.stages[index], job.settings)
             watcher.on_stage(index, recipe.stages[index])
             entered = index
-        began = time.monotonic()
+        began = time.monotonic() - (run.partial.seconds if run.partial else 0.0)
         result = loop.run_epoch(index, epoch)
         timekeeper.after_epoch(time.monotonic() - began)
         if epoch + 1 < recipe.epochs:
@@ -285,7 +286,7 @@ class _Loop:
             sum_over(self.world, everybody.totals)
         if self.world.is_first:
             self.run.partial = everybody
-            save_state(self.run, self.job, self.state_path)
+            save_state(self.run, self.job, self.state_path, self.timekeeper.budget())
             self.run.partial = own
         wait_for_all(self.world)
         self.saved_at = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from train.learn.job import Job
 from train.learn.run import Best, Epoch, HeadStart, PartialEpoch, Run
+from train.progressive.budget import Budget
 from train.progressive.rate_range import RangeTest
 from train.progressive.recipe import Recipe
 from zoo.errors import CheckpointError, RowError, ZooError
@@ -61,8 +62,8 @@ def _identity(job: Job) -> dict[str, Any]:
     }
 
 
-def save_state(run: Run, job: Job, path: Path) -> None:
-    """Write all that a resumed run needs, whole or not at all.
+def save_state(run: Run, job: Job, path: Path, budget: Budget | None = None) -> None:
+    """Write all that a resumed run needs, whole or not at all; of a run in a `budget`, how much of it is gone.
 
     Raises:
         ZooError: it cannot be written; an earlier state stays.
@@ -84,6 +85,7 @@ def save_state(run: Run, job: Job, path: Path) -> None:
         "highest": run.highest,
         "fitted": run.fitted,
         "portion": run.portion,
+        "budget": budget.to_dict() if budget else None,
     }
     try:
         with replacing(path) as temporary, writing_errors(RuntimeError), temporary.open("wb") as file:
@@ -124,6 +126,12 @@ def recipe_of_state(path: Path) -> Recipe:
         ) from error
 
 
+def budget_of_state(state: Mapping[str, Any]) -> Budget | None:
+    """The budget of a state's run, as it was then; None of a run without one, or of an earlier version."""
+    found = state.get("budget")
+    return Budget.from_dict(found) if found else None
+
+
 def head_start_of_state(path: Path) -> HeadStart | None:
     """What the head start of the run whose state this is has found, if there was one.
 
@@ -134,7 +142,20 @@ def head_start_of_state(path: Path) -> HeadStart | None:
     return HeadStart.from_dict(found) if found else None
 
 
-def _changed_settings(there: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
+def changed_identity(state: Mapping[str, Any], job: Job) -> list[str]:
+    """What differs between a state's run and a job, but for the recipe: named, with values where they are short."""
+    there = {"channels": RGB} | state["identity"]  # earlier versions knew no other
+    changed = [
+        f"{key} ({there.get(key, 'unknown')}, here {value})" if key in NAMED else key
+        for key, value in _identity(job).items()
+        if key != "recipe" and there.get(key) != value and (key in there or key not in LATER)
+    ]
+    if any(named.startswith(f"{NETWORK} (") for named in changed):
+        changed.remove(LAYERS)
+    return changed
+
+
+def changed_settings(there: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
     """The settings of a recipe that differ from those of a state, as "0.001, here 0.01"."""
     try:
         earlier = _settings(Recipe.from_dict(there))
@@ -165,6 +186,25 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     return fields | of_stages
 
 
+def refuse_others(path: Path, changed: Sequence[str], *, longer: bool) -> None:
+    """Refuse to resume a run that is not the one that is asked for.
+
+    Args:
+        changed: what differs.
+        longer: `--extend` would go on all the same.
+
+    Raises:
+        CheckpointError: something does.
+    """
+    if changed:
+        extends = "--extend goes on with the other schedule; " if longer else ""
+        raise CheckpointError(
+            f"{path} belongs to a run with other {joined(changed)}.",
+            f"Give the flags and the pictures of that run again; {extends}without --resume a new run begins, and with "
+            "`zoo train RUN …` it begins from the weights of a finished one.",
+        )
+
+
 def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
     """Put a run back where `save_state` left it; returns a remark on what could not be compared, else "".
 
@@ -172,27 +212,13 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
         CheckpointError: the file is damaged, or belongs to another recipe, seed, precision or data set.
     """
     state = read_state(path, job.settings.device)
-    there = {"channels": RGB} | state["identity"]  # earlier versions knew no other
-    changed = [
-        f"{key} ({there.get(key, 'unknown')}, here {value})" if key in NAMED else key
-        for key, value in _identity(job).items()
-        if key != "recipe" and there.get(key) != value and (key in there or key not in LATER)
-    ]
-    if any(named.startswith(f"{NETWORK} (") for named in changed):
-        changed.remove(LAYERS)
+    changed = changed_identity(state, job)
     if job.recipe.find_lr and state["step"] and not state.get("range_test"):
         changed.append("find_lr (its rate was given, here it is to be found)")
-    settings = _changed_settings(there["recipe"], job.recipe)
+    settings = changed_settings(state["identity"]["recipe"], job.recipe)
     has_meaning = all(name.rpartition(".")[2] in EXTENDED for name in settings)
     changed += [f"{name} ({values})" for name, values in settings.items() if not (extend and has_meaning)]
-    if changed:
-        only_longer = has_meaning and not extend and len(changed) == len(settings)
-        longer = "--extend goes on with the other schedule; " if only_longer else ""
-        raise CheckpointError(
-            f"{path} belongs to a run with other {joined(changed)}.",
-            f"Give the flags and the pictures of that run again; {longer}without --resume a new run begins, and with "
-            "`zoo train RUN …` it begins from the weights of a finished one.",
-        )
+    refuse_others(path, changed, longer=has_meaning and not extend and len(changed) == len(settings))
     run.model.load_state_dict(state["model"])
     run.average.model.load_state_dict(state["average"])
     run.optimizer.load_state_dict(state["optimizer"])
@@ -215,7 +241,7 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
     if run.partial and not job.settings.world.is_first:
         run.partial.totals.zero_()  # the sums on disk are those of all processes
         run.partial.seen = 0
-    if FILES[0] in there:
+    if FILES[0] in state["identity"]:
         return ""
     return "The state does not say on which files the run was trained: whether they are the same was not checked."
 

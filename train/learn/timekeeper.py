@@ -9,6 +9,7 @@ from train.learn.job import Job
 from train.learn.run import PartialEpoch, Run
 from train.processes.distributed import gather
 from train.progressive.budget import (
+    Budget,
     Deadline,
     Slower,
     Taken,
@@ -29,7 +30,16 @@ class Timekeeper:
         self.run = run
         self.job = job
         self.deadline = deadline
-        self.slower = Slower()
+        self.slower = deadline.budget.slower if deadline else Slower()
+
+    def budget(self) -> Budget | None:
+        """The budget as it is now, for a state."""
+        return self.deadline.kept(time.monotonic(), self.slower) if self.deadline else None
+
+    def after_resuming(self) -> None:
+        """Choose the length of the epochs that are left anew, but for one that has begun."""
+        if self.run.step and not self.run.partial:
+            self._choose_length()
 
     def after_head_start(self, seconds: float) -> None:
         """Choose the length of all epochs anew, by what the head start took."""

@@ -160,6 +160,21 @@ def test_a_budget_is_that_of_all_runs(
     assert sum(seconds) > 299 and seconds[2] > seconds[1] > seconds[0]  # what a run leaves, the others have
 
 
+def test_what_an_interrupted_run_has_had_is_of_its_own_part(
+    small: Options, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 5 minutes 1 is gone when two of three folds are left: 100 s, 60 of them had, and what that leaves."""
+    given: list[str | None] = []
+    monkeypatch.setattr("train.folds.run.train_model", lambda options, **_: given.append(options.budget))
+    monkeypatch.setattr("train.folds.run._finish", lambda *_: None)
+    monkeypatch.setattr("train.folds.run._seconds_gone", lambda own: 60.0 if own.name == "fold-2" else 0.0)
+    monkeypatch.setattr(
+        "train.folds.run.find_run", lambda own: {"fold-1": "finished", "fold-2": "interrupted"}.get(own.name, "nothing")
+    )
+    cross_validate(small(pictures, tmp_path / "cv", folds=3, epochs=None, budget="5m", auto_resume=True))
+    assert [float((text or "").rstrip("s")) for text in given] == pytest.approx([100, 140], abs=1)
+
+
 def test_the_command_prints_the_summary(zoo: Callable[..., Any], in_folder: Path, pictures: Path) -> None:
     asked = ("train", "tiny", "--data", pictures, "--epochs", 4, "--batch-size", 8, "--image-size", 24, "--workers", 0)
     answer = zoo(*asked, "--device", "cpu", "--folds", 2, "-o", "cv", "--json")
