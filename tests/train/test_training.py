@@ -522,11 +522,12 @@ def test_a_folder_is_trained_and_evaluated_with_its_groups_and_odd_files(zoo: Ca
     assert trained.code == 0, trained.err
     assert "19 training and 6 validation pictures" in trained.err
     assert "Left out: 1 .txt files, which are no pictures; eel/, which has no pictures: it is no class." in trained.err
-    assert "Class owl cannot be validated" in trained.err
+    assert "Class owl has no picture to validate on" in trained.err
     card = read_card(Path("runs/tiny/checkpoint.safetensors"))
     assert (card.provenance["group_by"], card.provenance["hold_out"]) == ("parent", "stratified")
     evaluated = zoo("evaluate", "tiny", "--json")
     assert evaluated.code == 0, evaluated.err
     assert json.loads(evaluated.out)["n"] == 6
     checked = zoo("data", "check", "pictures", "--group-by", "parent", "--json")
-    assert json.loads(checked.out)["remarks"][1] == "Class owl cannot be validated: too few pictures to part."
+    said = "Class owl has no picture to validate on: how well it is told from others is not known."
+    assert json.loads(checked.out)["remarks"][1] == said

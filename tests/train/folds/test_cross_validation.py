@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from tests.conftest import write_pictures
 from train.compare import compare_runs
@@ -59,6 +60,9 @@ def test_every_picture_is_answered_by_the_run_that_had_not_seen_it(
     assert (summary.n, summary.metric) == (3, "macro_f1")
     assert summary.mean == pytest.approx(fmean(figures)) and summary.std == pytest.approx(stdev(figures))
     assert summary.top1 == pytest.approx(np.mean([line["class"] == line["predicted"] for line in lines]))
+    truth, found = ([line[name] for line in lines] for name in ("class", "predicted"))
+    assert summary.pooled == pytest.approx(f1_score(truth, found, average="macro", zero_division=0))
+    assert f"; {100 * summary.pooled:.2f} % macro F1 over all 45 pictures; " in done.summary
     assert Summary.from_dict(json.loads((tmp_path / "cv" / "summary.json").read_text())) == summary
     page = (tmp_path / "cv" / "report.html").read_text()
     assert 'href="fold-2/report.html"' in page and "Confusion" in page and "macro F1" in page
