@@ -208,7 +208,7 @@ class _Loop:
                 self.unread.append((place, list(chain.from_iterable(steps[step])), loss_sum, count))
                 # Host–device synchronisation: on a GPU only every 20th step reads the loss back.
                 readable = device.type == "cpu" or step % 20 == 0 or step + 1 == len(steps)
-                self.watcher.on_step(epoch, step + 1, len(steps), count, self._read_losses() if readable else None)
+                self.watcher.on_step(epoch, step + 1, fitting, count, self._read_losses() if readable else None)
                 # To rest, several processes exchange a word, for which they wait for the device: only where it is read.
                 if step + 1 < len(steps) and (world.is_alone or readable):
                     self.rest(self._after_step(epoch, step + 1, len(steps)))
@@ -349,9 +349,11 @@ class _Loop:
             return
         (first, guessing), self.run.first_loss = (value.item() for value in self.run.first_loss), None
         if self.run.step == 1 and first > FIRST_LOSS_LIMIT * guessing:
+            why, start = "does not fit these pictures, and training may never recover from it", self.run.head_start
+            if start and start.loss is not None:
+                why = f"had a loss of {start.loss:.3g} on whole pictures, and does not bear how they are changed"
             self.watcher.on_remark(
-                f"The first loss is {first:.3g}, where guessing costs {guessing:.3g}: the classifier does not fit "
-                "these pictures, and training may never recover from it."
+                f"The first loss is {first:.3g}, where guessing costs {guessing:.3g}: the classifier {why}."
             )
 
     def _check_weights(self, where: str) -> None:

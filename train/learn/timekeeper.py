@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from math import floor
 
 from train.learn.job import Job
@@ -67,6 +68,12 @@ class Timekeeper:
             return
         left = self.deadline.at - time.monotonic()
         count = pictures_left_an_epoch(recipe, self.deadline, self.slower, done=done, seconds=left)
+        telling = TELLING_STEPS * max(stage.batch_size for stage in recipe.stages)
+        if done + 1 == recipe.epochs and self.job.settings.world.is_alone and count >= telling:
+            # What came before may have been little but a beginning. The last epoch ends when its time is up, so it is
+            # planned by the pace, if that is the faster one.
+            swift = replace(self.slower, training=min(self.slower.training, 1.0))
+            count = pictures_left_an_epoch(recipe, self.deadline, swift, done=done, seconds=left)
         run.portion = run.portion[0], run.portion[0] + gather(self.job.settings.world, count)[0]
 
     def steps_in_time(self, done: PartialEpoch, planned: int) -> int:

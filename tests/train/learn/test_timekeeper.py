@@ -78,6 +78,29 @@ def test_a_resumed_run_has_what_was_left_and_goes_as_what_came_before(run_of: Ca
     assert run.portion == (0, pytest.approx(200, abs=1))
 
 
+@pytest.mark.parametrize(("slower", "pictures"), [(0.5, 1200), (1.0, 600), (3.0, 600)])
+def test_the_last_epoch_is_planned_by_the_pace_where_what_came_before_was_slow(
+    run_of: Callable, slower: float, pictures: int
+) -> None:
+    """600 pictures in 6 s. A first epoch of few steps is mostly its beginning, and the last one ends in time anyway."""
+    run, job = run_of(done=3)
+    keeper = Timekeeper(run, job, deadline(6.0 + 18 * 0.002 + FINISH_S))
+    keeper.slower = Slower(training=slower, rest=1.0)
+    run.step = 3
+    keeper.after_resuming()
+    assert run.portion == (0, pytest.approx(pictures, abs=1))
+
+
+def test_a_last_epoch_of_too_few_steps_to_tell_is_planned_by_what_came_before(run_of: Callable) -> None:
+    """It could not be cut before it is over: 60 pictures at a tenth of the pace are less than 8 steps of 8."""
+    run, job = run_of(done=3)
+    keeper = Timekeeper(run, job, deadline(6.0 + 18 * 0.002 + FINISH_S))
+    keeper.slower = Slower(training=10.0, rest=1.0)
+    run.step = 3
+    keeper.after_resuming()
+    assert run.portion == (0, pytest.approx(60, abs=1))
+
+
 def test_without_a_deadline_nothing_changes(run_of: Callable) -> None:
     run, job = run_of(done=1)
     keeper = Timekeeper(run, job, None)
