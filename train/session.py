@@ -24,7 +24,7 @@ from train.learn.memory import fit_to_memory
 from train.learn.pace import measure_pace
 from train.learn.run import Epoch, HeadStart, Run, merit_name, merit_of, start_run
 from train.learn.scores import balanced_figure
-from train.learn.state import head_start_of_state, load_state, recipe_of_state
+from train.learn.state import head_start_of_state, load_state, recipe_of_state, with_batches_of
 from train.learn.suitability import suited_to
 from train.learn.validation import Judged, validate_together
 from train.learn.watcher import Watcher, Watchers
@@ -34,7 +34,7 @@ from train.processes.distributed import find_world, gather, joined, restarts, wa
 from train.processes.stopping import RunFinished, signals_held, stop_requests
 from train.progressive.balance import balance_remarks, classes_seen, unequal_remark
 from train.progressive.budget import Deadline, Pace, read_duration
-from train.progressive.overrides import better_start
+from train.progressive.overrides import better_start, gives_batches
 from train.progressive.recipe import KeptWeights, Recipe
 from train.room import FLOAT_BYTES, room_remark
 from train.watch.live import LiveView
@@ -180,13 +180,10 @@ def train_model(
         deadline = None
         if resume:
             job, deadline = go_on(job, options, folder / STATE, began, seconds, console)
+            own = recipe is not None or gives_batches(options)
+            job = _as_it_was(job, folder / STATE, own_batches=own)
         elif seconds is not None:
             job, deadline = choose_length(job, options, began, seconds, console)
-        if resume and job.recipe.find_lr:  # the rate that was found is the state's
-            rate = recipe_of_state(folder / STATE).learning_rate
-            job = with_recipe(job, replace(job.recipe, learning_rate=rate))
-        if resume and (found := head_start_of_state(folder / STATE)):
-            job = suited_to(job, found)
         if job.settings.device.type == "cuda":
             console.print("Trying every stage's batch on the GPU …")
             job = replace(job, recipe=fit_to_memory(job, auto_batch=options.auto_batch))
@@ -197,6 +194,16 @@ def train_model(
             outcome = _train(job, folder, resume, options.extend, trackers, console, deadline)
         wait_for_all(world)
         return outcome
+
+
+def _as_it_was(job: Job, path: Path, *, own_batches: bool) -> Job:
+    """The job with what its state knows: the rate that was found, batches, unless they are asked for, and mirrors."""
+    there = recipe_of_state(path)
+    rate = there.learning_rate if job.recipe.find_lr else job.recipe.learning_rate
+    recipe = replace(job.recipe, learning_rate=rate)
+    job = with_recipe(job, recipe if own_batches else with_batches_of(recipe, there))
+    found = head_start_of_state(path)
+    return suited_to(job, found) if found else job
 
 
 def _train(

@@ -126,6 +126,16 @@ def recipe_of_state(path: Path) -> Recipe:
         ) from error
 
 
+def with_batches_of(recipe: Recipe, earlier: Recipe) -> Recipe:
+    """The recipe with the batches of an earlier one: they follow from its length, and a state's steps are counted in
+    them. Of other stages they stay.
+    """
+    if len(recipe.stages) != len(earlier.stages):
+        return recipe
+    pairs = zip(recipe.stages, earlier.stages, strict=True)
+    return replace(recipe, stages=tuple(replace(own, batch_size=was.batch_size) for own, was in pairs))
+
+
 def budget_of_state(state: Mapping[str, Any]) -> Budget | None:
     """The budget of a state's run, as it was then; None of a run without one, or of an earlier version."""
     found = state.get("budget")
