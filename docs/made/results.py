@@ -94,17 +94,21 @@ def conditioning(results: Sequence[Any]) -> str:
 
 
 def quantization(results: Sequence[Any]) -> str:
-    """What every form keeps, and the time it takes, a line a form."""
-    lines = []
-    for row in QuantizationData.from_dict(results[0]["data"]).rows:
-        took = "" if row.time_share is None else f"{row.time_share:.2f}"
+    """What every form keeps, and its time where it was taken, or its accuracy; a line a form."""
+    lines, rows = [], QuantizationData.from_dict(results[0]["data"]).rows
+    judged = all(row.top1 is not None for row in rows)
+    for row in rows:
+        if judged:
+            last = f"{row.top1:.2%} (float32 {row.float32_top1:.2%})"
+        else:
+            last = "" if row.time_share is None else f"{row.time_share:.2f}"
         kept = f"{len(row.kept)}, {row.kept_macs_share:.1%}" if row.kept else ""
         form = f"{row.precision}, {row.layout}, {row.how}"
         lines.append(
-            [form, f"{row.agreement:.1%}", f"{row.relative_rms_error:.3f}", kept, f"{row.bytes / 1e6:.1f}", took]
+            [form, f"{row.agreement:.1%}", f"{row.relative_rms_error:.3f}", kept, f"{row.bytes / 1e6:.1f}", last]
         )
-    heads = ["", "same answers", "RMS error of the logits", "modules in float, of the MACs", "MB", "time, of fp32"]
-    return markdown_table(heads, lines, right=range(1, 6))
+    heads = ["", "same answers", "RMS error of the logits", "modules in float, of the MACs", "MB"]
+    return markdown_table([*heads, "right" if judged else "time, of fp32"], lines, right=range(1, 6))
 
 
 def progressive(results: Sequence[Any]) -> str:
