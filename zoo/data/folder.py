@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.data.decode import picture_suffixes, read_suffixes
 from zoo.data.fingerprint import name_below
-from zoo.data.hold_out import choose_held_out, only_on_one_side, rarest_label
+from zoo.data.hold_out import choose_held_out, groups_of, only_on_one_side, rarest_label
 from zoo.data.pictures import Pictures
 from zoo.errors import DataError
 from zoo.visible import visible
@@ -38,6 +38,13 @@ def hold_out(everything: Pictures, data: str, seed: int, group_by: str | None = 
     held_out = choose_held_out(names, strata, classes, seed=seed, group_by=group_by)
     train, val = everything.at(np.flatnonzero(~held_out)), everything.at(np.flatnonzero(held_out))
     if not len(val) or not len(train):
+        groups = 0 if group_by is None else len(set(groups_of(names, strata, classes, group_by)))
+        if 0 < groups < len(everything):
+            raise DataError(
+                f"{data} cannot be divided: --group-by {group_by} makes {groups} group{'s' * (groups > 1)} of its "
+                f"{len(everything)} pictures, and no group may be held out without a class losing all.",
+                "Leave --group-by out, or choose a smaller one.",
+            )
         raise DataError(
             f"{data} has {len(everything)} pictures, too few to hold a fifth out.",
             "Add pictures, or make train/ and val/ folders.",

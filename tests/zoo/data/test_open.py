@@ -85,6 +85,12 @@ def test_unusable_folders_say_why(layout: list[str], message: str, tmp_path: Pat
         open_splits(str(tmp_path))
 
 
+def test_one_group_of_all_pictures_is_named_as_what_hinders(picture_folder: Path) -> None:
+    """As those of a file of labels whose pictures lie in one folder: more pictures would change nothing."""
+    with pytest.raises(DataError, match=r"--group-by \. makes 1 group of its \d+ pictures"):
+        open_splits(str(picture_folder / "train"), group_by=".")
+
+
 def test_val_and_test_may_lack_classes(picture_folder: Path, tmp_path: Path) -> None:
     """Of a rare class no picture may be left to look at; labels stay those of the training classes."""
     root = shutil.copytree(picture_folder, tmp_path / "copy")
