@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from click.core import ParameterSource
+from click.types import StringParamType
 
 from zoo.machine import Device
 from zoo.rows import Row, Within, field_types
@@ -36,6 +37,17 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class SomeText(StringParamType):
+    """A text of an option. An empty one is refused: `--data "$DATA"` where nobody set the variable is no default."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty text."""
+        if not str(value).strip():
+            self.fail("the text is empty. Is the variable set?", param, ctx)
+        return str(value)
+
+
+TEXT = SomeText()
 FOLDER = LocalPath(path_type=Path, file_okay=False)
 PATH = LocalPath(path_type=Path)
 
@@ -275,6 +287,7 @@ def _parameters(row: type[Row], name: str, kind: Any) -> list[Option]:
             base, within = _bare(kind)
             many = _is_many(kind)
             value = _click_type(get_args(base)[0] if many else base, within)
+            value = str if value is TEXT else value  # what an empty argument means, its command says
             nargs = -1 if many else 1
             made.append(click.argument(name, metavar=told.metavar, nargs=nargs, type=value, **settings))
         elif len(marks) == 1:
@@ -330,7 +343,7 @@ def _click_type(kind: Any, outer: Within) -> Any:
     if get_origin(base) is Literal:
         return click.Choice([str(choice) for choice in get_args(base)])
     if base not in (int, float):
-        return {Path: PATH}.get(base, str)
+        return PATH if base is Path else TEXT
     if within.choices:
         return OneOf(within.choices)
     low, high = (

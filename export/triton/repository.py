@@ -80,7 +80,7 @@ def planned_entry(options: ExportOptions, name: str, contract: Contract) -> Entr
     entry = Entry(options.triton, name, contract, "plan" if options.trt else "onnx", profiles[0])
     if options.trt:
         _check_plan(options, profiles[0])
-    check_folder(entry.folder)
+    check_folder(entry.folder, option="--triton")
     _check_alike(entry)
     return entry
 

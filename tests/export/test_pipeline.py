@@ -378,6 +378,9 @@ def test_random_weights_are_settled_and_seeded() -> None:
         ({"trt": "fp17"}, RowError),
         ({"data": "no-such-folder"}, DataError),
         ({"out": Path("s.plan")}, ZooError),
+        ({"precision": "bf16", "opset": 21}, ZooError),
+        ({"precision": "fp8", "opset": 18}, ZooError),
+        ({"trt": "int8", "opset": 18}, ZooError),
     ],
 )
 def test_bad_options_leave_nothing_behind(
