@@ -22,6 +22,7 @@ from export.precision.scores import QuantizationCard
 from export.precision.sensitivity import Scale, choose_kept, keep_named
 from export.precision.statistics import Inputs
 from export.precision.wiring import block_of, part_of
+from export.runners.runner import are_finite, not_finite
 from export.source import Source
 from export.watch import Watch
 from zoo.data.digits import sample_photographs
@@ -111,12 +112,15 @@ class Quantization:
         key, contract = (precision.id, layout.id), self.source.contract
         if key not in self.scales:
             count = PIXELS_COMPARED // contract.preprocessing.image_size**2
-            self.scales[key] = Scale(
+            scale = Scale(
                 self.exported,
                 lambda kept: self.with_kept(precision, layout, kept),
                 _spread(self.pictures[1], min(max(count, FEWEST_COMPARED), MOST_COMPARED)),
                 lambda reference, logits: same_answers(reference, logits, contract.thresholds),
             )
+            if unusable := int((~are_finite(scale.reference)).sum()):
+                raise not_finite("The network itself", unusable, len(scale.reference))
+            self.scales[key] = scale
         return self.scales[key]
 
     def _choose(self, precision: Precision, layout: Layout) -> QuantizationCard:

@@ -69,8 +69,9 @@ def export_remarks(result: ExportResult) -> list[str]:
         remarks.append(f"The comparison was {parity.notes['onnx']}.")
     remarks += [f"In {one.backend}: {one.parity.summary()}." for one in parity.backends]
     if result.cost.image_size != result.cost.own_size:
-        accuracy = recorded_accuracy(passport.checkpoint.provenance)
-        remarks.append(result.cost.summary(str(result.onnx), accuracy))
+        cost, accuracy = result.cost, recorded_accuracy(passport.checkpoint.provenance)
+        measured = "" if passport.random_weights else f" {cost.accuracy_summary(str(result.onnx), accuracy)}"
+        remarks.append(f"{cost.summary()}{measured}")
     return remarks + _more_remarks(result)
 
 

@@ -61,7 +61,7 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "opset", str(found.opset)
     yield "accuracy", found.accuracy or "not recorded"
     yield "licence", found.licence or "not recorded: it is that of what it was trained on and from"
-    if found.checkpoint:
+    if found.checkpoint and not found.random_weights:
         yield "weights", f"{found.checkpoint.source}, sha256 {found.checkpoint.sha256 or 'not recorded'}"
     if found.random_weights:
         yield "weights", "random: for latency only"
