@@ -2,11 +2,11 @@
 
     python benchmarks/peers.py                     the processor: small sizes, fp32
     python benchmarks/peers.py --device cuda       bf16 autocast at evaluation sizes
-    python benchmarks/peers.py --exported          ONNX Runtime, one picture and one thread, beside timm's own export
+    python benchmarks/peers.py --exported          in ONNX Runtime, beside what PyTorch's exporters make of theirs
 
 Two passes are timed: `forward` in evaluation mode without gradients, and `step`, forward and backward in training mode
 with dropout and stochastic depth off. Nothing is compiled and nothing folded: this compares the modules as written.
-Of exported graphs both take a uint8 picture, as it was decoded: ours normalises inside, NumPy does it for timm's.
+Of exported graphs both take uint8 pictures, as they were decoded: ours normalises inside, NumPy does it for theirs.
 A machine's pace may drift by half within a minute, so the two take turns call by call; the ratio is taken of each such
 pair, and the median over all pairs is what counts, with the interval that holds it at 95 %.
 """
@@ -17,14 +17,14 @@ import argparse
 import gc
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-import onnx
 import onnxruntime
 import timm
 import torch
@@ -35,7 +35,7 @@ from export.contract import Contract
 from export.graph import OPSET, export_onnx
 from serve.bench.kinds.peers import PeerRow, PeersData, Ratio
 from serve.bench.report.report import keep_result
-from zoo.machine import processor_name
+from zoo.machine import processor_name, usable_cores
 from zoo.measure.timing import Call, Schedule, Timer, pooled, time_call, time_cuda, time_in_turn
 from zoo.model.network import Network
 from zoo.model.variants import find_variant
@@ -64,7 +64,11 @@ CPU_CASES = (
     Case("lite0", 224, 8),
     Case("resnet50", 224, 4),
 )
-EXPORTED_CASES = (Case("lite0", 224, 1), Case("b0", 224, 1), Case("s", 384, 1))
+EXPORTED_CASES = tuple(Case(*case, batch) for case in (("lite0", 224), ("b0", 224), ("s", 384)) for batch in (1, 8))
+# Of exported graphs: the pass, by the exporter that made theirs.
+EXPORTERS = {"exported": "dynamo", "exported-legacy": "legacy"}
+LEGACY_OPSET = 17
+MIN_ROUNDS = 20
 GPU_CASES = (
     *(Case("s", 384, batch) for batch in (1, 32, 128)),
     Case("m", 480, 32),
@@ -82,6 +86,9 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--exported", action="store_true", help="graphs in ONNX Runtime, on the processor")
     parser.add_argument("--rounds", type=int, default=100, help="calls of each network per pair and pass")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[usable_cores()], help="of ONNX Runtime, rows of each"
+    )
     parser.add_argument("--only", nargs="*", help="networks to measure")
     parser.add_argument("--image-size", type=int, help="px, for a quick look; the result is named after it")
     parser.add_argument("-o", "--out", type=Path, default=HERE)
@@ -91,23 +98,30 @@ def main() -> None:
     each = {"duration_ms": 0.0, "visit_warmup_iterations": 0} if device.type == "cpu" else {"duration_ms": 20_000.0}
     schedule = Schedule(rounds=options.rounds, min_iterations=options.rounds, **each)
     rows: list[PeerRow] = []
-    cpu_cases, measure = (EXPORTED_CASES, measure_exported) if options.exported else (CPU_CASES, measure_modules)
+    cpu_cases = EXPORTED_CASES if options.exported else CPU_CASES
     for case in cpu_cases if device.type == "cpu" else GPU_CASES:
         if options.only and case.network not in options.only:
             continue
         if options.image_size:
             case = replace(case, image_size=options.image_size)
-        for peer in ("timm",) if options.exported else ("torchvision", "timm"):
-            if case.network in ORIGINS[peer].networks:
-                rows += measure(case, ORIGINS[peer], device, schedule)
+        for peer in ("torchvision", "timm"):
+            if case.network not in ORIGINS[peer].networks:
+                continue
+            if options.exported:
+                rows += measure_exported(case, ORIGINS[peer], options.threads, options.rounds)
+            else:
+                rows += measure_modules(case, ORIGINS[peer], device, schedule)
     name = torch.cuda.get_device_name() if device.type == "cuda" else processor_name()
     precision = "fp32" if device.type == "cpu" else "bf16"
     size = f"{options.image_size}px" if options.image_size else ""
     what = "exported" if options.exported else ""
+    threads = torch.get_num_threads() if device.type == "cpu" else None
+    if options.exported:  # with several, each row says its own
+        threads = None if len(options.threads) > 1 else options.threads[0]
     subject = Subject(
         name=" ".join(filter(None, (what, *dict.fromkeys(row.network for row in rows), size))),
         precision=precision,
-        threads=torch.get_num_threads() if device.type == "cpu" else None,
+        threads=threads,
     )
     result = Result(
         kind="peers",
@@ -116,7 +130,7 @@ def main() -> None:
         settings={
             "subjects": [subject.to_dict()],
             "schedule": schedule.to_dict(),
-            "threads": subject.threads,
+            "threads": threads,
             "mode": EXPORTED_MODE if options.exported else MODULES_MODE,
         },
         data=PeersData(rows=tuple(rows)).to_dict(),
@@ -136,81 +150,110 @@ def measure_modules(case: Case, peer: Origin, device: torch.device, schedule: Sc
         for network in (theirs, ours):
             network.train(mode == "step")
         calls: list[Call] = [partial(call, network, pictures) for network in (ours, theirs)]
-        rows.append(time_pair(case, peer, mode, calls, schedule, time_cuda if device.type == "cuda" else time_call))
+        rows += time_beside(case, peer, [mode], calls, schedule, time_cuda if device.type == "cuda" else time_call)
     gc.collect()
     return rows
 
 
-def measure_exported(case: Case, peer: Origin, device: torch.device, schedule: Schedule) -> list[PeerRow]:
-    """One pair of graphs, each by its own project's exporter, from a uint8 picture to logits."""
+def measure_exported(case: Case, peer: Origin, threads: Sequence[int], rounds: int) -> Iterator[PeerRow]:
+    """Our graph beside those that PyTorch's two exporters make of theirs, from uint8 pictures to logits."""
     theirs, ours = pair(case, peer)
     preprocessing = ours.variant.preprocessing.at(case.image_size)
     contract = Contract(model=case.network, classes=tuple(map(str, range(1000))), preprocessing=preprocessing)
-    our_session = open_session(export_onnx(ours, contract, checkpoint={}))
-    their_session = open_session(export_plainly(theirs, case.image_size))
+    graphs = [export_onnx(ours, contract, checkpoint={}).SerializeToString()]
+    graphs += [export_plainly(theirs, case.image_size, exporter) for exporter in EXPORTERS.values()]
     shape = (case.batch_size, case.image_size, case.image_size, 3)
     pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     mean, std = (np.float32(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
     scale = 1 / std
 
-    def call_ours() -> object:
-        return our_session.run(None, {"pictures": pictures})
+    def call_ours(session: onnxruntime.InferenceSession) -> object:
+        return session.run(None, {"pictures": pictures})
 
-    def call_theirs() -> object:
+    def call_theirs(session: onnxruntime.InferenceSession) -> object:
         # The fastest of NumPy's ways: planes first, then in place.
         planes = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2), dtype=np.float32)
         planes -= mean
         planes *= scale
-        return their_session.run(None, {"pictures": planes})
+        return session.run(None, {"pictures": planes})
 
-    return [time_pair(case, peer, "exported", [call_ours, call_theirs], schedule, time_call)]
+    # A call of a batch tells as much as a call of one picture, and takes as many times as long.
+    n = max(rounds // case.batch_size, MIN_ROUNDS)
+    schedule = Schedule(rounds=n, min_iterations=n, duration_ms=0.0, visit_warmup_iterations=0)
+    for number in threads:
+        sessions = [open_session(graph, number) for graph in graphs]
+        ways = (call_ours, *[call_theirs] * len(EXPORTERS))
+        calls: list[Call] = [partial(way, session) for way, session in zip(ways, sessions, strict=True)]
+        yield from time_beside(case, peer, list(EXPORTERS), calls, schedule, time_call, threads=number)
 
 
-def open_session(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """A session on the processor, with as many threads as PyTorch has here."""
+def open_session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """A session on the processor, which waits for its next call without spinning: others take turns with it."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def export_plainly(network: nn.Module, image_size: int) -> onnx.ModelProto:
+def export_plainly(network: nn.Module, image_size: int, exporter: str) -> bytes:
     """What `torch.onnx.export` makes of a network that takes normalised planes, as timm's onnx_export.py calls it."""
+    batch = torch.export.Dim("batch", min=1)
+    dynamic = (
+        {"dynamic_shapes": ({0: batch},)} if exporter == "dynamo" else {"dynamic_axes": {"pictures": {0: "batch"}}}
+    )
+    made = BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own internals
-        program = torch.onnx.export(
+        warnings.simplefilter("ignore")  # of the exporters' own internals
+        torch.onnx.export(
             network.eval(),
             (torch.zeros(2, 3, image_size, image_size),),
-            dynamo=True,
-            opset_version=OPSET,
+            made,
+            dynamo=exporter == "dynamo",
+            opset_version=OPSET if exporter == "dynamo" else LEGACY_OPSET,
             input_names=["pictures"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             verbose=False,
+            **dynamic,  # type: ignore[arg-type]
         )
-    assert program is not None
-    return program.model_proto
+    return made.getvalue()
 
 
-def time_pair(case: Case, peer: Origin, mode: str, calls: Sequence[Call], schedule: Schedule, timer: Timer) -> PeerRow:
-    """Time ours and theirs in turn, and print what came out."""
-    visits = time_in_turn(calls, schedule, timer)
-    of_ours, of_theirs = (summarize(pooled(of_one)) for of_one in visits)
-    ratios = [median(one.ms) / median(other.ms) for one, other in zip(*visits, strict=True)]
-    low, ratio, high = median_with_interval(ratios)
-    print(
-        f"{case.network:9} {case.image_size} px, batch {case.batch_size:3}  {mode:8} ours {of_ours.p50_ms:8.2f}  "
-        f"{peer.id:11} {of_theirs.p50_ms:8.2f}  ratio {ratio:.3f} ({low:.3f} to {high:.3f})  "
-        f"n {of_ours.n} + {of_theirs.n}",
-        flush=True,
-    )
-    return PeerRow(
-        **asdict(case),
-        peer=peer.id,
-        peer_name=peer.networks[case.network],
-        mode=mode,
-        ours_over_theirs=Ratio(p50=ratio, low=low, high=high, n=len(ratios)),
-        ours=of_ours,
-        theirs=of_theirs,
-    )
+def time_beside(
+    case: Case,
+    peer: Origin,
+    modes: Sequence[str],
+    calls: Sequence[Call],
+    schedule: Schedule,
+    timer: Timer,
+    threads: int | None = None,
+) -> list[PeerRow]:
+    """Time ours and one or more of theirs in turn, print what came out, and give a row for each of theirs."""
+    ours, *others = time_in_turn(calls, schedule, timer)
+    of_ours, rows = summarize(pooled(ours)), []
+    for mode, theirs in zip(modes, others, strict=True):
+        of_theirs = summarize(pooled(theirs))
+        ratios = [median(one.ms) / median(other.ms) for one, other in zip(ours, theirs, strict=True)]
+        low, ratio, high = median_with_interval(ratios)
+        print(
+            f"{case.network:9} {case.image_size} px, batch {case.batch_size:3}, "
+            f"threads {threads or torch.get_num_threads():2}  {mode:15} ours {of_ours.p50_ms:8.2f}  "
+            f"{peer.id:11} {of_theirs.p50_ms:8.2f}  ratio {ratio:.3f} ({low:.3f} to {high:.3f})  "
+            f"n {of_ours.n} + {of_theirs.n}",
+            flush=True,
+        )
+        rows.append(
+            PeerRow(
+                **asdict(case),
+                peer=peer.id,
+                peer_name=peer.networks[case.network],
+                mode=mode,
+                threads=threads,
+                ours_over_theirs=Ratio(p50=ratio, low=low, high=high, n=len(ratios)),
+                ours=of_ours,
+                theirs=of_theirs,
+            )
+        )
+    return rows
 
 
 def median_with_interval(values: Sequence[float]) -> tuple[float, float, float]:

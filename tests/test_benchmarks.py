@@ -94,11 +94,14 @@ def test_what_an_export_takes_is_measured_step_by_step(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_exported_graphs_are_measured_beside_timms(tmp_path: Path) -> None:
-    done = run("peers.py", "--exported", "--only", "lite0", "--image-size", "32", "--rounds", "5", "-o", tmp_path)
+    small = ("--only", "lite0", "--image-size", "32", "--rounds", "5", "--threads", "1")
+    done = run("peers.py", "--exported", *small, "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     (runs,) = group_by_device(read_results([tmp_path]))
-    (row,) = runs.of("peers")[0].data.rows
-    assert (row.network, row.peer, row.mode, row.batch_size) == ("lite0", "timm", "exported", 1)
+    rows = runs.of("peers")[0].data.rows
+    assert [(row.network, row.peer, row.batch_size, row.threads, row.mode) for row in rows] == [
+        ("lite0", "timm", batch_size, 1, mode) for batch_size in (1, 8) for mode in ("exported", "exported-legacy")
+    ]
 
 
 @pytest.mark.slow

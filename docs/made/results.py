@@ -12,7 +12,7 @@ from made.markdown import table as markdown_table
 from serve.bench.kind import Kind, Measured, read_data
 from serve.bench.kinds.backends import BackendsData
 from serve.bench.kinds.finetuning import FinetuningData
-from serve.bench.kinds.peers import PASSES
+from serve.bench.kinds.peers import PASSES, PeersData
 from serve.bench.kinds.quantization import QuantizationData
 from serve.bench.report.exports import plain_table
 from zoo.results import read_results
@@ -32,14 +32,21 @@ def table(rest: str, body: str) -> str:
 
 
 def peers(results: Sequence[Any]) -> str:
-    """Ours over theirs, a line a pair of networks, a column for each pass."""
-    rows: Rows = results[0]["data"]["rows"]
-    modes = list(dict.fromkeys(row["mode"] for row in rows))
+    """Ours over theirs, a line a pair of networks and way of running them, a column for each pass."""
+    rows = PeersData.from_dict(results[0]["data"]).rows
+    modes = list(dict.fromkeys(row.mode for row in rows))
+    varied = len({(row.batch_size, row.threads) for row in rows if row.network == rows[0].network}) > 1
     lines = []
-    for pair in dict.fromkeys((row["network"], row["peer"]) for row in rows):
-        by_mode = {row["mode"]: row["ours_over_theirs"] for row in rows if (row["network"], row["peer"]) == pair}
+    pairs = dict.fromkeys((row.network, row.peer, row.detail if varied else "") for row in rows)
+    for network, peer, detail in pairs:
+        by_mode = {
+            row.mode: row.ours_over_theirs
+            for row in rows
+            if (row.network, row.peer) == (network, peer) and detail in ("", row.detail)
+        }
+        what = ", ".join(filter(None, (network, peer, detail)))
         ratios = [by_mode[mode] for mode in modes]
-        lines.append([", ".join(pair), *(f"{r['p50']:.3f} ({r['low']:.3f} – {r['high']:.3f})" for r in ratios)])
+        lines.append([what, *(f"{ratio.p50:.3f} ({ratio.low:.3f} – {ratio.high:.3f})" for ratio in ratios)])
     return markdown_table(["", *(PASSES[mode] for mode in modes)], lines, right=range(1, len(modes) + 1))
 
 
@@ -87,17 +94,21 @@ def conditioning(results: Sequence[Any]) -> str:
 
 
 def quantization(results: Sequence[Any]) -> str:
-    """What every form keeps, and the time it takes, a line a form."""
-    lines = []
-    for row in QuantizationData.from_dict(results[0]["data"]).rows:
-        took = "" if row.time_share is None else f"{row.time_share:.2f}"
+    """What every form keeps, and its time where it was taken, or its accuracy; a line a form."""
+    lines, rows = [], QuantizationData.from_dict(results[0]["data"]).rows
+    judged = all(row.top1 is not None for row in rows)
+    for row in rows:
+        if judged:
+            last = f"{row.top1:.2%} (float32 {row.float32_top1:.2%})"
+        else:
+            last = "" if row.time_share is None else f"{row.time_share:.2f}"
         kept = f"{len(row.kept)}, {row.kept_macs_share:.1%}" if row.kept else ""
         form = f"{row.precision}, {row.layout}, {row.how}"
         lines.append(
-            [form, f"{row.agreement:.1%}", f"{row.relative_rms_error:.3f}", kept, f"{row.bytes / 1e6:.1f}", took]
+            [form, f"{row.agreement:.1%}", f"{row.relative_rms_error:.3f}", kept, f"{row.bytes / 1e6:.1f}", last]
         )
-    heads = ["", "same answers", "RMS error of the logits", "modules in float, of the MACs", "MB", "time, of fp32"]
-    return markdown_table(heads, lines, right=range(1, 6))
+    heads = ["", "same answers", "RMS error of the logits", "modules in float, of the MACs", "MB"]
+    return markdown_table([*heads, "right" if judged else "time, of fp32"], lines, right=range(1, 6))
 
 
 def progressive(results: Sequence[Any]) -> str:

@@ -80,6 +80,13 @@ class SearchOptions(Row):
         return TRIALS if self.trials is None and self.budget is None else self.trials
 
     @property
+    def stops_early(self) -> bool:
+        """Whether trials that are behind are ended: never for NSGA-II, to which a cheap network of little accuracy is
+        good.
+        """
+        return self.prune and self.sampler != "nsga2"
+
+    @property
     def finalist_epochs(self) -> int:
         """Epochs of a finalist's training."""
         return self.long_epochs or LONGER * self.epochs

@@ -10,6 +10,7 @@ import numpy as np
 from train.learn.pace import amount_of, measure_pace
 from train.progressive.budget import read_duration, seconds_of
 from train.search.options import SearchOptions
+from train.search.sampler import STARTUP_TRIALS
 from train.search.step_time import ROUNDS, VISIT_MS
 from train.search.trial import Lab
 from zoo.model.counts import count_macs
@@ -25,7 +26,7 @@ class SearchPlan(Row):
     """What a search would do: seconds of a trial, its step times with it, and of a long training, on this machine.
 
     `trials` are what was asked for, or what the budget has time for beside `long_trainings`; the mean network takes
-    `share_of_reference` of the reference's time, by its multiply-adds.
+    `share_of_reference` of the reference's time, by its multiply-adds. `stops_early` says that some may end earlier.
     """
 
     space: Text
@@ -39,6 +40,7 @@ class SearchPlan(Row):
     long_trainings: CountOrNone
     seconds: NotNegative
     budget_s: NotNegative | None
+    stops_early: bool
 
     @property
     def sentences(self) -> list[str]:
@@ -51,10 +53,12 @@ class SearchPlan(Row):
         made = f"{number_of(self.trials, 'trial')} and {number_of(self.long_trainings, 'long training')}"
         told = f"{made}: about {duration(self.seconds)}"
         if self.budget_s is None:
-            return [*said, f"{told}. Trials that are behind are stopped early, which may halve it."]
+            early = " Trials that are behind are stopped early, which may halve it." if self.stops_early else ""
+            return [*said, f"{told}.{early}"]
         if not self.trials:
             return [*said, f"The budget of {duration(self.budget_s)} has no time for one: fewer --finalists, --epochs."]
-        return [*said, f"{told}, what fits the budget of {duration(self.budget_s)} if no trial is stopped early."]
+        early = " if no trial is stopped early" if self.stops_early else ""
+        return [*said, f"{told}, what fits the budget of {duration(self.budget_s)}{early}."]
 
 
 def plan_search(lab: Lab, options: SearchOptions) -> SearchPlan:
@@ -95,4 +99,5 @@ def plan_search(lab: Lab, options: SearchOptions) -> SearchPlan:
         long_trainings=long_trainings,
         seconds=trials * trial_s + long_trainings * long_s,
         budget_s=budget_s,
+        stops_early=options.stops_early and trials > STARTUP_TRIALS,
     )

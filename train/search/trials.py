@@ -182,12 +182,12 @@ class Trials:
             return behind.trained, "stopped early"
 
     def _judge(self, claim: Claim, costs: Costs) -> Judge:
-        """Who ends a trial that is behind: nobody for NSGA-II, to which a cheap network of little accuracy is good."""
+        """Who ends a trial that is behind, where trials end early."""
         pictures = len(self.lab.pictures[1])
 
         def judge(epoch: int, top1: float) -> bool:
             self.worker.view.epoch(epoch, top1)
-            if not self.options.prune or self.options.sampler == "nsga2":
+            if not self.options.stops_early:
                 return False
             interval = share_interval(round(top1 * pictures), pictures)
             so_far = score_of(self.lab.space.reward, costs, self.lab.unit, top1, interval)

@@ -13,10 +13,15 @@ from zoo.page.figures import Figures, to_page
 from zoo.page.markup import Markup, tag
 from zoo.results import Summary
 from zoo.rows import Count, Positive, Row, Some, Text
-from zoo.wording import digits, joined, milliseconds, percent
+from zoo.wording import digits, joined, milliseconds, number_of, percent
 
 EVEN_WITHIN = 0.02
-PASSES = {"forward": "forward", "step": "forward and backward", "exported": "in ONNX Runtime"}
+PASSES = {
+    "forward": "forward",
+    "step": "forward and backward",
+    "exported": "in ONNX Runtime",
+    "exported-legacy": "in ONNX Runtime, theirs by the older exporter",
+}
 _COLOURS = {"faster": "good", "even": "even", "slower": "warning"}
 
 
@@ -32,7 +37,10 @@ class Ratio(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class PeerRow(Row):
-    """A network of ours and the same one of another project, with the same weights, in one pass."""
+    """A network of ours and the same one of another project, with the same weights, in one pass.
+
+    `threads` where a result has several numbers of them.
+    """
 
     network: Text
     image_size: Count
@@ -40,9 +48,16 @@ class PeerRow(Row):
     peer: Text
     peer_name: Text
     mode: Text
+    threads: Count | None = None
     ours_over_theirs: Ratio
     ours: Summary
     theirs: Summary
+
+    @property
+    def detail(self) -> str:
+        """“224 px, batch 8, 2 threads”."""
+        threads = f", {number_of(self.threads, 'thread')}" if self.threads else ""
+        return f"{self.image_size} px, batch {self.batch_size}{threads}"
 
     @property
     def ratio(self) -> float:
@@ -71,17 +86,17 @@ class PeersData(Row):
 
 def section(run: Measured[PeersData]) -> Markup:
     """Ours beside the same networks of other projects: one group a network and pass, one bar a project."""
-    groups: dict[tuple[str, int, int, str], list[Bar]] = {}
+    groups: dict[tuple[str, str, str], list[Bar]] = {}
     for row in run.data.rows:
-        bars = groups.setdefault((row.network, row.image_size, row.batch_size, row.mode), [])
+        bars = groups.setdefault((row.network, row.mode, row.detail), [])
         for name, summary, colour in (("zoo", row.ours, "series-1"), (row.peer, row.theirs, "series-4")):
             text = milliseconds(summary.p50_ms)
             spoken = f"{row.network} {row.mode}, {name} beside {row.peer}: {text}, n {summary.n}"
             bars.append(Bar(label=name, value=summary.p50_ms, text=text, colour=colour, spoken=spoken))
     chart = bar_chart(
         [
-            Group(heading=f"{network}, {PASSES.get(mode, mode)}", detail=f"{size} px, batch {batch_size}", bars=bars)
-            for (network, size, batch_size, mode), bars in groups.items()
+            Group(heading=f"{network}, {PASSES.get(mode, mode)}", detail=detail, bars=bars)
+            for (network, mode, detail), bars in groups.items()
         ],
         title="The same network, written by others",
         description="Milliseconds per batch, median: the same weights, pictures, layout and device, call by call. The "
@@ -101,10 +116,10 @@ def figures(run: Measured[PeersData]) -> list[Figures]:
         what = [row.network, row.peer_name, row.peer, PASSES.get(row.mode, row.mode)]
         figures = [digits(row.ours.p50_ms), digits(row.theirs.p50_ms), percent(row.ratio)]
         verdict, n = pill(row.verdict, _COLOURS[row.verdict]), f"{row.ours.n} + {row.theirs.n}"
-        rows.append([*what, f"{row.image_size} px", str(row.batch_size), *figures, verdict, n])
-    heads = ("network", "there", "of", "pass", "size", "batch", "ours ms", "theirs ms", "ours / theirs", "", "n")
+        rows.append([*what, row.detail, *figures, verdict, n])
+    heads = ("network", "there", "of", "pass", "size and batch", "ours ms", "theirs ms", "ours / theirs", "", "n")
     caption = "Medians; the ratio is taken round by round, as a pair was timed in turn"
-    return [Figures(heads=heads, rows=rows, caption=caption, words=(0, 1, 2, 3, 9))]
+    return [Figures(heads=heads, rows=rows, caption=caption, words=(0, 1, 2, 3, 4, 8))]
 
 
 def headlines(runs: Sequence[Measured[PeersData]]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from zoo.results import Summary, summarize
 from zoo.rows import Count, NotNegative, Positive, Row, Text, Within
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 # A request without an answer for so long has failed, as it has for most clients' defaults.
 PATIENCE_S = 10.0
 # A client that is refused waits for a moment, as Retry-After asks it to; one that asks again at once only keeps the
@@ -61,6 +62,24 @@ class LoadRow(Row):
     after_ms: NotNegative
 
 
+def is_whole(heard: bytearray) -> bool:
+    """Whether an answer has come to its end, by its length or its last chunk (RFC 9112, section 6); no trailers."""
+    end = heard.find(b"\r\n\r\n")
+    if end < 0:
+        return False
+    if (length := LENGTH.search(heard, 0, end + 2)) is not None:
+        return len(heard) >= end + 4 + int(length[1])
+    if CHUNKED.search(heard, 0, end + 2) is None:
+        return False
+    start = end + 4
+    while (line := heard.find(b"\r\n", start)) >= 0:
+        size = int(heard[start:line].partition(b";")[0], 16)
+        start = line + 2 + size + 2
+        if size == 0:
+            return len(heard) >= start
+    return False
+
+
 class Connection(asyncio.Protocol):
     """One connection of HTTP/1.1, one request at a time."""
 
@@ -79,13 +98,9 @@ class Connection(asyncio.Protocol):
         self._finish(0)
 
     def data_received(self, data: bytes) -> None:
-        """Wait for a whole answer; it must have a length."""
+        """Wait for a whole answer."""
         self._heard += data
-        end = self._heard.find(b"\r\n\r\n")
-        if end < 0:
-            return
-        length = LENGTH.search(self._heard, 0, end + 2)
-        if length is not None and len(self._heard) >= end + 4 + int(length[1]):
+        if is_whole(self._heard):
             status = int(self._heard[9:12])
             self._heard.clear()
             self._finish(status)

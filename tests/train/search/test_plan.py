@@ -43,3 +43,14 @@ def test_a_plan_says_how_many_fit(asked: Asked) -> None:
     assert none.trials == 0 and "has no time for one" in none.sentences[-1]
     asked_for = plan_search(open_lab(asked(trials=5)), asked(trials=5))
     assert asked_for.trials == 5 and asked_for.seconds == pytest.approx(5 * asked_for.trial_s)
+
+
+@pytest.mark.parametrize(
+    ("changes", "early"),
+    [({"trials": 9}, True), ({"trials": 8}, False), ({"trials": 9, "prune": False}, False)]
+    + [({"trials": 9, "sampler": sampler}, sampler == "tpe") for sampler in ("tpe", "nsga2")],
+)
+def test_a_plan_says_whether_trials_may_end_early(asked: Asked, changes: dict[str, Any], early: bool) -> None:
+    """Never before there are some to compare with, nor where all are wanted to their end."""
+    options = asked(**changes)
+    assert ("stopped early" in plan_search(open_lab(options), options).sentences[-1]) is early

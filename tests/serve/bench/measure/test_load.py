@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serve.bench.measure.load import Target, closed_loop, open_loop, post
+from serve.bench.measure.load import Target, closed_loop, is_whole, open_loop, post
 from serve.bench.measure.serving import bench_serve, find_target
 from serve.bench.options import ServeBenchOptions
 from zoo.errors import ZooError
@@ -50,6 +50,20 @@ def test_refusals_are_counted_apart(serving: Any, target: Target) -> None:
     serving.service.stop_accepting()
     row = asyncio.run(open_loop(target, rate=50.0, duration_s=0.3))
     assert row.summary is None and row.refusals is not None and row.good_per_s == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n[33]",
+        b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
+        # a chunk whose data look like a last chunk, and the last one
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\n[33,\r\n7\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+def test_an_answer_is_whole_with_its_last_byte(answer: bytes) -> None:
+    assert [is_whole(bytearray(answer[:n])) for n in range(len(answer) + 1)] == [False] * len(answer) + [True]
 
 
 def test_a_server_that_hangs_up_has_lost_its_requests() -> None:
