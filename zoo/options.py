@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 from click.types import StringParamType
 
+from zoo.errors import RowError
 from zoo.machine import Device
 from zoo.rows import Row, Within, field_types
 
@@ -154,7 +155,7 @@ def takes(row: type[Row]) -> Callable[[Callable[..., None]], Callable[..., None]
                     values[name] = _either(values[name] if typed or option is None else None, option, *_marks(kind))
             own = {name: values.pop(name) for name in kinds}
             _refuse_without_effect(row, kinds, own)
-            body(row(**own), **values)
+            body(_made(row, kinds, own), **values)
 
         command: Callable[..., None] = run
         for name, kind in reversed(kinds.items()):
@@ -234,6 +235,19 @@ def _refuse_without_effect(row: type[Row], kinds: Mapping[str, Any], values: Map
         also = _marks(kinds[other])[-1]
         assert isinstance(also, Opt)
         raise click.UsageError(f"{_flags(name, told)[-1]} has no effect {word} {_flags(other, also)[-1]}.", context)
+
+
+def _made(row: type[Row], kinds: Mapping[str, Any], values: Mapping[str, Any]) -> Row:
+    """The row, or its error in the words of the command line: “--profile is 8, 1, 2” instead of “profiles[0] is …”."""
+    try:
+        return row(**values)
+    except RowError as error:
+        field, _, said = error.problem.partition(" is ")
+        name = field.partition("[")[0]
+        told = _marks(kinds[name])[-1] if name in kinds else None
+        if not isinstance(told, Opt):
+            raise
+        raise RowError(f"{_flags(name, told)[-1]} is {said}", "Change it; --help says what it may be.") from error
 
 
 def _needed(told: Opt) -> tuple[str, ...]:
