@@ -19,7 +19,8 @@ from zoo.console import FittingTable
 from zoo.errors import CheckpointError, DataError, ZooError
 from zoo.intervals import difference_interval, mcnemar, share_interval
 from zoo.rows import Count, CountOrNone, NotNegative, Row, Share, Text, Within
-from zoo.weights.checkpoint import read_card
+from zoo.weights.checkpoint import Checkpoint, read_card
+from zoo.weights.mistaken import FINISH_IT, is_unfinished
 from zoo.weights.resolve import CHECKPOINT_NAME
 from zoo.wording import duration
 
@@ -78,8 +79,14 @@ def compare_runs(options: CompareOptions) -> Comparison:
     if len(options.runs) < 2:
         raise ZooError("One run cannot be compared.", "Name two run folders or more: zoo compare runs/a runs/b.")
     answers = [_answers_of(run, options.split) for run in options.runs]
-    for run, own in zip(options.runs[1:], answers[1:], strict=True):
+    files = [_files_of(run, options.split) for run in options.runs]
+    for run, own, its in zip(options.runs[1:], answers[1:], files[1:], strict=True):
         _refuse_others(options.runs[0], answers[0], run, own)
+        if files[0] and its and files[0] != its:
+            raise DataError(
+                f"{options.runs[0]} and {run} answered to other pictures of the same names: their sizes differ.",
+                "Train both on the same --data.",
+            )
     right = [[line.true == line.predicted for line in own] for own in answers]
     return Comparison(
         split=options.split,
@@ -126,11 +133,28 @@ def _answers_of(run: Path, split: str) -> list[Answered]:
         DataError: there are none.
     """
     path = run if run.suffix == ".csv" else run / PREDICTIONS
+    if run.suffix != ".csv":
+        _check_finished(run)
     lines = [line for line in read_predictions(path) if line.split == split]
     if not lines:
         there = "Its data had no test/ folder." if split == "test" else "Train again."
         raise DataError(f"{path} has no answers to {split} pictures.", there)
     return sorted(lines, key=lambda line: (line.picture, line.true))
+
+
+def _check_finished(run: Path) -> None:
+    """Refuse what is no folder of a finished run.
+
+    Raises:
+        DataError: it is none; says what it is.
+    """
+    if not run.is_dir():
+        kind = "a file" if run.exists() else "not there"
+        raise DataError(f"{run} is {kind}; a run is a folder that `zoo train` wrote.", "For example runs/s.")
+    if not (run / PREDICTIONS).is_file() and is_unfinished(run):
+        raise DataError(
+            f"The run in {run} is not finished: it has no {PREDICTIONS} yet.", f"{FINISH_IT[0].upper()}{FINISH_IT[1:]}"
+        )
 
 
 def _refuse_others(first: Path, there: Sequence[Answered], run: Path, here: Sequence[Answered]) -> None:
@@ -177,11 +201,23 @@ def _compared(run: Path, right: Sequence[bool], first: Sequence[bool] | None) ->
     )
 
 
+def _files_of(run: Path, split: str) -> str | None:
+    """What tells the pictures of a run's split from others of the same names; None where it is not known."""
+    try:
+        found = _card_of(run).provenance.get("fingerprints") or {}
+    except CheckpointError:
+        return None
+    return found.get(split)
+
+
+def _card_of(run: Path) -> Checkpoint:
+    return read_card((run.parent if run.suffix == ".csv" else run) / CHECKPOINT_NAME)
+
+
 def _told(run: Path) -> dict[str, Any]:
     """What the checkpoint beside the answers says of the run; nothing where there is none."""
-    folder = run.parent if run.suffix == ".csv" else run
     try:
-        card = read_card(folder / CHECKPOINT_NAME)
+        card = _card_of(run)
     except CheckpointError:
         return {}
     return {

@@ -16,6 +16,7 @@ from zoo.errors import DivergedError, ZooError
 from zoo.model.fake_quantize import float_state
 from zoo.model.network import Network
 from zoo.weights.checkpoint import Checkpoint, save_checkpoint
+from zoo.weights.resolve import checkpoint_path, has_weights
 
 CHECKPOINT, STATE, LAST_GOOD = "checkpoint.safetensors", "state.pt", "last-good.safetensors"
 METRICS, REPORT, CURVES, CONFUSION = "metrics.jsonl", "report.html", "curves.svg", "confusion.svg"
@@ -61,6 +62,33 @@ def move_aside(folder: Path, console: Console) -> None:
     console.print(escape(f"The earlier run in {folder} is kept as {kept}."), soft_wrap=True)
 
 
+def keep_apart(folder: Path, model: str, teacher: str | None) -> None:
+    """Refuse to train in the folder that the weights which the run needs are in: it would be moved aside.
+
+    The same command, with --resume or not, would find them no more.
+
+    Raises:
+        ZooError: the checkpoint of the model, or of the teacher, is in the folder.
+    """
+    begins = (model,) if has_weights(model) else ()
+    for name in (*begins, *((teacher,) if teacher else ())):
+        path = checkpoint_path(name)
+        if path and path.resolve().is_relative_to(folder.resolve()):
+            what = "distils from" if name == teacher else "begins from"
+            raise ZooError(
+                f"{path}, which this run {what}, is in the folder that the run would be written to.",
+                f"Choose another one: --out {free_beside(folder)}",
+            )
+
+
+def free_beside(folder: Path) -> Path:
+    """A name for another run, such as runs/s-2."""
+    folder, number = folder if folder.name else folder.resolve(), 2
+    while (free := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    return free
+
+
 def keep_last_good(folder: Path, network: Network, card: Checkpoint, error: DivergedError) -> str:
     """Make a checkpoint of the last state's weights; returns what to say of it, "" if there is no state.
 
@@ -73,5 +101,6 @@ def keep_last_good(folder: Path, network: Network, card: Checkpoint, error: Dive
     card = replace(card, provenance={"epochs": epochs, "stopped_by": error.problem})
     save_checkpoint(path, float_state(network, state["average"]), card)
     return (
-        f"The weights after {epochs} epochs and {state['step']} steps are in {path}: `zoo train {path}` begins there."
+        f"The weights after {epochs} epochs and {state['step']} steps are in {path}: "
+        f"`zoo train {path} --out {free_beside(folder)}` begins there."
     )

@@ -159,7 +159,8 @@ class TrainOptions(Row):
     out: Annotated[Path | None, Opt("Run folder  [default: runs/MODEL]", ("-o", "--out"), "DIRECTORY")] = None
     resume: Annotated[bool, Opt("Continue an interrupted run.")] = False
     extend: Annotated[
-        bool, Opt("With --resume: go on with other --epochs or --lr, on the schedule they make.", needs="resume")
+        bool,
+        Opt("With --resume: go on with other --epochs, --lr or --budget, on the schedule they make.", needs="resume"),
     ] = False
     auto_resume: Annotated[
         bool, Opt("Continue an interrupted run, leave a finished one as it is, else start one. For requeued jobs.")

@@ -13,18 +13,18 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from train.folder import CHECKPOINT, STATE, Found, find_run, fold_name, keep_last_good, move_aside
+from train.folder import CHECKPOINT, STATE, Found, find_run, fold_name, keep_apart, keep_last_good, move_aside
 from train.input.decoders import decoders_kept
-from train.learn.detail import loses_detail
+from train.learn.budgeted import choose_length, go_on
 from train.learn.distill import Teacher
 from train.learn.job import Job, Start, TrainAndVal, make_job, with_recipe
 from train.learn.label_answers import LabelValidation
 from train.learn.loop import fit
 from train.learn.memory import fit_to_memory
-from train.learn.pace import amount_of, measure_pace
+from train.learn.pace import measure_pace
 from train.learn.run import Epoch, HeadStart, Run, merit_name, merit_of, start_run
 from train.learn.scores import balanced_figure
-from train.learn.state import head_start_of_state, load_state, recipe_of_state
+from train.learn.state import head_start_of_state, load_state, recipe_of_state, with_batches_of
 from train.learn.suitability import suited_to
 from train.learn.validation import Judged, validate_together
 from train.learn.watcher import Watcher, Watchers
@@ -33,8 +33,8 @@ from train.options import Metric, TrackerRow, TrainOptions
 from train.processes.distributed import find_world, gather, joined, restarts, wait_for_all
 from train.processes.stopping import RunFinished, signals_held, stop_requests
 from train.progressive.balance import balance_remarks, classes_seen, unequal_remark
-from train.progressive.budget import Deadline, Pace, read_duration, seconds_of
-from train.progressive.overrides import better_start, keeps_sizes, recipe_for_budget
+from train.progressive.budget import Deadline, Pace, read_duration
+from train.progressive.overrides import better_start, gives_batches
 from train.progressive.recipe import KeptWeights, Recipe
 from train.room import FLOAT_BYTES, room_remark
 from train.watch.live import LiveView
@@ -49,7 +49,6 @@ from zoo.model.fake_quantize import ranges_of
 from zoo.model.spec import RGB
 from zoo.weights.checkpoint import Checkpoint, TrainedRange
 from zoo.weights.resolve import run_folder
-from zoo.wording import digits, duration
 
 # What a run that lost a decoding process can do next.
 GOES_ON = "The same command with --resume goes on from the last state, with any number of workers."
@@ -161,6 +160,7 @@ def train_model(
     folder = run_folder(job.variant.id, options.out)
     if options.fold and options.out is None:
         folder /= fold_name(options.fold)
+    keep_apart(folder, options.model, job.recipe.teacher)
     if world.is_first:
         check_folder(folder)
     console.print(_headline(job))
@@ -178,15 +178,12 @@ def train_model(
         # The first process decides for all: the others may see its files later, or other ones.
         resume = _must_resume(options, folder, gather(world, find_run(folder))[0])
         deadline = None
-        if seconds is not None and resume:
-            job = with_recipe(job, recipe_of_state(folder / STATE))
-        elif resume and job.recipe.find_lr:  # the rate that was found is the state's
-            rate = recipe_of_state(folder / STATE).learning_rate
-            job = with_recipe(job, replace(job.recipe, learning_rate=rate))
+        if resume:
+            job, deadline = go_on(job, options, folder / STATE, began, seconds, console)
+            own = recipe is not None or gives_batches(options)
+            job = _as_it_was(job, folder / STATE, own_batches=own)
         elif seconds is not None:
-            job, deadline = _budgeted(job, options, began, seconds, console)
-        if resume and (found := head_start_of_state(folder / STATE)):
-            job = suited_to(job, found)
+            job, deadline = choose_length(job, options, began, seconds, console)
         if job.settings.device.type == "cuda":
             console.print("Trying every stage's batch on the GPU …")
             job = replace(job, recipe=fit_to_memory(job, auto_batch=options.auto_batch))
@@ -197,6 +194,16 @@ def train_model(
             outcome = _train(job, folder, resume, options.extend, trackers, console, deadline)
         wait_for_all(world)
         return outcome
+
+
+def _as_it_was(job: Job, path: Path, *, own_batches: bool) -> Job:
+    """The job with what its state knows: the rate that was found, batches, unless they are asked for, and mirrors."""
+    there = recipe_of_state(path)
+    rate = there.learning_rate if job.recipe.find_lr else job.recipe.learning_rate
+    recipe = replace(job.recipe, learning_rate=rate)
+    job = with_recipe(job, recipe if own_batches else with_batches_of(recipe, there))
+    found = head_start_of_state(path)
+    return suited_to(job, found) if found else job
 
 
 def _train(
@@ -302,35 +309,6 @@ def _decoders_kept(job: Job) -> AbstractContextManager[None]:
 def measure_pace_of(options: TrainOptions) -> Pace:
     """How fast this machine trains what the options ask for; arguments and errors are those of `train_model`."""
     return measure_pace(make_job(options, find_world(), None, None, None, None))
-
-
-def _budgeted(job: Job, options: TrainOptions, began: float, seconds: float, console: Console) -> tuple[Job, Deadline]:
-    """The job that fills `seconds` from when it `began`, chosen by a few measured steps; what is chosen is printed."""
-    console.print("Measuring a few steps …")
-    pace = gather(job.settings.world, measure_pace(job))[0]
-    amount, at = amount_of(job), began + seconds
-
-    def fitted(*, detail: bool = False) -> Recipe:
-        left, own = at - time.monotonic(), job.multi_label
-        return recipe_for_budget(
-            options, job.variant, job.recipe, amount, pace, left, multi_label=own, detail=detail, spent_s=seconds - left
-        )
-
-    recipe = fitted()
-    fits_larger = job.start and recipe.largest_size < fitted(detail=True).largest_size
-    if fits_larger and gather(job.settings.world, loses_detail(job, recipe, pace, seconds))[0]:
-        console.print(f"Pictures of {recipe.largest_size} px lose what tells the classes apart: larger ones.")
-        recipe = fitted(detail=True)
-    sizes = " → ".join(f"{stage.image_size}" for stage in recipe.stages)
-    seen = recipe.epochs * (recipe.epoch_pictures or amount.train)
-    epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
-    sizes += " px as you said" if keeps_sizes(options) else " px"
-    console.print(
-        f"{duration(seconds)} are {digits(seen / amount.train, 2)} passes over the pictures here, at {sizes}, "
-        f"in {epochs}. Without a budget: {job.recipe.epochs} passes up to {job.recipe.largest_size} px, "
-        f"{duration(seconds_of(job.recipe, amount, pace))}."
-    )
-    return with_recipe(job, recipe), Deadline(at=at, pace=pace, amount=amount)
 
 
 def _must_resume(options: TrainOptions, folder: Path, found: Found) -> bool:

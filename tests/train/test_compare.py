@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from train.options import CompareOptions
 from train.spreadsheets import HEADS, Answered, sheet
 from zoo.errors import DataError, ZooError
 from zoo.intervals import mcnemar
+from zoo.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture
@@ -62,6 +65,32 @@ def test_answers_to_other_pictures_are_refused(a_run: Callable[..., Path]) -> No
         compare_runs(CompareOptions(runs=(first, first), split="test"))
     with pytest.raises(ZooError, match="One run cannot be compared"):
         compare_runs(CompareOptions(runs=(first,)))
+
+
+def test_what_is_no_finished_run_is_called_what_it_is(a_run: Callable[..., Path], tmp_path: Path) -> None:
+    first, going = a_run("a", [1, 0]), tmp_path / "going"
+    going.mkdir()
+    (going / "metrics.jsonl").touch()
+    file = first / "predictions.txt"
+    file.touch()
+    for other, said in (
+        (going, "The run in .*going is not finished"),
+        (tmp_path / "nowhere", "nowhere is not there; a run is a folder"),
+        (file, "predictions.txt is a file; a run is a folder"),
+    ):
+        with pytest.raises(DataError, match=said):
+            compare_runs(CompareOptions(runs=(first, other)))
+
+
+def test_other_pictures_of_the_same_names_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+    """Names such as cat/1.jpg are everywhere: the checkpoints say which files they were."""
+    other = shutil.copytree(tiny_run, tmp_path / "other")
+    model, card = load_checkpoint(tiny_run / "checkpoint.safetensors")
+    assert compare_runs(CompareOptions(runs=(tiny_run, other))).pictures == 360
+    told = card.provenance | {"fingerprints": {"val": "0" * 64}}
+    save_checkpoint(other / "checkpoint.safetensors", model.state_dict(), replace(card, provenance=told))
+    with pytest.raises(DataError, match="other pictures of the same names"):
+        compare_runs(CompareOptions(runs=(tiny_run, other)))
 
 
 def test_real_runs_are_compared_with_what_their_checkpoints_say(tiny_run: Path, zoo: Callable) -> None:

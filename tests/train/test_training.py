@@ -23,10 +23,11 @@ from safetensors.torch import load_file
 
 from train.input.loader import Augmented
 from train.input.order import epoch_batches
-from train.learn.job import find_start
+from train.learn.job import find_start, make_job
 from train.learn.run import Epoch, Run
 from train.learn.validation import Validation, validate_together
 from train.options import TrainOptions
+from train.processes.distributed import ALONE
 from train.progressive.overrides import choose_recipe
 from train.progressive.recipe import Recipe, TrainingStage
 from train.progressive.schedule import steps_per_epoch
@@ -180,15 +181,24 @@ def test_resume_refuses_another_recipe_and_a_damaged_state(
 
 
 def test_a_run_is_extended_by_a_longer_schedule(
-    small: Callable, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Callable, picture_folder: Path, tmp_path: Path, killed_after: Callable
 ) -> None:
-    folder = tmp_path / "run"
-    with monkeypatch.context() as patched:
-        patched.setattr("train.watch.record.RunRecord.finish", lambda *_: None)  # stop short of the end
-        train_model(small(picture_folder, folder, save_every_s=0))
-    outcome = train_model(small(picture_folder, folder, epochs=8, resume=True, extend=True))
-    assert [line.epoch for line in outcome.history] == list(range(1, 9))
-    assert read_card(outcome.checkpoint).recipe["stages"][0]["epochs"] == 2
+    """In the batches it has begun with, which follow from its length: without --batch-size they would be others."""
+    options = small(picture_folder, tmp_path / "run", epochs=4000, batch_size=None, save_every_s=0)
+
+    def batches(asked: TrainOptions) -> list[int]:
+        return [stage.batch_size for stage in make_job(asked, ALONE, None, None, None, None).recipe.stages]
+
+    with killed_after(2):
+        train_model(options)
+    longer = replace(options, epochs=5, resume=True)
+    assert batches(longer) != batches(options)
+    with pytest.raises(ZooError, match="--extend goes on") as refused:
+        train_model(longer)
+    assert "batch_size" not in refused.value.problem
+    outcome = train_model(replace(longer, extend=True))
+    assert [line.epoch for line in outcome.history] == list(range(1, 6))
+    assert [stage["batch_size"] for stage in read_card(outcome.checkpoint).recipe["stages"]] == batches(options)
 
 
 def test_a_folder_belongs_to_one_run_at_a_time(small: Callable, picture_folder: Path, tmp_path: Path) -> None:
@@ -522,11 +532,12 @@ def test_a_folder_is_trained_and_evaluated_with_its_groups_and_odd_files(zoo: Ca
     assert trained.code == 0, trained.err
     assert "19 training and 6 validation pictures" in trained.err
     assert "Left out: 1 .txt files, which are no pictures; eel/, which has no pictures: it is no class." in trained.err
-    assert "Class owl cannot be validated" in trained.err
+    assert "Class owl has no picture to validate on" in trained.err
     card = read_card(Path("runs/tiny/checkpoint.safetensors"))
     assert (card.provenance["group_by"], card.provenance["hold_out"]) == ("parent", "stratified")
     evaluated = zoo("evaluate", "tiny", "--json")
     assert evaluated.code == 0, evaluated.err
     assert json.loads(evaluated.out)["n"] == 6
     checked = zoo("data", "check", "pictures", "--group-by", "parent", "--json")
-    assert json.loads(checked.out)["remarks"][1] == "Class owl cannot be validated: too few pictures to part."
+    said = "Class owl has no picture to validate on: how well it is told from others is not known."
+    assert json.loads(checked.out)["remarks"][1] == said

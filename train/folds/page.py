@@ -55,6 +55,11 @@ def render_summary(summary: Summary, answered: OutOfFold, classes: Sequence[str]
 def headlines(summary: Summary) -> list[str]:
     """What a cross-validation says of itself, the result first."""
     said = [f"{summary.mean_text}: mean ± standard deviation of {summary.n} folds."]
+    if summary.pooled is not None:
+        said.append(
+            f"{summary.pooled_text}. A fold's figure leaves out classes of which the fold holds no picture: with such "
+            "classes, this is the figure to believe."
+        )
     if summary.top1 is not None and summary.low is not None and summary.high is not None:
         said.append(
             f"{100 * summary.top1:.2f} % of all {summary.pictures:,} pictures are right, each by the run that had not "

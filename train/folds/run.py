@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 
-from train.folder import FOLDS, PREDICTIONS, REPORT, SUMMARY, find_run, fold_name, move_aside
+from train.folder import FOLDS, PREDICTIONS, REPORT, STATE, SUMMARY, find_run, fold_name, keep_apart, move_aside
 from train.folds.page import render_summary
 from train.folds.summary import Summary, read_out_of_fold, summarize
+from train.learn.state import budget_of_state, read_state
 from train.lock import locked
 from train.options import TrainOptions
 from train.processes.distributed import find_world
@@ -78,6 +80,7 @@ def cross_validate(options: TrainOptions, *, console: Console | None = None) -> 
     seconds = None if options.budget is None else read_duration(options.budget)
     folds = open_folds(options.data, count, seed=options.seed, group_by=options.group_by)
     folder = run_folder(find_model_variant(options.model, options.channels).id, options.out)
+    keep_apart(folder, options.model, options.teacher)
     check_folder(folder)
     for remark in folds.remarks():
         console.print(escape(remark))
@@ -89,11 +92,25 @@ def cross_validate(options: TrainOptions, *, console: Console | None = None) -> 
             _refuse_others(folder / FOLDS, asked)
         write_json(folder / FOLDS, asked)
         left = [number for number in range(1, count + 1) if find_run(folder / fold_name(number)) != "finished"]
-        deadline = None if seconds is None else time.monotonic() + seconds * len(left) / count
+        gone = {number: _seconds_gone(folder / fold_name(number)) for number in left}
+        deadline = None
+        if seconds is not None:
+            deadline = time.monotonic() + seconds * len(left) / count - sum(gone.values())
         for done, number in enumerate(left):
-            share = None if deadline is None else max(deadline - time.monotonic(), 1.0) / (len(left) - done)
+            share = None
+            if deadline is not None:  # an interrupted run's part has in it what it has had of it
+                had = sum(gone[later] for later in left[done:])
+                share = max(deadline - time.monotonic() + had, 1.0) / (len(left) - done)
             _train_fold(options, number, folder, share, console)
         return _finish(options, folds, folder, console)
+
+
+def _seconds_gone(own: Path) -> float:
+    """What an interrupted run has had of its budget."""
+    if find_run(own) != "interrupted":
+        return 0.0
+    budget = budget_of_state(read_state(own / STATE, torch.device("cpu")))
+    return budget.spent_s if budget else 0.0
 
 
 def _train_fold(options: TrainOptions, number: int, folder: Path, seconds: float | None, console: Console) -> None:

@@ -69,7 +69,9 @@ class Summary(Row):
     """A cross-validation: mean and standard deviation of `metric` over `n` folds, and every fold's figures.
 
     The deviation is that of a sample, with n − 1. `top1`, with the ends of its 95 % interval, is the share of all
-    `pictures` that the run which had not seen them has right; None where pictures may have several labels.
+    `pictures` that the run which had not seen them has right; None where pictures may have several labels. `pooled` is
+    `metric` over all those answers, of balanced accuracy and macro F1: a fold leaves a class out of which it holds no
+    picture, so that the mean over the folds of a rare class flatters.
     """
 
     format: Format = FORMAT
@@ -88,6 +90,14 @@ class Summary(Row):
     low: Share | None
     high: Share | None
     folds: Annotated[tuple[FoldResult, ...], Some()]
+    pooled: Share | None = None
+
+    @property
+    def pooled_text(self) -> str:
+        """“50.00 % balanced accuracy over all 42 pictures”, or "" where the metric is not of classes."""
+        if self.pooled is None:
+            return ""
+        return f"{100 * self.pooled:.2f} % {METRIC_NAMES[self.metric]} over all {self.pictures:,} pictures"
 
     @property
     def mean_text(self) -> str:
@@ -104,6 +114,8 @@ class Summary(Row):
         if self.top1 is None or self.low is None or self.high is None:
             return said
         ends = f"95 % interval {100 * self.low:.2f} … {100 * self.high:.2f}"
+        if self.pooled is not None:
+            said = f"{said}; {self.pooled_text}"
         return (
             f"{said}; {100 * self.top1:.2f} % of all {self.pictures:,} pictures right, each by the run that had not "
             f"seen it ({ends})"
@@ -199,7 +211,14 @@ def summarize(folder: Path, data: str, folds: Folds, answered: OutOfFold) -> Sum
         top1=top1,
         low=low,
         high=high,
+        pooled=_of_classes(metric, answered.answers),
     )
+
+
+def _of_classes(metric: Metric, answers: Answers | None) -> float | None:
+    """The metric over all answers, if it is one of classes."""
+    made = {"balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}.get(metric)
+    return made(answers) if made and answers else None
 
 
 def _pooled(answered: OutOfFold) -> tuple[float, float, float] | tuple[None, None, None]:

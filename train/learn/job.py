@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+
+import torch
 
 from train.learn.distill import Teacher, load_teacher
 from train.learn.losses import resolve_class_weights
@@ -40,6 +43,15 @@ class Start:
     card: Checkpoint
     label: str
     remark: str = ""
+
+    @cached_property
+    def sha256(self) -> str:
+        """What tells these weights from others, wherever they lie."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

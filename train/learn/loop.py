@@ -88,6 +88,7 @@ def fit(
             watcher.on_range_test(run.range_test)
             timekeeper.after_range_test()
         loop.rest("before the first epoch")
+    timekeeper.after_resuming()
     recipe, result = job.recipe, None
     entered: int | None = None
     for epoch in range(len(run.history), recipe.epochs):
@@ -98,7 +99,7 @@ def fit(
             enter_stage(run, recipe.stages[index], job.settings)
             watcher.on_stage(index, recipe.stages[index])
             entered = index
-        began = time.monotonic()
+        began = time.monotonic() - (run.partial.seconds if run.partial else 0.0)
         result = loop.run_epoch(index, epoch)
         timekeeper.after_epoch(time.monotonic() - began)
         if epoch + 1 < recipe.epochs:
@@ -207,7 +208,7 @@ class _Loop:
                 self.unread.append((place, list(chain.from_iterable(steps[step])), loss_sum, count))
                 # Host–device synchronisation: on a GPU only every 20th step reads the loss back.
                 readable = device.type == "cpu" or step % 20 == 0 or step + 1 == len(steps)
-                self.watcher.on_step(epoch, step + 1, len(steps), count, self._read_losses() if readable else None)
+                self.watcher.on_step(epoch, step + 1, fitting, count, self._read_losses() if readable else None)
                 # To rest, several processes exchange a word, for which they wait for the device: only where it is read.
                 if step + 1 < len(steps) and (world.is_alone or readable):
                     self.rest(self._after_step(epoch, step + 1, len(steps)))
@@ -285,7 +286,7 @@ class _Loop:
             sum_over(self.world, everybody.totals)
         if self.world.is_first:
             self.run.partial = everybody
-            save_state(self.run, self.job, self.state_path)
+            save_state(self.run, self.job, self.state_path, self.timekeeper.budget())
             self.run.partial = own
         wait_for_all(self.world)
         self.saved_at = time.monotonic()
@@ -348,9 +349,11 @@ class _Loop:
             return
         (first, guessing), self.run.first_loss = (value.item() for value in self.run.first_loss), None
         if self.run.step == 1 and first > FIRST_LOSS_LIMIT * guessing:
+            why, start = "does not fit these pictures, and training may never recover from it", self.run.head_start
+            if start and start.loss is not None:
+                why = f"had a loss of {start.loss:.3g} on whole pictures, and does not bear how they are changed"
             self.watcher.on_remark(
-                f"The first loss is {first:.3g}, where guessing costs {guessing:.3g}: the classifier does not fit "
-                "these pictures, and training may never recover from it."
+                f"The first loss is {first:.3g}, where guessing costs {guessing:.3g}: the classifier {why}."
             )
 
     def _check_weights(self, where: str) -> None:

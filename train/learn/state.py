@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from train.learn.job import Job
 from train.learn.run import Best, Epoch, HeadStart, PartialEpoch, Run
+from train.progressive.budget import Budget
 from train.progressive.rate_range import RangeTest
 from train.progressive.recipe import Recipe
 from zoo.errors import CheckpointError, RowError, ZooError
@@ -31,6 +32,10 @@ TESTED = ("test_size", "test_resize", "test_crop_margin")
 EXTENDED = (*SCHEDULED, *HARDENED, *TESTED)
 # Keys of the identity, in the words of an error. States of earlier versions do not have them.
 FILES = ("training files (names or sizes)", "validation files (names or sizes)")
+NETWORK, LAYERS, WEIGHTS = "network", "layers of the network", "weights to begin from"
+LATER = (*FILES, NETWORK, LAYERS, WEIGHTS)
+# Those whose value is short enough to be named.
+NAMED = ("seed", "precision", "channels", "pictures", NETWORK)
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -43,6 +48,9 @@ def _identity(job: Job) -> dict[str, Any]:
     labels = pictures.labels if pictures.targets is None else pictures.targets
     whole = replace(recipe, stages=tuple(replace(stage, accumulate=1) for stage in recipe.stages))
     return {
+        NETWORK: job.variant.name,
+        LAYERS: job.variant.to_dict(),
+        WEIGHTS: job.start.sha256 if job.start else None,
         "recipe": whole.to_dict(),
         "seed": job.settings.seed,
         "precision": job.settings.precision,
@@ -54,8 +62,8 @@ def _identity(job: Job) -> dict[str, Any]:
     }
 
 
-def save_state(run: Run, job: Job, path: Path) -> None:
-    """Write all that a resumed run needs, whole or not at all.
+def save_state(run: Run, job: Job, path: Path, budget: Budget | None = None) -> None:
+    """Write all that a resumed run needs, whole or not at all; of a run in a `budget`, how much of it is gone.
 
     Raises:
         ZooError: it cannot be written; an earlier state stays.
@@ -77,6 +85,7 @@ def save_state(run: Run, job: Job, path: Path) -> None:
         "highest": run.highest,
         "fitted": run.fitted,
         "portion": run.portion,
+        "budget": budget.to_dict() if budget else None,
     }
     try:
         with replacing(path) as temporary, writing_errors(RuntimeError), temporary.open("wb") as file:
@@ -117,6 +126,22 @@ def recipe_of_state(path: Path) -> Recipe:
         ) from error
 
 
+def with_batches_of(recipe: Recipe, earlier: Recipe) -> Recipe:
+    """The recipe with the batches of an earlier one: they follow from its length, and a state's steps are counted in
+    them. Of other stages they stay.
+    """
+    if len(recipe.stages) != len(earlier.stages):
+        return recipe
+    pairs = zip(recipe.stages, earlier.stages, strict=True)
+    return replace(recipe, stages=tuple(replace(own, batch_size=was.batch_size) for own, was in pairs))
+
+
+def budget_of_state(state: Mapping[str, Any]) -> Budget | None:
+    """The budget of a state's run, as it was then; None of a run without one, or of an earlier version."""
+    found = state.get("budget")
+    return Budget.from_dict(found) if found else None
+
+
 def head_start_of_state(path: Path) -> HeadStart | None:
     """What the head start of the run whose state this is has found, if there was one.
 
@@ -127,7 +152,20 @@ def head_start_of_state(path: Path) -> HeadStart | None:
     return HeadStart.from_dict(found) if found else None
 
 
-def _changed_settings(there: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
+def changed_identity(state: Mapping[str, Any], job: Job) -> list[str]:
+    """What differs between a state's run and a job, but for the recipe: named, with values where they are short."""
+    there = {"channels": RGB} | state["identity"]  # earlier versions knew no other
+    changed = [
+        f"{key} ({there.get(key, 'unknown')}, here {value})" if key in NAMED else key
+        for key, value in _identity(job).items()
+        if key != "recipe" and there.get(key) != value and (key in there or key not in LATER)
+    ]
+    if any(named.startswith(f"{NETWORK} (") for named in changed):
+        changed.remove(LAYERS)
+    return changed
+
+
+def changed_settings(there: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
     """The settings of a recipe that differ from those of a state, as "0.001, here 0.01"."""
     try:
         earlier = _settings(Recipe.from_dict(there))
@@ -158,6 +196,25 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     return fields | of_stages
 
 
+def refuse_others(path: Path, changed: Sequence[str], *, longer: bool) -> None:
+    """Refuse to resume a run that is not the one that is asked for.
+
+    Args:
+        changed: what differs.
+        longer: `--extend` would go on all the same.
+
+    Raises:
+        CheckpointError: something does.
+    """
+    if changed:
+        extends = "--extend goes on with the other schedule; " if longer else ""
+        raise CheckpointError(
+            f"{path} belongs to a run with other {joined(changed)}.",
+            f"Give the flags and the pictures of that run again; {extends}without --resume a new run begins, and with "
+            "`zoo train RUN …` it begins from the weights of a finished one.",
+        )
+
+
 def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
     """Put a run back where `save_state` left it; returns a remark on what could not be compared, else "".
 
@@ -165,25 +222,13 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
         CheckpointError: the file is damaged, or belongs to another recipe, seed, precision or data set.
     """
     state = read_state(path, job.settings.device)
-    there = {"channels": RGB} | state["identity"]  # earlier versions knew no other
-    named = ("seed", "precision", "channels", "pictures")  # the others have no short value
-    changed = [
-        f"{key} ({there.get(key, 'unknown')}, here {value})" if key in named else key
-        for key, value in _identity(job).items()
-        if key != "recipe" and there.get(key) != value and (key in there or key not in FILES)
-    ]
+    changed = changed_identity(state, job)
     if job.recipe.find_lr and state["step"] and not state.get("range_test"):
         changed.append("find_lr (its rate was given, here it is to be found)")
-    settings = _changed_settings(there["recipe"], job.recipe)
+    settings = changed_settings(state["identity"]["recipe"], job.recipe)
     has_meaning = all(name.rpartition(".")[2] in EXTENDED for name in settings)
     changed += [f"{name} ({values})" for name, values in settings.items() if not (extend and has_meaning)]
-    if changed:
-        longer = "--extend goes on with the other schedule; " if settings and has_meaning and not extend else ""
-        raise CheckpointError(
-            f"{path} belongs to a run with other {joined(changed)}.",
-            f"Give the flags and the pictures of that run again; {longer}without --resume a new run begins, and with "
-            "`zoo train RUN …` it begins from the weights of a finished one.",
-        )
+    refuse_others(path, changed, longer=has_meaning and not extend and len(changed) == len(settings))
     run.model.load_state_dict(state["model"])
     run.average.model.load_state_dict(state["average"])
     run.optimizer.load_state_dict(state["optimizer"])
@@ -206,7 +251,7 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
     if run.partial and not job.settings.world.is_first:
         run.partial.totals.zero_()  # the sums on disk are those of all processes
         run.partial.seen = 0
-    if FILES[0] in there:
+    if FILES[0] in state["identity"]:
         return ""
     return "The state does not say on which files the run was trained: whether they are the same was not checked."
 

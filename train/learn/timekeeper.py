@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from math import floor
 
 from train.learn.job import Job
 from train.learn.run import PartialEpoch, Run
 from train.processes.distributed import gather
 from train.progressive.budget import (
+    Budget,
     Deadline,
     Slower,
     Taken,
@@ -29,7 +31,16 @@ class Timekeeper:
         self.run = run
         self.job = job
         self.deadline = deadline
-        self.slower = Slower()
+        self.slower = deadline.budget.slower if deadline else Slower()
+
+    def budget(self) -> Budget | None:
+        """The budget as it is now, for a state."""
+        return self.deadline.kept(time.monotonic(), self.slower) if self.deadline else None
+
+    def after_resuming(self) -> None:
+        """Choose the length of the epochs that are left anew, but for one that has begun."""
+        if self.run.step and not self.run.partial:
+            self._choose_length()
 
     def after_head_start(self, seconds: float) -> None:
         """Choose the length of all epochs anew, by what the head start took."""
@@ -57,6 +68,12 @@ class Timekeeper:
             return
         left = self.deadline.at - time.monotonic()
         count = pictures_left_an_epoch(recipe, self.deadline, self.slower, done=done, seconds=left)
+        telling = TELLING_STEPS * max(stage.batch_size for stage in recipe.stages)
+        if done + 1 == recipe.epochs and self.job.settings.world.is_alone and count >= telling:
+            # What came before may have been little but a beginning. The last epoch ends when its time is up, so it is
+            # planned by the pace, if that is the faster one.
+            swift = replace(self.slower, training=min(self.slower.training, 1.0))
+            count = pictures_left_an_epoch(recipe, self.deadline, swift, done=done, seconds=left)
         run.portion = run.portion[0], run.portion[0] + gather(self.job.settings.world, count)[0]
 
     def steps_in_time(self, done: PartialEpoch, planned: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 
 from train.progressive.adapt import SMALLEST_BATCH
@@ -88,12 +88,57 @@ class Amount(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deadline:
-    """When a run shall have ended, on `time.monotonic`'s clock, and what it was planned by."""
+class Slower(Row):
+    """How many times as long as by the pace training takes, and all the rest."""
 
-    at: float
+    training: NotNegative = 1.0
+    rest: NotNegative = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget(Row):
+    """A time to train in, what a run in it was planned by, and how far it has come: what a state keeps of it.
+
+    `asked` is the recipe before a length was chosen. `spent_s` is what was gone when the state was saved, and `slower`
+    how what came before went.
+    """
+
+    seconds: Positive
     pace: Pace
     amount: Amount
+    asked: Recipe
+    spent_s: NotNegative = 0.0
+    slower: Slower = Slower()
+
+    def of(self, seconds: float) -> Budget:
+        """The same of another time."""
+        return replace(self, seconds=seconds)
+
+    def at(self, spent_s: float, slower: Slower) -> Budget:
+        """The same when so much is gone."""
+        return replace(self, spent_s=spent_s, slower=slower)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadline:
+    """When a run shall have ended, on `time.monotonic`'s clock, and the budget it follows from."""
+
+    at: float
+    budget: Budget
+
+    @property
+    def pace(self) -> Pace:
+        """How fast the machine was measured to be."""
+        return self.budget.pace
+
+    @property
+    def amount(self) -> Amount:
+        """What is trained on and looked at."""
+        return self.budget.amount
+
+    def kept(self, now: float, slower: Slower) -> Budget:
+        """The budget as it is now; at most all of it is gone."""
+        return self.budget.at(max(self.budget.seconds - (self.at - now), 0.0), slower)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,14 +148,6 @@ class Taken:
     pictures: int
     training_s: float
     rest_s: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slower:
-    """How many times as long as by the pace training takes, and all the rest."""
-
-    training: float = 1.0
-    rest: float = 1.0
 
 
 def features_seen(pictures: int, *, flip_keeps_class: bool) -> int:

@@ -305,6 +305,12 @@ def keeps_sizes(options: TrainOptions) -> bool:
     return options.image_size is not None or any(name in SIZES for name in named)
 
 
+def gives_batches(options: TrainOptions) -> bool:
+    """Whether the user says how many pictures a step takes, of all stages or of one."""
+    named = (_path(text).rpartition(".")[2] for text in options.overrides)
+    return options.batch_size is not None or "batch_size" in named
+
+
 def _stage_named(text: str) -> int:
     """The N of "stages.N.FIELD=VALUE", from 1; 1 where a setting is of no stage, or of all."""
     first, _, rest = _path(text).partition(".")

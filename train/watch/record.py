@@ -31,7 +31,7 @@ from train.watch.classes import CSV_HEADS, csv_rows
 from train.watch.labels import LABEL_CSV_HEADS, label_csv_rows, label_predictions
 from train.watch.report import RunState, RunStatus, render_report
 from train.watch.thumbnails import Drawn
-from zoo.data.fingerprint import name_below
+from zoo.data.fingerprint import fingerprint, name_below
 from zoo.data.hold_out import RULE
 from zoo.data.pictures import Pictures
 from zoo.errors import ZooError
@@ -193,6 +193,7 @@ def provenance(job: Job, run: Run, result: Judged, test: Judged | None = None) -
         "flip_keeps_class": job.train_set.flip_keeps_class,
         "hold_out": job.fold or RULE,
         "group_by": job.group_by,
+        "fingerprints": _fingerprints(job),
         "started_from": job.start.label if job.start else None,
         "seed": job.settings.seed,
         "precision": job.settings.precision,
@@ -216,6 +217,12 @@ def provenance(job: Job, run: Run, result: Judged, test: Judged | None = None) -
         "broken_pictures": len(run.broken),
         "environment": environment(),
     }
+
+
+def _fingerprints(job: Job) -> dict[str, str]:
+    """What tells the pictures that were looked at from others of the same names, by their split."""
+    test = {"test": fingerprint(job.test_set)} if job.test_set else {}
+    return {"val": job.fingerprints[1]} | test
 
 
 def _choice(found: RangeTest | None) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.data.decode import picture_suffixes, read_suffixes
 from zoo.data.fingerprint import name_below
-from zoo.data.hold_out import choose_held_out, only_on_one_side, rarest_label
+from zoo.data.hold_out import choose_held_out, groups_of, only_on_one_side, rarest_label
 from zoo.data.pictures import Pictures
 from zoo.errors import DataError
 from zoo.visible import visible
@@ -38,6 +38,13 @@ def hold_out(everything: Pictures, data: str, seed: int, group_by: str | None = 
     held_out = choose_held_out(names, strata, classes, seed=seed, group_by=group_by)
     train, val = everything.at(np.flatnonzero(~held_out)), everything.at(np.flatnonzero(held_out))
     if not len(val) or not len(train):
+        groups = 0 if group_by is None else len(set(groups_of(names, strata, classes, group_by)))
+        if 0 < groups < len(everything):
+            raise DataError(
+                f"{data} cannot be divided: --group-by {group_by} makes {groups} group{'s' * (groups > 1)} of its "
+                f"{len(everything)} pictures, and no group may be held out without a class losing all.",
+                "Leave --group-by out, or choose a smaller one.",
+            )
         raise DataError(
             f"{data} has {len(everything)} pictures, too few to hold a fifth out.",
             "Add pictures, or make train/ and val/ folders.",
@@ -46,21 +53,34 @@ def hold_out(everything: Pictures, data: str, seed: int, group_by: str | None = 
 
 
 def classes_on_one_side(train: Pictures, val: Pictures) -> tuple[str, ...]:
-    """What to say of classes that are in one of two splits only, a line each."""
-    lonely = only_on_one_side(train.class_counts(), val.class_counts(), train.classes)
-    if not lonely:
-        return ()
-    named = ", ".join(lonely[:5]) + (f" and {len(lonely) - 5} more" if len(lonely) > 5 else "")
-    return (f"{'Class' if len(lonely) == 1 else 'Classes'} {named} cannot be validated: too few pictures to part.",)
+    """What to say of classes that are in one of two splits only, or in none of them, a line each."""
+    there, held = train.class_counts(), val.class_counts()
+    unseen = [name for name, count in zip(train.classes, there, strict=True) if not count]
+    lonely = [name for name in only_on_one_side(there, held, train.classes) if name not in unseen]
+    said = (
+        (unseen, "no picture to train on: what the run says of it is chance."),
+        (lonely, "no picture to validate on: how well it is told from others is not known."),
+    )
+    return tuple(f"{_named_classes(names)} {has}" for names, has in said if names)
 
 
-def read_folder(root: Path) -> Pictures:
+def _named_classes(names: Sequence[str]) -> str:
+    """“Class x has”, or “Each of the classes x, y and 3 more has”."""
+    if len(names) == 1:
+        return f"Class {names[0]} has"
+    return f"Each of the classes {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''} has"
+
+
+def read_folder(root: Path, *, least_classes: int = 2) -> Pictures:
     """All pictures of a folder with one sub-folder per class.
 
     Links to folders are followed, each folder once. What is no picture is left out and told in `Pictures.left_out`.
 
+    Args:
+        least_classes: a classifier is trained on two at least, and may be looked at on one.
+
     Raises:
-        DataError: a folder that cannot be read, no pictures, one class only, or two classes whose names look alike.
+        DataError: a folder that cannot be read, no pictures, too few classes, or two whose names look alike.
     """
     left_out: Counter[str] = Counter()
     entries = sorted(path for path in root.iterdir() if not _is_system(path.name, left_out))
@@ -77,7 +97,7 @@ def read_folder(root: Path) -> Pictures:
             f"{root} has no pictures in sub-folders, but tar files such as {tar.name}.",
             "If they are WebDataset's shards: `zoo data index` on their folder makes them readable.",
         )
-    if len(classes) < 2:
+    if len(classes) < least_classes:
         raise _too_few_classes(root, classes, loose)
     check_unicode(classes, str(root))
     files = [file for name in classes for file in found[name]]

@@ -278,7 +278,7 @@ def _read_parquet(path: Path) -> Iterator[Line]:
     except FileNotFoundError as error:
         raise DataError(f"There is no file {path}.", _COLUMNS) from error
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not readable: {error}.", _COLUMNS) from error
+        raise DataError(f"{path} is not readable: {str(error).rstrip('.')}.", _COLUMNS) from error
 
 
 _READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}

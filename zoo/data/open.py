@@ -83,15 +83,26 @@ def _open_divided(data: str) -> tuple[Pictures, Pictures] | Pictures:
     val_root = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
     if not val_root or not (root / "train").is_dir():
         return read_folder(root / "train" if (root / "train").is_dir() else root)
-    train, val = read_folder(root / "train"), read_folder(val_root)
-    if train.classes != val.classes:
-        check_unicode(tuple(dict.fromkeys((*train.classes, *val.classes))), data)
-        missing = sorted(set(train.classes) ^ set(val.classes))
+    train = read_folder(root / "train")
+    return train, _beside(val_root, train.classes)
+
+
+def _beside(root: Path, classes: tuple[str, ...]) -> Pictures:
+    """The pictures of a folder beside train/, with the classes of train/, of which it may lack some.
+
+    Raises:
+        DataError: it has other classes, or no pictures.
+    """
+    part = read_folder(root, least_classes=1)
+    unknown = [name for name in part.classes if name not in classes]
+    if unknown:
+        check_unicode(tuple(dict.fromkeys((*classes, *part.classes))), str(root.parent))
         raise DataError(
-            f"{root / 'train'} and {val_root} differ in their classes: {', '.join(missing[:5])}.",
-            "Both need the same sub-folders.",
+            f"{root} has classes that {root.parent / 'train'} has not: {joined(unknown[:5])}.",
+            "Name its sub-folders after the classes trained on.",
         )
-    return train, val
+    places = np.array([classes.index(name) for name in part.classes], np.int64)
+    return replace(part, classes=classes, labels=places[part.labels])
 
 
 def is_labels(data: str) -> bool:
@@ -151,15 +162,7 @@ def open_test(data: str, classes: tuple[str, ...]) -> Pictures | None:
         return read_labels(root).splits.get("test") if {"train", "test"} <= splits_of(root) else None
     if is_address(data) or not (root / "train").is_dir() or not (root / TEST_NAME).is_dir():
         return None
-    test = read_folder(root / TEST_NAME)
-    unknown = [name for name in test.classes if name not in classes]
-    if unknown:
-        raise DataError(
-            f"{root / TEST_NAME} has classes that {root / 'train'} has not: {joined(unknown[:5])}.",
-            "Name its sub-folders after the classes trained on.",
-        )
-    places = np.array([classes.index(name) for name in test.classes], np.int64)
-    return replace(test, classes=classes, labels=places[test.labels])
+    return _beside(root / TEST_NAME, classes)
 
 
 def _no_data(data: str) -> DataError:
@@ -227,9 +230,9 @@ def open_val(data: str, *, seed: int | None = None, group_by: str | None = None)
         folders = (*VAL_NAMES, TEST_NAME) if seed is None or not has_train else VAL_NAMES
         named = next((root / name for name in folders if (root / name).is_dir()), None)
         if named and not (has_train and named.name in VAL_NAMES):
-            return read_folder(named)
+            return read_folder(named, least_classes=1)
         if seed is None and not has_train:
-            return read_folder(root)
+            return read_folder(root, least_classes=1)
     return open_splits(data, seed=seed or 0, group_by=group_by)[1]
 
 

@@ -18,6 +18,15 @@ EXPORTED_SUFFIXES = (".onnx", ".plan")
 RUNS_ON_ARTIFACTS = "`zoo predict`, `zoo evaluate`, `zoo serve` and `zoo bench latency` take one."
 PICTURES_COME_LAST = "Pictures come after it: `zoo predict ARTIFACT PICTURE…`, `zoo train MODEL --data FOLDER`."
 
+# What a run has in its folder that is not finished, and what finishes it.
+BEGUN = ("state.pt", "metrics.jsonl")
+FINISH_IT = "wait for it, or go on with the command that began it and --resume."
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder has a run that goes on, or was interrupted."""
+    return any((folder / name).is_file() for name in BEGUN) and not (folder / "checkpoint.safetensors").is_file()
+
 
 def no_model(name: str, expected: str = MODEL) -> UnknownNameError:
     """Describe a name that stands for no model.
@@ -70,6 +79,8 @@ def _by_suffix(path: Path) -> tuple[str, str] | None:
 
 
 def _of_folder(folder: Path) -> str:
+    if is_unfinished(folder):
+        return f"The run in it is not finished: {FINISH_IT}"
     runs = sorted(path.parent for path in folder.glob("*/checkpoint.safetensors"))
     if runs:
         return f"It holds runs; pass one of them: {', '.join(map(str, runs[:3]))}{', …' if len(runs) > 3 else ''}."

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from tests.conftest import write_pictures
 from train.compare import compare_runs
@@ -59,6 +60,9 @@ def test_every_picture_is_answered_by_the_run_that_had_not_seen_it(
     assert (summary.n, summary.metric) == (3, "macro_f1")
     assert summary.mean == pytest.approx(fmean(figures)) and summary.std == pytest.approx(stdev(figures))
     assert summary.top1 == pytest.approx(np.mean([line["class"] == line["predicted"] for line in lines]))
+    truth, found = ([line[name] for line in lines] for name in ("class", "predicted"))
+    assert summary.pooled == pytest.approx(f1_score(truth, found, average="macro", zero_division=0))
+    assert f"; {100 * summary.pooled:.2f} % macro F1 over all 45 pictures; " in done.summary
     assert Summary.from_dict(json.loads((tmp_path / "cv" / "summary.json").read_text())) == summary
     page = (tmp_path / "cv" / "report.html").read_text()
     assert 'href="fold-2/report.html"' in page and "Confusion" in page and "macro F1" in page
@@ -158,6 +162,21 @@ def test_a_budget_is_that_of_all_runs(
     seconds = [float((text or "").rstrip("s")) for text in given]
     assert seconds[0] == pytest.approx(100, abs=1)
     assert sum(seconds) > 299 and seconds[2] > seconds[1] > seconds[0]  # what a run leaves, the others have
+
+
+def test_what_an_interrupted_run_has_had_is_of_its_own_part(
+    small: Options, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 5 minutes 1 is gone when two of three folds are left: 100 s, 60 of them had, and what that leaves."""
+    given: list[str | None] = []
+    monkeypatch.setattr("train.folds.run.train_model", lambda options, **_: given.append(options.budget))
+    monkeypatch.setattr("train.folds.run._finish", lambda *_: None)
+    monkeypatch.setattr("train.folds.run._seconds_gone", lambda own: 60.0 if own.name == "fold-2" else 0.0)
+    monkeypatch.setattr(
+        "train.folds.run.find_run", lambda own: {"fold-1": "finished", "fold-2": "interrupted"}.get(own.name, "nothing")
+    )
+    cross_validate(small(pictures, tmp_path / "cv", folds=3, epochs=None, budget="5m", auto_resume=True))
+    assert [float((text or "").rstrip("s")) for text in given] == pytest.approx([100, 140], abs=1)
 
 
 def test_the_command_prints_the_summary(zoo: Callable[..., Any], in_folder: Path, pictures: Path) -> None:

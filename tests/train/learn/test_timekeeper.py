@@ -14,13 +14,18 @@ from train.learn import timekeeper as module
 from train.learn.job import Job, make_job
 from train.learn.run import Epoch, PartialEpoch, Run, start_run
 from train.learn.timekeeper import TELLING_STEPS, Timekeeper
+from train.options import TrainOptions
 from train.processes.distributed import ALONE
-from train.progressive.budget import FINISH_S, Amount, Deadline, Pace
+from train.progressive.budget import FINISH_S, Amount, Budget, Deadline, Pace, Slower
+from train.progressive.overrides import choose_recipe
+from zoo.model.variants import find_variant
 
 # 10 ms a picture to train on, 2 ms to look at, of any size.
 PACE = Pace(train_s=0.010, train_s_per_px=0.0, validate_s=0.002, validate_s_per_px=0.0)
 AMOUNT = Amount(classes=3, train=36, validate=18)
 NOW = 1000.0
+ASKED = choose_recipe(TrainOptions(model="tiny", data="pictures"), find_variant("tiny"), counts=(36, 3))
+BUDGET = Budget(seconds=60.0, pace=PACE, amount=AMOUNT, asked=ASKED)
 AFTER = FINISH_S + 18 * 0.002  # of the last step: a validation, and the end
 
 
@@ -46,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def deadline(seconds: float) -> Deadline:
-    return Deadline(at=NOW + seconds, pace=PACE, amount=AMOUNT)
+    return Deadline(at=NOW + seconds, budget=BUDGET)
 
 
 def test_epochs_left_are_as_long_as_the_last_one_says(run_of: Callable) -> None:
@@ -55,6 +60,45 @@ def test_epochs_left_are_as_long_as_the_last_one_says(run_of: Callable) -> None:
     keeper = Timekeeper(run, job, deadline(6.0 + 3 * 18 * 0.002 + FINISH_S))
     keeper.after_epoch(0.4 + 18 * 0.002)
     assert run.portion == (0, pytest.approx(100, abs=1))
+
+
+def test_a_resumed_run_has_what_was_left_and_goes_as_what_came_before(run_of: Callable) -> None:
+    """3 epochs at half the pace in 12 s: 200 pictures each. An epoch that has begun keeps its pictures."""
+    run, job = run_of(done=1)
+    budget = Timekeeper(run, job, deadline(45.0)).budget()
+    assert budget and (budget.spent_s, budget.slower) == (15.0, Slower())
+    assert Timekeeper(run, job, deadline(-5.0)).budget() == BUDGET.at(65.0, Slower())
+    run.step, slower = 3, BUDGET.at(45.0, Slower(training=2.0, rest=1.0))
+    left = Deadline(at=NOW + 12.0 + 3 * 18 * 0.002 + FINISH_S, budget=slower)
+    run.partial = PartialEpoch(torch.zeros(2))
+    Timekeeper(run, job, left).after_resuming()
+    assert run.portion == (0, 20)
+    run.partial = None
+    Timekeeper(run, job, left).after_resuming()
+    assert run.portion == (0, pytest.approx(200, abs=1))
+
+
+@pytest.mark.parametrize(("slower", "pictures"), [(0.5, 1200), (1.0, 600), (3.0, 600)])
+def test_the_last_epoch_is_planned_by_the_pace_where_what_came_before_was_slow(
+    run_of: Callable, slower: float, pictures: int
+) -> None:
+    """600 pictures in 6 s. A first epoch of few steps is mostly its beginning, and the last one ends in time anyway."""
+    run, job = run_of(done=3)
+    keeper = Timekeeper(run, job, deadline(6.0 + 18 * 0.002 + FINISH_S))
+    keeper.slower = Slower(training=slower, rest=1.0)
+    run.step = 3
+    keeper.after_resuming()
+    assert run.portion == (0, pytest.approx(pictures, abs=1))
+
+
+def test_a_last_epoch_of_too_few_steps_to_tell_is_planned_by_what_came_before(run_of: Callable) -> None:
+    """It could not be cut before it is over: 60 pictures at a tenth of the pace are less than 8 steps of 8."""
+    run, job = run_of(done=3)
+    keeper = Timekeeper(run, job, deadline(6.0 + 18 * 0.002 + FINISH_S))
+    keeper.slower = Slower(training=10.0, rest=1.0)
+    run.step = 3
+    keeper.after_resuming()
+    assert run.portion == (0, pytest.approx(60, abs=1))
 
 
 def test_without_a_deadline_nothing_changes(run_of: Callable) -> None:

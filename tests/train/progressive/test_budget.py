@@ -14,6 +14,7 @@ from train.progressive.budget import (
     FINISH_S,
     PLANNED_SHARE,
     Amount,
+    Budget,
     Deadline,
     Pace,
     Taken,
@@ -143,7 +144,8 @@ def test_the_time_that_would_do_is_that_of_all_folds_together() -> None:
 
 def test_what_is_left_is_shared_out_as_fast_as_it_goes() -> None:
     recipe = make(4, 500, 224)  # two epochs at 179 px, two at 224
-    deadline = Deadline(at=0.0, pace=PACE, amount=AMOUNT)
+    deadline = Deadline(at=0.0, budget=Budget(seconds=60.0, pace=PACE, amount=AMOUNT, asked=SUITED))
+    assert Budget.from_dict(deadline.budget.to_dict()) == deadline.budget
     assert [stage.image_size for stage in recipe.stages] == [179, 224]
     looked = AMOUNT.validate * PACE.validation(179)
     for slower in (0.5, 1.0, 2.0):

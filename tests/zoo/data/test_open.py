@@ -12,7 +12,7 @@ from PIL import Image
 
 from zoo.data.digits import sample_photographs
 from zoo.data.folder import read_folder
-from zoo.data.open import open_splits, open_val
+from zoo.data.open import open_splits, open_test, open_val, remarks
 from zoo.data.pictures import load_prepared
 from zoo.errors import DataError
 from zoo.model.spec import Preprocessing
@@ -74,7 +74,7 @@ def test_evaluation_takes_val_or_the_whole_folder(picture_folder: Path) -> None:
     [
         ([], "no pictures"),
         (["a/x.jpg"], "one class only"),
-        (["train/a/x.jpg", "train/b/x.jpg", "val/a/x.jpg", "val/c/x.jpg"], "differ in their classes: b, c"),
+        (["train/a/x.jpg", "train/b/x.jpg", "val/a/x.jpg", "val/c/x.jpg"], "classes that .*train has not: c"),
     ],
 )
 def test_unusable_folders_say_why(layout: list[str], message: str, tmp_path: Path) -> None:
@@ -83,6 +83,33 @@ def test_unusable_folders_say_why(layout: list[str], message: str, tmp_path: Pat
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(DataError, match=message):
         open_splits(str(tmp_path))
+
+
+def test_one_group_of_all_pictures_is_named_as_what_hinders(picture_folder: Path) -> None:
+    """As those of a file of labels whose pictures lie in one folder: more pictures would change nothing."""
+    with pytest.raises(DataError, match=r"--group-by \. makes 1 group of its \d+ pictures"):
+        open_splits(str(picture_folder / "train"), group_by=".")
+
+
+def test_val_and_test_may_lack_classes(picture_folder: Path, tmp_path: Path) -> None:
+    """Of a rare class no picture may be left to look at; labels stay those of the training classes."""
+    root = shutil.copytree(picture_folder, tmp_path / "copy")
+    shutil.copytree(root / "val" / "red", root / "test" / "red")
+    shutil.rmtree(root / "val" / "blue")
+    shutil.rmtree(root / "val" / "green")
+    train, val = open_splits(str(root))
+    test = open_test(str(root), train.classes)
+    assert test and train.classes == val.classes == test.classes
+    red = train.classes.index("red")
+    assert set(val.labels) == set(test.labels) == {red}
+    assert remarks(train, val)[-1] == (
+        "Each of the classes blue, green has no picture to validate on: how well it is told from others is not known."
+    )
+    assert set(open_val(str(root), seed=0).labels) == {red} and open_val(str(root / "val")).classes == ("red",)
+    shutil.rmtree(root / "train" / "red")
+    shutil.copytree(root / "val" / "red", root / "val" / "green")
+    with pytest.raises(DataError, match=r"val has classes that .*train has not: red\."):
+        open_splits(str(root))
 
 
 def test_a_class_that_cannot_be_listed_is_an_error(
