@@ -186,6 +186,12 @@ def check_structure(graph: ModelProto, model: nn.Module) -> None:
     nodes = graph.graph.node
     found = Counter(node.name.removesuffix("/Conv") for node in nodes if node.op_type == "Conv")
     wanted = Counter(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    if alike := sorted({name.split("/")[0] for name in found - wanted if name.split("/")[0] in wanted}):
+        # The exporter keeps equal weights once, and a convolution is named after its weight.
+        raise ArtifactError(
+            f"The network has several layers with the very same weights, among them {joined(alike[:3])}.",
+            "Of a trained network no two are equal: look at the training, or at how the weights were brought in.",
+        )
     problems = {
         "it has nodes of": {node.op_type for node in nodes} & LEFT_OVERS,
         "it lacks the convolutions": wanted - found,

@@ -57,7 +57,11 @@ class ExportOptions(Row):
         Share, Opt("Share of answers that 8 bits have to keep: blocks stay out of them until it is met.")
     ] = 0.97
     report: Annotated[
-        bool, Opt("Also write a page, and its JSON: accuracy, size and speed of fp32, fp16, int8 and fp8.")
+        bool,
+        Opt(
+            "Also write a page, and its JSON: accuracy, size and speed of fp32, fp16, int8 and fp8.",
+            unless="random_weights",
+        ),
     ] = False
     max_drop: Annotated[
         NotNegative | None,
@@ -145,7 +149,7 @@ class ExportOptions(Row):
         str | None,
         Opt(
             "Pictures to compare on: digits, a folder or a file of labels; by default those it was trained beside.",
-            needs="parity",
+            needs=("parity", "report"),
         ),
     ] = None
     # Enough for every class of a small data set, few enough for a large network on a CPU: 64 of S at 384 px are

@@ -92,8 +92,13 @@ class Gate:
         raise VerdictError(
             f"{name} differs from the checkpoint on {self.probe.name}: {'; '.join(parity.failures)} "
             f"({parity.summary()}).",
-            "Nothing was written. --data D compares on other pictures; --no-parity exports anyway and says so in the "
-            "passport.",
+            "Nothing was written. "
+            + (
+                "--calib D calibrates on other pictures, --keep BLOCK leaves it in float; "
+                if precision.calibrated
+                else ""
+            )
+            + "--data D compares on other pictures; --no-parity exports anyway and says so in the passport.",
         )
 
 
@@ -125,13 +130,22 @@ def validation_pictures(checkpoint: Checkpoint | None, data: str | None, channel
     Raises:
         DataError: `data` cannot be used.
     """
+    return labelled_pictures(checkpoint, data) or sample_photographs(channels)
+
+
+def labelled_pictures(checkpoint: Checkpoint | None, data: str | None) -> Pictures | None:
+    """Those of `data`, or those that the checkpoint was validated on; None where it recorded none that are here.
+
+    Raises:
+        DataError: `data` cannot be used.
+    """
     provenance = checkpoint.provenance if checkpoint else {}
     recorded, seed = provenance.get("data"), int(provenance.get("seed") or 0)
     if data:
         return open_val(data, seed=seed if was_recorded(data, recorded) else None)
     if recorded and (recorded == "digits" or Path(recorded).is_dir() or is_labels(recorded)):
         return open_val(recorded, seed=seed)
-    return sample_photographs(channels)
+    return None
 
 
 def _public_name(pictures: Pictures) -> str:

@@ -25,6 +25,7 @@ from zoo.weights.mistaken import ARTIFACT, EXPORTED_SUFFIXES
 from zoo.weights.resolve import checkpoint_path
 
 FORMAT = "zoo-passport-1"
+RANDOM_WEIGHTS = "random weights"  # the source of a network that nobody trained
 
 
 @dataclass(frozen=True, kw_only=True)

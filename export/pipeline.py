@@ -10,6 +10,7 @@ from typing import Any
 from onnx import ModelProto
 
 from export.backends import choose_backend, find_backend
+from export.contract import OPSET
 from export.divergence import find_divergence
 from export.engine.build import Engine, check_settings, choose_builder, engine_from_onnx
 from export.engine.builders import BuildCard, check_batches
@@ -32,7 +33,8 @@ from export.precision.qdq import ONNX_RUNTIME, TENSORRT, Layout
 from export.precision.rows import Precision, find_precision
 from export.precision.scores import QuantizationCard
 from export.precision_page import write_report
-from export.quantized import Quantization, check_quantization
+from export.precision_report import judging_pictures
+from export.quantized import Quantization, calibration_pictures, check_kept, check_quantization
 from export.refit import OldPlan, check_fits, check_weights_apart, open_old_plan, refit_plan
 from export.runners.onnx_runtime import OnnxRunner
 from export.runners.open import open_runner
@@ -44,6 +46,7 @@ from export.staging import LOG, check_free, destination, publish, staging
 from export.triton.repository import add_version, planned_entry, write_service
 from export.watch import Watch
 from export.weights_apart import as_message_or_file, write_graph
+from zoo.data.pictures import Pictures
 from zoo.errors import EngineBuildError, MissingCapabilityError, VerdictError, ZooError
 from zoo.files import check_folder, check_temporary_folder, write_bytes
 from zoo.machine import cuda_driver, environment
@@ -51,6 +54,8 @@ from zoo.model.counts import largest_map
 from zoo.rows import Row
 
 FP32 = find_precision("fp32")
+# The first opset whose QuantizeLinear has float16 beside it, as the rest of a plan of 8 bits is.
+HALF_PAIRS_OPSET = 19
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +67,17 @@ class ExportResult(Row):
     passport_file: Path
     passport: Passport
     cost: SizeCost
+    report: Path | None = None
+    verdict: str | None = None
     triton: Path | None = None
     kserve: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What `zoo export --json` prints: the files, and of the passport what was found and built."""
         files = {"onnx": str(self.onnx), "plan": self.plan and str(self.plan), "passport": str(self.passport_file)}
-        files |= {name: str(path) for name in ("triton", "kserve") if (path := getattr(self, name))}
+        files |= {
+            name: str(path) for name in ("report", "verdict", "triton", "kserve") if (path := getattr(self, name))
+        }
         passport = self.passport.to_dict()
         return files | {name: passport[name] for name in ("parity", "builder")} | {"cost": self.cost.to_dict()}
 
@@ -86,6 +95,7 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
     watch = watch or Watch()
     check_temporary_folder()
     check_quantization(options)
+    _check_opset(options)
     key = load_signing_key(options.sign) if options.sign else None
     folder, stem_given = destination(options.out)
     check_folder(folder)
@@ -95,6 +105,7 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
     for backend in options.backends:
         choose_backend("graph.onnx", backend)  # what is not installed is told before anything is made
     source = find_source(options, watch)
+    check_kept(options.keep, source.network)
     if old:
         check_fits(old, source.contract)
     if options.trt:
@@ -110,6 +121,7 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
         precision = old.precision if old else find_precision(options.trt) if options.trt else None
         failure = job.build(graph, precision) if precision else None
         passport = job.describe()
+        verdict = job.verdict
         if key:
             sign_passport(passport_path(job.onnx_file), key)
         publish(made, folder, stem, watch)
@@ -127,18 +139,35 @@ def export_model(options: ExportOptions, *, watch: Watch | None = None) -> Expor
             source.own_size,
             num_classes=len(source.contract.classes),
         ),
+        report=folder / f"{stem}.quantization.html" if verdict else None,
+        verdict=verdict,
         triton=add_version(entry, plan or onnx) if entry else None,
         kserve=write_service(options.kserve, entry, passport.builder) if entry and options.kserve else None,
     )
 
 
+def _check_opset(options: ExportOptions) -> None:
+    """Refuse, before long work, an opset without the operators of a precision; by default it is raised to them."""
+    for name, is_plan in ((options.precision, False), (options.trt, True)):
+        if not name:
+            continue
+        precision = find_precision(name)
+        first = max(precision.first_opset, HALF_PAIRS_OPSET if is_plan and precision.calibrated else 0)
+        if options.opset < first and options.opset != OPSET:
+            raise ZooError(
+                f"--opset {options.opset} has no operators for {name}{' in a plan' if is_plan else ''}: {first} does.",
+                f"Choose --opset {first}, or leave it out.",
+            )
+
+
 def _check_build(options: ExportOptions) -> None:
     """Refuse, before long work, what cannot be built; that nothing can build here is said when the .onnx is written."""
-    settings = options.engine
-    if settings.weights != "fixed" and options.trt:
-        check_weights_apart(find_precision(options.trt), f"--weights {settings.weights}")
+    settings, precision = options.engine, find_precision(str(options.trt))
+    if settings.weights != "fixed":
+        check_weights_apart(precision, f"--weights {settings.weights}")
     with suppress(MissingCapabilityError):
-        check_settings(choose_builder(options.builder, targets=settings.targets), settings, options.timing_cache)
+        builder = choose_builder(options.builder, targets=settings.targets)
+        check_settings(builder, settings, options.timing_cache, least_capability=precision.least_capability)
 
 
 class _Job:
@@ -161,6 +190,7 @@ class _Job:
         self.backends: list[BackendParity] = []
         self.quantized: dict[str, QuantizationCard] = {}
         self.quantization: Quantization | None = None
+        self.verdict: str | None = None  # of the report
         why = "no plan was asked for" if options.parity else "--no-parity"
         self.notes = dict.fromkeys(("onnx", "graph", "plan"), f"not run: {why}")
 
@@ -168,10 +198,11 @@ class _Job:
         """Make the .onnx and compare it with PyTorch; return its graph."""
         contract = self.source.contract
         probe = self._choose_pictures() if self.options.parity else None
+        judged, calibration = self._choose_for_quantization()
         self.watch.step(f"Export {self.source.label} to ONNX at {contract.preprocessing.image_size} px")
         checkpoint = self.source.card.to_dict()
         graph = export_onnx(self.source.network, contract, checkpoint=checkpoint, opset=self.options.opset)
-        self.quantization = Quantization(self.options, self.source, graph, self.watch)
+        self.quantization = Quantization(self.options, self.source, graph, self.watch, calibration)
         precision = find_precision(self.options.precision)
         if probe:
             self.gate = self._open_gate(probe)
@@ -184,8 +215,8 @@ class _Job:
             self.parity["onnx"] = found if same else self._check(self.gate, compared, precision, self.onnx_file.name)
         self.cards["onnx"] = FileCard.of(self.onnx_file, precision.id, write_graph(written, self.onnx_file))
         self._check_backends(precision)
-        if self.options.report:
-            write_report(self.quantization, self.onnx_file, self.environment)
+        if judged:
+            self.verdict = write_report(self.quantization, judged, self.onnx_file, self.environment).verdict
         return graph
 
     def _convert(
@@ -232,6 +263,14 @@ class _Job:
             source.checkpoint, source.contract.preprocessing, data=options.data, count=options.num_pictures
         )
 
+    def _choose_for_quantization(self) -> tuple[Pictures | None, Pictures | None]:
+        """Those that the report judges by, and those to calibrate on; that there are none is said before long work."""
+        options, source = self.options, self.source
+        judged = judging_pictures(source, options.data) if options.report else None
+        chosen = {options.precision, self.old.precision.id if self.old else options.trt} - {None}
+        calibrates = options.report or any(find_precision(str(id)).calibrated for id in chosen)
+        return judged, calibration_pictures(options, source) if calibrates else None
+
     def _open_gate(self, probe: Probe) -> Gate:
         self.watch.step(f"Run PyTorch on {len(probe.pictures)} pictures of {probe.name}")
         # Always on the CPU: a GPU would compute the reference's convolutions in TF32.
@@ -251,7 +290,8 @@ class _Job:
             engine = self._make_engine(converted, precision)
         except (MissingCapabilityError, EngineBuildError) as error:
             self.notes["plan"] = f"not run: {error.problem}"
-            return type(error)(f"{error.problem} {self.onnx_file.name} was written all the same.", error.hint)
+            problem = error.problem.rstrip(".")
+            return type(error)(f"{problem}. {self.onnx_file.name} was written all the same.", error.hint)
         write_bytes(self.plan_file, engine.plan)
         self.cards["plan"], self.built = FileCard.of(self.plan_file, precision.id), engine.card
         if self.gate:
@@ -271,6 +311,7 @@ class _Job:
                 settings=settings,
                 timing_cache=self.options.timing_cache,
                 cache=self.options.cache,
+                least_capability=precision.least_capability,
                 log_file=self.onnx_file.with_suffix(LOG),
                 on_progress=self.watch.progress,
             )

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from export.parity import validation_pictures
 from export.precision.scores import BlockScore
 from export.precision_report import FormRow, QuantizationReport, check_drop, measure_report, points
 from export.quantized import Quantization
+from zoo.data.pictures import Pictures
 from zoo.files import write_json, write_text
 from zoo.page.charts import Bar, Group, bar_chart
 from zoo.page.elements import environment_table, pill, render_document, table
@@ -21,14 +21,15 @@ from zoo.wording import digits, milliseconds, times
 REFERENCE, QUANTIZED, KEPT = "grey", "blue", "orange"
 
 
-def write_report(quantization: Quantization, artifact: Path, environment: Mapping[str, Any]) -> QuantizationReport:
-    """Measure every form and write s.quantization.json and s.quantization.html beside s.onnx.
+def write_report(
+    quantization: Quantization, pictures: Pictures, artifact: Path, environment: Mapping[str, Any]
+) -> QuantizationReport:
+    """Measure every form on labelled pictures, and write s.quantization.json and s.quantization.html beside s.onnx.
 
     Raises:
-        VerdictError: a published form loses more than `--max-drop`. DataError: there are no labelled pictures.
+        VerdictError: a published form loses more than `--max-drop`. DataError: as `measure_report`.
     """
-    options, source = quantization.options, quantization.source
-    pictures = validation_pictures(source.checkpoint, options.data, source.contract.preprocessing.channels)
+    options = quantization.options
     report = measure_report(quantization, pictures, max_drop=options.max_drop, environment=environment)
     if options.max_drop is not None:
         check_drop(report)

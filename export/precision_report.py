@@ -18,12 +18,14 @@ from onnx import ModelProto
 from export.contract import Contract
 from export.evaluate import match_classes
 from export.interface import as_logits
+from export.parity import labelled_pictures
 from export.precision.qdq import ONNX_RUNTIME, TENSORRT, Layout
 from export.precision.rows import find_precision
 from export.precision.scores import Choice
 from export.precision.sensitivity import by_error
 from export.quantized import Quantization
 from export.runners.onnx_runtime import OnnxRunner
+from export.source import Source
 from export.weights_apart import graph_bytes
 from zoo.data.pictures import Pictures, load_prepared
 from zoo.errors import DataError, VerdictError
@@ -163,6 +165,24 @@ def check_drop(report: QuantizationReport) -> None:
     """
     if not report.ships:
         raise VerdictError(report.verdict, "Nothing was written. --max-drop is in points of accuracy.")
+
+
+def judging_pictures(source: Source, data: str | None) -> Pictures:
+    """Open the pictures to judge by: `data`, or those the network was validated on, whose classes it has to have.
+
+    Raises:
+        DataError: there are none, they cannot be used, or they have other classes.
+    """
+    pictures = labelled_pictures(source.checkpoint, data)
+    if pictures is None:
+        recorded = source.checkpoint.provenance.get("data") if source.checkpoint else None
+        why = f"{recorded}, beside which {source.label} was trained, is not here" if recorded else ""
+        raise DataError(
+            f"--report measures accuracy, and {why or f'{source.label} does not say what it was validated on'}.",
+            "Pass --data FOLDER: pictures it was not trained on, one folder per class.",
+        )
+    match_classes(pictures, source.contract.classes)
+    return pictures
 
 
 def measure_report(

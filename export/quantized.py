@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto
+from torch import nn
 
 from export.interface import as_input
 from export.options import ExportOptions
@@ -20,7 +21,8 @@ from export.precision.rows import Precision, find_precision
 from export.precision.scores import QuantizationCard
 from export.precision.sensitivity import Scale, choose_kept, keep_named
 from export.precision.statistics import Inputs
-from export.precision.wiring import Wiring
+from export.precision.wiring import block_of, part_of
+from export.runners.runner import are_finite, not_finite
 from export.source import Source
 from export.watch import Watch
 from zoo.data.digits import sample_photographs
@@ -48,13 +50,14 @@ class Quantization:
     source: Source
     exported: ModelProto
     watch: Watch
+    chosen: Pictures | None = None  # to calibrate on; None: those of `calibration_pictures`
     scales: dict[tuple[str, str], Scale] = field(default_factory=dict)
     _cards: dict[tuple[str, str], QuantizationCard] = field(default_factory=dict)
 
     @cached_property
     def pictures(self) -> tuple[str, Inputs]:
         """The calibration pictures: their name, and themselves as the graph takes them."""
-        chosen = calibration_pictures(self.options, self.source)
+        chosen = self.chosen or calibration_pictures(self.options, self.source)
         self.watch.step(f"Read {len(chosen)} pictures of {Path(chosen.name).name} to calibrate on")
         prepared, _, broken = load_prepared(chosen, self.source.contract.preprocessing)
         if not len(prepared):
@@ -93,7 +96,7 @@ class Quantization:
         """The graph in 8 bits for a back end, the blocks that cannot bear them left in float, and what was found.
 
         Raises:
-            DataError: there are no pictures to calibrate on. UnknownNameError: `--keep` names no module.
+            DataError: there are no pictures to calibrate on.
         """
         key = precision.id, layout.id
         if key not in self._cards:
@@ -109,20 +112,21 @@ class Quantization:
         key, contract = (precision.id, layout.id), self.source.contract
         if key not in self.scales:
             count = PIXELS_COMPARED // contract.preprocessing.image_size**2
-            self.scales[key] = Scale(
+            scale = Scale(
                 self.exported,
                 lambda kept: self.with_kept(precision, layout, kept),
                 _spread(self.pictures[1], min(max(count, FEWEST_COMPARED), MOST_COMPARED)),
                 lambda reference, logits: same_answers(reference, logits, contract.thresholds),
             )
+            if unusable := int((~are_finite(scale.reference)).sum()):
+                raise not_finite("The network itself", unusable, len(scale.reference))
+            self.scales[key] = scale
         return self.scales[key]
 
     def _choose(self, precision: Precision, layout: Layout) -> QuantizationCard:
         name, pictures = self.pictures
         calibrated = self.calibrated
         parts = calibrated.macs(parts=True)
-        for path in self.options.keep:
-            _check_module(path, calibrated, parts)
         scale = self._scale(precision, layout)
         if self.options.keep or self._was_trained_for(precision):
             self.watch.step(f"Compare {precision.id} with fp32, in {layout.id}'s form")
@@ -225,7 +229,16 @@ def _spread(pictures: Inputs, count: int) -> Inputs:
     return chosen
 
 
-def _check_module(path: str, calibrated: Calibrated, parts: dict[str, int]) -> None:
-    known = {name: name for name in (*Wiring(calibrated.model).blocks, *parts)}
-    if not any(part.startswith(f"{path}.") for part in parts):
-        look_up(known, path, kind="block", hint="Blocks are named as `stages.3.block.0`, `stem`, `head`, `classifier`.")
+def check_kept(keep: Collection[str], network: nn.Module) -> None:
+    """Refuse, before long work, a block or a part of one that a network does not have.
+
+    Raises:
+        UnknownNameError: names the nearest.
+    """
+    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    parts = [part_of(name) for name in layers]
+    known = {name: name for name in (*map(block_of, layers), *parts)}
+    for path in keep:
+        if not any(part.startswith(f"{path}.") for part in parts):
+            hint = "Blocks are named as `stages.3.block.0`, `stem`, `head`, `classifier`."
+            look_up(known, path, kind="block", hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,16 +30,19 @@ class SizeCost(Row):
     own_size: Count
     own_macs: Count
 
-    def summary(self, artifact: str, accuracy: str) -> str:
-        """What leaving the own size costs, in two sentences; `accuracy` is as `recorded_accuracy` has it."""
-        there = (
-            f"{accuracy} is of {self.own_size} px" if accuracy else f"no accuracy is recorded, at {self.own_size} px"
-        )
+    def summary(self) -> str:
+        """What leaving the own size costs in multiply-adds."""
         return (
             f"At {self.image_size} px a picture takes {self.macs / 1e6:,.4g} MMACs, "
             f"{self.macs / self.own_macs:.2f} × the {self.own_macs / 1e6:,.4g} at {self.own_size} px, the weights' own "
-            f"size. What it costs in accuracy is not known: {there}; `zoo evaluate {artifact} --data …` measures it."
+            "size."
         )
+
+    def accuracy_summary(self, artifact: str, accuracy: str) -> str:
+        """What it costs of the accuracy of trained weights; `accuracy` is as `recorded_accuracy` has it."""
+        there = f"{accuracy} is of {self.own_size} px" if accuracy else f"none is recorded at {self.own_size} px either"
+        evaluate = shlex.join(["zoo", "evaluate", artifact])
+        return f"What it costs in accuracy is not known: {there}; `{evaluate} --data …` measures it."
 
 
 def size_cost(variant: Variant, image_size: int, own_size: int, *, num_classes: int) -> SizeCost:

@@ -10,7 +10,7 @@ from torch import nn
 
 from export.contract import Contract
 from export.options import ExportOptions
-from export.passport import CheckpointCard
+from export.passport import RANDOM_WEIGHTS, CheckpointCard
 from export.watch import Watch
 from zoo.data.digits import sample_photographs
 from zoo.data.pictures import load_prepared
@@ -91,7 +91,7 @@ def _random_source(options: ExportOptions, watch: Watch) -> Source:
         network=make_random_network(variant, preprocessing),
         contract=Contract(model=variant.id, classes=classes, preprocessing=preprocessing, form=options.form),
         checkpoint=None,
-        card=CheckpointCard(source="random weights", sha256=None, provenance={}),
+        card=CheckpointCard(source=RANDOM_WEIGHTS, sha256=None, provenance={}),
         label=f"{variant.id} with random weights",
         own_size=variant.preprocessing.image_size,
     )

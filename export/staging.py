@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +11,7 @@ from export.signature import SUFFIX
 from export.watch import Watch
 from export.weights_apart import SUFFIX as BESIDE
 from zoo.errors import ZooError
-from zoo.files import replace_file
+from zoo.files import new_folders, replace_file
 
 WEIGHTS = f".onnx{BESIDE}"  # of a graph that one file cannot hold
 LOG = ".log"  # what the builder of the plan said
@@ -64,23 +64,20 @@ def staging(folder: Path, stem: str) -> Iterator[Path]:
         ZooError: the destination cannot be made or written to, or the disk is full: what is there stays as it was.
             Errors of the block name files as if they were in the destination already.
     """
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = TemporaryDirectory(prefix=f".{stem}-export-", dir=folder)
-    except OSError as error:
-        raise ZooError(f"Cannot write to {folder}: {error.strerror}.", "Choose another place with --out.") from error
-    try:
-        with temporary as made:
+    with ExitStack() as kept:
+        try:
+            kept.enter_context(new_folders(folder))
+            made = kept.enter_context(TemporaryDirectory(prefix=f".{stem}-export-", dir=folder))
+        except OSError as error:
+            raise ZooError(
+                f"Cannot write to {folder}: {error.strerror}.", "Choose another place with --out."
+            ) from error
+        try:
             yield Path(made)
-    except ZooError as error:
-        if made not in error.problem:
-            raise
-        raise type(error)(error.problem.replace(made, str(folder)), error.hint) from error
-    finally:
-        for path in new:  # the innermost first; what was published into stays
-            if not any(path.iterdir()):
-                path.rmdir()
+        except ZooError as error:
+            if made not in error.problem:
+                raise
+            raise type(error)(error.problem.replace(made, str(folder)), error.hint) from error
 
 
 def publish(made: Path, folder: Path, stem: str, watch: Watch) -> None:

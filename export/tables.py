@@ -69,13 +69,24 @@ def export_remarks(result: ExportResult) -> list[str]:
         remarks.append(f"The comparison was {parity.notes['onnx']}.")
     remarks += [f"In {one.backend}: {one.parity.summary()}." for one in parity.backends]
     if result.cost.image_size != result.cost.own_size:
-        accuracy = recorded_accuracy(passport.checkpoint.provenance)
-        remarks.append(result.cost.summary(str(result.onnx), accuracy))
+        cost, accuracy = result.cost, recorded_accuracy(passport.checkpoint.provenance)
+        measured = "" if passport.random_weights else f" {cost.accuracy_summary(str(result.onnx), accuracy)}"
+        remarks.append(f"{cost.summary()}{measured}")
+    return remarks + _more_remarks(result)
+
+
+def _more_remarks(result: ExportResult) -> list[str]:
+    """What else was written, and what the files are not for."""
+    passport, remarks = result.passport, []
+    if result.report:
+        remarks.append(f"Report: {result.report}. {result.verdict}")
     if result.triton:
         repository = result.triton.parent.parent
         remarks.append(f"Triton: {result.triton}; tritonserver --model-repository={repository}")
     if result.kserve:
         remarks.append(f"KServe: {result.kserve}; its storageUri is yours to fill in.")
+    if passport.files.onnx.precision == "bf16":
+        remarks.append(f"{result.onnx.name} is for GPUs and OpenVINO: ONNX Runtime has no bf16 on a processor.")
     if passport.random_weights:
         remarks.append("Random weights: for latency only.")
     return remarks

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -162,6 +164,8 @@ def main() -> None:
         click.echo(visible_lines(said.getvalue()), nl=False, err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as stopped:
+        # A second press of Ctrl-C, while libraries leave, ends the process; they would show where it met them.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
         click.echo("Stopped.", err=True)
         sys.exit(stopped.exit_code if isinstance(stopped, Stopped) else 130)
     except ZooError as error:

@@ -9,7 +9,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
@@ -118,6 +118,23 @@ def check_folder(folder: Path, *, option: str = "--out") -> None:
         raise ZooError(
             f"Cannot write to {folder}{where}: {error.strerror}.", f"Choose another with {option}."
         ) from error
+
+
+@contextmanager
+def new_folders(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; of these the block leaves none that is new and empty.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for path in new:  # the innermost first; what is not empty stays
+            with suppress(OSError):
+                path.rmdir()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -215,7 +215,8 @@ def source_commit() -> str | None:
 
 
 def _git(*asked: str) -> str:
-    command = ("git", "-C", str(Path(__file__).parent), *asked)
+    # Else git notes what it saw of the files in its index, and leaves a lock there where it is stopped or has no room.
+    command = ("git", "--no-optional-locks", "-C", str(Path(__file__).parent), *asked)
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
 

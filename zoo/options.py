@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from click.core import ParameterSource
+from click.types import StringParamType
 
+from zoo.errors import RowError
 from zoo.machine import Device
 from zoo.rows import Row, Within, field_types
 
@@ -36,6 +38,17 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class SomeText(StringParamType):
+    """A text of an option. An empty one is refused: `--data "$DATA"` where nobody set the variable is no default."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty text."""
+        if not str(value).strip():
+            self.fail("the text is empty. Is the variable set?", param, ctx)
+        return str(value)
+
+
+TEXT = SomeText()
 FOLDER = LocalPath(path_type=Path, file_okay=False)
 PATH = LocalPath(path_type=Path)
 
@@ -142,7 +155,7 @@ def takes(row: type[Row]) -> Callable[[Callable[..., None]], Callable[..., None]
                     values[name] = _either(values[name] if typed or option is None else None, option, *_marks(kind))
             own = {name: values.pop(name) for name in kinds}
             _refuse_without_effect(row, kinds, own)
-            body(row(**own), **values)
+            body(_made(row, kinds, own), **values)
 
         command: Callable[..., None] = run
         for name, kind in reversed(kinds.items()):
@@ -224,6 +237,19 @@ def _refuse_without_effect(row: type[Row], kinds: Mapping[str, Any], values: Map
         raise click.UsageError(f"{_flags(name, told)[-1]} has no effect {word} {_flags(other, also)[-1]}.", context)
 
 
+def _made(row: type[Row], kinds: Mapping[str, Any], values: Mapping[str, Any]) -> Row:
+    """The row, or its error in the words of the command line: “--profile is 8, 1, 2” instead of “profiles[0] is …”."""
+    try:
+        return row(**values)
+    except RowError as error:
+        field, _, said = error.problem.partition(" is ")
+        name = field.partition("[")[0]
+        told = _marks(kinds[name])[-1] if name in kinds else None
+        if not isinstance(told, Opt):
+            raise
+        raise RowError(f"{_flags(name, told)[-1]} is {said}", "Change it; --help says what it may be.") from error
+
+
 def _needed(told: Opt) -> tuple[str, ...]:
     """The fields of which one must be given."""
     return (told.needs,) if isinstance(told.needs, str) else told.needs or ()
@@ -275,6 +301,7 @@ def _parameters(row: type[Row], name: str, kind: Any) -> list[Option]:
             base, within = _bare(kind)
             many = _is_many(kind)
             value = _click_type(get_args(base)[0] if many else base, within)
+            value = str if value is TEXT else value  # what an empty argument means, its command says
             nargs = -1 if many else 1
             made.append(click.argument(name, metavar=told.metavar, nargs=nargs, type=value, **settings))
         elif len(marks) == 1:
@@ -330,7 +357,7 @@ def _click_type(kind: Any, outer: Within) -> Any:
     if get_origin(base) is Literal:
         return click.Choice([str(choice) for choice in get_args(base)])
     if base not in (int, float):
-        return {Path: PATH}.get(base, str)
+        return PATH if base is Path else TEXT
     if within.choices:
         return OneOf(within.choices)
     low, high = (

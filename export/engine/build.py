@@ -21,6 +21,7 @@ from export.engine.tensorrt_api import TensorRT, installed_module, load_tensorrt
 from zoo.errors import MissingCapabilityError, ZooError, unknown_name
 from zoo.files import write_text
 from zoo.machine import Gpu, cuda_driver
+from zoo.wording import joined
 
 # TensorRT-RTX's own default is every architecture from Ampere on. Turing (7.5) has to be asked for: NVIDIA's manual
 # ("CPU-Only AOT and TensorRT-RTX Engines") keeps it out of portable engines, and S in fp16 grows from 43 to 48 MB.
@@ -110,6 +111,7 @@ def engine_from_onnx(
     settings: EngineSettings | None = None,
     timing_cache: Path | None = None,
     cache: bool = False,
+    least_capability: str = "",
     log_file: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Engine:
@@ -123,6 +125,7 @@ def engine_from_onnx(
         settings: what the engine is to be; None is one profile, 1 to 32 pictures tuned for 8.
         timing_cache: a file of measurements that this build uses and adds to; see `export.engine.timing_cache`.
         cache: take the plan from `export.engine.plan_cache` if it was built before, and keep it there.
+        least_capability: as `check_settings`.
         log_file: where the builder's messages go, of a build that fails too.
         on_progress: called from the second thread.
 
@@ -134,7 +137,7 @@ def engine_from_onnx(
     """
     settings = settings or EngineSettings()
     tensorrt = load_tensorrt(builder)
-    targets = check_settings(builder, settings, timing_cache)
+    targets = check_settings(builder, settings, timing_cache, least_capability=least_capability)
     driver = cuda_driver()
     gpu = driver.gpus[0] if driver and not builder.ahead_of_time else None
     key = plan_key(graph, settings, tensorrt, targets=list(targets), gpu=gpu) if cache else None
@@ -192,24 +195,51 @@ def _in_second_thread(
             raise
 
 
-def check_settings(builder: Builder, settings: EngineSettings, timing_cache: Path | None = None) -> dict[str, Any]:
+def check_settings(
+    builder: Builder, settings: EngineSettings, timing_cache: Path | None = None, *, least_capability: str = ""
+) -> dict[str, Any]:
     """Check, before long work, that `builder` can do what is asked; return its targets as `compute_capabilities`.
+
+    Args:
+        builder: as `choose_builder` found it.
+        settings: what the engine is to be.
+        timing_cache: a file of measurements, if there is one.
+        least_capability: the oldest GPUs that compute in the graph's precision ("8.9"), as its row has it; "" is all.
 
     Raises:
         UnknownNameError: a target it does not know.
-        ZooError: it cannot honour a setting; says which.
+        ZooError: it cannot honour a setting, or a GPU is too old for the precision; says which.
         MissingCapabilityError: as `load_tensorrt`.
     """
-    tensorrt = load_tensorrt(builder)
-    check_limits(tensorrt, settings, driver=cuda_driver(), timing_cache=timing_cache)
-    return _choose_targets(tensorrt, settings.targets) if builder.ahead_of_time else {}
+    tensorrt, driver = load_tensorrt(builder), cuda_driver()
+    check_limits(tensorrt, settings, driver=driver, timing_cache=timing_cache)
+    if builder.ahead_of_time:
+        return _choose_targets(tensorrt, settings.targets, least_capability)
+    if driver:
+        _refuse_older([_dotted(*driver.gpus[0].compute_capability)], least_capability)
+    return {}
 
 
-def _choose_targets(tensorrt: TensorRT, targets: Sequence[str]) -> dict[str, Any]:
+def _refuse_older(capabilities: Sequence[str], least: str) -> None:
+    """Refuse GPUs that do not compute in a precision: the builder would say so after minutes, in words of its own."""
+    if older := [each for each in capabilities if _number(each) < _number(least)]:
+        raise ZooError(
+            f"GPUs of compute capability {joined(older)} do not compute in this precision: it takes {least} or later.",
+            "Build for later ones, or choose another precision: --trt fp16.",
+        )
+
+
+def _number(capability: str) -> tuple[int, ...]:
+    """Turn "8.9" into (8, 9), so that 12.0 is the later one; "" is before all."""
+    return tuple(map(int, capability.split("."))) if capability else ()
+
+
+def _choose_targets(tensorrt: TensorRT, targets: Sequence[str], least: str) -> dict[str, Any]:
     known = compute_capabilities(tensorrt)
     for target in targets:
         if target not in known:
             raise unknown_name("compute capability", target, known, f"This builder knows {', '.join(known)}.")
-    ascending = list(known)
-    chosen = targets or ascending[ascending.index(FIRST_DEFAULT_TARGET) :]
-    return {name: known[name] for name in ascending if name in chosen}
+    _refuse_older(targets, least)
+    first = max(FIRST_DEFAULT_TARGET, least, key=_number)
+    chosen = targets or [name for name in known if _number(name) >= _number(first)]
+    return {name: member for name, member in known.items() if name in chosen}

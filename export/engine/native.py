@@ -63,7 +63,10 @@ def plan_of_graph(
     if cancelled.is_set():
         raise EngineBuildError("The engine build was cancelled.")
     if serialized is None:
-        raise refused(tensorrt, f"could not build the engine: {tensorrt.log.errors()}")
+        failed = refused(tensorrt, f"could not build the engine: {tensorrt.log.errors()}")
+        if settings.workspace_mib is not None:
+            failed.hint = f"--workspace {settings.workspace_mib} may be too little: allow more, or leave it out."
+        raise failed
     return bytes(serialized)
 
 

@@ -33,11 +33,13 @@ def of_checkpoint() -> tuple[Ability, ...]:
     return _on_each_device(f"PyTorch {version}" if version else "PyTorch", version is not None, "pip install torch")
 
 
-def of_graph() -> tuple[Ability, ...]:
-    """ONNX Runtime, on the processor and on a GPU, and OpenVINO on the processor."""
+def of_graph(*, bf16: bool) -> tuple[Ability, ...]:
+    """ONNX Runtime, on the processor and on a GPU, and OpenVINO on the processor, of a graph in `bf16` or another."""
     found = next((name for name in ONNX_RUNTIMES if package_version(name)), None)
     name = f"ONNX Runtime {package_version(found)}" if found else "ONNX Runtime"
     on_processor, on_gpu = _on_each_device(name, found is not None, "pip install onnxruntime")
+    if on_processor.opens and bf16:
+        on_processor = Ability(runner=name, opens=False, why="it has no bf16 on a processor")
     if on_gpu.opens and found == "onnxruntime":
         on_gpu = Ability(runner=name, opens=False, why="this ONNX Runtime has no CUDA: pip install onnxruntime-gpu")
     return on_processor, on_gpu, _in_openvino()

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from onnx import TensorProto
+
 from export.contract import GRAPH_KEY, OPSET, Contract, read_metadata
 from export.engine.builders import BuildCard
 from export.inspection.abilities import Ability, of_checkpoint, of_graph, of_plan
@@ -162,7 +164,6 @@ def _of_graph(path: Path) -> Inspection:
     own = passport if passport and passport.files.onnx.sha256 == sha256 else None
     precision = own.files.onnx.precision if own else "unknown"
     checkpoint = own.checkpoint if own else _card_in(fields)
-    random_weights = own.random_weights if own else bool(checkpoint and checkpoint.source == "random weights")
     return _exported(
         path,
         "onnx",
@@ -172,8 +173,8 @@ def _of_graph(path: Path) -> Inspection:
         passport=own,
         state="describes it" if own else "describes another file" if passport else "missing",
         opset=opset,
-        made_by=export_command(contract, checkpoint, opset=opset, random_weights=random_weights),
-        opens_here=of_graph(),
+        made_by=export_command(contract, checkpoint, passport=own, opset=opset),
+        opens_here=of_graph(bf16=any(weight.data_type == TensorProto.BFLOAT16 for weight in graph.graph.initializer)),
     )
 
 
@@ -192,14 +193,7 @@ def _of_plan(path: Path) -> Inspection:
         raise ArtifactError(
             f"{passport_path(path).name} does not say which TensorRT built {path.name}.", "Export it again."
         )
-    command = partial(
-        export_command,
-        passport.contract,
-        passport.checkpoint,
-        precision=card.precision,
-        built=built,
-        random_weights=passport.random_weights,
-    )
+    command = partial(export_command, passport.contract, passport.checkpoint, passport=passport)
     ability, helps = of_plan(built)
     return _exported(
         path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -30,10 +31,8 @@ def show(found: Inspection, console: Console) -> None:
         stages = [Part(**stage) for stage in found.stages]
         console.print(stage_table(stages))
         size, classes = found.contract.preprocessing.image_size, len(found.contract.classes)
-        total = (
-            f"{found.num_params:,} parameters, {(found.macs or 0) / 1e9:.3g} GMACs at {size} px, {classes:,} classes"
-        )
-        console.print(total)
+        told = "1 class" if classes == 1 else f"{classes:,} classes"
+        console.print(f"{found.num_params:,} parameters, {(found.macs or 0) / 1e9:.3g} GMACs at {size} px, {told}")
     console.print(_pairs(_chances(found)))
 
 
@@ -62,7 +61,7 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "opset", str(found.opset)
     yield "accuracy", found.accuracy or "not recorded"
     yield "licence", found.licence or "not recorded: it is that of what it was trained on and from"
-    if found.checkpoint:
+    if found.checkpoint and not found.random_weights:
         yield "weights", f"{found.checkpoint.source}, sha256 {found.checkpoint.sha256 or 'not recorded'}"
     if found.random_weights:
         yield "weights", "random: for latency only"
@@ -130,4 +129,4 @@ def _chances(found: Inspection) -> Iterator[tuple[str, str]]:
     if found.rebuild:
         yield "rebuild with", found.rebuild
     if found.kind != "checkpoint":
-        yield "in your program", f"zoo inspect {found.artifact} --snippet python"
+        yield "in your program", shlex.join(["zoo", "inspect", found.artifact, "--snippet", "python"])

@@ -11,6 +11,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from export.contract import Opset
 from zoo.errors import look_up
 from zoo.rows import Matching, NotNegative, Positive, Row, Share, Text
 
@@ -51,7 +52,8 @@ class Precision(Row):
     function takes and returns a `ModelProto` and leaves its argument alone. `stand_in` names one that makes the graph
     that ONNX Runtime compares in its place, where it cannot run this precision. One that is `calibrated` needs
     pictures, and is made by `export.precision.quantize`. One `of_plans` is no form of a graph: TensorRT computes the
-    graph as it was exported in it.
+    graph as it was exported in it. `least_capability` is the
+    oldest compute capability whose GPUs compute in it, `first_opset` the first version of ONNX's operators that has it.
     """
 
     id: Text
@@ -59,6 +61,8 @@ class Precision(Row):
     stand_in: Annotated[str, Matching(r"([\w.]+:\w+)?", "module:function")] = ""
     calibrated: bool = False
     of_plans: bool = False
+    least_capability: str = ""
+    first_opset: Opset = 18
     tolerance: Tolerance
 
     def apply(self, graph: ModelProto) -> ModelProto:
@@ -93,7 +97,12 @@ def _call(path: str, graph: ModelProto) -> ModelProto:
 PRECISIONS = (
     Precision(id="fp32", tolerance=Tolerance(max_error=1e-4, mean_error=2e-5, tie_margin=2e-5)),
     # A layer rounds what it reads to the 10 bits of float16's fraction, and adds up in float32 (NVIDIA, A100 paper).
-    Precision(id="tf32", of_plans=True, tolerance=Tolerance(max_error=4e-2, mean_error=2e-3, tie_margin=1e-2)),
+    Precision(
+        id="tf32",
+        of_plans=True,
+        least_capability="8.0",
+        tolerance=Tolerance(max_error=4e-2, mean_error=2e-3, tie_margin=1e-2),
+    ),
     Precision(
         id="fp16",
         transform="export.precision.fp16:to_fp16",
@@ -103,6 +112,9 @@ PRECISIONS = (
         id="bf16",
         transform="export.precision.bf16:to_bf16",
         stand_in="export.precision.bf16:rounded_as_bf16",
+        # tensorrt-rtx 1.7: "Cannot compile for target(s) sm75, because the model contains HW-specific datatypes: b16."
+        least_capability="8.0",
+        first_opset=22,  # of a convolution
         tolerance=Tolerance(max_error=2e-1, mean_error=1e-2, tie_margin=8e-2),
     ),
     Precision(
@@ -113,6 +125,9 @@ PRECISIONS = (
     Precision(
         id="fp8",
         calibrated=True,
+        # tensorrt-rtx 1.7: "Cannot compile for target(s) sm80, sm86, because …: fp8_e4m3."
+        least_capability="8.9",
+        first_opset=19,  # of the pairs
         tolerance=Tolerance(max_error=5e-1, mean_error=5e-2, tie_margin=2e-2, least_agreement=0.95, least_cosine=0.98),
     ),
 )

@@ -109,7 +109,7 @@ class OnnxRunner:
             ort.preload_dlls()
         try:
             return self._session_on(CUDA, self._cuda_options, source, threads)
-        except ArtifactError as error:
+        except (ArtifactError, MissingCapabilityError) as error:
             # A broken file fails here again; a good one was refused because CUDA did not start.
             session = self._session_on(CPU, {}, source, threads)
             if device == "cuda":
@@ -143,6 +143,13 @@ class OnnxRunner:
                     session = ort.InferenceSession(
                         model, options, providers=[(provider, provider_options)], disabled_optimizers=NO_FUSED_CLIPS
                     )
+        except ort_errors.NotImplemented as error:
+            raise MissingCapabilityError(
+                f"onnxruntime {ort.__version__} has no operators for {self.artifact} on the "
+                f"{'processor' if provider == CPU else 'GPU'}: {_one_line(error)}",
+                "It has no bf16 on a processor; --backend openvino does. Or export in another --precision, or with an "
+                "earlier --opset.",
+            ) from error
         except _LOAD_ERRORS as error:
             raise ArtifactError(
                 f"onnxruntime cannot load {self.artifact}: {_one_line(error)}",

@@ -27,7 +27,7 @@ from export.triton.config import LABELS, MODEL_FILES, Served, labels_text, signa
 from export.triton.kserve import inference_service
 from export.weights_apart import find_weights
 from zoo.errors import MissingCapabilityError, ZooError
-from zoo.files import check_folder, write_text
+from zoo.files import check_folder, new_folders, write_text
 
 CONFIG = "config.pbtxt"
 NAMES = r"[A-Za-z0-9._-]{1,128}"  # no path can be made of it
@@ -80,7 +80,11 @@ def planned_entry(options: ExportOptions, name: str, contract: Contract) -> Entr
     entry = Entry(options.triton, name, contract, "plan" if options.trt else "onnx", profiles[0])
     if options.trt:
         _check_plan(options, profiles[0])
-    check_folder(entry.folder)
+    check_folder(entry.folder, option="--triton")
+    if options.kserve:
+        if options.kserve.is_dir():
+            raise ZooError(f"Cannot write {options.kserve}: it is a folder.", "Name a file: --kserve service.yaml.")
+        check_folder(options.kserve.parent, option="--kserve")
     _check_alike(entry)
     return entry
 
@@ -128,14 +132,7 @@ def add_version(entry: Entry, artifact: Path) -> Path:
         ZooError: the folder cannot be written to.
     """
     try:
-        entry.folder.mkdir(parents=True, exist_ok=True)
-        for name, text in (
-            (LABELS, labels_text(entry.contract.classes)),
-            (CONFIG, f"{entry.signature}\n{tuning(entry.contract, entry.served, entry.profile)}"),
-        ):
-            if not (entry.folder / name).is_file():
-                write_text(entry.folder / name, text)
-        with TemporaryDirectory(prefix=".new-", dir=entry.folder) as made:
+        with new_folders(entry.folder), TemporaryDirectory(prefix=".new-", dir=entry.folder) as made:
             model = Path(made, "version", MODEL_FILES[entry.served])
             model.parent.mkdir()
             shutil.copyfile(artifact, model)
@@ -144,12 +141,26 @@ def add_version(entry: Entry, artifact: Path) -> Path:
             shutil.copyfile(passport_path(artifact), passport_path(model))
             if signature_path(artifact).is_file():
                 shutil.copyfile(signature_path(artifact), signature_path(model))
+            _publish_beside(entry, Path(made))
             return _publish(model.parent, entry.folder)
     except OSError as error:
         raise ZooError(
             f"Cannot write to {entry.folder}: {error.strerror}. {artifact} was written all the same.",
             "Choose another --triton.",
         ) from error
+
+
+def _publish_beside(entry: Entry, made: Path) -> None:
+    """Put labels and config into a model's folder that has none; a disk that is full has said so before."""
+    texts = {
+        LABELS: labels_text(entry.contract.classes),
+        CONFIG: f"{entry.signature}\n{tuning(entry.contract, entry.served, entry.profile)}",
+    }
+    missing = [name for name in texts if not (entry.folder / name).is_file()]
+    for name in missing:
+        (made / name).write_bytes(texts[name].encode(errors="backslashreplace"))
+    for name in missing:
+        (made / name).replace(entry.folder / name)
 
 
 def _publish(made: Path, folder: Path) -> Path:

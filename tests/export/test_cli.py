@@ -71,7 +71,7 @@ def test_failed_parity_exits_3_with_the_numbers(
 
 def test_unordered_profile_is_one_line(tiny_checkpoint: Path, in_folder: Path, zoo: Zoo) -> None:
     answer = zoo("export", tiny_checkpoint, "--trt", "fp16", "--profile", 8, 1, 2)
-    assert answer.code == 1 and "profiles[0] is 8, 1, 2" in answer.err and "the smaller one first" in answer.err
+    assert answer.code == 1 and "--profile is 8, 1, 2" in answer.err and "the smaller one first" in answer.err
 
 
 def test_predicting_with_a_graph_needs_no_torch(

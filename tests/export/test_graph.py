@@ -92,6 +92,15 @@ def test_a_graph_that_is_not_its_networks_is_refused(
         assert said in caught.value.problem
 
 
+def test_layers_with_the_very_same_weights_are_named(tiny_model: tuple[EfficientNet, Checkpoint]) -> None:
+    dead = EfficientNet(tiny_model[1].variant, 3)
+    for weight in dead.parameters():
+        torch.nn.init.zeros_(weight)
+    contract = Contract(model="tiny", classes=("a", "b", "c"), preprocessing=tiny_model[1].preprocessing)
+    with pytest.raises(ArtifactError, match=r"very same weights, among them stages\.2\.block\.0\.project\.conv"):
+        export_onnx(dead, contract, checkpoint={})
+
+
 def test_a_network_that_a_runner_had_is_the_same_file(
     tiny_graph: ModelProto, tiny_model: tuple[EfficientNet, Checkpoint], tiny_contract: Contract
 ) -> None:

@@ -74,3 +74,9 @@ def test_a_training_that_begins_with_it_ends_with_an_error(zoo: Callable, ruined
     assert "The loss became nan in epoch 1, step 1" in answer.err
     assert answer.out == ""
     assert not (in_folder / "run" / "checkpoint.safetensors").exists()
+
+
+def test_it_is_not_quantized_either(ruined: Path, in_folder: Path, zoo: Callable) -> None:
+    answer = zoo("export", ruined, "--no-parity", "--precision", "int8")
+    assert answer.code == 1 and "The network itself answers 128 of 128 pictures with logits that are not" in answer.err
+    assert "Warning" not in answer.err and not [*in_folder.iterdir()]

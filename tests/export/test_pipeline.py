@@ -333,6 +333,10 @@ def test_a_folder_in_the_way_publishes_nothing(
 def test_image_size_is_the_checkpoints_own_unless_told_otherwise(tiny_checkpoint: Path, tmp_path: Path) -> None:
     result = export_model(replace(options(tiny_checkpoint, tmp_path), image_size=48))
     assert result.passport.contract.preprocessing.image_size == 48
+    (remark,) = [words for words in export_remarks(result) if "MMACs" in words]
+    assert remark.endswith("measures it.") and "What it costs in accuracy is not known: " in remark
+    untrained = replace(result, passport=replace(result.passport, random_weights=True))
+    assert not [words for words in export_remarks(untrained) if "accuracy" in words]
     (pictures,) = onnx.load(result.onnx).graph.input
     assert [dim.dim_value for dim in pictures.type.tensor_type.shape.dim] == [0, 48, 48, 3]
 
@@ -378,6 +382,9 @@ def test_random_weights_are_settled_and_seeded() -> None:
         ({"trt": "fp17"}, RowError),
         ({"data": "no-such-folder"}, DataError),
         ({"out": Path("s.plan")}, ZooError),
+        ({"precision": "bf16", "opset": 21}, ZooError),
+        ({"precision": "fp8", "opset": 18}, ZooError),
+        ({"trt": "int8", "opset": 18}, ZooError),
     ],
 )
 def test_bad_options_leave_nothing_behind(

@@ -15,8 +15,11 @@ from export.options import ExportOptions
 from export.pipeline import export_model
 from export.precision.wiring import Wiring, copied
 from export.precision_page import render_report
-from export.precision_report import QuantizationReport
+from export.precision_report import QuantizationReport, judging_pictures
 from export.quantized import Quantization
+from export.source import find_source
+from export.tables import export_remarks
+from export.watch import Watch
 from zoo.errors import DataError, VerdictError
 
 
@@ -35,6 +38,8 @@ def test_a_report_has_every_form_against_fp32_on_the_same_pictures(
 ) -> None:
     result = export_model(replace(asked, out=tmp_path, max_drop=5.0))
     report = read_report(tmp_path)
+    assert (result.report, result.verdict) == (tmp_path / "tiny.quantization.html", report.verdict)
+    assert f"Report: {result.report}. {report.verdict}" in export_remarks(result)
     assert [row.name for row in report.forms] == ["fp32", "fp16", "int8", "fp8"]
     assert [row.published for row in report.forms] == [(), (), ("onnx",), ()]
     assert (report.n, report.pictures, report.max_drop) == (360, "digits", 5.0)
@@ -63,6 +68,17 @@ def test_a_report_of_an_earlier_export_goes_with_it(
         (tmp_path / f"tiny.quantization.{suffix}").write_text("of an earlier export")
     export_model(ExportOptions(model=asked.model, out=tmp_path, num_pictures=12))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.json", "tiny.onnx"]
+
+
+def test_without_pictures_of_its_classes_there_is_no_report(tiny_checkpoint: Path) -> None:
+    source = find_source(ExportOptions(model=str(tiny_checkpoint)), Watch())
+    assert source.checkpoint
+    for data, said in ((None, "does not say what it was validated on"), ("/gone/pets", "/gone/pets, beside which")):
+        checkpoint = replace(source.checkpoint, provenance={"data": data})
+        with pytest.raises(DataError, match=said) as caught:
+            judging_pictures(replace(source, checkpoint=checkpoint), None)
+        assert "--data FOLDER" in caught.value.hint
+    assert len(judging_pictures(source, None)) == 360
 
 
 @pytest.fixture

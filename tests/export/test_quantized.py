@@ -10,6 +10,7 @@ import pytest
 from onnx import ModelProto, TensorProto, load
 
 from export.evaluate import evaluate, open_data
+from export.inspection.card import inspect_artifact
 from export.options import ExportOptions
 from export.passport import read_passport
 from export.pipeline import export_model
@@ -57,6 +58,7 @@ def test_named_blocks_stay_in_float_and_unknown_ones_are_told(
     asked = ExportOptions(model=str(tiny_checkpoint), precision="int8", keep=("stem",), out=tmp_path, num_pictures=12)
     card = export_model(asked).passport.quantization.onnx
     assert card is not None and card.choice.kept == ("stem",) and card.choice.target is None
+    assert inspect_artifact(str(tmp_path / "tiny.onnx")).made_by.endswith(" --precision int8 --keep stem")
     with pytest.raises(UnknownNameError, match="Did you mean stem"):
         export_model(
             ExportOptions(model=str(tiny_checkpoint), precision="int8", keep=("sten",), out=tmp_path, num_pictures=12)

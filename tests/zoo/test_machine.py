@@ -113,3 +113,19 @@ def test_the_commit_of_the_sources_is_told_where_git_keeps_them(
     (tmp_path / "zoo").mkdir()
     (tmp_path / "zoo" / "__init__.py").touch()
     assert source_commit.__wrapped__() is None
+
+
+def test_asking_for_the_commit_writes_nothing_into_the_repository(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = tmp_path / "zoo" / "__init__.py"
+    source.parent.mkdir()
+    source.touch()
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for command in (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "first")):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    os.utime(source, (1e9, 1e9))  # git would look at it again, and note that
+    before = (tmp_path / ".git" / "index").read_bytes()
+    monkeypatch.setattr("zoo.machine.__file__", str(tmp_path / "zoo" / "machine.py"))
+    assert re.fullmatch(r"[0-9a-f]{40}", source_commit.__wrapped__() or "")
+    assert (tmp_path / ".git" / "index").read_bytes() == before

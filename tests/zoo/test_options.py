@@ -127,6 +127,12 @@ def test_an_option_that_would_change_nothing_is_a_wrong_use(arguments: tuple[str
     assert (code, output.splitlines()[-1]) == (2, f"Error: {said}")
 
 
+@pytest.mark.parametrize("option", ["--spice", "--notes"])
+def test_an_empty_text_is_a_variable_that_nobody_set(option: str) -> None:
+    answer = CliRunner().invoke(cook, ["soup", option, ""])
+    assert answer.exit_code == 2 and "is empty. Is the variable set?" in answer.output
+
+
 @pytest.mark.parametrize("arguments", [(), ("--lid", "--steam", "2"), ("--rest", "1"), ("-t", "4"), ("--notes", "n")])
 def test_an_option_that_changes_something_is_taken(arguments: tuple[str, ...]) -> None:
     assert run("soup", *arguments)[0] == 0

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -88,6 +90,22 @@ def test_a_second_ctrl_c_stops_the_tidying_up_too(monkeypatch: pytest.MonkeyPatc
         finally:
             send(signal.SIGINT)
             pytest.fail("went on")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+def test_a_second_ctrl_c_while_libraries_leave_shows_no_traceback() -> None:
+    program = """if True:
+        import atexit, os, signal
+        from zoo import cli
+
+        def stop(**_):
+            raise KeyboardInterrupt
+        atexit.register(os.kill, os.getpid(), signal.SIGINT)
+        cli.cli = stop
+        cli.main()
+    """
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "Stopped.\n")
 
 
 def test_what_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,6 +202,7 @@ def _build_plan(onnx_file: Path, contract: Contract, bench: Bench) -> Path:
         onnx_file.read_bytes(),
         builder=choose_builder(bench.engine.builder),
         settings=EngineSettings(profiles=(profile,)),
+        least_capability=find_precision(precision).least_capability,
     )
     plan = onnx_file.with_suffix(".plan")
     write_bytes(plan, built.plan)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from onnx import ModelProto
 
-from export.engine.build import choose_builder, compute_capabilities, engine_from_onnx
+from export.engine.build import check_settings, choose_builder, compute_capabilities, engine_from_onnx
 from export.engine.builders import (
     CLASSIC,
     RTX,
@@ -21,7 +21,7 @@ from export.engine.builders import (
 )
 from export.engine.tensorrt_api import Log, load_tensorrt
 from export.precision.fp16 import to_fp16
-from export.precision.rows import PRECISIONS, Precision
+from export.precision.rows import PRECISIONS, Precision, find_precision
 from zoo.errors import EngineBuildError, MissingCapabilityError, UnknownNameError, ZooError
 from zoo.machine import Driver, Gpu
 from zoo.model.counts import largest_map
@@ -185,6 +185,18 @@ def test_targets_are_the_ones_asked_for(half_graph: bytes) -> None:
 
 
 @needs_rtx
+def test_a_precision_is_built_for_gpus_that_compute_in_it_and_for_no_others() -> None:
+    fp8, bf16 = (find_precision(id).least_capability for id in ("fp8", "bf16"))
+    assert next(iter(check_settings(RTX, EngineSettings()))) == "8.0"
+    assert next(iter(check_settings(RTX, EngineSettings(), least_capability=fp8))) == "8.9"
+    later = EngineSettings(targets=("12.0", "8.9"))
+    assert [*check_settings(RTX, later, least_capability=fp8)] == ["8.9", "12.0"]
+    for least, targets, said in ((fp8, ("8.6", "12.0"), "capability 8.6 do not"), (bf16, ("7.5",), "7.5 do not")):
+        with pytest.raises(ZooError, match=said):
+            check_settings(RTX, EngineSettings(targets=targets), least_capability=least)
+
+
+@needs_rtx
 def test_a_refused_graph_is_our_error_with_the_builders_words(tmp_path: Path) -> None:
     with pytest.raises(EngineBuildError, match=r"TensorRT-RTX .* does not take this graph: .*[Pp]arse"):
         engine_from_onnx(b"no graph", builder=RTX, log_file=tmp_path / "s.log")
@@ -224,8 +236,9 @@ def test_several_profiles_and_families_of_gpus_make_one_plan(half_graph: bytes) 
 
 @needs_rtx
 def test_a_workspace_too_small_is_the_builders_own_error(half_graph: bytes) -> None:
-    with pytest.raises(EngineBuildError, match="within workspace limit"):
+    with pytest.raises(EngineBuildError, match="within workspace limit") as caught:
         engine_from_onnx(half_graph, builder=RTX, settings=EngineSettings(workspace_mib=1))
+    assert caught.value.hint == "--workspace 1 may be too little: allow more, or leave it out."
 
 
 def test_an_unknown_family_of_gpus_names_the_nearest() -> None:

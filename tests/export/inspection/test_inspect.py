@@ -18,7 +18,9 @@ from export.inspection.commands import export_command
 from export.options import ExportOptions
 from export.passport import CheckpointCard, FileCard, read_passport, write_passport
 from export.pipeline import export_model
-from zoo.errors import ArtifactError, UnknownNameError
+from export.precision.bf16 import to_bf16
+from export.runners.open import open_runner
+from zoo.errors import ArtifactError, MissingCapabilityError, UnknownNameError
 from zoo.machine import Driver, Gpu
 from zoo.model.spec import Preprocessing
 
@@ -187,7 +189,23 @@ def test_the_command_of_published_weights_names_them() -> None:
     contract = Contract(model="s", classes=("a", "b"), preprocessing=Preprocessing(image_size=384), form=Form(topk=1))
     card = CheckpointCard(source="s.timm-in1k", sha256=None, provenance={"weights": "s.timm-in1k"})
     assert export_command(contract, card) == "zoo export s.timm-in1k --image-size 384 --topk 1"
-    assert export_command(contract, None, random_weights=True).endswith("--random-weights")
+    assert export_command(contract, replace(card, source="random weights")).endswith("--random-weights")
+    own = CheckpointCard(source="my best.safetensors", sha256=None, provenance={})
+    assert export_command(contract, own).startswith("zoo export 'my best.safetensors' --image-size"), "not runs/s"
+
+
+def test_a_graph_in_bf16_is_not_for_onnx_runtime_on_a_processor(tiny_graph: ModelProto, in_folder: Path) -> None:
+    Path("a b.onnx").write_bytes(to_bf16(tiny_graph).SerializeToString())
+    told = [(each.runner.split()[0], each.opens) for each in inspect_artifact("a b.onnx").opens_here]
+    assert told[0] == ("ONNX", False)
+    with pytest.raises(MissingCapabilityError, match=r"has no operators for a b\.onnx on the processor") as caught:
+        open_runner("a b.onnx", device="cpu")
+    assert "--backend openvino" in caught.value.hint
+
+
+def test_what_to_type_next_can_be_typed(onnx: Path, zoo: Zoo) -> None:
+    shutil.copy(onnx, "a b.onnx")
+    assert "zoo inspect 'a b.onnx' --snippet python" in zoo("inspect", "a b.onnx").out
 
 
 def test_inspecting_a_graph_loads_no_framework(onnx: Path, frameworks_loaded_by: Callable[..., list[str]]) -> None:

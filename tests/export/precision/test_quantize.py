@@ -111,6 +111,23 @@ def test_a_filter_of_zeros_is_rounded_to_zeros() -> None:
     np.testing.assert_allclose(rounded.steps[1] * rounded.scale[1], 1.0, rtol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(6, 700), (7, 1, 3, 3)])
+@pytest.mark.parametrize("n", [1, 5000])
+def test_samples_that_are_all_alike_say_the_mean_and_nothing_else(shape: tuple[int, ...], n: int) -> None:
+    """Of one calibration picture, or of black ones: the covariance is zero but for what float32 rounds."""
+    rng = np.random.default_rng(5)
+    weight = rng.normal(size=shape).astype(np.float32)
+    groups, size = (shape[0], 9) if shape[1] == 1 else (1, shape[1])
+    read = np.repeat(1000 * rng.normal(size=(groups, 1, size)), n, axis=1)
+    rounded = round_weight(weight, moments(read), int8_grid, INT8_MAX)
+    flat, scale = weight.reshape(len(weight), -1), rounded.scale[:, None]
+    # The first are rounded to the nearest step, and the later ones, whose sum they change, by some steps more.
+    assert np.abs(flat - rounded.steps.reshape(flat.shape) * scale).max() < 20 * scale.max()
+    missing = (flat - rounded.steps.reshape(flat.shape) * scale).reshape(groups, -1, size)
+    shift = np.einsum("god,gd->go", missing, read[:, 0]).reshape(-1)
+    np.testing.assert_allclose(rounded.shift, shift, rtol=1e-3, atol=1e-2)
+
+
 def test_blocks_and_parts_are_named_by_the_network() -> None:
     name = "stages.3.block.5.depthwise.conv/Conv"
     assert (block_of(name), part_of(name)) == ("stages.3.block.5", "stages.3.block.5.depthwise")

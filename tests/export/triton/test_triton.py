@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import re
@@ -20,7 +21,7 @@ from export.passport import read_passport
 from export.pipeline import ExportResult, export_model
 from export.triton.config import Served, labels_text, signature, tuning
 from export.triton.kserve import inference_service, service_name
-from export.triton.repository import planned_entry
+from export.triton.repository import Entry, add_version, planned_entry
 from zoo.errors import ZooError
 from zoo.model.spec import Preprocessing
 
@@ -183,6 +184,30 @@ def test_what_triton_cannot_serve_is_refused(
         with pytest.raises(ZooError, match="does not load plans of TensorRT-RTX"):
             planned_entry(replace(options, trt="fp16"), "s", contract_of(Form()))
     assert not list(in_folder.iterdir())
+
+
+def test_a_version_that_cannot_be_written_leaves_no_model_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = contract_of(Form())
+    entry = Entry(tmp_path / "new" / "models", "tiny", contract, "onnx", BatchProfile())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(ZooError, match=r"models.tiny: No space left on device\. .* was written all the same"):
+        add_version(entry, tmp_path / "tiny.onnx")
+    assert not (tmp_path / "new").exists()
+
+
+def test_where_the_service_goes_is_checked_before_the_export(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for kserve, said in ((tmp_path, "it is a folder"), (tmp_path / "file" / "s.yaml", "Not a directory")):
+        options = ExportOptions(model="tiny", triton=tmp_path / "models", kserve=kserve)
+        with pytest.raises(ZooError, match=said) as caught:
+            planned_entry(options, "tiny", contract_of(Form()))
+        assert "--kserve" in caught.value.hint
 
 
 def test_two_exports_at_once_are_two_versions(tmp_path: Path) -> None:
