@@ -196,7 +196,8 @@ class QuickCard(Row):
 class Passport(Row):
     """What is known of the artifacts of one export; `environment` is `zoo.machine.environment()`.
 
-    `quick` is what `zoo evaluate --pictures quick` adds; None where nobody has measured it.
+    `command` is what was typed to make them, None where Python was called. `quick` is what `zoo evaluate --pictures
+    quick` adds; None where nobody has measured it.
     """
 
     written_too = ("format", "zoo_version", "created")
@@ -210,6 +211,7 @@ class Passport(Row):
     environment: Mapping[str, Any]
     quantization: Quantizations = field(default_factory=Quantizations)
     quick: QuickCard | None = None
+    command: Text | None = None
 
     format = FORMAT
     zoo_version = __version__
@@ -219,8 +221,9 @@ class Passport(Row):
         fields = super().to_dict()
         if self.quantization == Quantizations():
             del fields["quantization"]
-        if self.quick is None:
-            del fields["quick"]
+        for name in ("quick", "command"):
+            if fields[name] is None:
+                del fields[name]
         return fields
 
     @property

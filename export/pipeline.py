@@ -51,6 +51,7 @@ from zoo.errors import EngineBuildError, MissingCapabilityError, VerdictError, Z
 from zoo.files import check_folder, check_temporary_folder, write_bytes
 from zoo.machine import cuda_driver, environment
 from zoo.model.counts import largest_map
+from zoo.options import typed_command
 from zoo.rows import Row
 
 FP32 = find_precision("fp32")
@@ -344,6 +345,7 @@ class _Job:
             random_weights=self.options.random_weights,
             environment=self.environment,
             quantization=Quantizations(**self.quantized),
+            command=typed_command(),
         )
         write_passport(passport_path(self.onnx_file), passport)
         return passport

@@ -162,6 +162,7 @@ def _of_graph(path: Path) -> Inspection:
     passport = read_passport(path) if passport_path(path).is_file() else None
     sha256 = sha256_of(path)
     own = passport if passport and passport.files.onnx.sha256 == sha256 else None
+    typed = own.command if own else None
     precision = own.files.onnx.precision if own else "unknown"
     checkpoint = own.checkpoint if own else _card_in(fields)
     return _exported(
@@ -173,7 +174,7 @@ def _of_graph(path: Path) -> Inspection:
         passport=own,
         state="describes it" if own else "describes another file" if passport else "missing",
         opset=opset,
-        made_by=export_command(contract, checkpoint, passport=own, opset=opset),
+        made_by=typed or export_command(contract, checkpoint, passport=own, opset=opset),
         opens_here=of_graph(bf16=any(weight.data_type == TensorProto.BFLOAT16 for weight in graph.graph.initializer)),
     )
 
@@ -204,7 +205,7 @@ def _of_plan(path: Path) -> Inspection:
         passport=passport,
         state="describes it",
         opset=None,
-        made_by=command(),
+        made_by=passport.command or command(),
         opens_here=(ability,),
         rebuild=command(targets=_here()) if helps else None,
     )

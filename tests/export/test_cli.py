@@ -40,6 +40,10 @@ def test_export_json_is_only_json(tiny_checkpoint: Path, in_folder: Path, zoo: Z
     assert fields["onnx"] == str(Path("out") / "tiny.onnx") and Path(fields["onnx"]).is_file()
     assert Path(fields["passport"]).is_file() and fields["plan"] is None
     assert fields["parity"]["onnx"]["passed"] is True
+    passport = json.loads(Path(fields["passport"]).read_text())
+    typed = f"zoo export {tiny_checkpoint.name} --num-pictures 8 --out out --json"
+    assert sorted(passport["command"].split()) == sorted(typed.split())
+    assert json.loads(zoo("inspect", fields["onnx"], "--json").out)["made_by"] == passport["command"]
 
 
 @pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
