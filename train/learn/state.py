@@ -160,8 +160,8 @@ def changed_identity(state: Mapping[str, Any], job: Job) -> list[str]:
         for key, value in _identity(job).items()
         if key != "recipe" and there.get(key) != value and (key in there or key not in LATER)
     ]
-    if any(named.startswith(f"{NETWORK} (") for named in changed):
-        changed.remove(LAYERS)
+    if any(named.startswith((f"{NETWORK} (", "channels (")) for named in changed):  # which have other layers
+        changed = [named for named in changed if named != LAYERS]
     return changed
 
 
