@@ -345,7 +345,7 @@ def test_an_export_with_a_plan_has_the_recorded_fields(tiny_run: Path, ask: Ask,
 
 
 def as_text(record: Any) -> str:
-    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(record, indent=0, ensure_ascii=False) + "\n"  # a field a line
 
 
 def record_of(samples: Samples) -> dict[str, dict[str, str]]:
