@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 
@@ -24,7 +25,7 @@ from train.learn.memory import fit_to_memory
 from train.learn.pace import measure_pace
 from train.learn.run import Epoch, HeadStart, Run, merit_name, merit_of, start_run
 from train.learn.scores import balanced_figure
-from train.learn.state import head_start_of_state, load_state, recipe_of_state, with_batches_of
+from train.learn.state import head_start_of_state, load_state, read_state, recipe_of_state, with_batches_of
 from train.learn.suitability import suited_to
 from train.learn.validation import Judged, validate_together
 from train.learn.watcher import Watcher, Watchers
@@ -179,9 +180,11 @@ def train_model(
         resume = _must_resume(options, folder, gather(world, find_run(folder))[0])
         deadline = None
         if resume:
-            job, deadline = go_on(job, options, folder / STATE, began, seconds, console)
+            state = read_state(folder / STATE, torch.device("cpu"))
+            job, deadline = go_on(job, options, state, folder / STATE, began, seconds, console)
             own = recipe is not None or gives_batches(options)
-            job = _as_it_was(job, folder / STATE, own_batches=own)
+            job = _as_it_was(job, state, folder / STATE, own_batches=own)
+            del state  # as large as the run, which reads it onto its device
         elif seconds is not None:
             job, deadline = choose_length(job, options, began, seconds, console)
         if job.settings.device.type == "cuda":
@@ -196,13 +199,13 @@ def train_model(
         return outcome
 
 
-def _as_it_was(job: Job, path: Path, *, own_batches: bool) -> Job:
+def _as_it_was(job: Job, state: Mapping[str, Any], path: Path, *, own_batches: bool) -> Job:
     """The job with what its state knows: the rate that was found, batches, unless they are asked for, and mirrors."""
-    there = recipe_of_state(path)
+    there = recipe_of_state(state, path)
     rate = there.learning_rate if job.recipe.find_lr else job.recipe.learning_rate
     recipe = replace(job.recipe, learning_rate=rate)
     job = with_recipe(job, recipe if own_batches else with_batches_of(recipe, there))
-    found = head_start_of_state(path)
+    found = head_start_of_state(state)
     return suited_to(job, found) if found else job
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import torch
 from rich.console import Console
 
 from train.learn.detail import loses_detail
@@ -15,7 +17,6 @@ from train.learn.state import (
     budget_of_state,
     changed_identity,
     changed_settings,
-    read_state,
     recipe_of_state,
     refuse_others,
 )
@@ -60,9 +61,15 @@ def choose_length(
 
 
 def go_on(
-    job: Job, options: TrainOptions, path: Path, began: float, seconds: float | None, console: Console
+    job: Job,
+    options: TrainOptions,
+    state: Mapping[str, Any],
+    path: Path,
+    began: float,
+    seconds: float | None,
+    console: Console,
 ) -> tuple[Job, Deadline | None]:
-    """The job of the run whose state is in `path`, with what is left of its budget; without one, as it is.
+    """The job of the run whose `state` was read from `path`, with what is left of its budget; without one, as it is.
 
     What a run was asked for is compared before its length is chosen, which is the state's. The budget of a fold is its
     part of what is left of all, and another one each time.
@@ -70,11 +77,10 @@ def go_on(
     Raises:
         CheckpointError: that run had another budget or none, or other settings; or as `recipe_of_state`.
     """
-    state = read_state(path, torch.device("cpu"))
     budget = budget_of_state(state)
     if budget is None and seconds is None:
         return job, None
-    recipe = recipe_of_state(path)
+    recipe = recipe_of_state(state, path)
     if budget is None and recipe.epoch_pictures:  # of an earlier version: its time is not known
         return with_recipe(job, recipe), None
     changed = changed_identity(state, job)
@@ -92,7 +98,7 @@ def go_on(
     assert budget and seconds, "all else is refused"
     left = max(seconds - budget.spent_s, 0.0)
     console.print(f"{_said(left)} of the budget of {_said(seconds)} are left.")
-    return with_recipe(job, recipe), Deadline(at=began + left, budget=budget.of(seconds))
+    return with_recipe(job, recipe), Deadline(at=began + left, budget=replace(budget, seconds=seconds))
 
 
 def _said(seconds: float | None) -> str:

@@ -112,14 +112,14 @@ def read_state(path: Path, device: torch.device) -> Mapping[str, Any]:
     return state
 
 
-def recipe_of_state(path: Path) -> Recipe:
-    """The recipe of the run whose state this is.
+def recipe_of_state(state: Mapping[str, Any], path: Path) -> Recipe:
+    """The recipe of the run whose state this is, which was read from `path`.
 
     Raises:
-        CheckpointError: the file is damaged, or of another version.
+        CheckpointError: it is of another version.
     """
     try:
-        return Recipe.from_dict(read_state(path, torch.device("cpu"))["identity"]["recipe"])
+        return Recipe.from_dict(state["identity"]["recipe"])
     except RowError as error:
         raise CheckpointError(
             f"{path} is of another version: {error.problem}", "Start again without --resume."
@@ -142,13 +142,9 @@ def budget_of_state(state: Mapping[str, Any]) -> Budget | None:
     return Budget.from_dict(found) if found else None
 
 
-def head_start_of_state(path: Path) -> HeadStart | None:
-    """What the head start of the run whose state this is has found, if there was one.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
-    found = read_state(path, torch.device("cpu")).get("head_start")
+def head_start_of_state(state: Mapping[str, Any]) -> HeadStart | None:
+    """What the head start of the run whose state this is has found, if there was one."""
+    found = state.get("head_start")
     return HeadStart.from_dict(found) if found else None
 
 
@@ -236,7 +232,7 @@ def load_state(run: Run, job: Job, path: Path, *, extend: bool = False) -> str:
     run.step = state["step"]
     run.history = [Epoch.from_dict(line) for line in state["history"]]
     run.broken = set(state["broken"])
-    run.head_start = HeadStart.from_dict(state["head_start"]) if state.get("head_start") else None
+    run.head_start = head_start_of_state(state)
     run.range_test = RangeTest.from_dict(state["range_test"]) if state.get("range_test") else None
     run.best = Best(**state["best"]) if state.get("best") else None
     run.highest = state.get("highest", run.best.score[0] if run.best else None)

@@ -110,14 +110,6 @@ class Budget(Row):
     spent_s: NotNegative = 0.0
     slower: Slower = Slower()
 
-    def of(self, seconds: float) -> Budget:
-        """The same of another time."""
-        return replace(self, seconds=seconds)
-
-    def at(self, spent_s: float, slower: Slower) -> Budget:
-        """The same when so much is gone."""
-        return replace(self, spent_s=spent_s, slower=slower)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Deadline:
@@ -138,7 +130,7 @@ class Deadline:
 
     def kept(self, now: float, slower: Slower) -> Budget:
         """The budget as it is now; at most all of it is gone."""
-        return self.budget.at(max(self.budget.seconds - (self.at - now), 0.0), slower)
+        return replace(self.budget, spent_s=max(self.budget.seconds - (self.at - now), 0.0), slower=slower)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from train.learn.budgeted import go_on
 from train.learn.job import make_job, with_recipe
 from train.learn.run import start_run
-from train.learn.state import save_state
+from train.learn.state import read_state, save_state
 from train.options import TrainOptions
 from train.processes.distributed import ALONE
 from train.progressive.budget import Amount, Budget, Deadline, Pace
@@ -42,7 +43,8 @@ def goes_on(small: Callable[..., TrainOptions], picture_folder: Path, tmp_path: 
 
     def resumed(seconds: float | None, **changes: Any) -> tuple[Recipe, Deadline | None]:
         options = replace(asked, **changes)
-        found, deadline = go_on(job_of(options), options, path, BEGAN, seconds, Console(quiet=True))
+        state = read_state(path, torch.device("cpu"))
+        found, deadline = go_on(job_of(options), options, state, path, BEGAN, seconds, Console(quiet=True))
         return found.recipe, deadline
 
     return resumed
@@ -60,7 +62,7 @@ def test_more_or_less_time_is_asked_for_by_extend(goes_on: GoesOn) -> None:
     recipe, deadline = goes_on(90.0, extend=True)
     assert recipe.epoch_pictures == 77 and deadline and deadline.at == BEGAN + 50
     assert deadline.budget.seconds == 90.0  # by which it is known when it is resumed again
-    assert goes_on(30.0, extend=True)[1] == Deadline(at=BEGAN, budget=deadline.budget.of(30.0))
+    assert goes_on(30.0, extend=True)[1] == Deadline(at=BEGAN, budget=replace(deadline.budget, seconds=30.0))
 
 
 def test_the_part_of_a_fold_is_another_each_time(goes_on: GoesOn) -> None:

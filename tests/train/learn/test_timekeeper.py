@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,8 @@ def test_a_resumed_run_has_what_was_left_and_goes_as_what_came_before(run_of: Ca
     run, job = run_of(done=1)
     budget = Timekeeper(run, job, deadline(45.0)).budget()
     assert budget and (budget.spent_s, budget.slower) == (15.0, Slower())
-    assert Timekeeper(run, job, deadline(-5.0)).budget() == BUDGET.at(65.0, Slower())
-    run.step, slower = 3, BUDGET.at(45.0, Slower(training=2.0, rest=1.0))
+    assert Timekeeper(run, job, deadline(-5.0)).budget() == replace(BUDGET, spent_s=65.0)
+    run.step, slower = 3, replace(BUDGET, spent_s=45.0, slower=Slower(training=2.0, rest=1.0))
     left = Deadline(at=NOW + 12.0 + 3 * 18 * 0.002 + FINISH_S, budget=slower)
     run.partial = PartialEpoch(torch.zeros(2))
     Timekeeper(run, job, left).after_resuming()
